@@ -1,0 +1,68 @@
+# Everything that a fresh clone needs is Python 3.11 or newer and make; the rest goes into .venv.
+#
+#   make demo        install, then run the main job on real input
+#   make test        install the development tools, then run the tests     (make test ARGS="-k pool -x")
+#   make lint        ruff, mypy, import-linter
+#   make doctest     the examples in the docstrings
+#   make bench       install the peers, then measure side by side          (make bench ARGS="--help")
+#   make clean       remove caches and build products
+#   make distclean   remove .venv too
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints-dev.txt)
+ARGS ?=
+
+# The first Python that is new enough; make PYTHON=... overrides it.
+PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
+
+.PHONY: demo test lint doctest bench clean distclean
+
+demo: $(VENV)/.stamp-run
+	$(BIN)/python -m examples.demo $(ARGS)
+
+test: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+doctest: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest --doctest-modules src $(ARGS)
+
+bench: $(VENV)/.stamp-bench
+	$(BIN)/python -m benchmarks.map $(ARGS)
+
+# A stamp says what .venv holds; pip runs again when pyproject.toml or the pins are newer than it.
+
+$(VENV)/.stamp-venv:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+# torch goes first and by its exact pin, so that pip never gets to weigh other builds of it.
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml constraints-dev.txt
+	$(PIP) '$(TORCH)'
+	$(PIP) --constraint constraints-dev.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.stamp-run
+
+$(VENV)/.stamp-bench: $(VENV)/.stamp-venv pyproject.toml constraints-dev.txt
+	$(PIP) --constraint constraints-dev.txt --editable '.[bench]'
+	@touch $@ $(VENV)/.stamp-run
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Teamster drives every core of a machine as one team.
+
+::
+
+    ts.map(f, xs)   Pool   teamster map           what you call          tasks/, cli/
+            |
+           plan      what to do, and why                                 spine/plan
+            |
+         workers     who does it, and dies: serial, thread, process      spine/workers
+            |
+        transport    how data gets there without copies                  spine/transport
+            |
+          trace      what happened                                       spine/trace
+
+    Machine          what there is to use                                machine/
+    errors           every error of ours                                 errors.py
+
+A line imports only what stands below it. Names resolve on first use, so importing the package costs next to nothing.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from teamster.errors import (
+        PoolClosed,
+        RemoteError,
+        StartMethodRefused,
+        TaskError,
+        TaskTimeout,
+        TeamsterError,
+        TransferError,
+        UsageError,
+        WorkerDied,
+        WorkerStartError,
+    )
+    from teamster.machine import Machine
+    from teamster.spine.plan.plan import Plan
+    from teamster.spine.trace.report import Report
+    from teamster.spine.workers.contract import WorkerInfo
+    from teamster.spine.workers.whoami import current_worker
+    from teamster.tasks.one_call import imap, imap_unordered, map, starmap
+    from teamster.tasks.pool import Pool
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Machine": "teamster.machine",
+    "Plan": "teamster.spine.plan.plan",
+    "Pool": "teamster.tasks.pool",
+    "PoolClosed": "teamster.errors",
+    "RemoteError": "teamster.errors",
+    "Report": "teamster.spine.trace.report",
+    "StartMethodRefused": "teamster.errors",
+    "TaskError": "teamster.errors",
+    "TaskTimeout": "teamster.errors",
+    "TeamsterError": "teamster.errors",
+    "TransferError": "teamster.errors",
+    "UsageError": "teamster.errors",
+    "WorkerDied": "teamster.errors",
+    "WorkerInfo": "teamster.spine.workers.contract",
+    "WorkerStartError": "teamster.errors",
+    "current_worker": "teamster.spine.workers.whoami",
+    "imap": "teamster.tasks.one_call",
+    "imap_unordered": "teamster.tasks.one_call",
+    "map": "teamster.tasks.one_call",
+    "starmap": "teamster.tasks.one_call",
+}
+
+__all__ = [
+    "Machine",
+    "Plan",
+    "Pool",
+    "PoolClosed",
+    "RemoteError",
+    "Report",
+    "StartMethodRefused",
+    "TaskError",
+    "TaskTimeout",
+    "TeamsterError",
+    "TransferError",
+    "UsageError",
+    "WorkerDied",
+    "WorkerInfo",
+    "WorkerStartError",
+    "current_worker",
+    "imap",
+    "imap_unordered",
+    "map",
+    "starmap",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'teamster' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

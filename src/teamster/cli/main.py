@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The frame of the program ``teamster``: which command, which exit code.
+
+::
+
+    argv --> the command's name --> import that file only --> parse --> run --> exit code
+
+    0     done
+    1     it ran, and something failed (a TeamsterError; a command may return it for items that failed)
+    2     it made no sense (bad options, a TeamsterError that is a ValueError, TypeError or LookupError)
+    130   Ctrl-C
+    141   nobody reads the output any more (``teamster ... | head``); as if SIGPIPE had ended it
+
+Whatever goes wrong for a reason that we know is one line on stderr; a traceback means a bug in Teamster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import suppress
+
+from teamster.errors import TaskError, TeamsterError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+COMMANDS = {
+    # name: (module, help)
+    "map": ("teamster.cli.map", "run a function over files or lines, results as JSON lines"),
+    "machine": ("teamster.cli.machine", "show the cores, memory and GPUs that are really usable"),
+}
+
+FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that complains in one line; the parsers of the commands are of this class too.
+
+    Example:
+        >>> Parser(prog="teamster").parse_args([])
+        Namespace()
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line instead of the whole usage, and exit with code 2.
+
+        Args:
+            message: What is wrong, as argparse says it.
+        """
+        self.exit(USAGE, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        # Asked for once in a lifetime, and importing the metadata reader takes longer than a whole `teamster machine`.
+        from importlib.metadata import version
+
+        print(f"teamster {version('teamster')}")
+        parser.exit()
+
+
+def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Make the parser for these arguments; only the command that they name is imported.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Returns:
+        A parser that knows every command's name and help, and the options of the one that is named.
+
+    Example:
+        >>> build_parser(["machine"]).parse_args(["machine", "--json"]).command
+        'machine'
+    """
+    parser = Parser(prog="teamster", description="Drive every core as one team.", epilog="teamster COMMAND --help tells more.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (module, summary) in COMMANDS.items():
+        if name == wanted:
+            from importlib import import_module
+
+            import_module(module).add_parser(commands)
+        else:
+            commands.add_parser(name, help=summary)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The command line without the program's name; None takes it from ``sys.argv``.
+
+    Returns:
+        The exit code; the module's docstring lists them.
+
+    Example:
+        >>> main(["--version"])
+        teamster ...
+        0
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # a closed pipe shows itself here, and not in the interpreter's last breath
+    except TeamsterError as error:
+        print(f"teamster: {' '.join(str(error).split())}", file=sys.stderr)
+        return _code_of(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return BROKEN_PIPE
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    try:
+        parsed = build_parser(arguments).parse_args(arguments)
+    except SystemExit as ended:  # argparse has printed what there is to say: the help, the version, or an error
+        return ended.code if isinstance(ended.code, int) else 0
+    code: int = parsed.run(parsed)
+    return code
+
+
+def _code_of(error: TeamsterError) -> int:
+    # A TransferError is a TypeError, but what failed is an item and not the command line.
+    usage = isinstance(error, (ValueError, TypeError, LookupError)) and not isinstance(error, TaskError)
+    return USAGE if usage else FAILED
+
+
+def _forget_stdout() -> None:
+    # The interpreter flushes stdout once more when it ends, and would print "Exception ignored ... BrokenPipeError".
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a pool did, in numbers: counted while it works (`Ledger`), read as a `Report`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_KIB = 1024.0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Running counts of one team; its lock guards them."""
+
+    items: int = 0
+    failures: int = 0
+    batches: int = 0
+    deaths: int = 0
+    retries: int = 0
+    timeouts: int = 0
+    pickled_bytes: int = 0
+    arena_bytes: int = 0
+    workers: dict[int, list[int]] = field(default_factory=dict)  # index -> [items, busy ns]
+
+    def note(self, worker: int, items: int, busy_ns: int) -> None:
+        """Add a finished batch to its worker."""
+        account = self.workers.setdefault(worker, [0, 0])
+        account[0] += items
+        account[1] += busy_ns
+
+    def read(self, backend: str, workers: int, reason: str, wall_s: float) -> Report:
+        """The counts so far, as a report."""
+        accounts = [self.workers.get(index, [0, 0]) for index in range(workers)]
+        return Report(
+            backend=backend,
+            workers=workers,
+            reason=reason,
+            items=self.items,
+            failures=self.failures,
+            wall_s=wall_s,
+            busy_s=tuple(busy_ns / 1e9 for _, busy_ns in accounts),
+            items_by_worker=tuple(items for items, _ in accounts),
+            batches=self.batches,
+            pickled_bytes=self.pickled_bytes,
+            arena_bytes=self.arena_bytes,
+            deaths=self.deaths,
+            retries=self.retries,
+            timeouts=self.timeouts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a pool has done so far.
+
+    Attributes:
+        backend: "serial", "thread" or "process".
+        workers: how many it may use.
+        reason: why this backend.
+        items: items that are done, failed ones included.
+        failures: items that ended with an exception.
+        wall_s: seconds during which at least one call was under way.
+        busy_s: seconds that each worker ran tasks, by its index.
+        items_by_worker: items that each worker ran, by its index.
+        batches: batches handed out.
+        pickled_bytes: bytes moved in pickles, both directions.
+        arena_bytes: bytes moved through shared memory, both directions.
+        deaths: workers that died without being asked to.
+        retries: items run again after a death.
+        timeouts: items that ran too long.
+
+    Example:
+        >>> import teamster as ts
+        >>> with ts.Pool("serial") as pool:
+        ...     _ = pool.map(abs, [-1, 2])
+        ...     pool.report().items
+        2
+    """
+
+    backend: str
+    workers: int
+    reason: str
+    items: int
+    failures: int
+    wall_s: float
+    busy_s: tuple[float, ...]
+    items_by_worker: tuple[int, ...]
+    batches: int
+    pickled_bytes: int
+    arena_bytes: int
+    deaths: int
+    retries: int
+    timeouts: int
+
+    @property
+    def utilization(self) -> float:
+        """Share of the workers' time spent in tasks, 0 to 1."""
+        available = self.wall_s * self.workers
+        return min(1.0, sum(self.busy_s) / available) if available else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number, ready for JSON.
+
+        Returns:
+            The attributes and ``utilization``.
+
+        Example:
+            >>> import teamster as ts
+            >>> ts.Pool("serial").report().to_dict()["items"]
+            0
+        """
+        return {**asdict(self), "utilization": self.utilization}
+
+    def __str__(self) -> str:
+        rate = self.items / self.wall_s if self.wall_s else 0.0
+        lines = [
+            f"{self.backend}({self.workers}): {self.reason}",
+            f"items        {self.items:,} ({self.failures:,} failed) in {self.wall_s:.3g} s, {rate:,.0f} items/s",
+            f"utilization  {self.utilization:.0%}",
+            f"batches      {self.batches:,}",
+            f"moved        {show_bytes(self.pickled_bytes)} pickled, {show_bytes(self.arena_bytes)} in shared memory",
+            f"trouble      {self.deaths} deaths, {self.retries} retries, {self.timeouts} timeouts",
+        ]
+        return "\n".join(lines + self._worker_lines())
+
+    def _worker_lines(self) -> list[str]:
+        """A line each for the first few workers; many are summed up."""
+        shown = [f"worker {index:<5} {items:,} items, busy {busy:.3g} s" for index, items, busy in self._accounts()[:4]]
+        if len(self.busy_s) > 4:
+            busiest, laziest = max(self.busy_s), min(self.busy_s)
+            shown = [f"workers      {len(self.busy_s)} at work, each busy {laziest:.3g} to {busiest:.3g} s"]
+        return shown
+
+    def _accounts(self) -> list[tuple[int, int, float]]:
+        return [(index, items, busy) for index, (items, busy) in enumerate(zip(self.items_by_worker, self.busy_s, strict=True))]
+
+
+def show_bytes(count: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < _KIB or unit == "GiB":
+            break
+        count /= _KIB
+    return f"{count:.3g} {unit}"

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One private channel between two processes: whole messages over a Unix stream socket, large buffers beside it.
+
+::
+
+    put(("batch", 7, channel.stow(parcel)))        message = channel.take()[i];  value = channel.open(message[2])
+        |  pickle, 8 bytes of length before it         ^
+        +--> socket (+ descriptors of new segments) ---+      buffers: arena.py
+
+Guarantees: messages arrive whole and in order, or not at all; a dead peer is an end of file and never a lock that nobody
+releases; with ``blocking=False`` a full socket keeps the rest in an outbox (`flush` it when the socket is writable), so two
+sides that send large messages at each other cannot stop each other.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import itertools
+import os
+import pickle
+import socket
+import struct
+import threading
+import warnings
+import weakref
+from collections import deque
+from typing import Any
+
+from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender
+from teamster.spine.transport.pickled import Parcel, unpack
+
+Wire = Any
+"""A parcel as it stands in a message: its bytes, or a tuple that says where its parts are."""
+
+_LENGTH = struct.Struct("<Q")
+_READ_BYTES = 256 * 1024
+_MOST_DESCRIPTORS = 200  # the kernel takes 253 in one message
+_IN_MESSAGE_BYTES = 64 * 1024  # larger pickles go through the arena, too
+
+_open_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+class Channel:
+    """One end; one thread at a time may send, and one receive."""
+
+    def __init__(self, end: socket.socket, *, blocking: bool) -> None:
+        end.setblocking(blocking)
+        self._socket = end
+        self._lender = Lender()
+        self._borrower = Borrower()
+        self._outbox: deque[tuple[memoryview, list[int]]] = deque()
+        self._fresh: list[tuple[int, int, int]] = []  # id, capacity, descriptor: segments that go with the next message
+        self._descriptors: deque[int] = deque()  # received with the message that is not whole yet
+        self._broadcasts = itertools.count(1)
+        self.attached: list[int] = []  # descriptors that came with `put(..., descriptors)`, for the reader to take
+        self._partial = bytearray()
+        self._held = bytearray()
+        self.corked = False
+        self._sending = threading.Lock()
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        _open_channels.add(self)
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for polling."""
+        return self._socket.fileno()
+
+    # --- sending -----------------------------------------------------------------------------------------------------------
+
+    def stow(self, parcel: Parcel) -> Wire:
+        """Make `parcel` ready to stand in the next message: buffers and long pickles are copied into shared memory."""
+        if not parcel.buffers and len(parcel.data) <= _IN_MESSAGE_BYTES:
+            return parcel.data
+        data = parcel.data if len(parcel.data) <= _IN_MESSAGE_BYTES else self._lend(memoryview(parcel.data))
+        return data, [self._lend(view) for view in parcel.buffers]
+
+    def stow_broadcast(self, data: bytes, broadcast: Broadcast) -> Wire:
+        """Make a parcel ready whose buffers are in shared memory already, the same for every receiver."""
+        identity = -next(self._broadcasts)
+        self._fresh.append((identity, broadcast.nbytes, os.dup(broadcast.descriptor)))
+        return data, (identity, broadcast.spans)
+
+    def _lend(self, view: memoryview) -> Any:
+        if len(self._fresh) >= _MOST_DESCRIPTORS:
+            return bytearray(view)
+        try:
+            identity, capacity, descriptor = self._lender.lend(view)
+        except ArenaFull as full:
+            warnings.warn(
+                f"teamster: {full}; large objects are copied through a socket instead, slower",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return bytearray(view)
+        if descriptor >= 0:
+            self._fresh.append((identity, capacity, descriptor))
+        return identity, view.nbytes
+
+    def put(self, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()) -> bool:
+        """Send `message`, with the segments that came free since the last one; `descriptors` go along and are closed here.
+
+        Returns:
+            Whether everything is on its way; False when a rest waits in the outbox.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        with self._sending:
+            fresh, self._fresh = self._fresh, []
+            fresh += [(0, 0, descriptor) for descriptor in descriptors]
+            gone, self._lender.forgotten = self._lender.forgotten, []
+            home = self._borrower.collect_returned() if self._borrower.has_returned else []
+            attached = [descriptor for _, _, descriptor in fresh]
+            arrivals = [(identity, capacity) for identity, capacity, _ in fresh]
+            body = pickle.dumps((message, home, gone, arrivals) if home or gone or fresh else (message,), 5)
+            self.bytes_sent += len(body)
+            frame = _LENGTH.pack(len(body)) + body
+            if self.corked and not attached and len(frame) < _IN_MESSAGE_BYTES:
+                self._held += frame
+                return True
+            if not self._release() or self._outbox:
+                self._outbox.append((memoryview(frame), attached))
+                return False
+            return self._push(memoryview(frame), attached)
+
+    def cork(self) -> None:
+        """Hold small messages back until `uncork`: several then cost one system call."""
+        self.corked = True
+
+    def uncork(self) -> bool:
+        """Send what was held back; True when everything is on its way."""
+        with self._sending:
+            self.corked = False
+            return self._release() and not self._outbox
+
+    def _release(self) -> bool:
+        """Send what was held back, before anything else is."""
+        if not self._held:
+            return True
+        held, self._held = memoryview(bytes(self._held)), bytearray()
+        if self._outbox:
+            self._outbox.append((held, []))
+            return False
+        return self._push(held, [])
+
+    def _push(self, frame: memoryview, descriptors: list[int]) -> bool:
+        """Write what fits; what does not waits at the head of the outbox."""
+        while frame:
+            try:
+                if descriptors:
+                    sent = socket.send_fds(self._socket, [frame], descriptors)
+                    _close_all(descriptors)
+                    descriptors = []
+                else:
+                    sent = self._socket.send(frame)
+            except BlockingIOError:
+                self._outbox.appendleft((frame, descriptors))
+                return False
+            frame = frame[sent:]
+        return True
+
+    def flush(self) -> bool:
+        """Go on with the outbox; True when it is empty.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        with self._sending:
+            while self._outbox:
+                if not self._push(*self._outbox.popleft()):
+                    return False
+            return True
+
+    @property
+    def owes_segments(self) -> bool:
+        """Whether segments of the peer's came free and no message has taken them home yet."""
+        return self._borrower.has_returned
+
+    # --- receiving ---------------------------------------------------------------------------------------------------------
+
+    def take(self) -> list[Any] | None:
+        """The messages that one read of the socket completes (perhaps none); None at the end of the stream.
+
+        Raises:
+            BlockingIOError: nothing there (on a channel that does not block).
+        """
+        try:
+            chunk, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, 1024)
+        except ConnectionResetError:
+            return None
+        for _, _, packed in ancillary:
+            received = array.array("i")
+            received.frombytes(packed[: len(packed) - len(packed) % received.itemsize])
+            self._descriptors.extend(received)
+        if not chunk:
+            return None
+        self.bytes_received += len(chunk)
+        if not self._partial and len(chunk) == _LENGTH.size + _LENGTH.unpack_from(chunk)[0]:
+            return [self._settle(pickle.loads(memoryview(chunk)[_LENGTH.size :]))]
+        self._partial += chunk
+        return self._split()
+
+    def _split(self) -> list[Any]:
+        messages: list[Any] = []
+        start, data = 0, self._partial
+        with memoryview(data) as view:
+            while len(data) - start >= _LENGTH.size:
+                end = start + _LENGTH.size + _LENGTH.unpack_from(data, start)[0]
+                if end > len(data):
+                    break
+                messages.append(self._settle(pickle.loads(view[start + _LENGTH.size : end])))
+                start = end
+        if start:
+            del data[:start]
+        return messages
+
+    def _settle(self, frame: tuple[Any, ...]) -> Any:
+        if len(frame) > 1:
+            _, home, gone, arrivals = frame
+            self._lender.take_back(home)
+            self._borrower.forget(gone)
+            for identity, capacity in arrivals:
+                descriptor = self._descriptors.popleft()
+                if identity > 0:
+                    self._borrower.adopt(identity, capacity, descriptor)
+                elif identity < 0:
+                    self._borrower.adopt_broadcast(identity, capacity, descriptor)
+                else:
+                    self.attached.append(descriptor)
+        return frame[0]
+
+    def open(self, wire: Wire) -> Any:
+        """The object of a stowed parcel; to be called once for each, or its segments never come home."""
+        return unpack(*self.parts(wire))
+
+    def parts(self, wire: Wire) -> tuple[bytes | memoryview, list[memoryview]]:
+        """Data and buffers of a stowed parcel, not yet unpickled."""
+        if type(wire) is bytes:
+            return wire, []
+        data, places = wire
+        if type(data) is not bytes:
+            data = self._borrow(data)
+        if type(places) is tuple:
+            return data, self._borrower.claim_broadcast(*places)
+        return data, [self._borrow(place) for place in places]
+
+    def _borrow(self, place: Any) -> memoryview:
+        if type(place) is bytearray:
+            return memoryview(place)
+        return self._borrower.view(*place)
+
+    # --- the end -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that went out and came in through shared memory."""
+        return self._lender.bytes_lent + self._borrower.bytes_borrowed
+
+    def shut(self) -> None:
+        """Say that nothing more will be sent; what the peer still sends can be read."""
+        with contextlib.suppress(OSError):  # the peer is gone already
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the socket and whatever descriptors wait; views that were handed out stay valid."""
+        self._socket.close()
+        self._lender.close()
+        for _, descriptors in self._outbox:
+            _close_all(descriptors)
+        self._outbox.clear()
+        _close_all([descriptor for _, _, descriptor in self._fresh])
+        _close_all(self._descriptors)
+        self._fresh, self._descriptors = [], deque()
+        _open_channels.discard(self)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected stream sockets, neither inherited by programs that are executed."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def _close_all(descriptors: list[int] | deque[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _close_in_forked_child() -> None:
+    """A forked child of the user's program must not hold channels open: their workers would never see our end."""
+    for channel in list(_open_channels):
+        channel._socket.close()
+
+
+os.register_at_fork(after_in_child=_close_in_forked_child)

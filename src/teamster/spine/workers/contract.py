@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What every kind of worker promises, so that the team above does not care which it leads.
+
+::
+
+    Team --- hand(member, batch) ---> Crew ---> a process, a thread, the caller
+         <-- Kept, Finished, Died --- Crew
+
+A crew keeps: batches of one member run in the order handed; every item of a batch is reported once (`Kept`) or was not run
+(`Finished` says how many were); an item that was reported is never run again; after `Died` nothing more comes from that member.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Style = Literal["call", "star", "apply"]
+"""How an item becomes arguments: ``f(item)``, ``f(*item)``, or ``f(*item[0], **item[1])``."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """Who runs this code.
+
+    Attributes:
+        index: which worker, counted from 0.
+        kind: "serial", "thread" or "process".
+        count: how many workers the pool has.
+
+    Example:
+        >>> import teamster as ts
+        >>> ts.map(lambda _: ts.current_worker().kind, [1], backend="thread")
+        ['thread']
+    """
+
+    index: int
+    kind: str
+    count: int
+
+
+@dataclass(slots=True, eq=False)
+class Spec:
+    """What a worker must know of a job, sent once: the function and how to call it."""
+
+    function: Callable[..., Any]
+    style: Style = "call"
+    seed: int | None = None
+    careful: bool = False  # never in blocks: somebody needs to know the item that runs, whatever it costs
+    context: Any = None  # of the caller, in the form that its kind of crew can carry
+    identity: int = -1
+    parcel: Any = None  # process crews keep the pickled function here
+
+
+class Batch:
+    """Consecutive items of one job on their way through one worker."""
+
+    __slots__ = ("alone", "attempts", "careful", "done", "first", "items", "job", "number", "parcel")
+
+    def __init__(self, job: Any, first: int, items: Sequence[Any], *, attempts: int = 0, careful: bool = False) -> None:
+        self.job = job
+        self.first = first  # index in the job's input
+        self.items = items
+        self.attempts = attempts  # deaths that its first item has to its name
+        self.careful = careful  # run one by one
+        self.alone = False  # run while nothing else runs
+        self.done = 0  # items reported so far, from the front
+        self.number = 0  # sequence number of its first item at its member
+        self.parcel: Any = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def claim(self) -> bool:
+        """Asked once, right before it is handed out: may it still run?"""
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One worker as its parent sees it."""
+
+    index: int
+    outstanding: deque[Batch] = field(default_factory=deque)
+    next_number: int = 1
+    ready: bool = False
+    retiring: bool = False
+    recalled_ns: int = 0  # when its unstarted items were asked back; 0 when not
+    recalled_from: int = 0
+    taken_back: int = 0  # items from this number on are no longer its own; 0 when nothing was taken back
+    handed: int = 0
+    items: int = 0
+    busy_ns: int = 0
+    last_heard_ns: int = 0
+    doomed: tuple[int, BaseException | None] | None = None  # killed on purpose: while this item ran, with this error for it
+
+    @property
+    def idle(self) -> bool:
+        """Nothing handed and not finished."""
+        return not self.outstanding
+
+
+@dataclass(slots=True)
+class Kept:
+    """Results of consecutive items; or, when `error` is set, what one item raised."""
+
+    member: Member
+    number: int
+    values: list[Any]
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Lost:
+    """Results of consecutive items arrived and could not be unpickled together: they have to be had again, one by one."""
+
+    member: Member
+    number: int
+    count: int
+
+
+@dataclass(slots=True)
+class Finished:
+    """A batch is over: `ran` items of it were run, in `run_ns`."""
+
+    member: Member
+    number: int
+    ran: int
+    run_ns: int
+
+
+@dataclass(slots=True)
+class Ready:
+    """A member is initialised; or, with `error`, its initializer failed."""
+
+    member: Member
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Unreadable:
+    """A member could not unpickle a batch; none of it was run."""
+
+    member: Member
+    number: int
+    error: BaseException
+
+
+@dataclass(slots=True)
+class Died:
+    """A member is gone; `running` is the block that it ran: first item and width."""
+
+    member: Member
+    running: tuple[int, int] | None
+    describe: Callable[[int, int], BaseException]  # of an item's index and the number of its attempts
+    by_memory: bool = False
+
+
+Event = Kept | Lost | Finished | Ready | Unreadable | Died
+
+
+class Crew(Protocol):
+    """A kind of worker: how members start, get work, report and end."""
+
+    kind: str
+    pulls: bool
+    """Whether someone must call `wait` for events to come; else members call `report` from their own threads."""
+    can_kill: bool
+    depth: int
+    """Batches that a member may hold: 2 where a hand-over takes time that the first can cover."""
+    deepest: int
+    """The same for batches so short that several are handed over in one go."""
+    report: Callable[[Event], None]
+
+    def prepare(self, spec: Spec, context: contextvars.Context) -> None:
+        """Make a job's function and the caller's context ready to be handed; once, before its first batch.
+
+        Raises:
+            Exception: the function does not pickle.
+        """
+
+    def enlist(self, index: int) -> Member:
+        """Start one member; it can be handed work at once."""
+
+    def hand(self, member: Member, batch: Batch) -> None:
+        """Give a batch to a member.
+
+        Raises:
+            Exception: the items do not pickle; nothing was handed.
+        """
+
+    def flush(self) -> None:
+        """Hand over whatever `hand` has held back."""
+
+    def wait(self, seconds: float | None) -> list[Event]:
+        """Wait for events, at most `seconds` (None: for ever, until `wake`)."""
+
+    def wake(self) -> None:
+        """Make a `wait` in another thread return."""
+
+    def running(self, member: Member) -> tuple[int, int, int] | None:
+        """First item, width and start (ns) of the block that a member runs."""
+
+    def frontier(self, member: Member) -> int:
+        """The first item that a member has not started, as far as one can see."""
+
+    def recall(self, member: Member, number: int) -> None:
+        """Ask that no item from `number` on is started; final after `slate.SETTLE_NS`."""
+
+    def resume(self, member: Member) -> None:
+        """End a recall."""
+
+    def rescue(self, member: Member) -> list[Event]:
+        """Results that a busy member has finished and not sent yet."""
+
+    def kill(self, member: Member) -> None:
+        """End a member whatever it does; `Died` follows."""
+
+    def dismiss(self, member: Member) -> None:
+        """Let an idle member end."""
+
+    def is_inside(self) -> bool:
+        """Whether the calling thread is a member at work, which would wait for itself."""
+
+    def forget(self, spec: Spec) -> None:
+        """No batch of this job will come any more."""
+
+    def send_segments_home(self) -> None:
+        """Tell members of shared memory that came free."""
+
+    def bytes_moved(self) -> tuple[int, int]:
+        """Bytes that went through pickles and through shared memory, both directions, so far."""
+
+    def close(self, seconds: float) -> None:
+        """End every member: idle ones by themselves within `seconds`, then the rest by force."""

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How an exception of a task gets home: as its own type, with the worker's traceback, or as a text that tells it all."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from pathlib import Path
+from typing import Any
+
+from teamster.errors import RemoteError, TransferError
+from teamster.spine.transport.pickled import pack
+
+Description = tuple[bytes | None, bytes | None, str, str]
+"""The pickled exception; its pickled parts, when as a whole it does not survive pickling; its repr; its traceback."""
+
+_OWN_FOLDER = str(Path(__file__).parents[2])
+
+
+class RemoteTraceback(Exception):
+    """Stands as the cause of an exception that came from a worker, and shows the traceback there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def domesticate(error: BaseException) -> BaseException:
+    """What may be raised in the caller for `error`: most exceptions as they are, those that steer a program as `RemoteError`.
+
+    ``SystemExit`` would end the caller's program, ``KeyboardInterrupt`` look like its user's, ``StopIteration`` end its loop.
+    """
+    if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return error
+    wrapped = RemoteError(f"the task raised {error!r}, which is not passed on to the caller; its item failed and nothing else did")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def describe(error: BaseException) -> Description:
+    """Make `error` ready to travel; called in the worker, where it was raised."""
+    text = "".join(traceback.format_exception(type(error), error, _user_frames(error)))
+    shown = _safe_repr(error)
+    whole = parts = None
+    try:
+        candidate = pack(error.with_traceback(None)).data
+        pickle.loads(candidate)  # an __init__ with other arguments than `args` shows only here
+        whole = candidate
+    except BaseException:
+        parts = _pack_parts(error)
+    return whole, parts, shown, text
+
+
+def rebuild(description: Description) -> BaseException:
+    """The exception, in the parent: its own type wherever that can be made."""
+    whole, parts, shown, text = description
+    error = _load(whole, parts)
+    if error is None:
+        error = RemoteError(f"the task raised {shown}; its type cannot be rebuilt in this process, so only the text arrived")
+    error = domesticate(error)
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def refused(what: str, reason: BaseException) -> TransferError:
+    """The error for an argument or a result that does not travel."""
+    error = TransferError(
+        f"{what} cannot be sent between processes: {_safe_repr(reason)}; return or pass plain data instead, or use backend='thread'"
+    )
+    error.__cause__ = reason
+    return error
+
+
+def _load(whole: bytes | None, parts: bytes | None) -> BaseException | None:
+    try:
+        if whole is not None:
+            loaded = pickle.loads(whole)
+            return loaded if isinstance(loaded, BaseException) else None
+        if parts is not None:
+            kind, arguments, state, notes = pickle.loads(parts)
+            error: BaseException = kind.__new__(kind, *arguments)
+            error.args = arguments
+            error.__dict__.update(state)
+            for note in notes:
+                error.add_note(note)
+            return error
+    except BaseException:
+        return None
+    return None
+
+
+def _pack_parts(error: BaseException) -> bytes | None:
+    """Type, arguments and attributes, for a class whose constructor takes something else than ``args``."""
+    state: dict[str, Any] = {}
+    for name, value in vars(error).items():
+        if name != "__notes__" and _travels(value):
+            state[name] = value
+    arguments = tuple(value if _travels(value) else _safe_repr(value) for value in error.args)
+    try:
+        return pack((type(error), arguments, state, list(getattr(error, "__notes__", [])))).data
+    except BaseException:
+        return None
+
+
+def _travels(value: object) -> bool:
+    try:
+        pickle.loads(pack(value).data)
+    except BaseException:
+        return False
+    return True
+
+
+def _safe_repr(error: BaseException | object) -> str:
+    try:
+        return repr(error)
+    except BaseException:
+        return f"<{type(error).__name__}, whose repr fails>"
+
+
+def _user_frames(error: BaseException) -> Any:
+    """The traceback from the first frame on that is not ours."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        frame = frame.tb_next
+    return frame

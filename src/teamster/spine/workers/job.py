@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One call of `map`, `imap` or `submit`, as the team sees it: what to run, where results go, how large a batch should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from teamster.spine.workers.contract import Spec
+
+TARGET_NS = 4_000_000
+"""Work in one batch: long beside the cost of handing it over (15 us), short beside what a person notices."""
+
+_LEAST_NS = 200_000  # even the last batches are worth their message
+_MOST_ITEMS = 1 << 16
+_MOST_BYTES = 1 << 20
+_GROWTH = 8
+_TRUST = 0.7  # weight of the newest batch in the estimate of an item's time
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a call asks for.
+
+    Attributes:
+        retries: how often an item runs again after its worker died.
+        timeout: seconds that one item may run, None for ever.
+        chunksize: items in a batch, None for as many as fit.
+    """
+
+    retries: int
+    timeout: float | None
+    chunksize: int | None
+
+
+class Job:
+    """What the team needs to know of one call."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        terms: Terms,
+        *,
+        on_values: Callable[[int, list[Any]], None],
+        on_error: Callable[[int, BaseException], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.spec = spec
+        self.retries = terms.retries
+        self.timeout_ns = None if terms.timeout is None else int(terms.timeout * 1e9)
+        self.chunksize = terms.chunksize
+        self.on_values = on_values
+        self.on_error = on_error
+        self.on_failure = on_failure  # the whole job, as when an initializer fails
+        self.cancelled = False
+        self.item_ns = 0.0
+        self.item_bytes = 0.0
+        self._grown = self._last = 1
+
+    def observe(self, ran: int, run_ns: int) -> None:
+        """Learn from a finished batch."""
+        self._last = ran
+        measured = run_ns / ran
+        self.item_ns = measured if not self.item_ns else self.item_ns + _TRUST * (measured - self.item_ns)
+        self._grown = max(self._grown, ran)
+
+    def batch_items(self, remaining: int | None, workers: int) -> int:
+        """How many items the next batch should have.
+
+        Small first, since nothing is known; then as many as fill `TARGET_NS`; toward the end ever fewer, so that all workers
+        end together (guided self-scheduling, Polychronopoulos and Kuck, 1987).
+        """
+        if self.chunksize is not None:
+            return self.chunksize
+        if not self.item_ns:
+            return 1
+        items = min(TARGET_NS / self.item_ns, self._grown * _GROWTH, _MOST_ITEMS)
+        if remaining is not None:
+            items = min(items, max(remaining / (2 * workers), _LEAST_NS / self.item_ns))
+        if self.item_bytes:
+            items = min(items, _MOST_BYTES / self.item_bytes)
+        return max(1, int(items))
+
+    @property
+    def batch_ns(self) -> float:
+        """Time that the batches handed lately take; 0 when not known yet."""
+        return self.item_ns * (self.chunksize or self._last)

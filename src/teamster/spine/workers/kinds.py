@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From a kind of worker to a team of them: the one place that knows all kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from teamster.errors import UsageError
+from teamster.spine.workers.contract import Crew
+from teamster.spine.workers.team import Team
+
+START_METHODS = ("forkserver", "spawn", "fork")
+
+
+class Staffing(Protocol):
+    """What of a plan decides about workers."""
+
+    @property
+    def backend(self) -> str:
+        """The kind of worker."""
+
+    @property
+    def workers(self) -> int:
+        """How many."""
+
+
+def assemble(
+    plan: Staffing,
+    *,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    native_threads: int,
+    max_tasks: int | None,
+    start_method: str | None,
+) -> Team:
+    """Make the team that a plan asks for; nothing starts yet.
+
+    Raises:
+        UsageError: the start method is not known.
+        Exception: the initializer does not pickle.
+    """
+    if start_method is not None and start_method not in START_METHODS:
+        raise UsageError(f"start_method must be one of {', '.join(map(repr, START_METHODS))}, not {start_method!r}")
+    return Team(
+        _crew(plan, initializer, initargs, native_threads, start_method or "forkserver"),
+        plan.workers,
+        max_tasks=max_tasks,
+    )
+
+
+def _crew(
+    plan: Staffing,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    native_threads: int,
+    start_method: str,
+) -> Crew:
+    if plan.backend == "serial":
+        from teamster.spine.workers.serial import SerialCrew
+
+        return SerialCrew(initializer, initargs)
+    if plan.backend == "thread":
+        from teamster.spine.workers.threads import ThreadCrew
+
+        return ThreadCrew(plan.workers, initializer, initargs, native_threads)
+    from teamster.spine.transport.pickled import pack
+    from teamster.spine.workers.processes import ProcessCrew
+    from teamster.spine.workers.starters import Setup
+
+    return ProcessCrew(Setup(start_method, pack((initializer, tuple(initargs))), native_threads), plan.workers)

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The life of a process worker: set up, take batches, keep results safe, end with its channel.
+
+::
+
+    channel --> ("setup", ...)  environment, paths, streams, initializer      --> ("ready", error)
+                ("spec", ...)   a function, kept unopened until it is needed
+                ("batch", ...)  run; each result goes to the slate's log      --> ("results", number, ran, ns, records)
+                ("drop", ...)   forget a function
+                end of file     the parent is gone or has closed: end
+
+Results are sent when a batch ends, when they do not fit the log, and at the latest `FLUSH_NS` after the last time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import pickle
+import signal
+import socket
+import sys
+import types
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+from teamster.spine.transport import pickled
+from teamster.spine.transport.channel import Channel, Wire
+from teamster.spine.transport.pickled import Parcel, pack, unpack_function
+from teamster.spine.workers import whoami
+from teamster.spine.workers.contract import Spec, WorkerInfo
+from teamster.spine.workers.failure import describe, refused
+from teamster.spine.workers.runner import Runner
+from teamster.spine.workers.slate import (
+    COMMITTED,
+    FAILED_BIT,
+    LOG_END,
+    LOG_START,
+    NBYTES,
+    RECORD,
+    STARTED,
+    STARTED_NS,
+    WIDTH,
+    Slate,
+)
+
+FLUSH_NS = 5_000_000
+_SHORT_NS = 100_000
+"""After a batch that took less, its results wait for those of the next one if that is here already: a message costs 15 us."""
+
+Record = tuple[int, int, bool, Wire]
+"""First item, items, whether it is a failure, and the data."""
+
+
+class ResultSink:
+    """Keeps finished results safe on the slate until they are sent."""
+
+    def __init__(self, channel: Channel, slate: Slate) -> None:
+        self._channel = channel
+        self._slate = slate
+        self._records: list[Record] = []
+        self._finished: list[tuple[int, int, int]] = []
+        self._end = LOG_START
+        self._sent_ns = perf_counter_ns()
+
+    def keep(self, first: int, values: list[Any]) -> None:
+        """Save the results of consecutive items; one that does not pickle becomes that item's failure."""
+        try:
+            parcel = pack(values)
+        except BaseException as reason:
+            self._keep_one_by_one(first, values, reason)
+        else:
+            self._save(first, len(values), False, parcel)
+
+    def _keep_one_by_one(self, first: int, values: list[Any], reason: BaseException) -> None:
+        if len(values) == 1:
+            self.keep_failure(first, refused(f"the result of type {type(values[0]).__name__}", reason))
+            return
+        for offset, value in enumerate(values):
+            self.keep(first + offset, [value])
+
+    def keep_failure(self, first: int, error: BaseException) -> None:
+        """Save what one item raised."""
+        self._save(first, 1, True, Parcel(pickle.dumps(describe(error), 5), []))
+
+    def _save(self, first: int, count: int, failed: bool, parcel: Parcel) -> None:
+        size = len(parcel.data)
+        if parcel.buffers or self._end + RECORD.size + size > NBYTES:
+            self._records.append((first, count, failed, self._channel.stow(parcel)))
+            self.flush()
+            return
+        memory, end = self._slate.memory, self._end
+        RECORD.pack_into(memory, end, first, count | FAILED_BIT if failed else count, size)
+        memory[end + RECORD.size : end + RECORD.size + size] = parcel.data
+        self._end = end + RECORD.size + size
+        self._slate.words[LOG_END] = self._end - LOG_START
+        self._records.append((first, count, failed, parcel.data))
+        if perf_counter_ns() - self._sent_ns > FLUSH_NS:
+            self.flush()
+
+    def finish(self, number: int, ran: int, run_ns: int) -> None:
+        """The batch from `number` on is over, to be told with the next results."""
+        self._finished.append((number, ran, run_ns))
+
+    def flush(self) -> None:
+        """Send what is kept."""
+        if not self._records and not self._finished:
+            return
+        records, self._records = self._records, []
+        finished, self._finished = self._finished, []
+        self._channel.put(("results", records, finished))
+        self._slate.words[LOG_END] = 0
+        self._end = LOG_START
+        self._sent_ns = perf_counter_ns()
+
+
+class ProcessWorker:
+    """One worker process."""
+
+    def __init__(self, channel: Channel, slate: Slate) -> None:
+        self._channel = channel
+        self._slate = slate
+        self._sink = ResultSink(channel, slate)
+        self._specs: dict[int, tuple[tuple[Any, ...], Wire]] = {}
+        self._runners: dict[int, tuple[Runner, contextvars.Context]] = {}
+        self._actions: dict[str, Callable[..., None]] = {
+            "setup": self._setup,
+            "spec": self._learn,
+            "batch": self._batch,
+            "drop": self._drop,
+            "home": lambda: None,  # only carries segments home
+        }
+
+    def serve(self) -> None:
+        """Do what the channel says until it ends."""
+        take, actions = self._channel.take, self._actions
+        while (messages := take()) is not None:
+            for message in messages:
+                actions[message[0]](*message[1:])
+            self._sink.flush()
+
+    def _setup(self, settings: dict[str, Any], info: WorkerInfo, initializer: Wire) -> None:
+        apply_settings(settings, self._channel.put)
+        whoami.set_process_worker(info)
+        data, buffers = self._channel.parts(initializer)
+        try:
+            whoami.limit_native_threads(settings["native_threads"])
+            function, arguments = unpack_function(data, buffers)
+            if function is not None:
+                function(*arguments)
+        except BaseException as error:
+            self._channel.put(("ready", describe(error)))
+        else:
+            self._channel.put(("ready", None))
+
+    def _learn(self, identity: int, how: tuple[Any, ...], wire: Wire) -> None:
+        self._specs[identity] = how, wire
+
+    def _drop(self, identity: int) -> None:
+        self._runners.pop(identity, None)
+        if unused := self._specs.pop(identity, None):
+            self._channel.parts(unused[1])
+
+    def _batch(self, identity: int, number: int, count: int, index: int, careful: bool, wire: Wire) -> None:
+        words = self._slate.words
+        words[WIDTH] = count
+        words[STARTED_NS] = perf_counter_ns()
+        words[STARTED] = number  # unpickling runs code of the user's, too: a death in there must find its item
+        try:
+            runner, context = self._runners.get(identity) or self._prepare(identity)
+            items = self._channel.open(wire)
+        except BaseException as error:
+            self._sink.flush()
+            self._channel.put(("unreadable", number, describe(error)))
+            words[COMMITTED] = number + count
+            return
+        if careful:
+            runner.be_careful()
+        began = perf_counter_ns()
+        ran = context.run(runner.run, items, number, index, self._sink)
+        del items
+        run_ns = perf_counter_ns() - began
+        self._sink.finish(number, ran, run_ns)
+        if run_ns > _SHORT_NS:
+            self._sink.flush()
+
+    def _prepare(self, identity: int) -> tuple[Runner, contextvars.Context]:
+        """Open a function for its first batch."""
+        from teamster.spine.workers.context import unfold
+
+        (style, seed, careful, carried), wire = self._specs[identity]
+        function = unpack_function(*self._channel.parts(wire))
+        spec = Spec(function, style, seed, careful)
+        prepared = Runner(spec, function, self._slate.words), unfold(carried)
+        self._specs.pop(identity)
+        self._runners[identity] = prepared
+        return prepared
+
+
+def apply_settings(settings: dict[str, Any], post: Callable[[tuple[Any, ...]], Any]) -> None:
+    """Make this process look like the parent's to the code that it will run."""
+    for name in set(os.environ) - set(settings["environ"]):
+        del os.environ[name]
+    os.environ.update({name: value for name, value in settings["environ"].items() if os.environ.get(name) != value})
+    sys.path[:] = settings["path"]
+    sys.argv[:] = settings["argv"]
+    with contextlib.suppress(OSError):  # the folder is gone; so it is for the parent
+        os.chdir(settings["folder"])
+    if settings["fresh_main"]:
+        main = types.ModuleType("__main__")
+        if settings["main_file"] is not None:
+            main.__file__ = settings["main_file"]
+        main.__dict__["__builtins__"] = __builtins__
+        sys.modules["__main__"] = main
+    pickled.keep_main_here()
+    from teamster.spine.workers.streams import redirect
+
+    redirect(post, settings)
+
+
+def main(channel_descriptor: int, slate_descriptor: int) -> None:
+    """Live as a worker on these descriptors; never returns."""
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        slate = Slate.attach(slate_descriptor)
+        _write_crashes_to(slate)
+        channel = Channel(socket.socket(fileno=channel_descriptor), blocking=True)
+        ProcessWorker(channel, slate).serve()
+        code = 0
+    except (BrokenPipeError, ConnectionResetError):
+        code = 0  # the parent is gone, nobody to tell
+    except BaseException:
+        _report_crash(slate_descriptor)
+    finally:
+        _leave(code)
+
+
+def _write_crashes_to(slate: Slate) -> None:
+    import faulthandler
+
+    os.lseek(slate.descriptor, NBYTES, os.SEEK_SET)
+    faulthandler.enable(slate.descriptor)
+
+
+def _report_crash(slate_descriptor: int) -> None:
+    """A mistake of ours in the loop above; the parent finds the text behind the slate."""
+    import traceback
+
+    os.write(slate_descriptor, traceback.format_exc().encode())
+
+
+def _leave(code: int) -> None:
+    """End without the interpreter's teardown, which can hang in foreign threads; what the user registered still runs."""
+    import atexit
+
+    try:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "drain"):
+                stream.drain()
+    except BaseException:
+        pass
+    finally:
+        os._exit(code)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What becomes of the batches of a worker that died: a pure decision, item by item.
+
+::
+
+    item of the batch      reported already | ran at the death                          | not started
+    what becomes of it     nothing          | its error, or once more (`retries`)       | another worker
+                                            | (a block of many: each of them once more, alone, to find the one)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from teamster.spine.workers.contract import Batch, Died, Member
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Items to run (again), in order, and errors to report."""
+
+    again: list[Batch] = field(default_factory=list)
+    errors: list[tuple[Batch, int, BaseException]] = field(default_factory=list)  # batch, offset, error
+    retried: int = 0
+
+
+def judge(member: Member, died: Died) -> Verdict:
+    """Decide for every batch that `member` held."""
+    verdict = Verdict()
+    for batch in member.outstanding:
+        if batch.job.cancelled:
+            continue
+        end = len(batch)
+        if member.taken_back:
+            end = min(end, max(0, member.taken_back - batch.number))
+        start = batch.done
+        if died.running is not None and batch.number + start <= died.running[0] < batch.number + end:
+            start = _judge_running(member, died, batch, verdict)
+        if start < end:
+            verdict.again.append(piece(batch, start, end))
+    return verdict
+
+
+def _judge_running(member: Member, died: Died, batch: Batch, verdict: Verdict) -> int:
+    """Decide for the block that ran; returns the offset behind it."""
+    assert died.running is not None
+    number, width = died.running
+    offset = number - batch.number
+    width = min(width, len(batch) - offset)
+    if offset > batch.done:
+        verdict.again.append(piece(batch, batch.done, offset))
+    if member.doomed is not None:
+        wanted, error = member.doomed
+        if wanted == number and error is not None:
+            verdict.errors.append((batch, offset, error))
+            return offset + 1
+        verdict.again.append(piece(batch, offset, offset + 1))  # killed for an item that was over by then
+        return offset + 1
+    if width > 1:
+        verdict.again.extend(piece(batch, at, at + 1, careful=True) for at in range(offset, offset + width))
+        return offset + width
+    attempts = (batch.attempts if offset == 0 else 0) + 1
+    if attempts > batch.job.retries:
+        verdict.errors.append((batch, offset, died.describe(_index(batch, offset), attempts)))
+    else:
+        again = piece(batch, offset, offset + 1, careful=True)
+        again.attempts = attempts
+        again.alone = died.by_memory  # with fewer workers at once there may be room for it
+        verdict.again.append(again)
+        verdict.retried += 1
+    return offset + 1
+
+
+def piece(batch: Batch, start: int, end: int, *, careful: bool = False) -> Batch:
+    """A new batch of some items of `batch`."""
+    first = batch.first + start if batch.first >= 0 else batch.first
+    attempts = batch.attempts if start == 0 else 0
+    return Batch(batch.job, first, batch.items[start:end], attempts=attempts, careful=careful or batch.careful)
+
+
+def _index(batch: Batch, offset: int) -> int:
+    return batch.first + offset if batch.first >= 0 else -1

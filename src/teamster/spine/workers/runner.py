@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The loop that runs a batch: the same code in a process, a thread and the caller.
+
+::
+
+    batch --> blocks of one item  --> mark on the slate --> call --> sink.keep(result)
+              (of many, when an item takes under a microsecond)
+
+One item at a time is what makes the blame exact and a finished result safe. Marking and saving cost about half a microsecond,
+more than a tiny function itself, so items that were measured to take less than a microsecond are run in blocks. When a worker
+dies inside such a block, its items run again one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice, starmap
+from time import perf_counter_ns
+from typing import Any, Protocol
+
+from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.seeds import seed_task
+from teamster.spine.workers.slate import COMMITTED, LIMIT, STARTED, STARTED_NS, WIDTH
+
+BULK_BELOW_NS = 2_000
+"""An item at a time takes about 1 us of marking and saving; less than this in all means a function of less than 1 us."""
+
+BULK_ITEMS = 1024
+_BULK_NS = 100_000  # and no block takes longer than this
+_ENOUGH_ITEMS = 8  # a batch of so many speaks for itself; a smaller one is averaged with what came before
+
+
+class Sink(Protocol):
+    """Takes results as they come; after `keep` has returned they survive the worker."""
+
+    def keep(self, first: int, values: list[Any]) -> None:
+        """Take the results of consecutive items."""
+
+    def keep_failure(self, first: int, error: BaseException) -> None:
+        """Take the exception of one item."""
+
+
+class Runner:
+    """Runs batches of one job for one worker."""
+
+    def __init__(self, spec: Spec, function: Callable[..., Any], words: memoryview) -> None:
+        self._spec = spec
+        self._words = words
+        self._function = function
+        self._call = _caller(spec, function)
+        self.item_ns = float(BULK_BELOW_NS)
+
+    def run(self, items: Sequence[Any], first: int, index: int, sink: Sink) -> int:
+        """Run `items`, which are number `first` and following of this worker and number `index` and following of the job.
+
+        Returns:
+            How many were run; fewer than there are when the parent took the rest back.
+        """
+        began = perf_counter_ns()
+        bulk = self.item_ns < BULK_BELOW_NS and not self._spec.careful
+        ran = self._in_blocks(items, first, sink) if bulk else self._one_by_one(items, first, index, sink)
+        if ran:
+            item_ns = (perf_counter_ns() - began) / ran
+            weight = 1.0 if item_ns > self.item_ns else min(1.0, ran / _ENOUGH_ITEMS)
+            self.item_ns += weight * (item_ns - self.item_ns)
+        return ran
+
+    def be_careful(self) -> None:
+        """Run one by one from now on, whatever the items take."""
+        self._spec.careful = True
+
+    def _one_by_one(self, items: Sequence[Any], first: int, index: int, sink: Sink) -> int:
+        words, call, seed, keep = self._words, self._call, self._spec.seed, sink.keep
+        words[WIDTH] = 1
+        number = first
+        for item in items:
+            words[STARTED_NS] = perf_counter_ns()
+            words[STARTED] = number
+            if number >= words[LIMIT]:
+                break
+            try:
+                if seed is not None:
+                    seed_task(seed, index + number - first)
+                value = call(item)
+            except BaseException as error:
+                sink.keep_failure(number, error)
+            else:
+                keep(number, [value])
+            number += 1
+            words[COMMITTED] = number
+        return number - first
+
+    def _in_blocks(self, items: Sequence[Any], first: int, sink: Sink) -> int:
+        words = self._words
+        position, width = 0, max(1, min(BULK_ITEMS, int(_BULK_NS / self.item_ns)))
+        while position < len(items):
+            block = items[position : position + width]
+            words[WIDTH] = len(block)
+            words[STARTED_NS] = perf_counter_ns()
+            words[STARTED] = first + position
+            if first + position >= words[LIMIT]:
+                break
+            self._run_block(block, first + position, sink)
+            position += len(block)
+            words[COMMITTED] = first + position
+        return position
+
+    def _run_block(self, block: Sequence[Any], first: int, sink: Sink) -> None:
+        pending = iter(block)
+        run = starmap(self._function, pending) if self._spec.style == "star" else map(self._call, pending)
+        position = 0
+        while position < len(block):
+            values: list[Any] = []
+            failure: BaseException | None = None
+            try:
+                values.extend(islice(run, len(block) - position))  # what came before an exception stays in the list
+            except BaseException as error:
+                failure = error
+            if values:
+                sink.keep(first + position, values)
+                position += len(values)
+            if position < len(block):  # an item that raised StopIteration ends the loop without an exception
+                sink.keep_failure(first + position, failure or StopIteration())
+                position += 1
+
+
+def _caller(spec: Spec, function: Callable[..., Any]) -> Callable[[Any], Any]:
+    """One item to one call: the function itself, or with the item unpacked."""
+    if spec.style == "star":
+        return lambda item: function(*item)
+    if spec.style == "apply":
+        return lambda item: function(*item[0], **item[1])
+    return function

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Random numbers that repeat: one seed per item, the same whatever runs it."""
+
+from __future__ import annotations
+
+import sys
+
+
+def task_seed(seed: int, index: int) -> int:
+    """64 bits from the job's seed and the item's index, unrelated for neighbours (BLAKE2b, RFC 7693)."""
+    import hashlib
+
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest(), "little")
+
+
+def seed_task(seed: int, index: int) -> None:
+    """Seed ``random``, and numpy and torch when they are loaded, for item `index`."""
+    import random
+
+    value = task_seed(seed, index)
+    random.seed(value)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(value & 0xFFFF_FFFF)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(value)
+
+
+class kept_random_state:
+    """Restores the random state of the caller afterwards, for seeded work that runs in its own process."""
+
+    def __enter__(self) -> None:
+        import random
+
+        self._python = random.getstate()
+        numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+        self._numpy = numpy.random.get_state() if numpy else None
+        self._torch = torch.get_rng_state() if torch else None
+
+    def __exit__(self, *exc: object) -> None:
+        import random
+
+        random.setstate(self._python)
+        if self._numpy is not None:
+            sys.modules["numpy"].random.set_state(self._numpy)
+        if self._torch is not None:
+            sys.modules["torch"].set_rng_state(self._torch)
+
+
+def scatter_state() -> None:
+    """Give a forked worker random numbers of its own; ``random`` itself does so in every forked child."""
+    import os
+
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(int.from_bytes(os.urandom(8), "little"))

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The crew of one: batches run in the thread that waits for them. The reference that the other kinds are held to."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+from teamster.spine.workers import whoami
+from teamster.spine.workers.contract import Batch, Event, Finished, Kept, Member, Ready, Spec, WorkerInfo
+from teamster.spine.workers.failure import domesticate
+from teamster.spine.workers.runner import Runner
+from teamster.spine.workers.seeds import kept_random_state
+from teamster.spine.workers.slate import LIMIT, NO_LIMIT, Slate
+
+
+class _ListSink:
+    """Results of one batch, as events."""
+
+    def __init__(self, member: Member, events: list[Event]) -> None:
+        self._member = member
+        self._events = events
+
+    def keep(self, first: int, values: list[Any]) -> None:
+        """Take results."""
+        last = self._events[-1] if self._events else None
+        if isinstance(last, Kept) and last.error is None and last.number + len(last.values) == first:
+            last.values += values
+        else:
+            self._events.append(Kept(self._member, first, values))
+
+    def keep_failure(self, first: int, error: BaseException) -> None:
+        """Take an exception; Ctrl-C is the caller's own and goes through."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        self._events.append(Kept(self._member, first, [None], domesticate(error)))
+
+
+class SerialCrew:
+    """The caller itself, as a crew."""
+
+    kind = "serial"
+    pulls = True
+    can_kill = False
+    depth = 1
+    deepest = 1
+
+    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        self.report: Callable[[Event], None] = lambda event: None
+        self._initializer = initializer
+        self._initargs = initargs
+        self._slate = Slate.private()
+        self._waiting: deque[tuple[Member, Batch]] = deque()
+        self._events: list[Event] = []
+        self._runner: tuple[int, Runner | None] = (-1, None)
+        self._busy_in = 0  # the thread that runs a batch
+
+    def prepare(self, spec: Spec, context: contextvars.Context) -> None:
+        """Nothing: tasks run in the caller's own context."""
+
+    def enlist(self, index: int) -> Member:
+        """Run the initializer here and now."""
+        member = Member(index)
+        error: BaseException | None = None
+        try:
+            if self._initializer is not None:
+                self._initializer(*self._initargs)
+        except Exception as raised:
+            error = raised
+        self._events.append(Ready(member, error))
+        return member
+
+    def hand(self, member: Member, batch: Batch) -> None:
+        """Keep the batch for the next `wait`."""
+        self._waiting.append((member, batch))
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def wait(self, seconds: float | None) -> list[Event]:
+        """Run the next batch."""
+        events, self._events = self._events, []
+        if not self._waiting or events:
+            return events
+        member, batch = self._waiting.popleft()
+        spec: Spec = batch.job.spec
+        before = whoami.set_thread_worker(WorkerInfo(0, "serial", 1))
+        began = perf_counter_ns()
+        self._busy_in = threading.get_ident()
+        try:
+            sink = _ListSink(member, events)
+            arguments = batch.items, batch.number, max(batch.first, 0), sink
+            if spec.seed is not None:
+                with kept_random_state():
+                    ran = self._runner_for(spec).run(*arguments)
+            else:
+                ran = self._runner_for(spec).run(*arguments)
+        finally:
+            self._busy_in = 0
+            whoami.set_thread_worker(before)
+        events.append(Finished(member, batch.number, ran, perf_counter_ns() - began))
+        return events
+
+    def _runner_for(self, spec: Spec) -> Runner:
+        identity, runner = self._runner
+        if runner is None or identity != spec.identity:
+            runner = Runner(spec, spec.function, self._slate.words)
+            self._runner = spec.identity, runner
+        return runner
+
+    def wake(self) -> None:
+        """It never sleeps."""
+
+    def is_inside(self) -> bool:
+        """Whether a batch runs in this very thread."""
+        return self._busy_in == threading.get_ident()
+
+    def forget(self, spec: Spec) -> None:
+        """Let go of the function."""
+        if self._runner[0] == spec.identity:
+            self._runner = (-1, None)
+
+    def running(self, member: Member) -> tuple[int, int, int] | None:
+        """What the slate says."""
+        return self._slate.running()
+
+    def frontier(self, member: Member) -> int:
+        """What the slate says."""
+        return self._slate.frontier()
+
+    def recall(self, member: Member, number: int) -> None:
+        """Set the limit on the slate."""
+        self._slate.words[LIMIT] = number
+
+    def resume(self, member: Member) -> None:
+        """Lift the limit."""
+        self._slate.words[LIMIT] = NO_LIMIT
+
+    def rescue(self, member: Member) -> list[Event]:
+        """Results are never held back."""
+        return []
+
+    def kill(self, member: Member) -> None:
+        """The caller cannot be killed."""
+        raise AssertionError("the caller cannot be killed")
+
+    def dismiss(self, member: Member) -> None:
+        """Nothing to end."""
+
+    def send_segments_home(self) -> None:
+        """Nothing is shared by copy here."""
+
+    def bytes_moved(self) -> tuple[int, int]:
+        """Nothing moves."""
+        return 0, 0
+
+    def close(self, seconds: float) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+        self._events.clear()

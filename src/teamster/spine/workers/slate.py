@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a worker is doing right now, readable by the parent at any moment and after the worker's death.
+
+::
+
+    word  STARTED     first item of the block that runs (a sequence number of this worker's, counted from 1)
+          WIDTH       items in that block (1 unless they take under a microsecond each)
+          STARTED_NS  when it started, time.perf_counter_ns
+          LIMIT       items from here on must not be started: the parent takes them back     <- the only word the parent writes
+          COMMITTED   every item below is finished and its result safe
+          LOG_END     bytes of results in the log
+    log   results that are finished and not sent yet, as records (item, count, failed, data)
+    tail  what faulthandler writes when the worker crashes (behind the log, in the file only)
+
+A worker notes each result in the log before it starts the next item, so a SIGKILL costs exactly the item that runs.
+
+How items are taken back without a lock, which would die with its holder (Dekker's protocol, with time as the fence): the worker
+writes STARTED, *then* reads LIMIT; the parent writes LIMIT, *then* waits `SETTLE_NS` and reads STARTED. A store leaves the
+processor's store buffer within microseconds and a load is not held back for longer, so after a millisecond either the parent
+sees the item started, or the worker saw the limit. Only the parent, on a path that is slow anyway, pays for that certainty.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+from typing import Any
+
+STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END = range(6)
+
+NO_LIMIT = 2**63
+SETTLE_NS = 1_000_000
+NBYTES = 64 * 1024
+LOG_START = 64
+
+RECORD = struct.Struct("<QII")
+"""Header of a record in the log: first item, items with the top bit for a failure, bytes of data that follow."""
+
+FAILED_BIT = 1 << 31
+
+
+class Slate:
+    """The words and the log, over any writable memory."""
+
+    def __init__(self, memory: Any, descriptor: int = -1) -> None:
+        self.memory = memory
+        self.descriptor = descriptor
+        self.words = memoryview(memory)[:LOG_START].cast("Q")  # native words: a store of one is never seen half-done
+
+    @classmethod
+    def private(cls) -> Slate:
+        """A slate within one process (thread and serial workers), without a log."""
+        slate = cls(bytearray(LOG_START))
+        slate.reset()
+        return slate
+
+    @classmethod
+    def shared(cls) -> Slate:
+        """A slate that can be handed to another process by its descriptor."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("teamster-slate", os.MFD_CLOEXEC)
+        else:
+            with tempfile.TemporaryFile() as unlinked:
+                descriptor = os.dup(unlinked.fileno())
+        os.ftruncate(descriptor, NBYTES)
+        slate = cls.attach(descriptor)
+        slate.reset()
+        return slate
+
+    @classmethod
+    def attach(cls, descriptor: int) -> Slate:
+        """The slate behind a descriptor, which it keeps."""
+        return cls(mmap.mmap(descriptor, NBYTES), descriptor)
+
+    def reset(self) -> None:
+        """As new: nothing started, nothing taken back."""
+        words = self.words
+        words[STARTED] = words[WIDTH] = words[STARTED_NS] = words[LOG_END] = 0
+        words[COMMITTED] = 1
+        words[LIMIT] = NO_LIMIT
+
+    def running(self) -> tuple[int, int, int] | None:
+        """First item, width and start (ns) of the block that runs; None between items."""
+        words = self.words
+        started, width, since = words[STARTED], words[WIDTH], words[STARTED_NS]
+        return None if started < words[COMMITTED] else (started, width, since)
+
+    def frontier(self) -> int:
+        """The first item that was not started; too high for a moment perhaps, never too low."""
+        return int(self.words[STARTED] + self.words[WIDTH])
+
+    def read_log(self) -> list[tuple[int, int, bool, bytes]]:
+        """The results in the log, as (first item, items, failed, data)."""
+        records, position, end = [], LOG_START, LOG_START + self.words[LOG_END]
+        while position < end:
+            first, count, nbytes = RECORD.unpack_from(self.memory, position)
+            position += RECORD.size
+            records.append((first, count & ~FAILED_BIT, bool(count & FAILED_BIT), self.memory[position : position + nbytes]))
+            position += nbytes
+        return records
+
+    def last_words(self) -> str:
+        """What faulthandler wrote when the worker crashed; empty when it did not."""
+        return os.pread(self.descriptor, 16 * 1024, NBYTES).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.words.release()
+        if self.descriptor >= 0:
+            self.memory.close()
+            os.close(self.descriptor)
+            self.descriptor = -1

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a task prints, logs and warns, brought home: whole lines to the parent's streams, records to its loggers and filters.
+
+::
+
+    worker                                   parent
+    print --> LineStream --("text", ...)---> sys.stdout / sys.stderr, as they are at that moment
+    logging -> Forwarder --("log", ...)----> the logger of the same name, if it is enabled for the level
+    warnings -> show -----("warning", ...)-> warnings.warn_explicit: the parent's filters, once for all workers
+
+What goes past Python's streams (a C library, a subprocess) writes to the parent's descriptors directly.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+Post = Callable[[tuple[Any, ...]], Any]
+
+
+class LineStream(io.TextIOBase):
+    """A text stream of a worker that sends whole lines."""
+
+    def __init__(self, name: str, post: Post) -> None:
+        self._name = name
+        self._post = post
+        self._rest = ""
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Text is never encoded on the way; said for those who ask."""
+        return "utf-8"
+
+    def fileno(self) -> int:
+        """The descriptor that the parent's stream had when the worker started, for subprocesses of a task."""
+        return 1 if self._name == "stdout" else 2
+
+    def write(self, text: str) -> int:
+        """Send every line that is complete; keep the rest until it is."""
+        if self.closed:
+            return len(text)
+        self._rest += text
+        lines, newline, rest = self._rest.rpartition("\n")
+        if newline:
+            self._rest = rest
+            self._post(("text", self._name, lines + newline))
+        return len(text)
+
+    def close(self) -> None:
+        """Send what has no end of line yet; later writes go nowhere, as a task that closes its streams asks for."""
+        if not self.closed:
+            self.drain()
+        super().close()
+
+    def drain(self) -> None:
+        """Send what has no end of line yet, with one: the worker ends."""
+        rest, self._rest = self._rest, ""
+        if rest:
+            self._post(("text", self._name, rest + "\n"))
+
+
+def redirect(post: Post, settings: dict[str, Any]) -> None:
+    """In a worker: send prints, log records and warnings by `post`; `settings` is what `snapshot` saw in the parent."""
+    sys.stdout = LineStream("stdout", post)
+    sys.stderr = LineStream("stderr", post)
+    if settings["log_level"] is not None:
+        _forward_logs(post, settings["log_level"])
+    _forward_warnings(post, settings["warning_filters"])
+
+
+def snapshot() -> dict[str, Any]:
+    """In the parent: what a worker needs to know to send only what somebody wants."""
+    import warnings
+
+    filters = []
+    for entry in warnings.filters:
+        try:
+            pickle.dumps(entry)
+        except Exception:
+            continue
+        filters.append(entry)
+    return {"warning_filters": filters, "log_level": _lowest_level()}
+
+
+def deliver(message: tuple[Any, ...]) -> None:
+    """In the parent: give a worker's text, record or warning to whom it was meant for; never raises."""
+    kind = message[0]
+    try:
+        if kind == "text":
+            stream = getattr(sys, message[1])
+            if stream is not None:
+                stream.write(message[2])
+                stream.flush()
+        elif kind == "log":
+            _deliver_record(message[1])
+        else:
+            _deliver_warning(*message[1:])
+    except Exception:
+        pass
+
+
+_registry: dict[Any, Any] = {}  # shared by all workers, so that "once per place" means once
+
+
+def _deliver_warning(category: bytes, text: str, filename: str, line: int) -> None:
+    import warnings
+
+    warnings.warn_explicit(text, pickle.loads(category), filename, line, registry=_registry)
+
+
+def _deliver_record(state: dict[str, Any]) -> None:
+    import logging
+
+    logger = logging.getLogger(state["name"])
+    if logger.isEnabledFor(state["levelno"]):
+        logger.handle(logging.makeLogRecord(state))
+
+
+def _lowest_level() -> int | None:
+    """The lowest level at which any logger here is enabled; None when the program does not log."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return None
+    levels: list[int] = [logging.root.level]
+    levels += [logger.level for logger in list(logging.root.manager.loggerDict.values()) if getattr(logger, "level", 0)]
+    return max(min(levels), int(logging.root.manager.disable) + 1)
+
+
+def _forward_logs(post: Post, level: int) -> None:
+    import logging
+
+    class Forwarder(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            state = dict(vars(record))
+            state["msg"], state["args"] = record.getMessage(), None
+            if record.exc_info:
+                state["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)
+                state["exc_info"] = None
+            for name, value in list(state.items()):
+                if type(value) not in _PLAIN:
+                    state[name] = repr(value)
+            post(("log", state))
+
+    logging.root.handlers[:] = [Forwarder()]
+    logging.root.setLevel(level)
+
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def _forward_warnings(post: Post, filters: list[Any]) -> None:
+    import warnings
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+        try:
+            name = pickle.dumps(category)
+        except Exception:
+            name = pickle.dumps(UserWarning)
+        post(("warning", name, str(message), filename, lineno))
+
+    warnings.filters[:] = filters  # type: ignore[index]
+    getattr(warnings, "_filters_mutated", lambda: None)()
+    warnings.showwarning = show

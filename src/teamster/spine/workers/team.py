@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The team: hands batches to workers, takes their reports, recovers from their deaths. Knows no kind of worker.
+
+::
+
+    offer(batch) --> queue --> dispatch --> crew.hand         one lock guards queue, members and jobs
+                       ^                      |
+          again, taken back <-- handle <-- events             whoever waits leads: polls the crew and handles what comes;
+                                  |                           who waits beside a leader sleeps until something changed
+                             job.on_values / on_error
+
+There is no manager thread: a `map` that waits does the work of one itself. Guarantees: laws 1 to 5 of the spine, as far as the crew
+keeps its contract (contract.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter_ns
+
+from teamster.errors import UsageError, WorkerStartError
+from teamster.spine.trace.report import Ledger
+from teamster.spine.workers.contract import Batch, Crew, Died, Event, Finished, Kept, Lost, Member, Ready, Unreadable
+from teamster.spine.workers.job import Job
+from teamster.spine.workers.recovery import judge, piece
+from teamster.spine.workers.watch import Watch
+
+_MOST_START_FAILURES = 3
+_LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
+_SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
+
+
+class Team:
+    """Workers of one kind and what they have to do."""
+
+    def __init__(self, crew: Crew, count: int, *, max_tasks: int | None = None) -> None:
+        self.crew = crew
+        self.count = count
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.members: list[Member] = []
+        self.queue: deque[Batch] = deque()
+        self.jobs: set[Job] = set()
+        self.ledger = Ledger()
+        self.closed = False
+        self.alone = False  # a batch runs that wants nobody beside it
+        self._leading = False
+        self._max_tasks = max_tasks
+        self._start_failures = 0
+        self._watch = Watch(self)
+        crew.report = self._report
+
+    # --- what callers do ---------------------------------------------------------------------------------------------------
+
+    def offer(self, job: Job, batches: list[Batch]) -> None:
+        """Queue batches of a job and hand out what can be."""
+        with self.lock:
+            self.queue.extend(batches)
+            self.jobs.add(job)
+            self.dispatch()
+            if job.timeout_ns is not None:
+                self.crew.wake()  # whoever leads has to look at the clock from now on
+
+    def room(self, job: Job) -> int:
+        """How many batches more would find a worker now; for thread workers a few beyond, so that none waits for the caller."""
+        with self.lock:
+            room = self.capacity(job) - len(self.queue)
+            if not self.crew.pulls:
+                room += self.count
+            for member in self.members:
+                room -= len(member.outstanding)
+            return room
+
+    def capacity(self, job: Job) -> int:
+        """Batches that all members together may hold."""
+        return self.count * self._depth(job)
+
+    def _depth(self, job: Job) -> int:
+        """Batches that one member may hold."""
+        batch_ns = job.batch_ns
+        if batch_ns > _LONG_NS:
+            return 1
+        return self.crew.deepest if 0 < batch_ns < _SHORT_NS else self.crew.depth
+
+    def run_until(self, done: Callable[[], bool], refill: Callable[[], None] | None = None) -> None:
+        """Wait for `done`, leading or following; `refill` is called in this thread whenever something has changed.
+
+        Raises:
+            UsageError: this is a task of the team's own, which would wait for itself.
+        """
+        if self.crew.is_inside():
+            raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
+        while True:
+            if refill is not None:
+                refill()
+            with self.lock:
+                if done():
+                    return
+                self.dispatch()
+                seconds = self._watch.look()
+                if self._leading or not self.crew.pulls:
+                    self.changed.wait(seconds)
+                    continue
+                self._leading = True
+            try:
+                events = self.crew.wait(seconds)
+                with self.lock:
+                    for event in events:
+                        self.handle(event)
+                    self.dispatch()
+            finally:
+                with self.lock:
+                    self._leading = False
+                    self.changed.notify_all()
+
+    def cancel(self, job: Job, *, kill: bool) -> None:
+        """Start no item of `job` any more; with `kill`, end the workers that run one, where that is possible."""
+        with self.lock:
+            if job not in self.jobs:
+                return
+            job.cancelled = True
+            self._drop(job)
+            for member in self.members:
+                if not any(batch.job is job for batch in member.outstanding):
+                    continue
+                if kill and self.crew.can_kill:
+                    member.doomed = (0, None)
+                    self.crew.kill(member)
+                else:
+                    self._watch.recall(member)
+            self.changed.notify_all()
+
+    def finish(self, job: Job) -> None:
+        """Everything of `job` is reported: forget it."""
+        with self.lock:
+            self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        self.jobs.discard(job)
+        self.queue = deque(batch for batch in self.queue if batch.job is not job)
+        self.crew.forget(job.spec)
+
+    def close(self, seconds: float) -> None:
+        """End all workers; jobs that are not done fail."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            self.queue.clear()
+            self.crew.wake()
+            while self._leading:
+                self.changed.wait(1.0)
+                self.crew.wake()
+        self.crew.close(seconds)
+        with self.lock:
+            self.members.clear()
+            self.changed.notify_all()
+
+    # --- handing out -------------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Hand out what can be handed out."""
+        handed = False
+        while self.queue and not self.closed:
+            batch = self.queue[0]
+            if batch.job.cancelled:
+                self.queue.popleft()
+                continue
+            member = self._pick(batch)
+            if member is None:
+                break
+            self.queue.popleft()
+            if batch.claim():
+                self._hand(member, batch)
+                handed = True
+        if handed:
+            self.crew.flush()
+
+    def _pick(self, batch: Batch) -> Member | None:
+        """An idle member first, then a new one, then one that can hold a second batch."""
+        if (batch.alone or self.alone) and any(member.outstanding for member in self.members):
+            return None
+        self.alone = batch.alone
+        best: Member | None = None
+        for member in self.members:
+            if member.retiring or member.recalled_ns or member.doomed is not None:
+                continue
+            if not member.outstanding:
+                return member
+            if best is None or len(member.outstanding) < len(best.outstanding):
+                best = member
+        if len(self.members) < self.count:
+            member = self.crew.enlist(self._free_index())
+            self.members.append(member)
+            return member
+        return best if best is not None and len(best.outstanding) < self._depth(batch.job) else None
+
+    def _free_index(self) -> int:
+        taken = {member.index for member in self.members}
+        return next(index for index in range(self.count) if index not in taken)
+
+    def _hand(self, member: Member, batch: Batch) -> None:
+        if self._max_tasks is not None and len(batch) > (left := self._max_tasks - member.handed):
+            self.queue.appendleft(piece(batch, left, len(batch)))
+            batch = piece(batch, 0, left)
+        batch.number = member.next_number
+        try:
+            self.crew.hand(member, batch)
+        except Exception as error:
+            self._refuse(batch, error)
+            return
+        member.next_number += len(batch)
+        member.handed += len(batch)
+        member.outstanding.append(batch)
+        member.last_heard_ns = perf_counter_ns()
+        member.retiring = member.handed == self._max_tasks
+        self.ledger.batches += 1
+
+    def _refuse(self, batch: Batch, error: BaseException) -> None:
+        """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""
+        if len(batch) > 1:
+            self.queue.extendleft(piece(batch, at, at + 1) for at in reversed(range(len(batch))))
+        else:
+            self._tell_error(batch, 0, error)
+
+    # --- taking reports ----------------------------------------------------------------------------------------------------
+
+    def _report(self, event: Event) -> None:
+        """An event from a member's own thread."""
+        with self.lock:
+            self.handle(event)
+            self.dispatch()
+            self.changed.notify_all()
+
+    def handle(self, event: Event) -> None:
+        """Take one event of the crew."""
+        member = event.member
+        member.last_heard_ns = perf_counter_ns()
+        if isinstance(event, Kept):
+            self._keep(event)
+        elif isinstance(event, Finished):
+            self._finish_batch(member, event)
+        elif isinstance(event, Ready):
+            self._greet(member, event)
+        elif isinstance(event, Lost):
+            self._rerun(member, event)
+        elif isinstance(event, Unreadable):
+            batch = member.outstanding.popleft()
+            self._end_recall(member)
+            self._refuse(batch, event.error)
+        else:
+            self._bury(member, event)
+
+    def _keep(self, event: Kept) -> None:
+        batch = _batch_of(event.member, event.number)
+        if batch is None or event.number - batch.number < batch.done:
+            return  # rescued from the log before
+        offset = event.number - batch.number
+        batch.done = offset + len(event.values)
+        if event.error is not None:
+            self._tell_error(batch, offset, event.error)
+        elif not batch.job.cancelled:
+            self.ledger.items += len(event.values)
+            batch.job.on_values(batch.first + offset, event.values)
+
+    def _tell_error(self, batch: Batch, offset: int, error: BaseException) -> None:
+        if batch.job.cancelled:
+            return
+        self.ledger.items += 1
+        self.ledger.failures += 1
+        index = batch.first + offset if batch.first >= 0 else -1
+        if getattr(error, "index", None) == -1:
+            error.index = index  # type: ignore[attr-defined]
+        batch.job.on_error(max(index, 0), error)
+
+    def _finish_batch(self, member: Member, event: Finished) -> None:
+        batch = member.outstanding.popleft()
+        member.busy_ns += event.run_ns
+        member.items += event.ran
+        self.ledger.note(member.index, event.ran, event.run_ns)
+        if event.ran:
+            batch.job.observe(event.ran, event.run_ns)
+        if event.ran < len(batch) and not batch.job.cancelled:
+            end = min(len(batch), max(0, member.taken_back - batch.number)) if member.taken_back else len(batch)
+            if event.ran < end:
+                self.queue.appendleft(piece(batch, event.ran, end))
+        self._end_recall(member)
+        if member.retiring and not member.outstanding:
+            self.members.remove(member)
+            self.crew.dismiss(member)
+
+    def _end_recall(self, member: Member) -> None:
+        if member.recalled_ns and not member.outstanding:
+            self.crew.resume(member)
+            member.recalled_ns = member.taken_back = 0
+
+    def _rerun(self, member: Member, event: Lost) -> None:
+        batch = _batch_of(member, event.number)
+        if batch is None or event.number - batch.number < batch.done:
+            return
+        offset = event.number - batch.number
+        batch.done = offset + event.count
+        self.queue.extendleft(piece(batch, at, at + 1, careful=True) for at in range(offset, offset + event.count))
+
+    def _greet(self, member: Member, event: Ready) -> None:
+        member.ready = True
+        self._start_failures = 0
+        if event.error is not None:
+            event.error.add_note(f"raised by the initializer of worker {member.index}")
+            self._fail_all(event.error)
+            if member in self.members:
+                self.members.remove(member)
+            member.doomed = (0, None)
+            self.crew.dismiss(member)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for job in list(self.jobs):
+            self._drop(job)
+            job.cancelled = True
+            job.on_failure(error)
+
+    # --- deaths ------------------------------------------------------------------------------------------------------------
+
+    def _bury(self, member: Member, died: Died) -> None:
+        expected = member not in self.members
+        if not expected:
+            self.members.remove(member)
+        if expected or self.closed:
+            return
+        verdict = judge(member, died)
+        member.outstanding.clear()
+        if member.doomed is None:
+            self.ledger.deaths += 1
+            if not member.ready and died.running is None:
+                self._count_start_failure(died)
+        self.ledger.retries += verdict.retried
+        self.queue.extendleft(reversed(verdict.again))
+        for batch, offset, error in verdict.errors:
+            self._tell_error(batch, offset, error)
+
+    def _count_start_failure(self, died: Died) -> None:
+        self._start_failures += 1
+        if self._start_failures >= _MOST_START_FAILURES:
+            self._start_failures = 0
+            reason = died.describe(-1, 1)
+            self._fail_all(
+                WorkerStartError(f"{_MOST_START_FAILURES} workers in a row died before they were ready. The last one: {reason}")
+            )
+
+    def expire(self, member: Member, number: int, error: BaseException) -> None:
+        """Kill a member because of the item that it runs."""
+        member.doomed = (number, error)
+        self.ledger.timeouts += 1
+        self.crew.kill(member)
+
+    def note_bytes(self) -> None:
+        """Bring the ledger's byte counts up to date."""
+        self.ledger.pickled_bytes, self.ledger.arena_bytes = self.crew.bytes_moved()
+
+
+def _batch_of(member: Member, number: int) -> Batch | None:
+    for batch in member.outstanding:
+        if batch.number <= number < batch.number + len(batch):
+            return batch
+    return None

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The crew of thread workers: each waits for batches of its own and reports from its own thread.
+
+Threads cannot be killed; what runs when a pool ends runs to its end, as a daemon, and its result goes nowhere.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from time import perf_counter_ns
+from typing import Any
+
+from teamster.machine.native_threads import ProcessWideLimit, limit_in_this_thread
+from teamster.spine.workers import whoami
+from teamster.spine.workers.contract import Batch, Died, Event, Finished, Kept, Member, Ready, Spec, WorkerInfo
+from teamster.spine.workers.failure import domesticate
+from teamster.spine.workers.runner import Runner
+from teamster.spine.workers.slate import LIMIT, NO_LIMIT, Slate
+
+FLUSH_NS = 5_000_000
+
+
+class ReportSink:
+    """Gathers results and reports them a few milliseconds at a time."""
+
+    def __init__(self, member: Member, report: Callable[[Event], None]) -> None:
+        self._member = member
+        self._report = report
+        self._first = 0
+        self._values: list[Any] = []
+        self._told_ns = perf_counter_ns()
+
+    def keep(self, first: int, values: list[Any]) -> None:
+        """Take results; they follow those taken before."""
+        if not self._values:
+            self._first = first
+        self._values += values
+        if perf_counter_ns() - self._told_ns > FLUSH_NS:
+            self.flush()
+
+    def keep_failure(self, first: int, error: BaseException) -> None:
+        """Take an exception."""
+        self.flush()
+        self._report(Kept(self._member, first, [None], domesticate(error)))
+
+    def flush(self) -> None:
+        """Report what was gathered."""
+        if self._values:
+            self._report(Kept(self._member, self._first, self._values))
+        self._values = []
+        self._told_ns = perf_counter_ns()
+
+
+class ThreadMember(Member):
+    """A worker thread, as the team sees it."""
+
+    __slots__ = ("inbox", "slate", "thread")
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.slate = Slate.private()
+        self.inbox: SimpleQueue[Batch | None] = SimpleQueue()
+        self.thread: threading.Thread | None = None
+
+
+class ThreadCrew:
+    """Thread workers of one pool."""
+
+    kind = "thread"
+    pulls = False
+    can_kill = False
+    depth = 1
+    deepest = 1
+
+    def __init__(
+        self, count: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], native_threads: int
+    ) -> None:
+        self.report: Callable[[Event], None] = lambda event: None
+        self._count = count
+        self._initializer = initializer
+        self._initargs = initargs
+        self._native_threads = native_threads
+        self._limit = ProcessWideLimit(native_threads)
+        self._members: list[ThreadMember] = []
+
+    def prepare(self, spec: Spec, context: contextvars.Context) -> None:
+        """Keep the context; each worker runs in a copy of it."""
+        spec.context = context
+
+    def enlist(self, index: int) -> ThreadMember:
+        """Start a thread."""
+        if not self._members:
+            self._limit.apply()
+        member = ThreadMember(index)
+        member.thread = threading.Thread(target=self._live, args=(member,), name=f"teamster-worker-{index}", daemon=True)
+        self._members.append(member)
+        member.thread.start()
+        return member
+
+    def _live(self, member: ThreadMember) -> None:
+        whoami.set_thread_worker(WorkerInfo(member.index, "thread", self._count))
+        limit_in_this_thread(self._native_threads)
+        error: BaseException | None = None
+        try:
+            if self._initializer is not None:
+                self._initializer(*self._initargs)
+        except BaseException as raised:
+            error = domesticate(raised)
+        self.report(Ready(member, error))
+        sink = ReportSink(member, self.report)
+        runners: dict[int, tuple[Runner, contextvars.Context]] = {}
+        while (batch := member.inbox.get()) is not None:
+            limit_in_this_thread(self._native_threads)
+            self._limit.apply()  # libraries that a task has loaded since
+            self._run(member, batch, sink, runners)
+            del batch
+        self.report(Died(member, None, lambda index, attempts: RuntimeError(f"thread worker ended before item {index}")))
+
+    def _run(
+        self,
+        member: ThreadMember,
+        batch: Batch,
+        sink: ReportSink,
+        runners: dict[int, tuple[Runner, contextvars.Context]],
+    ) -> None:
+        spec: Spec = batch.job.spec
+        if spec.identity not in runners:
+            runners.clear()
+            context = spec.context.copy() if spec.context is not None else contextvars.Context()
+            runners[spec.identity] = Runner(spec, spec.function, member.slate.words), context
+        runner, context = runners[spec.identity]
+        began = perf_counter_ns()
+        ran = context.run(runner.run, batch.items, batch.number, max(batch.first, 0), sink)
+        run_ns = perf_counter_ns() - began
+        sink.flush()
+        self.report(Finished(member, batch.number, ran, run_ns))
+
+    def hand(self, member: Member, batch: Batch) -> None:
+        """Put a batch into the thread's inbox."""
+        assert isinstance(member, ThreadMember)
+        member.inbox.put(batch)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def wait(self, seconds: float | None) -> list[Event]:
+        """Never called: threads report by themselves."""
+        raise AssertionError("thread workers report by themselves")
+
+    def wake(self) -> None:
+        """Nobody waits in here."""
+
+    def is_inside(self) -> bool:
+        """Whether this is one of the threads."""
+        return any(member.thread is threading.current_thread() for member in self._members)
+
+    def forget(self, spec: Spec) -> None:
+        """Nothing is kept for a function but its runner, which the next function replaces."""
+
+    def running(self, member: Member) -> tuple[int, int, int] | None:
+        """What the thread's slate says."""
+        assert isinstance(member, ThreadMember)
+        return member.slate.running()
+
+    def frontier(self, member: Member) -> int:
+        """What the slate says."""
+        assert isinstance(member, ThreadMember)
+        return member.slate.frontier()
+
+    def recall(self, member: Member, number: int) -> None:
+        """Set the limit on the thread's slate."""
+        assert isinstance(member, ThreadMember)
+        member.slate.words[LIMIT] = number
+
+    def resume(self, member: Member) -> None:
+        """Lift the limit."""
+        assert isinstance(member, ThreadMember)
+        member.slate.words[LIMIT] = NO_LIMIT
+
+    def rescue(self, member: Member) -> list[Event]:
+        """Results that wait in a sink stay there until the item that runs is over."""
+        return []
+
+    def kill(self, member: Member) -> None:
+        """Threads cannot be killed."""
+        raise AssertionError("threads cannot be killed")
+
+    def dismiss(self, member: Member) -> None:
+        """The thread ends after what it has."""
+        assert isinstance(member, ThreadMember)
+        member.inbox.put(None)
+
+    def send_segments_home(self) -> None:
+        """Nothing is shared by copy here."""
+
+    def bytes_moved(self) -> tuple[int, int]:
+        """Nothing moves between threads."""
+        return 0, 0
+
+    def close(self, seconds: float) -> None:
+        """End all threads that are not in the middle of an item; wait for those, `seconds` at most in all."""
+        for member in self._members:
+            self.recall(member, 0)
+            self.dismiss(member)
+        deadline = perf_counter_ns() + int(seconds * 1e9)
+        for member in self._members:
+            if member.thread is not None and member.thread is not threading.current_thread():
+                member.thread.join(max(0.0, (deadline - perf_counter_ns()) / 1e9))
+        self._members.clear()
+        self._limit.restore()

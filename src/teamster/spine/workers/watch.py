@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The clock of a team: items that run too long, workers that sit on items that others could run, results that wait in a log."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter_ns
+from typing import Protocol
+
+from teamster.errors import TaskTimeout
+from teamster.spine.workers.contract import Batch, Crew, Event, Member
+from teamster.spine.workers.recovery import piece
+from teamster.spine.workers.slate import SETTLE_NS
+
+STUCK_NS = 3_000_000
+"""An item that runs this long, and several times longer than usual, keeps its batch from others who have nothing to do."""
+
+_SILENT_NS = 20_000_000
+_TIMES_LONGER = 3
+_SOON_NS = 2_000_000
+
+
+class Watched(Protocol):
+    """What of a team the watch looks at."""
+
+    crew: Crew
+    count: int
+    members: list[Member]
+    queue: deque[Batch]
+
+    def dispatch(self) -> None:
+        """Hand out what can be handed out."""
+
+    def handle(self, event: Event) -> None:
+        """Take one event of the crew."""
+
+    def expire(self, member: Member, number: int, error: BaseException) -> None:
+        """Kill a member because of the item that it runs."""
+
+
+class Watch:
+    """Looks at a team's busy members when its leader is about to sleep; its lock is held."""
+
+    def __init__(self, team: Watched) -> None:
+        self._team = team
+
+    def look(self) -> float | None:
+        """Do what is due.
+
+        Returns:
+            Seconds until the next look is needed, None when only an event can change anything.
+        """
+        team, now = self._team, perf_counter_ns()
+        next_ns: list[int] = []
+        hungry = not team.queue and self._somebody_idle()
+        team.crew.send_segments_home()
+        for member in team.members:
+            if not member.outstanding or member.doomed is not None:
+                continue
+            if member.recalled_ns:
+                next_ns.append(self._settle(member, now))
+            self._check_timeout(member, now, next_ns)
+            if team.crew.frontier(member) < member.next_number:  # it holds items that it has not started
+                if hungry and not member.recalled_ns and self._is_stuck(member, now, next_ns):
+                    self.recall(member)
+                    next_ns.append(SETTLE_NS)
+                self._rescue(member, now, next_ns)
+        if team.queue:
+            team.dispatch()
+        return min(next_ns) / 1e9 if next_ns else None
+
+    def _somebody_idle(self) -> bool:
+        team = self._team
+        return len(team.members) < team.count or any(not member.outstanding for member in team.members)
+
+    def _is_stuck(self, member: Member, now: int, next_ns: list[int]) -> bool:
+        running = self._team.crew.running(member)
+        usual = member.outstanding[0].job.item_ns
+        patience = max(STUCK_NS, int(_TIMES_LONGER * usual))
+        if running is not None and now - running[2] > patience:
+            return True
+        next_ns.append(max(_SOON_NS, patience - (now - running[2]) if running else patience))
+        return False
+
+    def recall(self, member: Member) -> None:
+        """Ask a member for the items that it has not started."""
+        if member.recalled_ns:
+            return
+        member.recalled_from = self._team.crew.frontier(member)
+        member.recalled_ns = perf_counter_ns()
+        self._team.crew.recall(member, member.recalled_from)
+
+    def _settle(self, member: Member, now: int) -> int:
+        """When the recall is certain, hand what it brought to others; returns ns until the next look."""
+        if member.taken_back:
+            return _SILENT_NS
+        if now - member.recalled_ns < SETTLE_NS:
+            return SETTLE_NS
+        member.taken_back = max(member.recalled_from, self._team.crew.frontier(member))
+        for batch in member.outstanding:
+            start = max(0, member.taken_back - batch.number)
+            if start < len(batch) and not batch.job.cancelled:
+                self._team.queue.append(piece(batch, start, len(batch)))
+        return _SILENT_NS
+
+    def _check_timeout(self, member: Member, now: int, next_ns: list[int]) -> None:
+        running = self._team.crew.running(member)
+        for batch in member.outstanding:
+            limit_ns = batch.job.timeout_ns
+            if limit_ns is None:
+                continue
+            if running is None or running[1] > 1 or not batch.number <= running[0] < batch.number + len(batch):
+                next_ns.append(max(_SOON_NS, limit_ns))
+            elif now - running[2] < limit_ns:
+                next_ns.append(max(_SOON_NS, limit_ns - (now - running[2])))
+            else:
+                self._team.expire(member, running[0], self._timeout_error(member, batch.first, running[0] - batch.number, limit_ns))
+            return
+
+    def _timeout_error(self, member: Member, first: int, offset: int, limit_ns: int) -> TaskTimeout:
+        index = first + offset if first >= 0 else -1
+        what = f"item {index}" if index >= 0 else "a submitted call"
+        return TaskTimeout(
+            f"{what} ran for more than {limit_ns / 1e9:g} s in worker {member.index}, which was killed and replaced;"
+            " raise timeout= if the item needs longer",
+            index=index,
+            seconds=limit_ns / 1e9,
+            worker=member.index,
+        )
+
+    def _rescue(self, member: Member, now: int, next_ns: list[int]) -> None:
+        """Results in the log of a silent member are good: deliver them before the item that it runs is over."""
+        silent = now - member.last_heard_ns
+        if silent >= _SILENT_NS:
+            for event in self._team.crew.rescue(member):
+                self._team.handle(event)
+        next_ns.append(max(_SOON_NS, _SILENT_NS - silent))

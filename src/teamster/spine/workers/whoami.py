@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Who runs this code: asked by tasks, and by pools that are opened inside a task."""
+
+from __future__ import annotations
+
+import threading
+
+from teamster.spine.workers.contract import WorkerInfo
+
+_of_process: WorkerInfo | None = None
+_of_thread = threading.local()
+
+
+def current_worker() -> WorkerInfo | None:
+    """The worker that runs the calling code.
+
+    Returns:
+        Its index, kind and how many there are; None outside any task.
+
+    Example:
+        >>> import teamster as ts
+        >>> ts.current_worker() is None
+        True
+        >>> with ts.Pool("thread", workers=1) as pool:
+        ...     pool.map(lambda _: ts.current_worker(), [0])
+        [WorkerInfo(index=0, kind='thread', count=1)]
+    """
+    info: WorkerInfo | None = getattr(_of_thread, "info", None)
+    return info if info is not None else _of_process
+
+
+def set_process_worker(info: WorkerInfo | None) -> None:
+    """Say that this whole process is a worker."""
+    global _of_process
+    _of_process = info
+
+
+def set_thread_worker(info: WorkerInfo | None) -> WorkerInfo | None:
+    """Say that the calling thread is a worker; returns what it was before."""
+    before: WorkerInfo | None = getattr(_of_thread, "info", None)
+    _of_thread.info = info
+    return before
+
+
+def limit_native_threads(threads: int) -> None:
+    """Libraries that are loaded already (after a fork, or preloaded) have read their variables; tell them directly."""
+    from teamster.machine.native_threads import limit_in_this_thread
+
+    limit_in_this_thread(threads)

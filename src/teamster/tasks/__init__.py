@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Functions over many inputs: pool.py (what a user holds), mapping.py (map and imap), submitting.py (futures), progress.py."""

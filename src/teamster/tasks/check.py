@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Bad input gets one clear line, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from teamster.errors import UsageError
+from teamster.spine.plan.check import is_count
+from teamster.spine.plan.plan import Plan
+
+OnError = Literal["raise", "return"]
+
+
+def check_chunksize(chunksize: int | None) -> None:
+    """Refuse a chunk size that makes no sense.
+
+    Raises:
+        UsageError: it is not a positive integer.
+    """
+    if chunksize is not None and not is_count(chunksize, 1):
+        raise UsageError(
+            f"chunksize must be at least 1, not {chunksize!r}; leave it out and it follows the measured time of an item"
+        )
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse an unknown way to treat errors.
+
+    Raises:
+        UsageError: it is neither "raise" nor "return".
+    """
+    if on_error not in ("raise", "return"):
+        raise UsageError(f"on_error must be 'raise' or 'return', not {on_error!r}")
+
+
+def check_callable(function: Callable[..., Any]) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        UsageError: it is not callable.
+    """
+    if not callable(function):
+        raise UsageError(f"the first argument must be a function, not {type(function).__name__} {function!r:.60}")
+
+
+def check_limits(plan: Plan, retries: int, timeout: float | None, max_tasks: int | None) -> None:
+    """Refuse limits that make no sense, or that the kind of worker cannot keep.
+
+    Raises:
+        UsageError: one of them does.
+    """
+    if not is_count(retries, 0):
+        raise UsageError(f"retries must be 0 or more, not {retries!r}")
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"timeout must be more than 0 seconds, not {timeout!r}")
+    if max_tasks is not None and not is_count(max_tasks, 1):
+        raise UsageError(f"max_tasks_per_worker must be at least 1, not {max_tasks!r}")
+    if timeout is not None and plan.backend != "process":
+        raise UsageError(f"timeout needs backend='process': a {plan.backend} worker cannot be killed in the middle of an item")
+    if max_tasks is not None and plan.backend != "process":
+        raise UsageError(f"max_tasks_per_worker needs backend='process': a {plan.backend} worker has no memory of its own to free")
+
+
+def check_seed(plan: Plan, seed: int | None) -> None:
+    """Refuse a seed where it could not keep its promise.
+
+    Raises:
+        UsageError: several threads would share the generators that it seeds.
+    """
+    if seed is not None and plan.backend == "thread" and plan.workers > 1:
+        raise UsageError(
+            "seed= cannot make random numbers repeat in several threads, which share one generator each of random, numpy and torch;"
+            " use backend='process' or 'serial', or workers=1"
+        )

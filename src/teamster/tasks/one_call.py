@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`ts.map` and its kin: a pool that lives for one call. Keyword arguments that a call does not know are those of `Pool`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from teamster.tasks.check import OnError
+from teamster.tasks.mapping import Results, Source
+from teamster.tasks.pool import Pool
+
+
+def _pool_for(iterables: tuple[Iterable[Any], ...], options: dict[str, Any]) -> Pool:
+    """A pool with no more workers than there are items."""
+    total = Source.length(iterables)
+    if (
+        total is not None
+        and options.get("workers") is None
+        and options.get("backend", "auto") == "auto"
+        and total <= 1
+        and not options.get("timeout")
+    ):
+        options = {**options, "workers": 1}
+    return Pool(**options)
+
+
+def map(
+    function: Callable[..., Any],
+    iterable: Iterable[Any],
+    *more: Iterable[Any],
+    chunksize: int | None = None,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    **options: Any,
+) -> list[Any]:
+    """Call `function` on every item, in parallel.
+
+    Args:
+        function: any callable: lambdas, closures, methods and functions of ``__main__`` too.
+        iterable: the items; advanced in this thread only.
+        *more: further iterables, zipped with the first as the built-in `map` does.
+        chunksize: items handed over at a time; None follows the measured time of an item.
+        on_error: "raise" stops and raises the first exception; "return" puts exceptions in the places of their items.
+        seed: seeds ``random``, numpy and torch before each item, from this number and the item's index.
+        **options: of `Pool`: ``backend``, ``workers``, ``initializer``, ``retries``, ``timeout`` (seconds), ``progress`` and so on.
+
+    Returns:
+        The results in input order.
+
+    Raises:
+        UsageError: an argument makes no sense.
+        TaskError: an item was lost: its worker died, it ran too long, or it does not pickle.
+
+    Example:
+        >>> import teamster as ts
+        >>> ts.map(lambda n: n * n, range(5))
+        [0, 1, 4, 9, 16]
+    """
+    with _pool_for((iterable, *more), options) as pool:
+        return pool.map(function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed)
+
+
+def starmap(
+    function: Callable[..., Any],
+    iterable: Iterable[Iterable[Any]],
+    chunksize: int | None = None,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    **options: Any,
+) -> list[Any]:
+    """Like `map`, with each item unpacked as the arguments: ``function(*item)``.
+
+    Args:
+        function: any callable.
+        iterable: tuples of arguments.
+        chunksize: as in `map`.
+        on_error: as in `map`.
+        seed: as in `map`.
+        **options: of `Pool`.
+
+    Returns:
+        The results in input order.
+
+    Raises:
+        UsageError: an argument makes no sense.
+
+    Example:
+        >>> import teamster as ts
+        >>> ts.starmap(pow, [(2, 5), (3, 2)])
+        [32, 9]
+    """
+    with _pool_for((iterable,), options) as pool:
+        return pool.starmap(function, iterable, chunksize, on_error, seed)
+
+
+def imap(
+    function: Callable[..., Any],
+    iterable: Iterable[Any],
+    *more: Iterable[Any],
+    chunksize: int | None = None,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    **options: Any,
+) -> Results:
+    """Like `map`, lazily: results in input order as soon as they are there; the input may be endless.
+
+    Args:
+        function: any callable.
+        iterable: the items; pulled a bounded number ahead, in the thread that asks for results.
+        *more: further iterables, zipped with the first.
+        chunksize: as in `map`.
+        on_error: as in `map`; "raise" raises when the item's turn comes.
+        seed: as in `map`.
+        **options: of `Pool`.
+
+    Returns:
+        An iterator; leaving it early ends the workers.
+
+    Raises:
+        UsageError: an argument makes no sense.
+
+    Example:
+        >>> import itertools, teamster as ts
+        >>> list(itertools.islice(ts.imap(lambda n: n * n, itertools.count()), 4))
+        [0, 1, 4, 9]
+    """
+    pool = _pool_for((iterable, *more), options)
+    return pool.imap(function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed).holding(pool)
+
+
+def imap_unordered(
+    function: Callable[..., Any],
+    iterable: Iterable[Any],
+    *more: Iterable[Any],
+    chunksize: int | None = None,
+    on_error: OnError = "raise",
+    seed: int | None = None,
+    **options: Any,
+) -> Results:
+    """Like `imap`, in the order of completion.
+
+    Args:
+        function: any callable.
+        iterable: the items.
+        *more: further iterables, zipped with the first.
+        chunksize: as in `map`.
+        on_error: as in `map`.
+        seed: as in `map`.
+        **options: of `Pool`.
+
+    Returns:
+        An iterator; leaving it early ends the workers.
+
+    Raises:
+        UsageError: an argument makes no sense.
+
+    Example:
+        >>> import teamster as ts
+        >>> sorted(ts.imap_unordered(lambda n: -n, [1, 2]))
+        [-2, -1]
+    """
+    pool = _pool_for((iterable, *more), options)
+    return pool.imap_unordered(function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed).holding(pool)

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`Pool`, the object a user holds: parses arguments, owns a team, closes it. And the one-shot `map` and its kin."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any, Literal
+
+from teamster.errors import PoolClosed
+from teamster.machine.cpus import usable_cores
+from teamster.spine.plan.choice import choose
+from teamster.spine.plan.plan import Plan
+from teamster.spine.trace.report import Report
+from teamster.spine.workers.contract import Spec, Style
+from teamster.spine.workers.job import Terms
+from teamster.spine.workers.kinds import assemble
+from teamster.spine.workers.team import Team
+from teamster.spine.workers.whoami import current_worker
+from teamster.tasks.check import OnError, check_callable, check_chunksize, check_limits, check_on_error, check_seed
+from teamster.tasks.clock import WallClock
+from teamster.tasks.mapping import Mapping, Results, Source
+from teamster.tasks.progress import Bar, Progress
+from teamster.tasks.submitting import Desk, PoolExecutor
+
+Backend = Literal["auto", "serial", "thread", "process"]
+StartMethod = Literal["forkserver", "spawn", "fork"]
+
+_CLOSE_S = 0.5  # how long workers without work may take to end by themselves
+
+_identities = itertools.count(1)
+
+
+class Pool:
+    """A team of workers for one function after another.
+
+    Workers start when the first call needs them and stay until the pool is closed; use it in a ``with`` block.
+
+    Args:
+        backend: "serial" runs in the caller, "thread" in threads, "process" in processes, "auto" chooses.
+        workers: how many; None for one a usable core (affinity and cgroup quotas considered).
+        initializer: called once in each worker before its first task.
+        initargs: its arguments.
+        retries: how often an item is run again after its worker died; not used for exceptions.
+        timeout: seconds that one item may run; then its worker is killed and the item gets `TaskTimeout`. Processes only.
+        max_tasks_per_worker: items after which a process worker is replaced, against leaks of its memory; None for never.
+        start_method: "forkserver" (None), "spawn" or "fork" for process workers.
+        progress: a bar (True, or its label), a callable (items done, total or None), False for none; None shows a bar on a terminal
+            for jobs of more than two seconds.
+
+    Raises:
+        UsageError: an argument makes no sense.
+        StartMethodRefused: ``start_method="fork"`` where it would hang.
+
+    Example:
+        >>> import teamster as ts
+        >>> with ts.Pool("thread", workers=2) as pool:
+        ...     pool.map(str.upper, ["a", "b"])
+        ['A', 'B']
+    """
+
+    def __init__(
+        self,
+        backend: Backend = "auto",
+        workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        retries: int = 0,
+        timeout: float | None = None,
+        max_tasks_per_worker: int | None = None,
+        start_method: StartMethod | None = None,
+        progress: Progress = None,
+    ) -> None:
+        cores = usable_cores()
+        self.plan = choose(backend, workers, cores=cores, inside_worker=current_worker() is not None)
+        if backend == "auto" and self.plan.backend == "serial" and timeout is not None and current_worker() is None:
+            self.plan = Plan("process", workers or cores, "a timeout needs a worker that can be killed")
+        check_limits(self.plan, retries, timeout, max_tasks_per_worker)
+        self._retries = retries
+        self._timeout = timeout
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._team: Team = assemble(
+            self.plan,
+            initializer=initializer,
+            initargs=initargs,
+            native_threads=max(1, cores // self.plan.workers),
+            max_tasks=max_tasks_per_worker,
+            start_method=start_method,
+        )
+        self._desk: Desk | None = None
+        self._clock = WallClock()
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        iterable: Iterable[Any],
+        *more: Iterable[Any],
+        chunksize: int | None = None,
+        on_error: OnError = "raise",
+        seed: int | None = None,
+    ) -> list[Any]:
+        """Call `function` on every item, in parallel.
+
+        Args:
+            function: any callable: lambdas, closures, methods and functions of ``__main__`` too.
+            iterable: the items; advanced in this thread only.
+            *more: further iterables, zipped with the first as the built-in `map` does.
+            chunksize: items handed over at a time; None follows the measured time of an item.
+            on_error: "raise" stops and raises the first exception; "return" puts exceptions in the places of their items.
+            seed: seeds ``random``, numpy and torch before each item, from this number and the item's index.
+
+        Returns:
+            The results in input order.
+
+        Raises:
+            UsageError: an argument makes no sense.
+            PoolClosed: the pool is closed.
+            TaskError: an item was lost: its worker died, it ran too long, or it does not pickle.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("serial") as pool:
+            ...     pool.map(pow, [2, 3], [5, 2])
+            [32, 9]
+        """
+        with self._clock:
+            mapping = self._mapping(function, (iterable, *more), "star" if more else "call", chunksize, on_error, seed)
+            return mapping.collect()
+
+    def starmap(
+        self,
+        function: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        on_error: OnError = "raise",
+        seed: int | None = None,
+    ) -> list[Any]:
+        """Like `map`, with each item unpacked as the arguments: ``function(*item)``.
+
+        Args:
+            function: any callable.
+            iterable: tuples of arguments.
+            chunksize: as in `map`.
+            on_error: as in `map`.
+            seed: as in `map`.
+
+        Returns:
+            The results in input order.
+
+        Raises:
+            UsageError: an argument makes no sense.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("serial") as pool:
+            ...     pool.starmap(pow, [(2, 5), (3, 2)])
+            [32, 9]
+        """
+        with self._clock:
+            return self._mapping(function, (iterable,), "star", chunksize, on_error, seed).collect()
+
+    def imap(
+        self,
+        function: Callable[..., Any],
+        iterable: Iterable[Any],
+        *more: Iterable[Any],
+        chunksize: int | None = None,
+        on_error: OnError = "raise",
+        seed: int | None = None,
+    ) -> Results:
+        """Like `map`, lazily: results in input order as soon as they are there; the input may be endless.
+
+        Args:
+            function: any callable.
+            iterable: the items; pulled a bounded number ahead, in the thread that asks for results.
+            *more: further iterables, zipped with the first.
+            chunksize: as in `map`.
+            on_error: as in `map`; "raise" raises when the item's turn comes.
+            seed: as in `map`.
+
+        Returns:
+            An iterator; leaving it early cancels what has not started.
+
+        Raises:
+            UsageError: an argument makes no sense.
+
+        Example:
+            >>> import itertools, teamster as ts
+            >>> with ts.Pool("serial") as pool:
+            ...     list(itertools.islice(pool.imap(lambda n: n * n, itertools.count()), 4))
+            [0, 1, 4, 9]
+        """
+        style: Style = "star" if more else "call"
+        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True))
+
+    def imap_unordered(
+        self,
+        function: Callable[..., Any],
+        iterable: Iterable[Any],
+        *more: Iterable[Any],
+        chunksize: int | None = None,
+        on_error: OnError = "raise",
+        seed: int | None = None,
+    ) -> Results:
+        """Like `imap`, in the order of completion.
+
+        Args:
+            function: any callable.
+            iterable: the items.
+            *more: further iterables, zipped with the first.
+            chunksize: as in `map`.
+            on_error: as in `map`.
+            seed: as in `map`.
+
+        Returns:
+            An iterator; leaving it early cancels what has not started.
+
+        Raises:
+            UsageError: an argument makes no sense.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("thread", workers=2) as pool:
+            ...     sorted(pool.imap_unordered(abs, [-1, -2]))
+            [1, 2]
+        """
+        style: Style = "star" if more else "call"
+        arguments = (iterable, *more)
+        return Results(self._mapping(function, arguments, style, chunksize, on_error, seed, lazy=True, ordered=False))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Queue one call.
+
+        Args:
+            fn: any callable.
+            *args: its arguments.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            A `concurrent.futures.Future`.
+
+        Raises:
+            PoolClosed: the pool is closed.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("thread") as pool:
+            ...     pool.submit(pow, 2, 5).result()
+            32
+        """
+        self._check_open()
+        check_callable(fn)
+        with self._lock:
+            if self._desk is None:
+                self._desk = Desk(self._team, self._spec, Terms(self._retries, self._timeout, 1))
+        self._clock.__enter__()
+        future = self._desk.submit(fn, args, kwargs)
+        future.add_done_callback(self._clock.__exit__)
+        return future
+
+    def executor(self) -> PoolExecutor:
+        """This team as a `concurrent.futures.Executor`, for libraries that ask for one.
+
+        Returns:
+            The executor; shutting it down leaves the pool open.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("serial") as pool:
+            ...     pool.executor().submit(abs, -3).result()
+            3
+        """
+        return PoolExecutor(self)
+
+    def report(self) -> Report:
+        """What the pool has done so far.
+
+        Returns:
+            Counts and times.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("serial") as pool:
+            ...     _ = pool.map(abs, range(5))
+            ...     pool.report().items
+            5
+        """
+        with self._team.lock:
+            self._team.note_bytes()
+            return self._team.ledger.read(self.plan.backend, self.plan.workers, self.plan.reason, self._clock.seconds)
+
+    # --- the end -----------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Wait for open futures, then end all workers.
+
+        Example:
+            >>> import teamster as ts
+            >>> pool = ts.Pool("thread")
+            >>> pool.close()
+        """
+        if not self._team.closed and self._desk is not None:
+            self._desk.drain()
+        self._end_team(_CLOSE_S)
+
+    def terminate(self) -> None:
+        """End all workers at once, whatever they do; open futures fail with `PoolClosed`.
+
+        Example:
+            >>> import teamster as ts
+            >>> pool = ts.Pool("process")
+            >>> pool.terminate()
+        """
+        self._end_team(0.0)
+
+    def _end_team(self, seconds: float) -> None:
+        if self._desk is not None:
+            self._desk.close(PoolClosed("the pool was terminated before this call was done"))
+            self._desk = None
+        with self._team.lock:
+            if not self._team.closed:
+                self._team.note_bytes()
+        self._team.close(seconds)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.terminate()
+
+    def __del__(self) -> None:
+        if getattr(self, "_team", None) is not None and not self._team.closed:
+            self.terminate()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Pool cannot be sent to a worker; open a pool of its own inside the task")
+
+    # --- parts -------------------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._team.closed:
+            raise PoolClosed("this pool is closed; make a new one")
+
+    def _spec(self, function: Callable[..., Any], style: Style, seed: int | None) -> Spec:
+        careful = seed is not None or self._timeout is not None
+        spec = Spec(function, style, seed, careful, identity=next(_identities))
+        self._team.crew.prepare(spec, contextvars.copy_context())
+        return spec
+
+    def _mapping(
+        self,
+        function: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        style: Style,
+        chunksize: int | None,
+        on_error: OnError,
+        seed: int | None,
+        *,
+        lazy: bool = False,
+        ordered: bool = True,
+    ) -> Mapping:
+        self._check_open()
+        check_callable(function)
+        check_chunksize(chunksize)
+        check_on_error(on_error)
+        check_seed(self.plan, seed)
+        source = Source(iterables)
+        return Mapping(
+            self._team,
+            self._spec(function, style, seed),
+            source,
+            Terms(self._retries, self._timeout, chunksize),
+            raise_errors=on_error == "raise",
+            bar=Bar(self._progress, source.total),
+            ordered=ordered,
+            lazy=lazy,
+        )

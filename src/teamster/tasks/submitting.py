@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`submit`: single calls as futures, and the same team as a `concurrent.futures.Executor`.
+
+Somebody has to read the workers' answers while the program does other things: a daemon thread, started with the first `submit`,
+that leads the team whenever futures are open and nobody else does.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, Protocol
+
+from teamster.errors import PoolClosed
+from teamster.spine.workers.contract import Batch, Spec
+from teamster.spine.workers.job import Job, Terms
+from teamster.spine.workers.team import Team
+
+_SPECS_KEPT = 64
+
+
+class Desk:
+    """Takes single calls for a team."""
+
+    def __init__(self, team: Team, make_spec: Callable[..., Spec], terms: Terms) -> None:
+        self._team = team
+        self._make_spec = make_spec
+        self._terms = terms
+        self._open: set[Future[Any]] = set()
+        self._specs: OrderedDict[bytes, Spec] = OrderedDict()
+        self._reader: threading.Thread | None = None
+        self._closing = False
+
+    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Future[Any]:
+        """Queue one call."""
+        future: Future[Any] = Future()
+        spec, kept = self._spec_for(function)
+        job = self._job(spec, future, kept)
+        with self._team.lock:
+            self._open.add(future)
+            batch = Batch(job, -1, [(arguments, keywords)])
+            future.add_done_callback(lambda done: self._note_cancel(done, job))
+            self._team.offer(job, [_Claim(batch, future)])
+        if self._team.crew.kind == "serial":
+            self._team.run_until(future.done)
+        elif self._team.crew.pulls:
+            self._start_reader()
+        return future
+
+    def _job(self, spec: Spec, future: Future[Any], kept: bool) -> Job:
+        def settle(result: Any, error: BaseException | None) -> None:
+            self._open.discard(future)
+            self._team.jobs.discard(job)
+            if not kept:
+                self._team.crew.forget(spec)
+            if future.cancelled():
+                return
+            if not future.running():
+                future.set_running_or_notify_cancel()
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        job = Job(
+            spec,
+            self._terms,
+            on_values=lambda first, values: settle(values[0], None),
+            on_error=lambda index, error: settle(None, error),
+            on_failure=lambda error: settle(None, error),
+        )
+        return job
+
+    def _note_cancel(self, future: Future[Any], job: Job) -> None:
+        if future.cancelled():
+            job.cancelled = True
+            self._open.discard(future)
+            self._team.finish(job)
+
+    def _spec_for(self, function: Callable[..., Any]) -> tuple[Spec, bool]:
+        """What workers know of this function; calls of the same function share it, as long as it pickles the same."""
+        spec = self._make_spec(function, "apply", None)
+        if spec.parcel is None or spec.parcel.buffers:
+            return spec, False
+        key = spec.parcel.data + repr(spec.context).encode()
+        known = self._specs.get(key)
+        if known is not None:
+            self._specs.move_to_end(key)
+            return known, True
+        self._specs[key] = spec
+        if len(self._specs) > _SPECS_KEPT:
+            self._specs.popitem(last=False)  # a worker keeps the function until the pool ends; there are few
+        return spec, True
+
+    def _start_reader(self) -> None:
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._read, name="teamster-reader", daemon=True)
+            self._reader.start()
+        else:
+            with self._team.lock:
+                self._team.changed.notify_all()
+
+    def _read(self) -> None:
+        team = self._team
+        while not self._closing:
+            with team.lock:
+                while not self._open and not self._closing:
+                    team.changed.wait()
+            team.run_until(lambda: not self._open or self._closing)
+
+    def drain(self) -> None:
+        """Wait until every future is done."""
+        self._team.run_until(lambda: not self._open)
+
+    def close(self, error: BaseException) -> None:
+        """Fail what is open, and end the reader."""
+        with self._team.lock:
+            self._closing = True
+            left, self._open = list(self._open), set()
+            self._team.changed.notify_all()
+        self._team.crew.wake()
+        for future in left:
+            if not future.cancel() and not future.done():
+                future.set_exception(error)
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join()
+            self._reader = None
+
+
+class _Claim(Batch):
+    """A batch that is handed out only if its future was not cancelled; from then on it cannot be."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, batch: Batch, future: Future[Any]) -> None:
+        super().__init__(batch.job, batch.first, batch.items)
+        self._future = future
+
+    def claim(self) -> bool:
+        """Mark the future as running; False when it was cancelled."""
+        return self._future.running() or self._future.set_running_or_notify_cancel()
+
+
+class Calls(Protocol):
+    """What an executor needs of a pool."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Queue one call."""
+
+    def imap(
+        self, function: Callable[..., Any], iterable: Iterable[Any], *more: Iterable[Any], chunksize: int | None
+    ) -> Iterator[Any]:
+        """Call a function on every item, lazily."""
+
+
+class PoolExecutor(Executor):
+    """A pool as a `concurrent.futures.Executor`, for libraries that ask for one. Its end does not end the pool.
+
+    Example:
+        >>> import teamster as ts
+        >>> with ts.Pool("thread", workers=2) as pool, pool.executor() as executor:
+        ...     list(executor.map(pow, [2, 3], [5, 2]))
+        [32, 9]
+    """
+
+    def __init__(self, pool: Calls) -> None:
+        self._pool = pool
+        self._down = False
+        self._futures: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Queue one call.
+
+        Args:
+            fn: what to call.
+            *args: its arguments.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            Its future.
+
+        Raises:
+            PoolClosed: the executor was shut down.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("serial") as pool:
+            ...     pool.executor().submit(abs, -3).result()
+            3
+        """
+        if self._down:
+            raise PoolClosed("this executor was shut down; ask the pool for another one")
+        future = self._pool.submit(fn, *args, **kwargs)
+        self._futures.add(future)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        **_: Any,
+    ) -> Iterator[Any]:
+        """As the built-in `map`, lazily and in parallel.
+
+        Args:
+            fn: what to call.
+            *iterables: zipped, one item of each is a call's arguments.
+            timeout: accepted for the sake of the interface; a limit per item is the pool's `timeout`. In seconds.
+            chunksize: items handed over at a time; None follows the measured time of an item.
+
+        Returns:
+            The results, in order.
+
+        Raises:
+            PoolClosed: the executor was shut down.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("serial") as pool:
+            ...     list(pool.executor().map(abs, [-3, 4]))
+            [3, 4]
+        """
+        if self._down:
+            raise PoolClosed("this executor was shut down; ask the pool for another one")
+        return self._pool.imap(fn, *iterables, chunksize=chunksize)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls.
+
+        Args:
+            wait: whether to wait for the futures that are open.
+            cancel_futures: whether to cancel those that have not started.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("serial") as pool:
+            ...     pool.executor().shutdown(wait=True)
+        """
+        self._down = True
+        futures = list(self._futures)
+        if cancel_futures:
+            for future in futures:
+                future.cancel()
+        if wait:
+            for future in futures:
+                if not future.cancelled():
+                    future.exception()

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What every test may use.
+
+no_leftovers    runs by itself: after each test no process, thread or file in /dev/shm is left
+wait_until      wait for a condition, with a deadline, instead of sleeping
+run_script      run a program in a session of its own and look at what it leaves behind
+start_script    the same, still running: to be sent signals
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import psutil
+import pytest
+
+POLL_SECONDS = 0.005
+LEFTOVER_SECONDS = 2.0
+MARKER = "TEAMSTER_TEST_SCRIPT"
+SHM = Path("/dev/shm")
+
+
+class WaitUntil(Protocol):
+    def __call__(self, predicate: Callable[[], object], seconds: float = 5.0, message: str = "") -> None: ...
+
+
+class StartScript(Protocol):
+    def __call__(self, text: str, *arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> Script: ...
+
+
+class RunScript(Protocol):
+    def __call__(
+        self, text: str, *arguments: str, timeout: float = 30, stdin: str = "", env: dict[str, str] | None = None
+    ) -> Script: ...
+
+
+def _poll(predicate: Callable[[], object], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> WaitUntil:
+    """``wait_until(predicate, seconds=5.0, message="")``: poll until true, fail after so many seconds."""
+
+    def wait(predicate: Callable[[], object], seconds: float = 5.0, message: str = "") -> None:
+        if not _poll(predicate, seconds):
+            pytest.fail(f"after {seconds} s still not: {message or predicate}")
+
+    return wait
+
+
+# ------------------------------------------------------------------------------------------------------ no_leftovers
+
+
+@dataclass
+class _Traces:
+    """What a test could leave behind, at one moment: key -> a name for the message."""
+
+    processes: dict[int, str] = field(default_factory=dict)
+    threads: dict[int, str] = field(default_factory=dict)
+    shm: set[str] = field(default_factory=set)
+
+    def since(self, earlier: _Traces) -> list[str]:
+        return [
+            *(name for pid, name in self.processes.items() if pid not in earlier.processes),
+            *(name for key, name in self.threads.items() if key not in earlier.threads),
+            *(f"file {SHM / name}" for name in sorted(self.shm - earlier.shm)),
+        ]
+
+
+def _describe(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return f"process {process.pid} ({process.status()}): {' '.join(process.cmdline())[:160]}"
+    return f"process {process.pid}"
+
+
+def _is_fork_server(process: psutil.Process) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "teamster" in command and "forkserver" in command
+
+
+def _processes(known: dict[int, str]) -> dict[int, str]:
+    """Everything below this process, but for one fork server: it may stay, and what it has forked may not."""
+    me = psutil.Process()
+    children = {process.pid: process for process in me.children(recursive=True)}
+    if children.keys() <= known.keys():
+        return {pid: known[pid] for pid in children}
+    direct = {process.pid for process in me.children()}
+    servers = [pid for pid, process in children.items() if pid in direct and _is_fork_server(process)]
+    for pid in servers[:1]:
+        del children[pid]
+    return {pid: _describe(process) for pid, process in children.items()}
+
+
+def _threads() -> dict[int, str]:
+    ours = (thread for thread in threading.enumerate() if not thread.daemon or "teamster" in thread.name.lower())
+    return {id(thread): f"thread {thread.name!r}{' (daemon)' if thread.daemon else ''}" for thread in ours}
+
+
+def _traces(known: dict[int, str]) -> _Traces:
+    shm = {entry.name for entry in os.scandir(SHM)} if SHM.is_dir() else set()
+    return _Traces(_processes(known), _threads(), shm)
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers() -> Iterator[None]:
+    """Fail a test that leaves a process, a thread or a file in /dev/shm; endings get 2 s to show.
+
+    What was there before the test is not its fault, so a pool in a module-wide fixture may live on; a worker that such
+    a pool starts anew during a test counts as left by that test.
+    """
+    before = _traces({})
+    yield
+    left: list[str] = []
+
+    def clean() -> bool:
+        left[:] = _traces(before.processes).since(before)
+        return not left
+
+    if not _poll(clean, LEFTOVER_SECONDS):
+        pytest.fail("left behind by this test:\n  " + "\n  ".join(left))
+
+
+# ------------------------------------------------------------------------------------------------------- run_script
+
+
+@dataclass
+class Script:
+    """A program in a session of its own, in a folder of its own.
+
+    Its output goes to files, so that a survivor that keeps the streams open keeps nobody waiting.
+    """
+
+    args: list[str]
+    folder: Path
+    marker: str
+    popen: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def session(self) -> int:
+        """The session's id, which is the pid of its leader, the program."""
+        return self.popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.popen.poll()
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text(errors="replace")
+
+    def send_signal(self, number: int) -> None:
+        """Signal the program alone, as ``kill`` does; ``os.killpg(script.pid, ...)`` is what Ctrl-C does."""
+        self.popen.send_signal(number)
+
+    def wait(self, timeout: float = 30) -> Script:
+        """Wait for the program alone, not for what it leaves behind; after so many seconds dump its stacks and fail."""
+        try:
+            self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.popen.send_signal(signal.SIGABRT)  # faulthandler is on in it and prints every thread's stack
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.popen.wait(5)
+            alive = "\n  ".join(map(_describe, self.survivors()))
+            pytest.fail(f"still running after {timeout} s\n{self.stdout}\nstderr:\n{self.stderr}\nalive:\n  {alive}")
+        return self
+
+    def survivors(self) -> list[psutil.Process]:
+        """The processes that live on: those of its session, and those that left it but carry its mark."""
+        return [process for process in psutil.process_iter() if process.pid != self.pid and self._owns(process)]
+
+    def _owns(self, process: psutil.Process) -> bool:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            return os.getsid(process.pid) == self.session or process.environ().get(MARKER) == self.marker
+        except (psutil.Error, OSError):
+            return False
+
+    def kill(self) -> None:
+        """End the program and everything that it has left."""
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
+        for process in self.survivors():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+@pytest.fixture
+def start_script(tmp_path: Path) -> Iterator[StartScript]:
+    """``start_script(text, *arguments, stdin="", env=None)`` starts a program and returns it, running.
+
+    `env` is added to the environment of this process.
+    """
+    started: list[Script] = []
+
+    def start(text: str, *arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> Script:
+        folder = tmp_path / f"script{len(started)}"
+        folder.mkdir()
+        (folder / "script.py").write_text(text)
+        (folder / "stdin").write_text(stdin)
+        args = [sys.executable, "-X", "faulthandler", str(folder / "script.py"), *arguments]
+        marker = uuid4().hex
+        with (
+            (folder / "stdin").open("rb") as source,
+            (folder / "stdout").open("wb") as out,
+            (folder / "stderr").open("wb") as err,
+        ):
+            popen = subprocess.Popen(
+                args,
+                cwd=folder,
+                env={**os.environ, MARKER: marker, **(env or {})},
+                stdin=source,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        started.append(Script(args, folder, marker, popen))
+        return started[-1]
+
+    yield start
+    for script in started:
+        script.kill()
+
+
+@pytest.fixture
+def run_script(start_script: StartScript) -> RunScript:
+    """``run_script(text, *arguments, timeout=30, stdin="", env=None)`` runs a program to its end, `timeout` in seconds.
+
+    The result has ``returncode, stdout, stderr, pid, session, folder`` and ``survivors()``.
+    """
+
+    def run(
+        text: str, *arguments: str, timeout: float = 30, stdin: str = "", env: dict[str, str] | None = None
+    ) -> Script:
+        return start_script(text, *arguments, stdin=stdin, env=env).wait(timeout)
+
+    return run
