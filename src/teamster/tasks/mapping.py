@@ -26,6 +26,8 @@ from teamster.spine.workers.team import Team
 from teamster.tasks.progress import Bar
 
 _SLOW_INPUT_NS = 1_000_000
+_GLANCE_NS = 1_000_000
+_SMALL = (int, float, bool, type(None))
 
 _FAR_ITEMS = 1 << 16
 _FAR_BYTES = 256 << 20
@@ -108,12 +110,13 @@ class Mapping:
         self._ordered = ordered
         self._lazy = lazy
         self._bar = bar
-        self._ready: deque[list[Any]] = deque()  # results in the order in which they are wanted
+        self._ready: deque[Any] = deque()  # results in the order in which they are wanted
         self._parked: dict[int, list[Any]] = {}  # first index -> results whose turn has not come
         self._next = 0
         self._reported = 0
         self._taken = 0
         self._bytes = 0
+        self._glanced_ns = 0
         self.error: BaseException | None = None
         self._dead = False  # no result will come any more
         self.job = Job(
@@ -129,14 +132,14 @@ class Mapping:
     def _take_values(self, first: int, values: list[Any]) -> None:
         self._reported += len(values)
         if not self._ordered or first == self._next:
-            self._ready.append(values)
+            self._ready.extend(values)
             self._next = first + len(values)
-            while self._ordered and (parked := self._parked.pop(self._next, None)) is not None:
-                self._ready.append(parked)
+            while self._parked and (parked := self._parked.pop(self._next, None)) is not None:
+                self._ready.extend(parked)
                 self._next += len(parked)
         else:
             self._parked[first] = values
-        if self._lazy:
+        if self._lazy and type(values[0]) not in _SMALL:
             self._bytes += _large_bytes(values)
         self._bar.add(len(values))
 
@@ -192,10 +195,7 @@ class Mapping:
             self._abandon(error)
             raise
         self._end()
-        results: list[Any] = []
-        for values in self._ready:
-            results += values
-        return results
+        return list(self._ready)
 
     def _raise_if_failed(self) -> None:
         if self.error is not None:
@@ -207,30 +207,33 @@ class Mapping:
     def stream(self) -> Iterator[Any]:
         """Results as they are wanted."""
         try:
-            while True:
-                self._team.run_until(lambda: bool(self._ready) or self._dead or self._complete() or self._drained(), self._refill)
-                with self._team.lock:
-                    values = self._ready.popleft() if self._ready else None
-                    if values is not None:
-                        self._bytes -= _large_bytes(values)
-                if values is None:
-                    self._raise_if_failed()
-                    break
-                yield from self._hand_over(values)
+            while self._await_result():
+                value = self._ready.popleft()
+                self._taken += 1
+                if type(value) is _Raise:
+                    raise value.error
+                if self._bytes:
+                    self._bytes -= _large_bytes([value])
+                yield value
+                del value  # its memory is the consumer's alone
         except BaseException as error:
             self._abandon(error)
             raise
         self._end()
 
-    def _hand_over(self, values: list[Any]) -> Iterator[Any]:
-        values.reverse()
-        while values:
-            value = values.pop()  # ours no longer: its memory is the consumer's alone
-            self._taken += 1
-            if type(value) is _Raise:
-                raise value.error
-            yield value
-            del value
+    def _await_result(self) -> bool:
+        """Make sure that there is a result to take; False at the end."""
+        if self._ready:
+            now = perf_counter_ns()
+            if now - self._glanced_ns > _GLANCE_NS:  # a consumer that takes its time: keep the workers busy meanwhile
+                self._glanced_ns = now
+                self._team.glance()
+                self._refill()
+            return True
+        self._team.run_until(lambda: bool(self._ready) or self._dead or self._complete() or self._drained(), self._refill)
+        if not self._ready:
+            self._raise_if_failed()
+        return bool(self._ready)
 
     def _abandon(self, reason: BaseException) -> None:
         """Cancel the rest; on Ctrl-C the items that run are ended, too."""

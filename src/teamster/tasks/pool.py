@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from teamster.errors import PoolClosed
 from teamster.machine.cpus import usable_cores
@@ -24,7 +25,11 @@ from teamster.tasks.check import OnError, check_callable, check_chunksize, check
 from teamster.tasks.clock import WallClock
 from teamster.tasks.mapping import Mapping, Results, Source
 from teamster.tasks.progress import Bar, Progress
-from teamster.tasks.submitting import Desk, PoolExecutor
+
+if TYPE_CHECKING:  # futures are loaded by the first submit: they cost a quarter of the time to a first result
+    from concurrent.futures import Future
+
+    from teamster.tasks.submitting import Desk, PoolExecutor
 
 Backend = Literal["auto", "serial", "thread", "process"]
 StartMethod = Literal["forkserver", "spawn", "fork"]
@@ -32,6 +37,16 @@ StartMethod = Literal["forkserver", "spawn", "fork"]
 _CLOSE_S = 0.5  # how long workers without work may take to end by themselves
 
 _identities = itertools.count(1)
+
+
+_open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Before the interpreter comes down: later, what a pool needs to end is no longer there."""
+    for pool in list(_open_pools):
+        pool.terminate()
 
 
 class Pool:
@@ -92,6 +107,7 @@ class Pool:
             start_method=start_method,
         )
         self._desk: Desk | None = None
+        _open_pools.add(self)
         self._clock = WallClock()
 
     def map(
@@ -256,6 +272,8 @@ class Pool:
         check_callable(fn)
         with self._lock:
             if self._desk is None:
+                from teamster.tasks.submitting import Desk
+
                 self._desk = Desk(self._team, self._spec, Terms(self._retries, self._timeout, 1))
         self._clock.__enter__()
         future = self._desk.submit(fn, args, kwargs)
@@ -274,6 +292,8 @@ class Pool:
             ...     pool.executor().submit(abs, -3).result()
             3
         """
+        from teamster.tasks.submitting import PoolExecutor
+
         return PoolExecutor(self)
 
     def report(self) -> Report:
@@ -325,6 +345,7 @@ class Pool:
             if not self._team.closed:
                 self._team.note_bytes()
         self._team.close(seconds)
+        _open_pools.discard(self)
 
     def __enter__(self) -> Pool:
         return self

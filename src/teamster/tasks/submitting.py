@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`submit`: single calls as futures, and the same team as a `concurrent.futures.Executor`.
 
-Somebody has to read the workers' answers while the program does other things: a daemon thread, started with the first `submit`,
-that leads the team whenever futures are open and nobody else does.
+Who waits for a future leads the team meanwhile: no thread stands between a worker and `result()`. Where nobody waits (asyncio,
+callbacks), a daemon thread notices within half a millisecond, and leads until somebody does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from time import sleep
 from typing import Any, Protocol
 
 from teamster.errors import PoolClosed
@@ -20,6 +21,29 @@ from teamster.spine.workers.job import Job, Terms
 from teamster.spine.workers.team import Team
 
 _SPECS_KEPT = 64
+_GRACE_S = 0.0005  # how long an answer may find nobody who reads it
+
+
+class HelpingFuture(Future[Any]):
+    """A future whose waiter does the reading."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The result, as of any future; waits at most `timeout` seconds."""
+        if not self.done():
+            self._desk.help(self, timeout)
+            timeout = timeout and 0.0
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The exception, as of any future; waits at most `timeout` seconds."""
+        if not self.done():
+            self._desk.help(self, timeout)
+            timeout = timeout and 0.0
+        return super().exception(timeout)
 
 
 class Desk:
@@ -33,10 +57,12 @@ class Desk:
         self._specs: OrderedDict[bytes, Spec] = OrderedDict()
         self._reader: threading.Thread | None = None
         self._closing = False
+        self._asleep = False
+        self._waken = threading.Semaphore(0)
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Future[Any]:
         """Queue one call."""
-        future: Future[Any] = Future()
+        future = HelpingFuture(self)
         spec, kept = self._spec_for(function)
         job = self._job(spec, future, kept)
         with self._team.lock:
@@ -99,17 +125,24 @@ class Desk:
         if self._reader is None:
             self._reader = threading.Thread(target=self._read, name="teamster-reader", daemon=True)
             self._reader.start()
-        else:
-            with self._team.lock:
-                self._team.changed.notify_all()
+        elif self._asleep:
+            self._waken.release()
 
     def _read(self) -> None:
         team = self._team
         while not self._closing:
-            with team.lock:
-                while not self._open and not self._closing:
-                    team.changed.wait()
-            team.run_until(lambda: not self._open or self._closing)
+            self._asleep = True
+            if not self._open:
+                self._waken.acquire()
+            self._asleep = False
+            sleep(_GRACE_S)
+            if self._open and team.leaderless:
+                team.run_until(lambda: self._closing, yielding=True)
+
+    def help(self, future: Future[Any], seconds: float | None) -> None:
+        """Lead the team until `future` is done."""
+        if self._team.crew.pulls and not self._closing and not self._team.crew.is_inside():
+            self._team.run_until(future.done, seconds=seconds)
 
     def drain(self) -> None:
         """Wait until every future is done."""
@@ -120,7 +153,7 @@ class Desk:
         with self._team.lock:
             self._closing = True
             left, self._open = list(self._open), set()
-            self._team.changed.notify_all()
+        self._waken.release()
         self._team.crew.wake()
         for future in left:
             if not future.cancel() and not future.done():

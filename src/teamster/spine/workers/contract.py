@@ -58,21 +58,19 @@ class Spec:
 class Batch:
     """Consecutive items of one job on their way through one worker."""
 
-    __slots__ = ("alone", "attempts", "careful", "done", "first", "items", "job", "number", "parcel")
+    __slots__ = ("alone", "attempts", "careful", "done", "first", "items", "job", "number", "parcel", "size")
 
     def __init__(self, job: Any, first: int, items: Sequence[Any], *, attempts: int = 0, careful: bool = False) -> None:
         self.job = job
         self.first = first  # index in the job's input
         self.items = items
+        self.size = len(items)
         self.attempts = attempts  # deaths that its first item has to its name
         self.careful = careful  # run one by one
         self.alone = False  # run while nothing else runs
         self.done = 0  # items reported so far, from the front
         self.number = 0  # sequence number of its first item at its member
         self.parcel: Any = None
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def claim(self) -> bool:
         """Asked once, right before it is handed out: may it still run?"""

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
+import os.path
 import pickle
-import traceback
-from pathlib import Path
 from typing import Any
 
 from teamster.errors import RemoteError, TransferError
@@ -14,7 +13,7 @@ from teamster.spine.transport.pickled import pack
 Description = tuple[bytes | None, bytes | None, str, str]
 """The pickled exception; its pickled parts, when as a whole it does not survive pickling; its repr; its traceback."""
 
-_OWN_FOLDER = str(Path(__file__).parents[2])
+_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 
 class RemoteTraceback(Exception):
@@ -42,6 +41,8 @@ def domesticate(error: BaseException) -> BaseException:
 
 def describe(error: BaseException) -> Description:
     """Make `error` ready to travel; called in the worker, where it was raised."""
+    import traceback
+
     text = "".join(traceback.format_exception(type(error), error, _user_frames(error)))
     shown = _safe_repr(error)
     whole = parts = None

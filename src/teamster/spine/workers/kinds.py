@@ -64,6 +64,10 @@ def _crew(
         from teamster.spine.workers.threads import ThreadCrew
 
         return ThreadCrew(plan.workers, initializer, initargs, native_threads)
+    from teamster.spine.workers.nursery import the_nursery
+
+    if start_method != "fork":
+        the_nursery().warm_up()  # it starts while this process goes on importing
     from teamster.spine.transport.pickled import pack
     from teamster.spine.workers.processes import ProcessCrew
     from teamster.spine.workers.starters import Setup

@@ -50,21 +50,27 @@ class Nursery:
         """A control channel for one pool; starts the server when there is none."""
         ours, theirs = pair()
         with self._lock:
-            if self._owner != os.getpid():  # a forked child of the program: the server belongs to the parent
-                self._root, self._owner = None, os.getpid()
             for _ in range(2):
-                if self._root is None:
-                    self._start()
+                root = self._running()
                 try:
-                    assert self._root is not None
-                    self._root.put(("connect",), (os.dup(theirs.fileno()),))
+                    root.put(("connect",), (os.dup(theirs.fileno()),))
                     break
                 except OSError:  # somebody killed the server
                     self._forget()
         theirs.close()
         return Channel(ours, blocking=False)
 
-    def _start(self) -> None:
+    def warm_up(self) -> None:
+        """Start the server if there is none; it comes up while the caller goes on."""
+        with self._lock:
+            self._running()
+
+    def _running(self) -> Channel:
+        if self._owner != os.getpid():  # a forked child of the program: the server belongs to the parent
+            self._root, self._owner = None, os.getpid()
+        return self._root or self._start()
+
+    def _start(self) -> Channel:
         ours, theirs = pair()
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({_KEPT_FROM})"
         moves = [
@@ -75,6 +81,7 @@ class Nursery:
         self._pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=moves, setpgroup=0)
         theirs.close()
         self._root = Channel(ours, blocking=True)
+        return self._root
 
     def _forget(self) -> None:
         if self._root is not None:
@@ -155,7 +162,8 @@ class Server:
     def run(self) -> None:
         """Serve until the program is gone."""
         while True:
-            for descriptor, _ in self._poll.poll():
+            ready = self._poll.poll(0) or self._poll.poll(None if self._preload() else 0)
+            for descriptor, _ in ready:
                 if descriptor == self._signals.fileno():
                     self._signals.recv(4096)
                     self._reap()
@@ -164,6 +172,14 @@ class Server:
                         return
                 elif descriptor in self._pools:
                     self._read_pool(self._pools[descriptor])
+
+    def _preload(self) -> bool:
+        """With nothing to do, load what unpickles functions by value: workers forked from now on have it."""
+        if self._owners and "cloudpickle" not in sys.modules:
+            import cloudpickle  # noqa: F401
+
+            return False
+        return True
 
     def _read_root(self) -> bool:
         messages = self._root.take()

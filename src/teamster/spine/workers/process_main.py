@@ -140,6 +140,7 @@ class ProcessWorker:
             for message in messages:
                 actions[message[0]](*message[1:])
             self._sink.flush()
+            self._channel.await_input()
 
     def _setup(self, settings: dict[str, Any], info: WorkerInfo, initializer: Wire) -> None:
         apply_settings(settings, self._channel.put)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import pickle
 import select
 import socket
@@ -24,7 +25,7 @@ from typing import Any
 
 from teamster.machine.memory import oom_kills
 from teamster.spine.transport.arena import ArenaFull, Broadcast
-from teamster.spine.transport.channel import Channel, Wire, pair
+from teamster.spine.transport.channel import SPIN_NS, Channel, Wire, pair
 from teamster.spine.transport.pickled import Parcel, pack
 from teamster.spine.workers import streams
 from teamster.spine.workers.context import carry
@@ -88,6 +89,7 @@ class ProcessCrew:
         self._epoll.register(self._wake_read.fileno(), select.EPOLLIN)
         self._watched_control = self._watched_generation = -1
         self._next_token = 0
+        self._closing = False
         self._broadcasts: dict[int, Broadcast | None] = {}
         self._killed_before = oom_kills()
         self._settled_bytes = [0, 0]  # by pickle, by arena, of members that are gone
@@ -153,9 +155,10 @@ class ProcessCrew:
         member.channel.cork()
         if spec.identity not in member.known:
             self._teach(member, spec)
+        batch.job.item_bytes = parcel.nbytes / batch.size
         wire = member.channel.stow(parcel)
         index = max(batch.first, 0)
-        self._put(member, ("batch", spec.identity, batch.number, len(batch), index, batch.careful, wire))
+        self._put(member, ("batch", spec.identity, batch.number, batch.size, index, batch.careful, wire))
 
     def flush(self) -> None:
         """Send the batches handed since the last time: one system call for all of a member's."""
@@ -235,7 +238,7 @@ class ProcessCrew:
         events: list[Event] = []
         if any(member.closed_ns for member in list(self._tokens.values())):
             seconds = min(0.05, 0.05 if seconds is None else seconds)
-        for descriptor, mask in self._epoll.poll(seconds):
+        for descriptor, mask in self._poll(seconds):
             member = self._members.get(descriptor)
             if member is not None:
                 self._attend(member, mask, events)
@@ -245,6 +248,15 @@ class ProcessCrew:
                 self._drain_wake()
         self._bury(events)
         return events
+
+    def _poll(self, seconds: float | None) -> list[tuple[int, int]]:
+        """Poll, at first without sleeping: a processor that went to sleep takes some 50 us to wake up."""
+        until = time.perf_counter_ns() + (SPIN_NS if seconds != 0 else 0)
+        while time.perf_counter_ns() < until:
+            if ready := self._epoll.poll(0):
+                return ready
+            os.sched_yield()  # whoever has work goes first
+        return self._epoll.poll(seconds)
 
     def _drain_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -301,6 +313,8 @@ class ProcessCrew:
             return
         if messages is None:  # the fork server is gone, and its workers with it
             self._epoll.unregister(self._watched_control)
+            if self._closing:
+                return
             self._starter.reconnect()
             self._watch_control()
             for member in self._tokens.values():
@@ -350,6 +364,7 @@ class ProcessCrew:
 
     def close(self, seconds: float) -> None:
         """End all workers: those without work by themselves within `seconds`, then everything by force."""
+        self._closing = True
         deadline = time.monotonic() + seconds
         for member in list(self._members.values()):
             member.channel.shut()

@@ -30,7 +30,7 @@ def judge(member: Member, died: Died) -> Verdict:
     for batch in member.outstanding:
         if batch.job.cancelled:
             continue
-        end = len(batch)
+        end = batch.size
         if member.taken_back:
             end = min(end, max(0, member.taken_back - batch.number))
         start = batch.done
@@ -46,7 +46,7 @@ def _judge_running(member: Member, died: Died, batch: Batch, verdict: Verdict) -
     assert died.running is not None
     number, width = died.running
     offset = number - batch.number
-    width = min(width, len(batch) - offset)
+    width = min(width, batch.size - offset)
     if offset > batch.done:
         verdict.again.append(piece(batch, batch.done, offset))
     if member.doomed is not None:

@@ -25,7 +25,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 from typing import Any
 
 STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END = range(6)
@@ -62,6 +61,8 @@ class Slate:
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("teamster-slate", os.MFD_CLOEXEC)
         else:
+            import tempfile
+
             with tempfile.TemporaryFile() as unlinked:
                 descriptor = os.dup(unlinked.fileno())
         os.ftruncate(descriptor, NBYTES)

@@ -29,6 +29,7 @@ from teamster.spine.workers.watch import Watch
 
 _MOST_START_FAILURES = 3
 _LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
+_HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
 _SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
 
 
@@ -46,7 +47,8 @@ class Team:
         self.ledger = Ledger()
         self.closed = False
         self.alone = False  # a batch runs that wants nobody beside it
-        self._leading = False
+        self._leading = self._leader_yields = False
+        self._followers = 0
         self._max_tasks = max_tasks
         self._start_failures = 0
         self._watch = Watch(self)
@@ -80,40 +82,82 @@ class Team:
     def _depth(self, job: Job) -> int:
         """Batches that one member may hold."""
         batch_ns = job.batch_ns
-        if batch_ns > _LONG_NS:
+        if batch_ns > _LONG_NS or job.item_bytes > _HUGE_BYTES:
             return 1
         return self.crew.deepest if 0 < batch_ns < _SHORT_NS else self.crew.depth
 
-    def run_until(self, done: Callable[[], bool], refill: Callable[[], None] | None = None) -> None:
-        """Wait for `done`, leading or following; `refill` is called in this thread whenever something has changed.
+    def run_until(
+        self,
+        done: Callable[[], bool],
+        refill: Callable[[], None] | None = None,
+        *,
+        seconds: float | None = None,
+        yielding: bool = False,
+    ) -> None:
+        """Wait for `done`, leading or following.
+
+        Args:
+            done: asked with the lock held.
+            refill: called in this thread whenever something has changed, without the lock.
+            seconds: give up after so many.
+            yielding: step down as a leader as soon as anybody else waits.
 
         Raises:
             UsageError: this is a task of the team's own, which would wait for itself.
         """
         if self.crew.is_inside():
             raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
+        deadline_ns = None if seconds is None else perf_counter_ns() + int(seconds * 1e9)
         while True:
             if refill is not None:
                 refill()
             with self.lock:
-                if done():
+                if done() or (yielding and self._followers):
                     return
                 self.dispatch()
-                seconds = self._watch.look()
+                pause = _sooner(self._watch.look(), deadline_ns)
+                if pause is not None and pause < 0:
+                    return
                 if self._leading or not self.crew.pulls:
-                    self.changed.wait(seconds)
+                    self._follow(pause)
                     continue
-                self._leading = True
-            try:
-                events = self.crew.wait(seconds)
-                with self.lock:
-                    for event in events:
-                        self.handle(event)
-                    self.dispatch()
-            finally:
-                with self.lock:
-                    self._leading = False
+                self._leading, self._leader_yields = True, yielding
+            self._lead(pause)
+
+    def glance(self) -> None:
+        """Read what the workers have sent, without waiting."""
+        with self.lock:
+            if self._leading or not self.crew.pulls or self.crew.is_inside():
+                return
+            self._leading = True
+        self._lead(0)
+
+    def _follow(self, seconds: float | None) -> None:
+        if self._leader_yields:
+            self.crew.wake()
+        self._followers += 1
+        try:
+            self.changed.wait(seconds)
+        finally:
+            self._followers -= 1
+
+    def _lead(self, seconds: float | None) -> None:
+        try:
+            events = self.crew.wait(seconds)
+            with self.lock:
+                for event in events:
+                    self.handle(event)
+                self.dispatch()
+        finally:
+            with self.lock:
+                self._leading = self._leader_yields = False
+                if self._followers:
                     self.changed.notify_all()
+
+    @property
+    def leaderless(self) -> bool:
+        """Whether nobody reads the workers' answers."""
+        return not self._leading
 
     def cancel(self, job: Job, *, kill: bool) -> None:
         """Start no item of `job` any more; with `kill`, end the workers that run one, where that is possible."""
@@ -202,8 +246,8 @@ class Team:
         return next(index for index in range(self.count) if index not in taken)
 
     def _hand(self, member: Member, batch: Batch) -> None:
-        if self._max_tasks is not None and len(batch) > (left := self._max_tasks - member.handed):
-            self.queue.appendleft(piece(batch, left, len(batch)))
+        if self._max_tasks is not None and batch.size > (left := self._max_tasks - member.handed):
+            self.queue.appendleft(piece(batch, left, batch.size))
             batch = piece(batch, 0, left)
         batch.number = member.next_number
         try:
@@ -211,8 +255,8 @@ class Team:
         except Exception as error:
             self._refuse(batch, error)
             return
-        member.next_number += len(batch)
-        member.handed += len(batch)
+        member.next_number += batch.size
+        member.handed += batch.size
         member.outstanding.append(batch)
         member.last_heard_ns = perf_counter_ns()
         member.retiring = member.handed == self._max_tasks
@@ -220,8 +264,8 @@ class Team:
 
     def _refuse(self, batch: Batch, error: BaseException) -> None:
         """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""
-        if len(batch) > 1:
-            self.queue.extendleft(piece(batch, at, at + 1) for at in reversed(range(len(batch))))
+        if batch.size > 1:
+            self.queue.extendleft(piece(batch, at, at + 1) for at in reversed(range(batch.size)))
         else:
             self._tell_error(batch, 0, error)
 
@@ -282,8 +326,8 @@ class Team:
         self.ledger.note(member.index, event.ran, event.run_ns)
         if event.ran:
             batch.job.observe(event.ran, event.run_ns)
-        if event.ran < len(batch) and not batch.job.cancelled:
-            end = min(len(batch), max(0, member.taken_back - batch.number)) if member.taken_back else len(batch)
+        if event.ran < batch.size and not batch.job.cancelled:
+            end = min(batch.size, max(0, member.taken_back - batch.number)) if member.taken_back else batch.size
             if event.ran < end:
                 self.queue.appendleft(piece(batch, event.ran, end))
         self._end_recall(member)
@@ -360,8 +404,16 @@ class Team:
         self.ledger.pickled_bytes, self.ledger.arena_bytes = self.crew.bytes_moved()
 
 
+def _sooner(pause: float | None, deadline_ns: int | None) -> float | None:
+    """The shorter of a pause and what is left until a deadline, in seconds; negative when the deadline is over."""
+    if deadline_ns is None:
+        return pause
+    left = (deadline_ns - perf_counter_ns()) / 1e9
+    return left if pause is None else min(pause, left)
+
+
 def _batch_of(member: Member, number: int) -> Batch | None:
     for batch in member.outstanding:
-        if batch.number <= number < batch.number + len(batch):
+        if batch.number <= number < batch.number + batch.size:
             return batch
     return None

@@ -99,8 +99,8 @@ class Watch:
         member.taken_back = max(member.recalled_from, self._team.crew.frontier(member))
         for batch in member.outstanding:
             start = max(0, member.taken_back - batch.number)
-            if start < len(batch) and not batch.job.cancelled:
-                self._team.queue.append(piece(batch, start, len(batch)))
+            if start < batch.size and not batch.job.cancelled:
+                self._team.queue.append(piece(batch, start, batch.size))
         return _SILENT_NS
 
     def _check_timeout(self, member: Member, now: int, next_ns: list[int]) -> None:
@@ -109,7 +109,7 @@ class Watch:
             limit_ns = batch.job.timeout_ns
             if limit_ns is None:
                 continue
-            if running is None or running[1] > 1 or not batch.number <= running[0] < batch.number + len(batch):
+            if running is None or running[1] > 1 or not batch.number <= running[0] < batch.number + batch.size:
                 next_ns.append(max(_SOON_NS, limit_ns))
             elif now - running[2] < limit_ns:
                 next_ns.append(max(_SOON_NS, limit_ns - (now - running[2])))
