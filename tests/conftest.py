@@ -258,9 +258,7 @@ def run_script(start_script: StartScript) -> RunScript:
     The result has ``returncode, stdout, stderr, pid, session, folder`` and ``survivors()``.
     """
 
-    def run(
-        text: str, *arguments: str, timeout: float = 30, stdin: str = "", env: dict[str, str] | None = None
-    ) -> Script:
+    def run(text: str, *arguments: str, timeout: float = 30, stdin: str = "", env: dict[str, str] | None = None) -> Script:
         return start_script(text, *arguments, stdin=stdin, env=env).wait(timeout)
 
     return run

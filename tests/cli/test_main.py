@@ -85,9 +85,7 @@ def test_our_errors_are_one_line(
     assert capsys.readouterr().err == "teamster: no such thing\n"
 
 
-def test_a_message_of_several_lines_becomes_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_message_of_several_lines_becomes_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     command(monkeypatch, raising(TeamsterError("what happened\n  the likely cause\n  what to do")))
     assert frame.main(["fake"]) == 1
     assert capsys.readouterr().err == "teamster: what happened the likely cause what to do\n"
@@ -154,9 +152,7 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
         "sys.modules['fake_command'] = module; frame.COMMANDS['fake'] = ('fake_command', '')\n"
         "sys.exit(frame.main(['fake']))\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         assert running.stdout.readline() == "0\n"

@@ -66,9 +66,7 @@ def measured() -> list[Measured]:
 
 @pytest.mark.parametrize("folder", ["src", "tests", "examples", "benchmarks"])
 def test_files_are_short(folder: str) -> None:
-    lengths = {
-        str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")
-    }
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
     assert {name: lines for name, lines in lengths.items() if lines >= MOST_FILE_LINES} == {}
 
 

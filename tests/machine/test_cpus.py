@@ -134,9 +134,7 @@ def test_v2_deleted_mark_does_not_hide_the_mount_point(tmp_path: Path) -> None:
 
 
 def test_v1_quota_of_the_own_cgroup(tmp_path: Path) -> None:
-    root = v1(
-        tmp_path, "/batch/job", {"batch/job/cpu.cfs_quota_us": "150000\n", "batch/job/cpu.cfs_period_us": "100000\n"}
-    )
+    root = v1(tmp_path, "/batch/job", {"batch/job/cpu.cfs_quota_us": "150000\n", "batch/job/cpu.cfs_period_us": "100000\n"})
     assert limit(root) == (1.5, "quota of /batch/job; affinity allows 8")
 
 

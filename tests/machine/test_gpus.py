@@ -46,9 +46,7 @@ def fake_torch(monkeypatch: pytest.MonkeyPatch, *, started: bool, sizes: list[in
         assert started, "asking for properties would start CUDA"
         return SimpleNamespace(name=f"card {index}", total_memory=sizes[index])
 
-    cuda = SimpleNamespace(
-        is_initialized=lambda: started, device_count=lambda: len(sizes), get_device_properties=properties
-    )
+    cuda = SimpleNamespace(is_initialized=lambda: started, device_count=lambda: len(sizes), get_device_properties=properties)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
 
 

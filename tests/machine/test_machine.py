@@ -77,9 +77,7 @@ def test_this_computer() -> None:
     assert 1 <= machine.usable_cores <= (os.cpu_count() or 1)
     assert machine.physical_cores >= 1
     assert 0 <= machine.available_memory_bytes <= machine.memory_bytes
-    assert (
-        machine.python_version == ".".join(map(str, sys.version_info[:3])) or sys.version_info.releaselevel != "final"
-    )
+    assert machine.python_version == ".".join(map(str, sys.version_info[:3])) or sys.version_info.releaselevel != "final"
     assert machine.implementation == sys.implementation.name
     assert set(machine.start_methods) == set(multiprocessing.get_all_start_methods())
     assert machine.memfd or not hasattr(os, "memfd_create")

@@ -103,9 +103,7 @@ def test_the_limit_of_a_thread_can_be_raised_again(libraries: list[FakeLibrary])
     assert libraries[0].num_threads == 4
 
 
-def test_a_repeated_call_reaches_what_was_imported_since(
-    libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repeated_call_reaches_what_was_imported_since(libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch) -> None:
     limit_in_this_thread(2)
     torch = FakeTorch(8)
     monkeypatch.setitem(sys.modules, "torch", torch)
@@ -122,9 +120,7 @@ def test_a_repeated_call_is_cheap(libraries: list[FakeLibrary], monkeypatch: pyt
     assert time.perf_counter() - started < 1
 
 
-def test_torch_in_the_middle_of_its_import_is_skipped(
-    libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch_in_the_middle_of_its_import_is_skipped(libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
     limit_in_this_thread(2)
     assert libraries[0].num_threads == 2
@@ -210,9 +206,7 @@ def test_the_last_limit_puts_torchs_default_back(libraries: list[FakeLibrary], m
     assert torch.threads == 8
 
 
-def test_torchs_default_that_the_user_changed_stays(
-    libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torchs_default_that_the_user_changed_stays(libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch) -> None:
     torch = FakeTorch(8)
     monkeypatch.setitem(sys.modules, "torch", torch)
     with ProcessWideLimit(2):

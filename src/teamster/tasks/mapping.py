@@ -52,6 +52,7 @@ class Source:
         self._originals = iterables
         self.pulled = 0
         self.exhausted = False
+        self.slow = False  # the last pull took its time, or was the first and tells nothing of the next
         self.error: BaseException | None = None  # raised by the input itself
 
     @staticmethod
@@ -65,6 +66,7 @@ class Source:
     def next_items(self, count: int) -> list[Any]:
         """At most `count` items; fewer at the end, or before an error of the input, which is kept for later."""
         items: list[Any] = []
+        began = perf_counter_ns()
         try:
             items.extend(islice(self._iterator, count))
         except Exception as error:
@@ -72,6 +74,7 @@ class Source:
             self.exhausted = True
         if len(items) < count:
             self.exhausted = True
+        self.slow = self.total is None and (self.pulled == 0 or perf_counter_ns() - began > _SLOW_INPUT_NS)
         self.pulled += len(items)
         return items
 
@@ -157,19 +160,27 @@ class Mapping:
     # --- the caller's side --------------------------------------------------------------------------------------------------
 
     def _refill(self) -> None:
-        """Pull and offer as many batches as there is room for; a slow input is handed on as it comes."""
+        """Pull and offer as many batches as there is room for.
+
+        Batches of a fast input are offered together, in one message for each worker. A slow input is handed on as it comes, and
+        between two pulls the results are looked at.
+        """
         while batches := self._pull_batches():
             self._team.offer(self.job, batches)
+            if self._source.slow:
+                self._team.glance()
+                if self._ready:
+                    return
 
     def _pull_batches(self) -> list[Batch]:
         source, batches = self._source, list[Batch]()
-        room, began = self._team.room(self.job), perf_counter_ns()
+        room = self._team.room(self.job)
         while len(batches) < room and not source.exhausted and self.error is None and (not self._lazy or self._may_pull()):
             first = source.pulled
             items = source.next_items(self.job.batch_items(source.remaining, self._team.count))
             if items:
                 batches.append(Batch(self.job, first, items))
-            if perf_counter_ns() - began > _SLOW_INPUT_NS:
+            if source.slow:
                 break
         return batches
 
@@ -193,6 +204,8 @@ class Mapping:
             self._raise_if_failed()
         except BaseException as error:
             self._abandon(error)
+            if isinstance(error, KeyboardInterrupt) and self._team.crew.kind != "serial":
+                raise error.with_traceback(None) from None  # where in the polling it struck is of no interest
             raise
         self._end()
         return list(self._ready)

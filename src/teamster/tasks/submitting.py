@@ -34,15 +34,13 @@ class HelpingFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """The result, as of any future; waits at most `timeout` seconds."""
         if not self.done():
-            self._desk.help(self, timeout)
-            timeout = timeout and 0.0
+            timeout = self._desk.help(self, timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The exception, as of any future; waits at most `timeout` seconds."""
         if not self.done():
-            self._desk.help(self, timeout)
-            timeout = timeout and 0.0
+            timeout = self._desk.help(self, timeout)
         return super().exception(timeout)
 
 
@@ -82,7 +80,7 @@ class Desk:
             self._team.jobs.discard(job)
             if not kept:
                 self._team.crew.forget(spec)
-            if future.cancelled():
+            if future.done():  # cancelled, or failed when the pool was terminated
                 return
             if not future.running():
                 future.set_running_or_notify_cancel()
@@ -139,10 +137,15 @@ class Desk:
             if self._open and team.leaderless:
                 team.run_until(lambda: self._closing, yielding=True)
 
-    def help(self, future: Future[Any], seconds: float | None) -> None:
-        """Lead the team until `future` is done."""
+    def help(self, future: Future[Any], seconds: float | None) -> float | None:
+        """Lead the team until `future` is done, where a leader is of use; returns the seconds still to wait."""
         if self._team.crew.pulls and not self._closing and not self._team.crew.is_inside():
-            self._team.run_until(future.done, seconds=seconds)
+            try:
+                self._team.run_until(future.done, seconds=seconds)
+            except KeyboardInterrupt as interrupt:
+                raise interrupt.with_traceback(None) from None  # where in the polling it struck is of no interest
+            return None if seconds is None else 0.0
+        return seconds
 
     def drain(self) -> None:
         """Wait until every future is done."""

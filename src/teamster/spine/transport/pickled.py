@@ -52,16 +52,13 @@ def pack(value: object) -> Parcel:
     """Pickle `value`, by reference where possible and by value where needed.
 
     Raises:
-        Exception: whatever plain pickle raised, when cloudpickle cannot pickle `value` either.
+        Exception: cloudpickle cannot pickle `value` either.
     """
     buffers: list[memoryview] = []
     try:
         data = _dump_plain(value, _collector(buffers))
-    except Exception as refused:
-        try:
-            return pack_by_value(value)
-        except Exception:
-            raise refused from None
+    except Exception:
+        return pack_by_value(value)
     if b"__main__" in data:
         return pack_by_value(value)
     return Parcel(data, buffers)

@@ -313,12 +313,11 @@ class ProcessCrew:
             return
         if messages is None:  # the fork server is gone, and its workers with it
             self._epoll.unregister(self._watched_control)
-            if self._closing:
-                return
-            self._starter.reconnect()
-            self._watch_control()
             for member in self._tokens.values():
                 member.death = member.death or (None, 0)
+            if not self._closing:
+                self._starter.reconnect()
+                self._watch_control()
             return
         for message in messages:
             if message[0] == "died" and message[1] in self._tokens:

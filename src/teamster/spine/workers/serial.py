@@ -84,7 +84,7 @@ class SerialCrew:
     def wait(self, seconds: float | None) -> list[Event]:
         """Run the next batch."""
         events, self._events = self._events, []
-        if not self._waiting or events:
+        if not self._waiting or any(isinstance(event, Ready) and event.error for event in events):
             return events
         member, batch = self._waiting.popleft()
         spec: Spec = batch.job.spec

@@ -49,6 +49,7 @@ class Team:
         self.alone = False  # a batch runs that wants nobody beside it
         self._leading = self._leader_yields = False
         self._followers = 0
+        self._changes = 0  # counts whatever may end a wait
         self._max_tasks = max_tasks
         self._start_failures = 0
         self._watch = Watch(self)
@@ -68,11 +69,12 @@ class Team:
     def room(self, job: Job) -> int:
         """How many batches more would find a worker now; for thread workers a few beyond, so that none waits for the caller."""
         with self.lock:
-            room = self.capacity(job) - len(self.queue)
+            depth = self._depth(job)
+            room = self.count * depth - len(self.queue)
             if not self.crew.pulls:
                 room += self.count
             for member in self.members:
-                room -= len(member.outstanding)
+                room -= min(depth, len(member.outstanding))
             return room
 
     def capacity(self, job: Job) -> int:
@@ -109,6 +111,7 @@ class Team:
             raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
         deadline_ns = None if seconds is None else perf_counter_ns() + int(seconds * 1e9)
         while True:
+            seen = self._changes
             if refill is not None:
                 refill()
             with self.lock:
@@ -119,7 +122,10 @@ class Team:
                 if pause is not None and pause < 0:
                     return
                 if self._leading or not self.crew.pulls:
-                    self._follow(pause)
+                    # A worker that reports between `refill`, which found no room, and here has told nobody: we did not wait yet.
+                    # Found by a test that hung with every worker idle and one item left to pull.
+                    if seen == self._changes:
+                        self._follow(pause)
                     continue
                 self._leading, self._leader_yields = True, yielding
             self._lead(pause)
@@ -151,6 +157,7 @@ class Team:
         finally:
             with self.lock:
                 self._leading = self._leader_yields = False
+                self._changes += 1
                 if self._followers:
                     self.changed.notify_all()
 
@@ -174,6 +181,7 @@ class Team:
                     self.crew.kill(member)
                 else:
                     self._watch.recall(member)
+            self._changes += 1
             self.changed.notify_all()
 
     def finish(self, job: Job) -> None:
@@ -276,6 +284,7 @@ class Team:
         with self.lock:
             self.handle(event)
             self.dispatch()
+            self._changes += 1
             self.changed.notify_all()
 
     def handle(self, event: Event) -> None:

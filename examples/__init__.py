@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Functions to try Teamster with, and the demonstration (``python -m examples.demo``)."""

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the words of a command line mean: a function by its name, files, folders, lines of standard input."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from teamster.errors import UsageError
+
+
+def load_function(name: str) -> Callable[[str], Any]:
+    """Import ``package.module:function``; modules of the current folder are found, too.
+
+    Raises:
+        UsageError: it is not written like that, or cannot be imported.
+    """
+    module_name, colon, path = name.partition(":")
+    if not colon or not module_name or not path:
+        raise UsageError(f"the function must be given as package.module:function, not {name!r}")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    from importlib import import_module
+
+    try:
+        found: Any = import_module(module_name)
+    except Exception as error:
+        raise UsageError(f"cannot import {module_name!r}: {type(error).__name__}: {error}") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise UsageError(
+                f"module {module_name!r} has no {path!r}; is it spelled like that in {getattr(found, '__file__', '?')}?"
+            )
+        found = getattr(found, part)
+    if not callable(found):
+        raise UsageError(f"{name!r} is of type {type(found).__name__} and cannot be called")
+    function: Callable[[str], Any] = found
+    return function
+
+
+def list_files(words: list[str], pattern: str) -> list[str]:
+    """Paths of the files that `words` name: files as they are, folders with all that matches `pattern` below them, sorted.
+
+    Raises:
+        UsageError: something does not exist or cannot be read, or a folder has no such file.
+    """
+    paths: list[str] = []
+    for word in words:
+        if os.path.isdir(word):
+            paths += _list_folder(word, pattern)
+        elif os.access(word, os.R_OK):
+            paths.append(word)
+        else:
+            raise UsageError(f"{word!r} cannot be read" if os.path.exists(word) else f"there is no file or folder {word!r}")
+    return paths
+
+
+def _list_folder(folder: str, pattern: str) -> list[str]:
+    from pathlib import Path
+
+    found = sorted(str(path) for path in Path(folder).rglob(pattern) if path.is_file())
+    if not found:
+        raise UsageError(f"no file below {folder!r} matches {pattern!r}")
+    return found
+
+
+def read_lines() -> Iterator[str]:
+    """Lines of standard input without their ends, as they come."""
+    for line in sys.stdin:
+        yield line.rstrip("\r\n")

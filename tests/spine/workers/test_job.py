@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How large a batch is, from what is known."""
+
+from typing import Any
+
+from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.job import TARGET_NS, Job, Terms
+
+
+def job(chunksize: int | None = None) -> Job:
+    nothing: Any = lambda *_: None  # noqa: E731
+    return Job(Spec(abs), Terms(0, None, chunksize), on_values=nothing, on_error=nothing, on_failure=nothing)
+
+
+def test_an_explicit_chunk_is_obeyed() -> None:
+    fixed = job(chunksize=7)
+    fixed.observe(7, 10**9)
+    assert fixed.batch_items(remaining=1_000, workers=2) == 7
+
+
+def test_the_first_batch_is_one_item() -> None:
+    assert job().batch_items(remaining=1_000_000, workers=2) == 1
+
+
+def test_batches_grow_to_fill_the_target_and_not_faster_than_known() -> None:
+    tiny = job()
+    tiny.observe(1, 1_000)
+    sizes = []
+    for _ in range(8):
+        sizes.append(tiny.batch_items(remaining=None, workers=2))
+        tiny.observe(sizes[-1], sizes[-1] * 1_000)
+    assert sizes[:3] == [8, 64, 512]
+    assert sizes[-1] == TARGET_NS // 1_000
+
+
+def test_long_items_go_one_by_one() -> None:
+    slow = job()
+    slow.observe(1, 50_000_000)
+    assert slow.batch_items(remaining=1_000, workers=2) == 1
+
+
+def test_the_tail_is_shared_out() -> None:
+    steady = job()
+    for _ in range(5):
+        steady.observe(40, 40 * 100_000)
+    assert steady.batch_items(remaining=None, workers=2) == 40
+    assert steady.batch_items(remaining=40, workers=2) == 10
+    assert steady.batch_items(remaining=3, workers=2) == 2  # never less than is worth a message
+
+
+def test_large_items_are_not_gathered() -> None:
+    heavy = job()
+    heavy.observe(64, 64 * 1_000)
+    heavy.item_bytes = 512 * 1024
+    assert heavy.batch_items(remaining=None, workers=2) == 2

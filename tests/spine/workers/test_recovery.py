@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What becomes of a dead worker's batches: the decision as a table, without starting anything."""
+
+from typing import Any
+
+import pytest
+
+from teamster.errors import TaskTimeout, WorkerDied
+from teamster.spine.workers.contract import Batch, Died, Member, Spec
+from teamster.spine.workers.job import Job, Terms
+from teamster.spine.workers.recovery import Verdict, judge
+
+
+def job(retries: int = 0) -> Job:
+    nothing: Any = lambda *_: None  # noqa: E731
+    return Job(Spec(abs), Terms(retries, None, None), on_values=nothing, on_error=nothing, on_failure=nothing)
+
+
+def member_with(*batches: Batch) -> Member:
+    member = Member(0)
+    for batch in batches:
+        batch.number = member.next_number
+        member.next_number += batch.size
+        member.outstanding.append(batch)
+    return member
+
+
+def verdict_of(member: Member, running: tuple[int, int] | None, *, by_memory: bool = False) -> Verdict:
+    return judge(member, Died(member, running, lambda index, attempts: WorkerDied(f"{index}/{attempts}", index=index), by_memory))
+
+
+def again(verdict: Verdict) -> list[tuple[int, list[Any]]]:
+    return [(batch.first, list(batch.items)) for batch in verdict.again]
+
+
+def test_only_the_running_item_fails() -> None:
+    batch = Batch(job(), 10, list("abcde"))
+    batch.done = 2
+    verdict = verdict_of(member_with(batch), (3, 1))
+    assert [(offset, error.index) for _, offset, error in verdict.errors if isinstance(error, WorkerDied)] == [(2, 12)]
+    assert again(verdict) == [(13, ["d", "e"])]
+
+
+def test_with_retries_it_runs_again_alone_after_memory_ran_out() -> None:
+    batch = Batch(job(retries=1), 10, list("abc"))
+    verdict = verdict_of(member_with(batch), (1, 1), by_memory=True)
+    assert verdict.errors == []
+    assert verdict.retried == 1
+    assert again(verdict) == [(10, ["a"]), (11, ["b", "c"])]
+    assert (verdict.again[0].attempts, verdict.again[0].alone, verdict.again[0].careful) == (1, True, True)
+
+
+def test_retries_end() -> None:
+    batch = Batch(job(retries=1), 10, ["a"], attempts=1)
+    verdict = verdict_of(member_with(batch), (1, 1))
+    assert str(verdict.errors[0][2]) == "10/2"
+    assert verdict.again == []
+
+
+def test_a_block_of_many_is_run_again_one_by_one() -> None:
+    batch = Batch(job(), 0, list("abcdef"))
+    batch.done = 1
+    verdict = verdict_of(member_with(batch), (2, 3))
+    assert again(verdict) == [(1, ["b"]), (2, ["c"]), (3, ["d"]), (4, ["e", "f"])]
+    assert [piece.careful for piece in verdict.again] == [True, True, True, False]
+
+
+def test_between_items_nobody_is_blamed() -> None:
+    batch, queued = Batch(job(), 0, list("abc")), Batch(job(), 7, list("xy"))
+    batch.done = 1
+    verdict = verdict_of(member_with(batch, queued), None)
+    assert verdict.errors == []
+    assert again(verdict) == [(1, ["b", "c"]), (7, ["x", "y"])]
+
+
+def test_items_taken_back_before_are_not_run_twice() -> None:
+    batch = Batch(job(), 0, list("abcd"))
+    member = member_with(batch)
+    member.taken_back = 3
+    verdict = verdict_of(member, (1, 1))
+    assert again(verdict) == [(1, ["b"])]
+
+
+def test_a_timeout_costs_the_item_that_it_was_for() -> None:
+    member = member_with(Batch(job(), 0, list("abc")))
+    member.doomed = (1, TaskTimeout("slow"))
+    verdict = verdict_of(member, (1, 1))
+    assert isinstance(verdict.errors[0][2], TaskTimeout)
+    assert again(verdict) == [(1, ["b", "c"])]
+
+
+def test_a_kill_that_comes_late_costs_nobody() -> None:
+    """The item was over when the kill arrived: the next one had just started, and is innocent."""
+    batch = Batch(job(), 0, list("abc"))
+    batch.done = 1
+    member = member_with(batch)
+    member.doomed = (1, TaskTimeout("slow"))
+    verdict = verdict_of(member, (2, 1))
+    assert verdict.errors == []
+    assert again(verdict) == [(1, ["b"]), (2, ["c"])]
+
+
+@pytest.mark.parametrize("running", [None, (1, 1)])
+def test_cancelled_jobs_are_let_go(running: tuple[int, int] | None) -> None:
+    cancelled = job()
+    cancelled.cancelled = True
+    verdict = verdict_of(member_with(Batch(cancelled, 0, list("ab"))), running)
+    assert verdict == Verdict()

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The slate: what a parent can read of a worker, alive or dead."""
+
+import os
+
+from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.process_main import ResultSink
+from teamster.spine.workers.runner import Runner
+from teamster.spine.workers.slate import COMMITTED, LIMIT, NBYTES, STARTED, WIDTH, Slate
+
+
+class KeepAll:
+    def __init__(self) -> None:
+        self.kept: list[tuple[int, list[object]]] = []
+
+    def keep(self, first: int, values: list[object]) -> None:
+        self.kept.append((first, values))
+
+    def keep_failure(self, first: int, error: BaseException) -> None:
+        self.kept.append((first, [repr(error)]))
+
+
+def test_between_items_nothing_runs() -> None:
+    slate = Slate.private()
+    assert slate.running() is None
+    slate.words[WIDTH], slate.words[STARTED] = 1, 5
+    assert slate.running() == (5, 1, 0)
+    slate.words[COMMITTED] = 6
+    assert slate.running() is None
+    assert slate.frontier() == 6
+
+
+def test_the_runner_marks_each_item_before_it_starts() -> None:
+    slate, sink = Slate.private(), KeepAll()
+    seen: list[object] = []
+    Runner(Spec(abs), lambda item: seen.append(slate.running() and slate.running()[:2]), slate.words).run("abc", 4, 0, sink)  # type: ignore[index]
+    assert seen == [(4, 1), (5, 1), (6, 1)]
+    assert slate.running() is None
+
+
+def test_items_beyond_the_limit_are_not_started() -> None:
+    slate, sink = Slate.private(), KeepAll()
+
+    def run(item: int) -> int:
+        if item == 2:
+            slate.words[LIMIT] = 4  # the parent takes back what has not started
+        return item
+
+    assert Runner(Spec(abs), run, slate.words).run([1, 2, 3, 4, 5], 1, 0, sink) == 3
+    assert sink.kept == [(1, [1]), (2, [2]), (3, [3])]
+
+
+def test_tiny_items_run_in_blocks_and_an_exception_costs_one_item() -> None:
+    slate, sink = Slate.private(), KeepAll()
+
+    def run(item: int) -> int:
+        if item == 5:
+            raise StopIteration
+        if item == 7:
+            raise KeyError(item)
+        return item
+
+    runner = Runner(Spec(abs), run, slate.words)
+    runner.item_ns = 50.0
+    assert runner.run(list(range(10)), 1, 0, sink) == 10
+    assert sink.kept == [(1, [0, 1, 2, 3, 4]), (6, ["StopIteration()"]), (7, [6]), (8, ["KeyError(7)"]), (9, [8, 9])]
+
+
+class Silent:
+    """A channel that nobody reads."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[object, ...]] = []
+
+    def put(self, message: tuple[object, ...]) -> None:
+        self.sent.append(message)
+
+
+def test_finished_results_are_in_the_log_until_they_are_sent() -> None:
+    slate = Slate.shared()
+    channel = Silent()
+    sink = ResultSink(channel, slate)  # type: ignore[arg-type]
+    sink.keep(1, ["one"])
+    sink.keep_failure(2, ValueError("two"))
+    attached = Slate.attach(os.dup(slate.descriptor))
+    records = attached.read_log()
+    assert [(first, count, failed) for first, count, failed, _ in records] == [(1, 1, False), (2, 1, True)]
+    sink.flush()
+    assert attached.read_log() == []
+    assert len(channel.sent) == 1
+    attached.close()
+    slate.close()
+
+
+def test_a_log_that_is_full_is_sent() -> None:
+    slate = Slate.shared()
+    channel = Silent()
+    channel.stow = lambda parcel: parcel.data  # type: ignore[attr-defined]
+    sink = ResultSink(channel, slate)  # type: ignore[arg-type]
+    for number in range(1, 40):
+        sink.keep(number, ["x" * 4_000])
+    in_log, sent = len(slate.read_log()), sum(len(message[1]) for message in channel.sent)  # type: ignore[arg-type]
+    assert in_log + sent == 39
+    assert 0 < in_log < NBYTES // 4_000
+    assert slate.words[STARTED] == 0
+    slate.close()
