@@ -204,8 +204,6 @@ class Mapping:
             self._raise_if_failed()
         except BaseException as error:
             self._abandon(error)
-            if isinstance(error, KeyboardInterrupt) and self._team.crew.kind != "serial":
-                raise error.with_traceback(None) from None  # where in the polling it struck is of no interest
             raise
         self._end()
         return list(self._ready)
@@ -250,9 +248,12 @@ class Mapping:
 
     def _abandon(self, reason: BaseException) -> None:
         """Cancel the rest; on Ctrl-C the items that run are ended, too."""
-        self._team.cancel(self.job, kill=isinstance(reason, KeyboardInterrupt))
+        interrupted = isinstance(reason, KeyboardInterrupt)
+        self._team.cancel(self.job, kill=interrupted)
         self._source.close()
         self._bar.close()
+        if interrupted and self._team.crew.kind != "serial":
+            raise reason.with_traceback(None) from None  # where in the polling it struck is of no interest
 
     def _end(self) -> None:
         self._team.finish(self.job)

@@ -69,6 +69,10 @@ class Channel:
         self._poll.register(end.fileno(), select.POLLIN)
         _open_channels.add(self)
 
+    def set_blocking(self, blocking: bool) -> None:
+        """Whether `take` waits for input."""
+        self._socket.setblocking(blocking)
+
     def fileno(self) -> int:
         """The socket's descriptor, for polling."""
         return self._socket.fileno()

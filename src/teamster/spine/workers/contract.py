@@ -211,6 +211,9 @@ class Crew(Protocol):
     def resume(self, member: Member) -> None:
         """End a recall."""
 
+    def has_unsent(self, member: Member) -> bool:
+        """Whether `rescue` would bring anything new."""
+
     def rescue(self, member: Member) -> list[Event]:
         """Results that a busy member has finished and not sent yet."""
 

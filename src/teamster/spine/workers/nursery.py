@@ -238,9 +238,17 @@ class Server:
     def _end_pool(self, pool: _Pool) -> None:
         self._poll.unregister(pool.control.fileno())
         del self._pools[pool.control.fileno()]
+        self._learn_guarded(pool)
         for pid in [*pool.workers.values(), *pool.guarded]:
             kill_group(pid)
         pool.control.close()
+
+    def _learn_guarded(self, pool: _Pool) -> None:
+        """Read what the program could still say: it may have died right after it forked a worker and told of it."""
+        pool.control.set_blocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while (messages := pool.control.take()) is not None:
+                pool.guarded.update(message[1] for message in messages if message[0] == "guard")
 
     def end(self) -> None:
         """Kill every worker of every pool."""

@@ -44,7 +44,7 @@ from teamster.spine.workers.contract import (
 )
 from teamster.spine.workers.death import Death
 from teamster.spine.workers.failure import rebuild, refused
-from teamster.spine.workers.slate import LIMIT, NO_LIMIT, Slate
+from teamster.spine.workers.slate import LIMIT, LOG_END, NO_LIMIT, Slate
 from teamster.spine.workers.starters import Setup, Starter
 
 _STATUS_PATIENCE_NS = 1_000_000_000  # how long a death waits for its exit status
@@ -53,7 +53,7 @@ _STATUS_PATIENCE_NS = 1_000_000_000  # how long a death waits for its exit statu
 class ProcessMember(Member):
     """A worker process, as its parent sees it."""
 
-    __slots__ = ("channel", "closed_ns", "death", "known", "slate", "token")
+    __slots__ = ("channel", "closed_ns", "death", "known", "rescued_end", "slate", "token")
 
     def __init__(self, index: int, token: int, channel: Channel, slate: Slate) -> None:
         super().__init__(index)
@@ -61,6 +61,7 @@ class ProcessMember(Member):
         self.channel = channel
         self.slate = slate
         self.known: set[int] = set()  # specs that it has
+        self.rescued_end = 0  # how far its log was read before its results were sent
         self.closed_ns = 0  # when its channel ended
         self.death: tuple[int | None, int] | None = None  # status, peak memory in bytes
 
@@ -226,9 +227,15 @@ class ProcessCrew:
         assert isinstance(member, ProcessMember)
         member.slate.words[LIMIT] = NO_LIMIT
 
+    def has_unsent(self, member: Member) -> bool:
+        """Whether the worker's log holds what was not read from it before."""
+        assert isinstance(member, ProcessMember)
+        return member.slate.words[LOG_END] not in (0, member.rescued_end)
+
     def rescue(self, member: Member) -> list[Event]:
         """What the worker's log holds."""
         assert isinstance(member, ProcessMember)
+        member.rescued_end = member.slate.words[LOG_END]
         return [_kept(member, first, count, failed, data, []) for first, count, failed, data in member.slate.read_log()]
 
     # --- events ------------------------------------------------------------------------------------------------------------

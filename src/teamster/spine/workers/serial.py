@@ -140,6 +140,10 @@ class SerialCrew:
         """Lift the limit."""
         self._slate.words[LIMIT] = NO_LIMIT
 
+    def has_unsent(self, member: Member) -> bool:
+        """Nothing waits anywhere that `rescue` could reach."""
+        return False
+
     def rescue(self, member: Member) -> list[Event]:
         """Results are never held back."""
         return []

@@ -75,12 +75,18 @@ class Starter:
 
     def _fork(self, token: int, theirs: socket.socket, slate_descriptor: int) -> None:
         refuse_unsafe_fork()
+        permit, grant = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _live_as_fork(theirs, slate_descriptor)
+            os.close(grant)
+            _live_as_fork(permit, theirs, slate_descriptor)
         theirs.close()
+        os.close(permit)
         self._forked[token] = pid
         self.control.put(("guard", pid))
+        # A parent that was killed between the fork and the guard left a worker that nobody knew of; now it waits for this.
+        os.write(grant, b"1")
+        os.close(grant)
 
     def reconnect(self) -> None:
         """The fork server died: its workers die with it, the next ones come from a new server."""
@@ -133,9 +139,12 @@ def _standard(number: int) -> int:
         return os.open(os.devnull, os.O_WRONLY)
 
 
-def _live_as_fork(theirs: socket.socket, slate_descriptor: int) -> None:
+def _live_as_fork(permit: int, theirs: socket.socket, slate_descriptor: int) -> None:
     try:
         os.setpgid(0, 0)
+        if not os.read(permit, 1):
+            os._exit(0)
+        os.close(permit)
         signal.set_wakeup_fd(-1)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)

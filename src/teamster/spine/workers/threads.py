@@ -180,6 +180,10 @@ class ThreadCrew:
         assert isinstance(member, ThreadMember)
         member.slate.words[LIMIT] = NO_LIMIT
 
+    def has_unsent(self, member: Member) -> bool:
+        """Nothing waits anywhere that `rescue` could reach."""
+        return False
+
     def rescue(self, member: Member) -> list[Event]:
         """Results that wait in a sink stay there until the item that runs is over."""
         return []

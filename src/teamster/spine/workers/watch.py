@@ -60,10 +60,14 @@ class Watch:
             if member.recalled_ns:
                 next_ns.append(self._settle(member, now))
             self._check_timeout(member, now, next_ns)
-            if team.crew.frontier(member) < member.next_number:  # it holds items that it has not started
-                if hungry and not member.recalled_ns and self._is_stuck(member, now, next_ns):
-                    self.recall(member)
-                    next_ns.append(SETTLE_NS)
+            running = team.crew.running(member)
+            if running is not None and running[1] > 1:
+                next_ns.append(_SOON_NS)  # it unpickles the batch, or runs a block: the next look may see it at one item
+            holds_more = team.crew.frontier(member) < member.next_number
+            if holds_more and hungry and not member.recalled_ns and self._is_stuck(member, now, next_ns):
+                self.recall(member)
+                next_ns.append(SETTLE_NS)
+            if holds_more or team.crew.has_unsent(member):
                 self._rescue(member, now, next_ns)
         if team.queue:
             team.dispatch()
@@ -109,8 +113,10 @@ class Watch:
             limit_ns = batch.job.timeout_ns
             if limit_ns is None:
                 continue
-            if running is None or running[1] > 1 or not batch.number <= running[0] < batch.number + batch.size:
+            if running is None or running[1] > 1:
                 next_ns.append(max(_SOON_NS, limit_ns))
+            elif not batch.number <= running[0] < batch.number + batch.size:
+                continue
             elif now - running[2] < limit_ns:
                 next_ns.append(max(_SOON_NS, limit_ns - (now - running[2])))
             else:
@@ -134,4 +140,5 @@ class Watch:
         if silent >= _SILENT_NS:
             for event in self._team.crew.rescue(member):
                 self._team.handle(event)
+            silent = 0
         next_ns.append(max(_SOON_NS, _SILENT_NS - silent))

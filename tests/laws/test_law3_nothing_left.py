@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Law 3: however it ends, nothing is left behind, and nothing is said on stderr that nobody asked for."""
+
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+import teamster as ts
+
+IDLE = "import time, teamster as ts\npool = ts.Pool('process', workers=2)\npool.map(abs, range(5))\nprint('ready', flush=True)\ntime.sleep(60)"
+BUSY = """
+import teamster as ts
+def run(n):
+    print("ready", flush=True)
+    import time; time.sleep(60)
+ts.map(run, range(6), backend="process", workers=2)
+"""
+NATIVE = """
+import ctypes, teamster as ts
+def run(n):
+    print("ready", flush=True)
+    ctypes.PyDLL(None).sleep(60)  # holds the GIL: no signal handler and no thread of its own could end this worker
+ts.map(run, range(6), backend="process", workers=2)
+"""
+STREAM = """
+import itertools, time, teamster as ts
+for n in ts.imap(abs, itertools.count(), backend="process", workers=2):
+    if n == 5: print("ready", flush=True)
+    time.sleep(0.001)
+"""
+FUTURE = "import time, teamster as ts\npool = ts.Pool('process', workers=2)\nf = pool.submit(time.sleep, 60)\nprint('ready', flush=True)\nf.result()"
+CHILD = """
+import subprocess, teamster as ts
+def run(n):
+    child = subprocess.Popen(["sleep", "60"])
+    print("ready", flush=True)
+    child.wait()
+ts.map(run, range(2), backend="process", workers=2)
+"""
+THREADS = BUSY.replace('"process"', '"thread"')
+FORK = BUSY.replace('"process"', '"process", start_method="fork"')
+SPAWN = BUSY.replace('"process"', '"process", start_method="spawn"')
+STARTED_IN_A_THREAD = """
+import threading, time, teamster as ts
+pool = ts.Pool("process", workers=2)
+thread = threading.Thread(target=lambda: pool.map(abs, range(5))); thread.start(); thread.join()
+assert pool.map(abs, range(5)) == list(range(5))  # trap 27: the death of the thread that started them is not their parent's
+print("ready", flush=True)
+time.sleep(60)
+"""
+PROGRAMS = {
+    "idle": IDLE,
+    "busy": BUSY,
+    "native": NATIVE,
+    "stream": STREAM,
+    "future": FUTURE,
+    "child": CHILD,
+    "threads": THREADS,
+    "fork": FORK,
+    "spawn": SPAWN,
+    "thread start": STARTED_IN_A_THREAD,
+}
+
+
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT", "SIGINT to the group"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_that_is_ended(name: str, end: str, start_script: Callable[..., Any], wait_until: Callable[..., None]) -> None:
+    """Traps 25 and 27."""
+    script = start_script(PROGRAMS[name])
+    wait_until(lambda: "ready" in script.stdout, seconds=20)
+    before = set(os.listdir("/dev/shm"))
+    if end == "SIGINT to the group":
+        os.killpg(script.pid, signal.SIGINT)
+    else:
+        script.send_signal(getattr(signal, end))
+    script.wait(timeout=3)
+    wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
+    assert set(os.listdir("/dev/shm")) <= before
+    if end.startswith("SIGINT"):
+        assert script.stderr.count("KeyboardInterrupt") == 1
+        assert len(script.stderr.splitlines()) <= 15
+    else:
+        assert script.stderr == ""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06, 0.1])
+def test_killed_while_workers_start(delay: float, start_script: Callable[..., Any], wait_until: Callable[..., None]) -> None:
+    """Trap 27: the race with the start."""
+    script = start_script(
+        "print('ready', flush=True)\nimport teamster as ts\nwhile True: ts.map(abs, range(9), backend='process', workers=2)"
+    )
+    wait_until(lambda: "ready" in script.stdout, seconds=20)
+    time.sleep(delay)  # not a wait for anything: the moments at which to strike
+    script.send_signal(signal.SIGKILL)
+    script.wait(timeout=3)
+    wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
+    assert script.stderr == ""
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_a_pool_that_is_never_closed(backend: str, run_script: Callable[..., Any]) -> None:
+    """Trap 30."""
+    began = time.monotonic()
+    script = run_script(
+        f"import teamster as ts\npool = ts.Pool({backend!r}, workers=2)\nprint(pool.map(abs, [-1]), pool.submit(abs, -2).result())"
+    )
+    assert (script.stdout, script.stderr, script.returncode) == ("[1] 2\n", "", 0)
+    assert time.monotonic() - began < 5
+    assert not script.survivors()
+
+
+def test_ctrl_c_between_two_nexts() -> None:
+    results = ts.imap(abs, iter(range(10**9)), backend="process", workers=2)
+    with pytest.raises(KeyboardInterrupt):
+        for result in results:
+            if result == 10:
+                raise KeyboardInterrupt
+    results.close()
+    assert not busy_workers()
+
+
+def test_an_interrupted_worker_takes_no_next_item(
+    tmp_path: Any, start_script: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
+    """Trap 26."""
+    script = start_script(
+        "import sys, time, teamster as ts\n"
+        "def run(n):\n    open(sys.argv[1], 'a').write(f'{n} ')\n    time.sleep(0.2)\n"
+        "ts.map(run, range(100), backend='process', workers=2)",
+        str(tmp_path / "ran"),
+    )
+    wait_until(lambda: (tmp_path / "ran").exists(), seconds=20)
+    os.killpg(script.pid, signal.SIGINT)
+    script.wait(timeout=3)
+    wait_until(lambda: not script.survivors(), seconds=1.0)
+    assert len((tmp_path / "ran").read_text().split()) <= 4
+
+
+def busy_workers() -> list[psutil.Process]:
+    return [each for child in psutil.Process().children() for each in child.children() if "forkserver" in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize("leave", ["return", "raise", "break", "drop"])
+def test_workers_end_with_their_call(leave: str, wait_until: Callable[..., None]) -> None:
+    if leave == "return":
+        ts.map(abs, range(9), backend="process", workers=2)
+    elif leave == "raise":
+        with pytest.raises(ZeroDivisionError):
+            ts.map(lambda n: 1 // n, range(9), backend="process", workers=2)
+    else:
+        results = ts.imap(lambda n: n or time.sleep(0.01), iter(range(10**9)), backend="process", workers=2)
+        for _ in results:
+            break
+        if leave == "drop":
+            del results
+        else:
+            results.close()
+    wait_until(lambda: not busy_workers(), seconds=1.0)
+
+
+def test_many_pools_leave_nothing(wait_until: Callable[..., None]) -> None:
+    """200 pools; no descriptor, thread, process or memory more than after the first few."""
+    me = psutil.Process()
+
+    def use(backend: str, count: int) -> None:
+        for number in range(count):
+            with ts.Pool(backend, workers=2) as pool:  # type: ignore[arg-type]
+                assert pool.map(abs, [-number]) == [number]
+                if number % 10 == 0:
+                    assert pool.submit(abs, -1).result() == 1
+
+    use("process", 5)
+    use("thread", 5)
+    gc.collect()
+    before = me.num_fds(), threading.active_count(), me.memory_info().rss
+    use("process", 100)
+    use("thread", 100)
+    gc.collect()
+    wait_until(lambda: not busy_workers(), seconds=2.0)
+    assert me.num_fds() <= before[0]
+    assert threading.active_count() <= before[1]
+    assert me.memory_info().rss - before[2] < 8 * 2**20
+
+
+def test_close_and_terminate_are_final_and_may_be_repeated() -> None:
+    """Trap 24."""
+    for backend in ("serial", "thread", "process"):
+        pool = ts.Pool(backend, workers=2)  # type: ignore[arg-type]
+        results = pool.imap(abs, iter(range(1_000)))
+        next(results)
+        pool.close()
+        pool.close()
+        pool.terminate()
+        for call in (lambda pool=pool: pool.map(abs, [1]), lambda pool=pool: pool.submit(abs, 1)):
+            with pytest.raises(ts.PoolClosed):
+                call()  # type: ignore[no-untyped-call]
+        results.close()
+
+
+def test_memory_comes_back_while_results_are_consumed() -> None:
+    """Trap 38: neither side keeps what the consumer has dropped."""
+    numpy = pytest.importorskip("numpy")
+    me = psutil.Process()
+    with ts.Pool("process", workers=2) as pool:
+        for _ in pool.imap(lambda n: numpy.full(1_000_000, n), range(6)):
+            pass
+        before = me.memory_info().rss
+        for _ in pool.imap(lambda n: numpy.full(1_000_000, n), range(60)):
+            pass
+        assert me.memory_info().rss - before < 64 * 2**20
+        kept = pool.map(lambda n: numpy.full(1_000_000, n), range(4))
+    gc.collect()
+    assert [int(array[-1]) for array in kept] == [0, 1, 2, 3]  # trap 29: results outlive the pool
