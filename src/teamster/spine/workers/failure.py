@@ -88,6 +88,8 @@ def _load(whole: bytes | None, parts: bytes | None) -> BaseException | None:
             for note in notes:
                 error.add_note(note)
             return error
+    except KeyboardInterrupt:
+        raise
     except BaseException:
         return None
     return None

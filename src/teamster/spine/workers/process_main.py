@@ -111,7 +111,7 @@ class ResultSink:
         records, self._records = self._records, []
         finished, self._finished = self._finished, []
         self._channel.put(("results", records, finished))
-        self._slate.words[LOG_END] = 0
+        self._slate.empty_log()
         self._end = LOG_START
         self._sent_ns = perf_counter_ns()
 

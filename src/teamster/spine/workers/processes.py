@@ -151,6 +151,8 @@ class ProcessCrew:
         spec: Spec = batch.job.spec
         try:
             parcel = batch.parcel or pack(batch.items)
+        except KeyboardInterrupt:
+            raise
         except BaseException as reason:
             raise refused("the argument", reason) from reason
         member.channel.cork()
@@ -236,7 +238,7 @@ class ProcessCrew:
         """What the worker's log holds."""
         assert isinstance(member, ProcessMember)
         member.rescued_end = member.slate.words[LOG_END]
-        return [_kept(member, first, count, failed, data, []) for first, count, failed, data in member.slate.read_log()]
+        return [_kept(member, first, count, failed, data, []) for first, count, failed, data in member.slate.read_log(alive=not member.closed_ns)]
 
     # --- events ------------------------------------------------------------------------------------------------------------
 
@@ -401,5 +403,7 @@ def _kept(member: Member, first: int, count: int, failed: bool, data: bytes | me
         return Kept(member, first, [None], rebuild(pickle.loads(data)))
     try:
         return Kept(member, first, pickle.loads(data, buffers=buffers))
+    except KeyboardInterrupt:  # the user's Ctrl-C struck here
+        raise
     except BaseException as reason:  # a result whose __setstate__ raises must not end whoever reads for all
         return Lost(member, first, count) if count > 1 else Kept(member, first, [None], refused("the result", reason))

@@ -9,6 +9,7 @@
           LIMIT       items from here on must not be started: the parent takes them back     <- the only word the parent writes
           COMMITTED   every item below is finished and its result safe
           LOG_END     bytes of results in the log
+          EPOCH       counts how often the log was emptied, odd while it is: a reader that saw it change has read nonsense
     log   results that are finished and not sent yet, as records (item, count, failed, data)
     tail  what faulthandler writes when the worker crashes (behind the log, in the file only)
 
@@ -27,7 +28,7 @@ import os
 import struct
 from typing import Any
 
-STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END = range(6)
+STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END, EPOCH = range(7)
 
 NO_LIMIT = 2**63
 SETTLE_NS = 1_000_000
@@ -78,7 +79,7 @@ class Slate:
     def reset(self) -> None:
         """As new: nothing started, nothing taken back."""
         words = self.words
-        words[STARTED] = words[WIDTH] = words[STARTED_NS] = words[LOG_END] = 0
+        words[STARTED] = words[WIDTH] = words[STARTED_NS] = words[LOG_END] = words[EPOCH] = 0
         words[COMMITTED] = 1
         words[LIMIT] = NO_LIMIT
 
@@ -92,13 +93,28 @@ class Slate:
         """The first item that was not started; too high for a moment perhaps, never too low."""
         return int(self.words[STARTED] + self.words[WIDTH])
 
-    def read_log(self) -> list[tuple[int, int, bool, bytes]]:
-        """The results in the log, as (first item, items, failed, data)."""
-        records, position, end = [], LOG_START, LOG_START + self.words[LOG_END]
-        while position < end:
-            first, count, nbytes = RECORD.unpack_from(self.memory, position)
+    def empty_log(self) -> None:
+        """The results in the log were sent."""
+        words = self.words
+        words[EPOCH] += 1
+        words[LOG_END] = 0
+        words[EPOCH] += 1
+
+    def read_log(self, *, alive: bool = False) -> list[tuple[int, int, bool, bytes]]:
+        """The results in the log, as (first item, items, failed, data).
+
+        Of a worker that is `alive` nothing, when it empties the log meanwhile. (Without that check a test found item 14 with the
+        result of item 15: the header was read before the worker reused the place, the data after.)
+        """
+        epoch, end = self.words[EPOCH], self.words[LOG_END]
+        log = bytes(self.memory[LOG_START : LOG_START + end])
+        if alive and (epoch % 2 or epoch != self.words[EPOCH]):
+            return []
+        records, position = [], 0
+        while position < len(log):
+            first, count, nbytes = RECORD.unpack_from(log, position)
             position += RECORD.size
-            records.append((first, count & ~FAILED_BIT, bool(count & FAILED_BIT), self.memory[position : position + nbytes]))
+            records.append((first, count & ~FAILED_BIT, bool(count & FAILED_BIT), log[position : position + nbytes]))
             position += nbytes
         return records
 

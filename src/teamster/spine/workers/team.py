@@ -154,12 +154,23 @@ class Team:
                 for event in events:
                     self.handle(event)
                 self.dispatch()
+        except KeyboardInterrupt:
+            with self.lock:
+                self._distrust()
+            raise
         finally:
             with self.lock:
                 self._leading = self._leader_yields = False
                 self._changes += 1
                 if self._followers:
                     self.changed.notify_all()
+
+    def _distrust(self) -> None:
+        """Ctrl-C may have struck between the reading of a result and its delivery: what is under way starts over elsewhere."""
+        for member in self.members:
+            if member.outstanding and self.crew.can_kill and member.doomed is None:
+                member.doomed = (0, None)
+                self.crew.kill(member)
 
     @property
     def leaderless(self) -> bool:
