@@ -14,7 +14,13 @@ import pytest
 
 import teamster as ts
 
-IDLE = "import time, teamster as ts\npool = ts.Pool('process', workers=2)\npool.map(abs, range(5))\nprint('ready', flush=True)\ntime.sleep(60)"
+IDLE = """
+import time, teamster as ts
+pool = ts.Pool("process", workers=2)
+pool.map(abs, range(5))
+print("ready", flush=True)
+time.sleep(60)
+"""
 BUSY = """
 import teamster as ts
 def run(n):
@@ -35,7 +41,13 @@ for n in ts.imap(abs, itertools.count(), backend="process", workers=2):
     if n == 5: print("ready", flush=True)
     time.sleep(0.001)
 """
-FUTURE = "import time, teamster as ts\npool = ts.Pool('process', workers=2)\nf = pool.submit(time.sleep, 60)\nprint('ready', flush=True)\nf.result()"
+FUTURE = """
+import time, teamster as ts
+pool = ts.Pool("process", workers=2)
+future = pool.submit(time.sleep, 60)
+print("ready", flush=True)
+future.result()
+"""
 CHILD = """
 import subprocess, teamster as ts
 def run(n):

@@ -140,6 +140,7 @@ class Call:
         self._function = function
 
     def __call__(self, item: str) -> Answer:
+        """Answer for one input."""
         try:
             result = self._function(item)
             return item, json.dumps({"input": item, "result": result}), None

@@ -238,7 +238,8 @@ class ProcessCrew:
         """What the worker's log holds."""
         assert isinstance(member, ProcessMember)
         member.rescued_end = member.slate.words[LOG_END]
-        return [_kept(member, first, count, failed, data, []) for first, count, failed, data in member.slate.read_log(alive=not member.closed_ns)]
+        records = member.slate.read_log(alive=not member.closed_ns)
+        return [_kept(member, *record, []) for record in records]
 
     # --- events ------------------------------------------------------------------------------------------------------------
 
