@@ -167,7 +167,7 @@ def shared_array(stack: ExitStack) -> Contenders:
 
     ours, pool, _ = stack.enter_context(pools())
     function = partial(work.at, np.ones(50_000_000))
-    return {OURS: lambda: ours.map(function, range(100)), "Pool.map": lambda: pool.map(function, range(100), chunksize=1)}
+    return {OURS: lambda: ours.map(function, range(20)), "Pool.map": lambda: pool.map(function, range(20), chunksize=1)}
 
 
 def imbalance(stack: ExitStack) -> Contenders:
@@ -214,7 +214,7 @@ WORKLOADS = [
     Workload("10 ms sleep x 400, 32 threads", sleeping, {"ThreadPoolExecutor(32)": 1 / 0.97}),
     Workload("40 MB in x 20, process", large_arguments, {"Pool.imap": 1 / 15, "ProcessPoolExecutor": 1 / 15}),
     Workload("40 MB out x 20, process", large_results, {"loop": 1.3, "Pool.imap": 1 / 15, "ProcessPoolExecutor": 1 / 15}),
-    Workload("400 MB array shared by 100 tasks", shared_array, {"Pool.map": 1 / 50}, rounds=1),
+    Workload("400 MB array shared by 20 tasks", shared_array, {"Pool.map": 1 / 50}, rounds=1),
     Workload("imbalance: 1,000 of 1 ms, one of 100 ms", imbalance, {"perfect schedule": 1.1}),
     Workload("submit().result() x 20,000", round_trips, {"ProcessPoolExecutor": 1 / 1.5}, rounds=3),
     Workload("cold start", cold_start, {"Pool, fork server": 1.3}),

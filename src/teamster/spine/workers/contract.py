@@ -193,8 +193,8 @@ class Crew(Protocol):
     def flush(self) -> None:
         """Hand over whatever `hand` has held back."""
 
-    def wait(self, seconds: float | None) -> list[Event]:
-        """Wait for events, at most `seconds` (None: for ever, until `wake`)."""
+    def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
+        """Wait for events, at most `seconds` (None: for ever, until `wake`); when `eager`, at first without sleeping."""
 
     def wake(self) -> None:
         """Make a `wait` in another thread return."""

@@ -23,6 +23,7 @@ import socket
 import sys
 import types
 from collections.abc import Callable
+from importlib import import_module
 from time import perf_counter_ns
 from typing import Any
 
@@ -191,7 +192,9 @@ class ProcessWorker:
         """Open a function for its first batch."""
         from teamster.spine.workers.context import unfold
 
-        (style, seed, careful, carried), wire = self._specs[identity]
+        (style, seed, careful, carried, generators), wire = self._specs[identity]
+        for name in generators:
+            import_module(name)  # a task that loads it itself would find it without the seed
         function = unpack_function(*self._channel.parts(wire))
         spec = Spec(function, style, seed, careful)
         prepared = Runner(spec, function, self._slate.words), unfold(carried)

@@ -44,6 +44,7 @@ from teamster.spine.workers.contract import (
 )
 from teamster.spine.workers.death import Death
 from teamster.spine.workers.failure import rebuild, refused
+from teamster.spine.workers.seeds import loaded_generators
 from teamster.spine.workers.slate import LIMIT, LOG_END, NO_LIMIT, Slate
 from teamster.spine.workers.starters import Setup, Starter
 
@@ -170,7 +171,7 @@ class ProcessCrew:
                 self._put(member, None)
 
     def _teach(self, member: ProcessMember, spec: Spec) -> None:
-        how = (spec.style, spec.seed, spec.careful, spec.context)
+        how = (spec.style, spec.seed, spec.careful, spec.context, loaded_generators() if spec.seed is not None else ())
         self._put(member, ("spec", spec.identity, how, self._stow_function(member, spec)))
         member.known.add(spec.identity)
 
@@ -243,12 +244,12 @@ class ProcessCrew:
 
     # --- events ------------------------------------------------------------------------------------------------------------
 
-    def wait(self, seconds: float | None) -> list[Event]:
+    def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
         """Read whatever arrives first."""
         events: list[Event] = []
         if any(member.closed_ns for member in list(self._tokens.values())):
             seconds = min(0.05, 0.05 if seconds is None else seconds)
-        for descriptor, mask in self._poll(seconds):
+        for descriptor, mask in self._poll(seconds, eager):
             member = self._members.get(descriptor)
             if member is not None:
                 self._attend(member, mask, events)
@@ -259,9 +260,9 @@ class ProcessCrew:
         self._bury(events)
         return events
 
-    def _poll(self, seconds: float | None) -> list[tuple[int, int]]:
+    def _poll(self, seconds: float | None, eager: bool) -> list[tuple[int, int]]:
         """Poll, at first without sleeping: a processor that went to sleep takes some 50 us to wake up."""
-        until = time.perf_counter_ns() + (SPIN_NS if seconds != 0 else 0)
+        until = time.perf_counter_ns() + (SPIN_NS if eager and seconds != 0 else 0)
         while time.perf_counter_ns() < until:
             if ready := self._epoll.poll(0):
                 return ready

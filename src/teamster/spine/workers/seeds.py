@@ -6,6 +6,11 @@ from __future__ import annotations
 import sys
 
 
+def loaded_generators() -> tuple[str, ...]:
+    """Which libraries with generators of their own this program has loaded."""
+    return tuple(name for name in ("numpy", "torch") if name in sys.modules)
+
+
 def task_seed(seed: int, index: int) -> int:
     """64 bits from the job's seed and the item's index, unrelated for neighbours (BLAKE2b, RFC 7693)."""
     import hashlib

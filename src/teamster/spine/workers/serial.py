@@ -81,7 +81,7 @@ class SerialCrew:
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def wait(self, seconds: float | None) -> list[Event]:
+    def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
         """Run the next batch."""
         events, self._events = self._events, []
         if not self._waiting or any(isinstance(event, Ready) and event.error for event in events):

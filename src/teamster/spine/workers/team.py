@@ -29,6 +29,7 @@ from teamster.spine.workers.watch import Watch
 
 _MOST_START_FAILURES = 3
 _LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
+_WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
 _HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
 _SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
 
@@ -149,7 +150,8 @@ class Team:
 
     def _lead(self, seconds: float | None) -> None:
         try:
-            events = self.crew.wait(seconds)
+            eager = not any(job.batch_ns > _WORTH_SLEEP_NS for job in self.jobs)
+            events = self.crew.wait(seconds, eager=eager)
             with self.lock:
                 for event in events:
                     self.handle(event)

@@ -146,7 +146,7 @@ class ThreadCrew:
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def wait(self, seconds: float | None) -> list[Event]:
+    def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
         """Never called: threads report by themselves."""
         raise AssertionError("thread workers report by themselves")
 

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Law 7: a start method that would hang is refused, and the default is safe beside threads."""
+
+import logging
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import teamster as ts
+
+
+def test_fork_beside_threads_is_refused() -> None:
+    """Trap 1."""
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, name="beside")
+    thread.start()
+    try:
+        with pytest.raises(ts.StartMethodRefused, match=r"other threads run .*beside"):
+            ts.map(abs, [1, 2], backend="process", workers=2, start_method="fork")
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_fork_after_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap 3."""
+    fake: Any = SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: True))
+    monkeypatch.setitem(__import__("sys").modules, "torch", fake)
+    with pytest.raises(ts.StartMethodRefused, match="CUDA"):
+        ts.Pool("process", workers=2, start_method="fork")
+
+
+def test_an_unknown_start_method() -> None:
+    with pytest.raises(ts.UsageError, match="start_method must be one of"):
+        ts.Pool("process", start_method="clone")  # type: ignore[arg-type]
+
+
+def test_pools_start_while_a_lock_is_held() -> None:
+    """Trap 1: a forked copy of this process could never log again."""
+    stop = threading.Event()
+    handler = logging.StreamHandler()
+
+    def hold() -> None:
+        while not stop.is_set():
+            with handler.lock:  # type: ignore[union-attr]
+                stop.wait(0.001)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        for _ in range(10):
+            assert ts.map(lambda n: logging.getLogger("quiet").debug("x") or n, range(4), backend="process", workers=2) == [
+                0,
+                1,
+                2,
+                3,
+            ]
+    finally:
+        stop.set()
+        thread.join()
