@@ -52,7 +52,7 @@ def _end_all() -> None:
 class Pool:
     """A team of workers for one function after another.
 
-    Workers start when the first call needs them and stay until the pool is closed; use it in a ``with`` block.
+    Workers start with the first call that needs them and stay until the pool is closed; use it in a ``with`` block.
 
     Args:
         backend: "serial" runs in the caller, "thread" in threads, "process" in processes, "auto" chooses.
@@ -245,8 +245,7 @@ class Pool:
             [1, 2]
         """
         style: Style = "star" if more else "call"
-        arguments = (iterable, *more)
-        return Results(self._mapping(function, arguments, style, chunksize, on_error, seed, lazy=True, ordered=False))
+        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True, ordered=False))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue one call.
@@ -260,7 +259,7 @@ class Pool:
             A `concurrent.futures.Future`.
 
         Raises:
-            PoolClosed: the pool is closed.
+            PoolClosed: it is closed.
 
         Example:
             >>> import teamster as ts
@@ -313,8 +312,6 @@ class Pool:
             self._team.note_bytes()
             return self._team.ledger.read(self.plan.backend, self.plan.workers, self.plan.reason, self._clock.seconds)
 
-    # --- the end -----------------------------------------------------------------------------------------------------------
-
     def close(self) -> None:
         """Wait for open futures, then end all workers.
 
@@ -363,8 +360,6 @@ class Pool:
     def __reduce__(self) -> Any:
         raise TypeError("a Pool cannot be sent to a worker; open a pool of its own inside the task")
 
-    # --- parts -------------------------------------------------------------------------------------------------------------
-
     def _check_open(self) -> None:
         if self._team.closed:
             raise PoolClosed("this pool is closed; make a new one")
@@ -392,12 +387,12 @@ class Pool:
         check_chunksize(chunksize)
         check_on_error(on_error)
         check_seed(self.plan, seed)
-        source = Source(iterables)
+        source, terms = Source(iterables), Terms(self._retries, self._timeout, chunksize)
         return Mapping(
             self._team,
             self._spec(function, style, seed),
             source,
-            Terms(self._retries, self._timeout, chunksize),
+            terms,
             raise_errors=on_error == "raise",
             bar=Bar(self._progress, source.total),
             ordered=ordered,

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
-import pickle
 import select
 import socket
 import threading
@@ -28,14 +27,13 @@ from teamster.spine.transport.arena import ArenaFull, Broadcast
 from teamster.spine.transport.channel import SPIN_NS, Channel, Wire, pair
 from teamster.spine.transport.pickled import Parcel, pack
 from teamster.spine.workers import streams
+from teamster.spine.workers.arrivals import kept
 from teamster.spine.workers.context import carry
 from teamster.spine.workers.contract import (
     Batch,
     Died,
     Event,
     Finished,
-    Kept,
-    Lost,
     Member,
     Ready,
     Spec,
@@ -240,7 +238,7 @@ class ProcessCrew:
         assert isinstance(member, ProcessMember)
         member.rescued_end = member.slate.words[LOG_END]
         records = member.slate.read_log(alive=not member.closed_ns)
-        return [_kept(member, *record, []) for record in records]
+        return [kept(member, *record, []) for record in records]
 
     # --- events ------------------------------------------------------------------------------------------------------------
 
@@ -307,7 +305,7 @@ class ProcessCrew:
         if kind == "results":
             _, records, finished = message
             for first, count, failed, wire in records:
-                events.append(_kept(member, first, count, failed, *member.channel.parts(wire)))
+                events.append(kept(member, first, count, failed, *member.channel.parts(wire)))
             events.extend(Finished(member, *batch) for batch in finished)
         elif kind == "ready":
             events.append(Ready(member, None if message[1] is None else rebuild(message[1])))
@@ -398,14 +396,3 @@ class ProcessCrew:
         self._epoll.close()
         self._wake_read.close()
         self._wake_write.close()
-
-
-def _kept(member: Member, first: int, count: int, failed: bool, data: bytes | memoryview, buffers: list[memoryview]) -> Event:
-    if failed:
-        return Kept(member, first, [None], rebuild(pickle.loads(data)))
-    try:
-        return Kept(member, first, pickle.loads(data, buffers=buffers))
-    except KeyboardInterrupt:  # the user's Ctrl-C struck here
-        raise
-    except BaseException as reason:  # a result whose __setstate__ raises must not end whoever reads for all
-        return Lost(member, first, count) if count > 1 else Kept(member, first, [None], refused("the result", reason))

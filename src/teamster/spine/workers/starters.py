@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -145,6 +146,7 @@ def _live_as_fork(permit: int, theirs: socket.socket, slate_descriptor: int) -> 
         if not os.read(permit, 1):
             os._exit(0)
         os.close(permit)
+        atexit._clear()  # what the program registered is the program's to run
         signal.set_wakeup_fd(-1)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)

@@ -16,43 +16,35 @@ keeps its contract (contract.py).
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from time import perf_counter_ns
 
-from teamster.errors import UsageError, WorkerStartError
-from teamster.spine.trace.report import Ledger
-from teamster.spine.workers.contract import Batch, Crew, Died, Event, Finished, Kept, Lost, Member, Ready, Unreadable
+from teamster.errors import UsageError
+from teamster.spine.workers.contract import Batch, Crew, Event, Member
 from teamster.spine.workers.job import Job
-from teamster.spine.workers.recovery import judge, piece
+from teamster.spine.workers.recovery import piece
+from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.watch import Watch
 
-_MOST_START_FAILURES = 3
 _LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
 _WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
 _HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
 _SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
 
 
-class Team:
+class Team(Reports):
     """Workers of one kind and what they have to do."""
 
     def __init__(self, crew: Crew, count: int, *, max_tasks: int | None = None) -> None:
-        self.crew = crew
+        super().__init__(crew)
         self.count = count
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.members: list[Member] = []
-        self.queue: deque[Batch] = deque()
-        self.jobs: set[Job] = set()
-        self.ledger = Ledger()
-        self.closed = False
         self.alone = False  # a batch runs that wants nobody beside it
         self._leading = self._leader_yields = False
         self._followers = 0
         self._changes = 0  # counts whatever may end a wait
         self._max_tasks = max_tasks
-        self._start_failures = 0
         self._watch = Watch(self)
         crew.report = self._report
 
@@ -202,11 +194,6 @@ class Team:
         with self.lock:
             self._drop(job)
 
-    def _drop(self, job: Job) -> None:
-        self.jobs.discard(job)
-        self.queue = deque(batch for batch in self.queue if batch.job is not job)
-        self.crew.forget(job.spec)
-
     def close(self, seconds: float) -> None:
         """End all workers; jobs that are not done fail."""
         with self.lock:
@@ -283,13 +270,6 @@ class Team:
         member.retiring = member.handed == self._max_tasks
         self.ledger.batches += 1
 
-    def _refuse(self, batch: Batch, error: BaseException) -> None:
-        """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""
-        if batch.size > 1:
-            self.queue.extendleft(piece(batch, at, at + 1) for at in reversed(range(batch.size)))
-        else:
-            self._tell_error(batch, 0, error)
-
     # --- taking reports ----------------------------------------------------------------------------------------------------
 
     def _report(self, event: Event) -> None:
@@ -299,121 +279,6 @@ class Team:
             self.dispatch()
             self._changes += 1
             self.changed.notify_all()
-
-    def handle(self, event: Event) -> None:
-        """Take one event of the crew."""
-        member = event.member
-        member.last_heard_ns = perf_counter_ns()
-        if isinstance(event, Kept):
-            self._keep(event)
-        elif isinstance(event, Finished):
-            self._finish_batch(member, event)
-        elif isinstance(event, Ready):
-            self._greet(member, event)
-        elif isinstance(event, Lost):
-            self._rerun(member, event)
-        elif isinstance(event, Unreadable):
-            batch = member.outstanding.popleft()
-            self._end_recall(member)
-            self._refuse(batch, event.error)
-        else:
-            self._bury(member, event)
-
-    def _keep(self, event: Kept) -> None:
-        batch = _batch_of(event.member, event.number)
-        if batch is None or event.number - batch.number < batch.done:
-            return  # rescued from the log before
-        offset = event.number - batch.number
-        batch.done = offset + len(event.values)
-        if event.error is not None:
-            self._tell_error(batch, offset, event.error)
-        elif not batch.job.cancelled:
-            self.ledger.items += len(event.values)
-            batch.job.on_values(batch.first + offset, event.values)
-
-    def _tell_error(self, batch: Batch, offset: int, error: BaseException) -> None:
-        if batch.job.cancelled:
-            return
-        self.ledger.items += 1
-        self.ledger.failures += 1
-        index = batch.first + offset if batch.first >= 0 else -1
-        if getattr(error, "index", None) == -1:
-            error.index = index  # type: ignore[attr-defined]
-        batch.job.on_error(max(index, 0), error)
-
-    def _finish_batch(self, member: Member, event: Finished) -> None:
-        batch = member.outstanding.popleft()
-        member.busy_ns += event.run_ns
-        member.items += event.ran
-        self.ledger.note(member.index, event.ran, event.run_ns)
-        if event.ran:
-            batch.job.observe(event.ran, event.run_ns)
-        if event.ran < batch.size and not batch.job.cancelled:
-            end = min(batch.size, max(0, member.taken_back - batch.number)) if member.taken_back else batch.size
-            if event.ran < end:
-                self.queue.appendleft(piece(batch, event.ran, end))
-        self._end_recall(member)
-        if member.retiring and not member.outstanding:
-            self.members.remove(member)
-            self.crew.dismiss(member)
-
-    def _end_recall(self, member: Member) -> None:
-        if member.recalled_ns and not member.outstanding:
-            self.crew.resume(member)
-            member.recalled_ns = member.taken_back = 0
-
-    def _rerun(self, member: Member, event: Lost) -> None:
-        batch = _batch_of(member, event.number)
-        if batch is None or event.number - batch.number < batch.done:
-            return
-        offset = event.number - batch.number
-        batch.done = offset + event.count
-        self.queue.extendleft(piece(batch, at, at + 1, careful=True) for at in range(offset, offset + event.count))
-
-    def _greet(self, member: Member, event: Ready) -> None:
-        member.ready = True
-        self._start_failures = 0
-        if event.error is not None:
-            event.error.add_note(f"raised by the initializer of worker {member.index}")
-            self._fail_all(event.error)
-            if member in self.members:
-                self.members.remove(member)
-            member.doomed = (0, None)
-            self.crew.dismiss(member)
-
-    def _fail_all(self, error: BaseException) -> None:
-        for job in list(self.jobs):
-            self._drop(job)
-            job.cancelled = True
-            job.on_failure(error)
-
-    # --- deaths ------------------------------------------------------------------------------------------------------------
-
-    def _bury(self, member: Member, died: Died) -> None:
-        expected = member not in self.members
-        if not expected:
-            self.members.remove(member)
-        if expected or self.closed:
-            return
-        verdict = judge(member, died)
-        member.outstanding.clear()
-        if member.doomed is None:
-            self.ledger.deaths += 1
-            if not member.ready and died.running is None:
-                self._count_start_failure(died)
-        self.ledger.retries += verdict.retried
-        self.queue.extendleft(reversed(verdict.again))
-        for batch, offset, error in verdict.errors:
-            self._tell_error(batch, offset, error)
-
-    def _count_start_failure(self, died: Died) -> None:
-        self._start_failures += 1
-        if self._start_failures >= _MOST_START_FAILURES:
-            self._start_failures = 0
-            reason = died.describe(-1, 1)
-            self._fail_all(
-                WorkerStartError(f"{_MOST_START_FAILURES} workers in a row died before they were ready. The last one: {reason}")
-            )
 
     def expire(self, member: Member, number: int, error: BaseException) -> None:
         """Kill a member because of the item that it runs."""
@@ -432,10 +297,3 @@ def _sooner(pause: float | None, deadline_ns: int | None) -> float | None:
         return pause
     left = (deadline_ns - perf_counter_ns()) / 1e9
     return left if pause is None else min(pause, left)
-
-
-def _batch_of(member: Member, number: int) -> Batch | None:
-    for batch in member.outstanding:
-        if batch.number <= number < batch.number + batch.size:
-            return batch
-    return None
