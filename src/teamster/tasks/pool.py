@@ -63,8 +63,7 @@ class Pool:
         timeout: seconds that one item may run; then its worker is killed and the item gets `TaskTimeout`. Processes only.
         max_tasks_per_worker: items after which a process worker is replaced, against leaks of its memory; None for never.
         start_method: "forkserver" (None), "spawn" or "fork" for process workers.
-        progress: a bar (True, or its label), a callable (items done, total or None), False for none; None shows a bar on a terminal
-            for jobs of more than two seconds.
+        progress: True or a label for a bar, a callable (items done, total or None), False; None shows a bar on a terminal after 2 s.
 
     Raises:
         UsageError: an argument makes no sense.
@@ -303,10 +302,8 @@ class Pool:
 
         Example:
             >>> import teamster as ts
-            >>> with ts.Pool("serial") as pool:
-            ...     _ = pool.map(abs, range(5))
-            ...     pool.report().items
-            5
+            >>> ts.Pool("serial").report().items
+            0
         """
         with self._team.lock:
             self._team.note_bytes()
