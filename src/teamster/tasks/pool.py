@@ -63,7 +63,7 @@ class Pool:
         timeout: seconds that one item may run; then its worker is killed and the item gets `TaskTimeout`. Processes only.
         max_tasks_per_worker: items after which a process worker is replaced, against leaks of its memory; None for never.
         start_method: "forkserver" (None), "spawn" or "fork" for process workers.
-        progress: True or a label for a bar, a callable (items done, total or None), False; None shows a bar on a terminal after 2 s.
+        progress: True or a label: a bar; a callable (items done, total or None); False; None: a bar on a terminal after 2 s.
 
     Raises:
         UsageError: an argument makes no sense.
