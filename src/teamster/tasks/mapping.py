@@ -267,7 +267,8 @@ class Results(Iterator[Any]):
     Closing it, dropping it or leaving a ``with`` block of it cancels what has not started.
     """
 
-    def __init__(self, mapping: Mapping) -> None:
+    def __init__(self, mapping: Mapping, pool: object) -> None:
+        self._pool = pool  # a pool without a name must not end under its results
         self._stream = mapping.stream()
         self._lock = threading.Lock()
         self._hold: Any = None  # a pool that is nobody else's

@@ -210,7 +210,7 @@ class Pool:
             [0, 1, 4, 9]
         """
         style: Style = "star" if more else "call"
-        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True))
+        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True), self)
 
     def imap_unordered(
         self,
@@ -244,7 +244,7 @@ class Pool:
             [1, 2]
         """
         style: Style = "star" if more else "call"
-        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True, ordered=False))
+        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True, ordered=False), self)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue one call.
