@@ -23,6 +23,7 @@ from typing import Any
 from teamster.spine.workers.contract import Batch, Spec
 from teamster.spine.workers.job import Job, Terms
 from teamster.spine.workers.team import Team
+from teamster.tasks.clock import WallClock
 from teamster.tasks.progress import Bar
 
 _SLOW_INPUT_NS = 1_000_000
@@ -267,8 +268,10 @@ class Results(Iterator[Any]):
     Closing it, dropping it or leaving a ``with`` block of it cancels what has not started.
     """
 
-    def __init__(self, mapping: Mapping, pool: object) -> None:
+    def __init__(self, mapping: Mapping, pool: object, clock: WallClock) -> None:
         self._pool = pool  # a pool without a name must not end under its results
+        self._clock: WallClock | None = clock
+        clock.__enter__()
         self._stream = mapping.stream()
         self._lock = threading.Lock()
         self._hold: Any = None  # a pool that is nobody else's
@@ -293,6 +296,9 @@ class Results(Iterator[Any]):
             self._release()
 
     def _release(self) -> None:
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.__exit__()
         hold, self._hold = self._hold, None
         if hold is not None:
             hold.terminate()

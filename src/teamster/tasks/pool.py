@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import atexit
-import contextvars
-import itertools
 import threading
-import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,13 +12,14 @@ from teamster.machine.cpus import usable_cores
 from teamster.spine.plan.choice import choose
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Report
-from teamster.spine.workers.contract import Spec, Style
+from teamster.spine.workers.contract import Style
 from teamster.spine.workers.job import Terms
 from teamster.spine.workers.kinds import assemble
 from teamster.spine.workers.team import Team
 from teamster.spine.workers.whoami import current_worker
 from teamster.tasks.check import OnError, check_callable, check_chunksize, check_limits, check_on_error, check_seed
 from teamster.tasks.clock import WallClock
+from teamster.tasks.lifetime import open_pools
 from teamster.tasks.mapping import Mapping, Results, Source
 from teamster.tasks.progress import Bar, Progress
 
@@ -35,18 +32,6 @@ Backend = Literal["auto", "serial", "thread", "process"]
 StartMethod = Literal["forkserver", "spawn", "fork"]
 
 _CLOSE_S = 0.5  # how long workers without work may take to end by themselves
-
-_identities = itertools.count(1)
-
-
-_open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-
-@atexit.register
-def _end_all() -> None:
-    """Before the interpreter comes down: later, what a pool needs to end is no longer there."""
-    for pool in list(_open_pools):
-        pool.terminate()
 
 
 class Pool:
@@ -106,7 +91,7 @@ class Pool:
             start_method=start_method,
         )
         self._desk: Desk | None = None
-        _open_pools.add(self)
+        open_pools.add(self)
         self._clock = WallClock()
 
     def map(
@@ -210,7 +195,7 @@ class Pool:
             [0, 1, 4, 9]
         """
         style: Style = "star" if more else "call"
-        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True), self)
+        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True), self, self._clock)
 
     def imap_unordered(
         self,
@@ -244,7 +229,8 @@ class Pool:
             [1, 2]
         """
         style: Style = "star" if more else "call"
-        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True, ordered=False), self)
+        mapping = self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True, ordered=False)
+        return Results(mapping, self, self._clock)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue one call.
@@ -272,9 +258,9 @@ class Pool:
             if self._desk is None:
                 from teamster.tasks.submitting import Desk
 
-                self._desk = Desk(self._team, self._spec, Terms(self._retries, self._timeout, 1))
+                self._desk = Desk(self._team, Terms(self._retries, self._timeout, 1))
         self._clock.__enter__()
-        future = self._desk.submit(fn, args, kwargs)
+        future = self._desk.submit(self, fn, args, kwargs)
         future.add_done_callback(self._clock.__exit__)
         return future
 
@@ -319,7 +305,7 @@ class Pool:
         """
         if not self._team.closed and self._desk is not None:
             self._desk.drain()
-        self._end_team(_CLOSE_S)
+        self._end(_CLOSE_S)
 
     def terminate(self) -> None:
         """End all workers at once, whatever they do; open futures fail with `PoolClosed`.
@@ -329,17 +315,23 @@ class Pool:
             >>> pool = ts.Pool("process")
             >>> pool.terminate()
         """
-        self._end_team(0.0)
+        self._end(0.0)
 
-    def _end_team(self, seconds: float) -> None:
+    def _end(self, seconds: float, error: BaseException | None = None) -> None:
+        """End all workers, idle ones by themselves within `seconds`; calls under way fail with `error`, or with `PoolClosed`."""
         if self._desk is not None:
-            self._desk.close(PoolClosed("the pool was terminated before this call was done"))
-            self._desk = None
+            self._desk.close()
         with self._team.lock:
             if not self._team.closed:
                 self._team.note_bytes()
-        self._team.close(seconds)
-        _open_pools.discard(self)
+        self._team.close(seconds, error)
+        if self._desk is not None:
+            self._desk.join()
+        open_pools.discard(self)
+
+    def _disown(self) -> None:
+        self._desk = None
+        self._team.disown()
 
     def __enter__(self) -> Pool:
         return self
@@ -361,12 +353,6 @@ class Pool:
         if self._team.closed:
             raise PoolClosed("this pool is closed; make a new one")
 
-    def _spec(self, function: Callable[..., Any], style: Style, seed: int | None) -> Spec:
-        careful = seed is not None or self._timeout is not None
-        spec = Spec(function, style, seed, careful, identity=next(_identities))
-        self._team.crew.prepare(spec, contextvars.copy_context())
-        return spec
-
     def _mapping(
         self,
         function: Callable[..., Any],
@@ -387,7 +373,7 @@ class Pool:
         source, terms = Source(iterables), Terms(self._retries, self._timeout, chunksize)
         return Mapping(
             self._team,
-            self._spec(function, style, seed),
+            self._team.learn(function, style, seed=seed, careful=self._timeout is not None),
             source,
             terms,
             raise_errors=on_error == "raise",

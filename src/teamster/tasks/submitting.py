@@ -27,9 +27,28 @@ _GRACE_S = 0.0005  # how long an answer may find nobody who reads it
 class HelpingFuture(Future[Any]):
     """A future whose waiter does the reading."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, pool: object) -> None:
         super().__init__()
         self._desk = desk
+        self._pool: object = pool  # a pool without a name must not end under its futures
+        self._job: Job | None = None
+
+    def belong_to(self, job: Job) -> None:
+        """Its call is this job of the team's."""
+        self._job = job
+
+    def let_go(self) -> None:
+        """It is done: the pool may end, and what the job holds may go."""
+        self._pool = self._job = None
+
+    def cancel(self) -> bool:
+        """Take the call back, if it has not started."""
+        job = self._job
+        if not super().cancel():
+            return False
+        if job is not None:
+            self._desk.take_back(self, job)
+        return True
 
     def result(self, timeout: float | None = None) -> Any:
         """The result, as of any future; waits at most `timeout` seconds."""
@@ -47,9 +66,8 @@ class HelpingFuture(Future[Any]):
 class Desk:
     """Takes single calls for a team."""
 
-    def __init__(self, team: Team, make_spec: Callable[..., Spec], terms: Terms) -> None:
+    def __init__(self, team: Team, terms: Terms) -> None:
         self._team = team
-        self._make_spec = make_spec
         self._terms = terms
         self._open: set[Future[Any]] = set()
         self._specs: OrderedDict[bytes, Spec] = OrderedDict()
@@ -58,23 +76,27 @@ class Desk:
         self._asleep = False
         self._waken = threading.Semaphore(0)
 
-    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Future[Any]:
-        """Queue one call."""
-        future = HelpingFuture(self)
+    def submit(
+        self, pool: object, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Future[Any]:
+        """Queue one call; `pool` lives as long as its future."""
+        future = HelpingFuture(self, pool)
         spec, kept = self._spec_for(function)
         job = self._job(spec, future, kept)
         with self._team.lock:
             self._open.add(future)
             batch = Batch(job, -1, [(arguments, keywords)])
-            future.add_done_callback(lambda done: self._note_cancel(done, job))
+            future.belong_to(job)
             self._team.offer(job, [_Claim(batch, future)])
-        if self._team.crew.kind == "serial":
-            self._team.run_until(future.done)
+        if self._team.led_here:
+            pass  # submitted by a callback: who leads goes on
+        elif self._team.crew.kind == "serial":
+            self.drain()
         elif self._team.crew.pulls:
             self._start_reader()
         return future
 
-    def _job(self, spec: Spec, future: Future[Any], kept: bool) -> Job:
+    def _job(self, spec: Spec, future: HelpingFuture, kept: bool) -> Job:
         def settle(result: Any, error: BaseException | None) -> None:
             self._open.discard(future)
             self._team.jobs.discard(job)
@@ -88,6 +110,7 @@ class Desk:
                 future.set_exception(error)
             else:
                 future.set_result(result)
+            future.let_go()
 
         job = Job(
             spec,
@@ -98,15 +121,17 @@ class Desk:
         )
         return job
 
-    def _note_cancel(self, future: Future[Any], job: Job) -> None:
-        if future.cancelled():
-            job.cancelled = True
+    def take_back(self, future: HelpingFuture, job: Job) -> None:
+        """A future was cancelled."""
+        job.cancelled = True
+        with self._team.lock:
             self._open.discard(future)
             self._team.finish(job)
+        future.let_go()
 
     def _spec_for(self, function: Callable[..., Any]) -> tuple[Spec, bool]:
         """What workers know of this function; calls of the same function share it, as long as it pickles the same."""
-        spec = self._make_spec(function, "apply", None)
+        spec = self._team.learn(function, "apply", careful=self._terms.timeout is not None)
         if spec.parcel is None or spec.parcel.buffers:
             return spec, False
         key = spec.parcel.data + repr(spec.context).encode()
@@ -151,17 +176,14 @@ class Desk:
         """Wait until every future is done."""
         self._team.run_until(lambda: not self._open)
 
-    def close(self, error: BaseException) -> None:
-        """Fail what is open, and end the reader."""
-        with self._team.lock:
-            self._closing = True
-            left, self._open = list(self._open), set()
+    def close(self) -> None:
+        """Let the reader end."""
+        self._closing = True
         self._waken.release()
-        self._team.crew.wake()
-        for future in left:
-            if not future.cancel() and not future.done():
-                future.set_exception(error)
-        if self._reader is not None and self._reader is not threading.current_thread():
+
+    def join(self) -> None:
+        """Wait for the reader to end, unless this is a callback, for whose end the reader waits itself."""
+        if self._reader is not None and self._reader is not threading.current_thread() and not self._team.led_here:
             self._reader.join()
             self._reader = None
 

@@ -112,15 +112,6 @@ class Kept:
 
 
 @dataclass(slots=True)
-class Lost:
-    """Results of consecutive items arrived and could not be unpickled together: they have to be had again, one by one."""
-
-    member: Member
-    number: int
-    count: int
-
-
-@dataclass(slots=True)
 class Finished:
     """A batch is over: `ran` items of it were run, in `run_ns`."""
 
@@ -157,7 +148,7 @@ class Died:
     by_memory: bool = False
 
 
-Event = Kept | Lost | Finished | Ready | Unreadable | Died
+Event = Kept | Finished | Ready | Unreadable | Died
 
 
 class Crew(Protocol):

@@ -48,6 +48,7 @@ class Nursery:
 
     def connect(self) -> Channel:
         """A control channel for one pool; starts the server when there is none."""
+        fill_standard_numbers()
         ours, theirs = pair()
         with self._lock:
             for _ in range(2):
@@ -105,6 +106,17 @@ class Nursery:
     def pid(self) -> int:
         """Process id of the server, -1 when none runs."""
         return self._pid
+
+
+def fill_standard_numbers() -> None:
+    """Open /dev/null as 0, 1 and 2 where those are closed.
+
+    A daemon closes them, and whatever is opened next gets their numbers. A channel that is also number 1 receives what is printed.
+    (A test found the output of a task in the control channel of the fork server.)
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < _KEPT_FROM:
+        pass
+    os.close(descriptor)
 
 
 def interpreter_flags() -> list[str]:
@@ -259,6 +271,7 @@ class Server:
 def serve(root_descriptor: int) -> None:
     """Be the fork server; never returns."""
     try:
+        fill_standard_numbers()
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         from teamster.spine.workers import process_main  # noqa: F401 - loaded once, here, for every worker

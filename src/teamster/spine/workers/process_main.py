@@ -29,10 +29,11 @@ from typing import Any
 
 from teamster.spine.transport import pickled
 from teamster.spine.transport.channel import Channel, Wire
-from teamster.spine.transport.pickled import Parcel, pack, unpack_function
+from teamster.spine.transport.pickled import Parcel, unpack_function
 from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Spec, WorkerInfo
 from teamster.spine.workers.failure import describe, refused
+from teamster.spine.workers.results import pack_results
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.slate import (
     COMMITTED,
@@ -69,7 +70,7 @@ class ResultSink:
     def keep(self, first: int, values: list[Any]) -> None:
         """Save the results of consecutive items; one that does not pickle becomes that item's failure."""
         try:
-            parcel = pack(values)
+            parcel = pack_results(values)
         except BaseException as reason:
             self._keep_one_by_one(first, values, reason)
         else:

@@ -27,7 +27,6 @@ from teamster.spine.transport.arena import ArenaFull, Broadcast
 from teamster.spine.transport.channel import SPIN_NS, Channel, Wire, pair
 from teamster.spine.transport.pickled import Parcel, pack
 from teamster.spine.workers import streams
-from teamster.spine.workers.arrivals import kept
 from teamster.spine.workers.context import carry
 from teamster.spine.workers.contract import (
     Batch,
@@ -42,6 +41,7 @@ from teamster.spine.workers.contract import (
 )
 from teamster.spine.workers.death import Death
 from teamster.spine.workers.failure import rebuild, refused
+from teamster.spine.workers.results import unpack_results
 from teamster.spine.workers.seeds import loaded_generators
 from teamster.spine.workers.slate import LIMIT, LOG_END, NO_LIMIT, Slate
 from teamster.spine.workers.starters import Setup, Starter
@@ -238,7 +238,7 @@ class ProcessCrew:
         assert isinstance(member, ProcessMember)
         member.rescued_end = member.slate.words[LOG_END]
         records = member.slate.read_log(alive=not member.closed_ns)
-        return [kept(member, *record, []) for record in records]
+        return [event for record in records for event in unpack_results(member, *record, [])]
 
     # --- events ------------------------------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class ProcessCrew:
         if kind == "results":
             _, records, finished = message
             for first, count, failed, wire in records:
-                events.append(kept(member, first, count, failed, *member.channel.parts(wire)))
+                events += unpack_results(member, first, count, failed, *member.channel.parts(wire))
             events.extend(Finished(member, *batch) for batch in finished)
         elif kind == "ready":
             events.append(Ready(member, None if message[1] is None else rebuild(message[1])))

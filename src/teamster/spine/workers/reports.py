@@ -8,7 +8,7 @@ from time import perf_counter_ns
 
 from teamster.errors import WorkerStartError
 from teamster.spine.trace.report import Ledger
-from teamster.spine.workers.contract import Batch, Crew, Died, Event, Finished, Kept, Lost, Member, Ready, Unreadable
+from teamster.spine.workers.contract import Batch, Crew, Died, Event, Finished, Kept, Member, Ready, Unreadable
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.recovery import judge, piece
 
@@ -37,8 +37,6 @@ class Reports:
             self._finish_batch(member, event)
         elif isinstance(event, Ready):
             self._greet(member, event)
-        elif isinstance(event, Lost):
-            self._rerun(member, event)
         elif isinstance(event, Unreadable):
             batch = member.outstanding.popleft()
             self._end_recall(member)
@@ -92,14 +90,6 @@ class Reports:
             self.crew.resume(member)
             member.recalled_ns = member.taken_back = 0
 
-    def _rerun(self, member: Member, event: Lost) -> None:
-        batch = _batch_of(member, event.number)
-        if batch is None or event.number - batch.number != batch.done:
-            return
-        offset = event.number - batch.number
-        batch.done = offset + event.count
-        self.queue.extendleft(piece(batch, at, at + 1, careful=True) for at in range(offset, offset + event.count))
-
     def _greet(self, member: Member, event: Ready) -> None:
         member.ready = True
         self._start_failures = 0
@@ -112,9 +102,11 @@ class Reports:
             self.crew.dismiss(member)
 
     def _fail_all(self, error: BaseException) -> None:
-        for job in list(self.jobs):
-            self._drop(job)
+        jobs, self.jobs = self.jobs, set()
+        self.queue.clear()
+        for job in jobs:
             job.cancelled = True
+            self.crew.forget(job.spec)
             job.on_failure(error)
 
     def _bury(self, member: Member, died: Died) -> None:

@@ -99,10 +99,14 @@ class SerialCrew:
                     ran = self._runner_for(spec).run(*arguments)
             else:
                 ran = self._runner_for(spec).run(*arguments)
+        except BaseException:  # Ctrl-C; what was finished is told by the next `wait`, and the item that it struck counts as run
+            self._events = events
+            ran = max(0, self._slate.frontier() - batch.number)
+            raise
         finally:
             self._busy_in = 0
             whoami.set_thread_worker(before)
-        events.append(Finished(member, batch.number, ran, perf_counter_ns() - began))
+            events.append(Finished(member, batch.number, ran, perf_counter_ns() - began))
         return events
 
     def _runner_for(self, spec: Spec) -> Runner:

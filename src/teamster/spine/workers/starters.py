@@ -133,11 +133,12 @@ def _spawn_command() -> list[str]:
 
 
 def _standard(number: int) -> int:
-    """A duplicate of a standard descriptor; /dev/null where the program has closed it."""
-    try:
-        return os.dup(number)
-    except OSError:
-        return os.open(os.devnull, os.O_WRONLY)
+    """A duplicate of a standard descriptor; /dev/null where the program has closed it.
+
+    A number that was closed is given to whatever is opened next. Python opens nothing that children inherit, and a standard stream
+    is there to be inherited: that tells them apart.
+    """
+    return os.dup(number) if os.get_inheritable(number) else os.open(os.devnull, os.O_WRONLY)
 
 
 def _live_as_fork(permit: int, theirs: socket.socket, slate_descriptor: int) -> None:

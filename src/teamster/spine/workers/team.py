@@ -15,17 +15,24 @@ keeps its contract (contract.py).
 
 from __future__ import annotations
 
+import contextvars
+import itertools
 import threading
 from collections.abc import Callable
+from threading import get_ident
 from time import perf_counter_ns
+from typing import Any
 
-from teamster.errors import UsageError
-from teamster.spine.workers.contract import Batch, Crew, Event, Member
+from teamster.errors import PoolClosed, UsageError
+from teamster.spine.workers.contract import Batch, Crew, Event, Member, Spec, Style
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.recovery import piece
 from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.watch import Watch
 
+_identities = itertools.count(1)
+
+_CLOSED = "the pool was closed while this call was under way; close it when its last call has returned"
 _LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
 _WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
 _HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
@@ -41,8 +48,10 @@ class Team(Reports):
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.alone = False  # a batch runs that wants nobody beside it
-        self._leading = self._leader_yields = False
+        self._leader = 0  # the thread that polls the crew
+        self._leader_yields = False
         self._followers = 0
+        self._ending_s: float | None = None  # set when the leader itself is asked to close
         self._changes = 0  # counts whatever may end a wait
         self._max_tasks = max_tasks
         self._watch = Watch(self)
@@ -50,9 +59,25 @@ class Team(Reports):
 
     # --- what callers do ---------------------------------------------------------------------------------------------------
 
+    def learn(self, function: Callable[..., Any], style: Style, *, seed: int | None = None, careful: bool = False) -> Spec:
+        """Make a function ready to be handed to workers, with the caller's context.
+
+        Raises:
+            Exception: the function does not pickle.
+        """
+        spec = Spec(function, style, seed, careful or seed is not None, identity=next(_identities))
+        self.crew.prepare(spec, contextvars.copy_context())
+        return spec
+
     def offer(self, job: Job, batches: list[Batch]) -> None:
-        """Queue batches of a job and hand out what can be."""
+        """Queue batches of a job and hand out what can be.
+
+        Raises:
+            PoolClosed: meanwhile another thread has closed the pool.
+        """
         with self.lock:
+            if self.closed:
+                raise PoolClosed(_CLOSED)
             self.queue.extend(batches)
             self.jobs.add(job)
             self.dispatch()
@@ -98,10 +123,13 @@ class Team(Reports):
             yielding: step down as a leader as soon as anybody else waits.
 
         Raises:
-            UsageError: this is a task of the team's own, which would wait for itself.
+            UsageError: this is a task or a callback of the team's own, which would wait for itself.
+            PoolClosed: another thread has closed the pool.
         """
         if self.crew.is_inside():
             raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
+        if self.led_here:
+            raise UsageError("a callback of a future waits for its own pool, which would never end; wait in another thread")
         deadline_ns = None if seconds is None else perf_counter_ns() + int(seconds * 1e9)
         while True:
             seen = self._changes
@@ -110,25 +138,27 @@ class Team(Reports):
             with self.lock:
                 if done() or (yielding and self._followers):
                     return
+                if self.closed:
+                    raise PoolClosed(_CLOSED)
                 self.dispatch()
                 pause = _sooner(self._watch.look(), deadline_ns)
                 if pause is not None and pause < 0:
                     return
-                if self._leading or not self.crew.pulls:
+                if self._leader or not self.crew.pulls:
                     # A worker that reports between `refill`, which found no room, and here has told nobody: we did not wait yet.
                     # Found by a test that hung with every worker idle and one item left to pull.
                     if seen == self._changes:
                         self._follow(pause)
                     continue
-                self._leading, self._leader_yields = True, yielding
+                self._leader, self._leader_yields = get_ident(), yielding
             self._lead(pause)
 
     def glance(self) -> None:
         """Read what the workers have sent, without waiting."""
         with self.lock:
-            if self._leading or not self.crew.pulls or self.crew.is_inside():
+            if self._leader or self.closed or not self.crew.pulls:
                 return
-            self._leading = True
+            self._leader = get_ident()
         self._lead(0)
 
     def _follow(self, seconds: float | None) -> None:
@@ -154,10 +184,13 @@ class Team(Reports):
             raise
         finally:
             with self.lock:
-                self._leading = self._leader_yields = False
+                self._leader, self._leader_yields = 0, False
                 self._changes += 1
                 if self._followers:
                     self.changed.notify_all()
+                ending, self._ending_s = self._ending_s, None
+            if ending is not None:
+                self._end(ending)
 
     def _distrust(self) -> None:
         """Ctrl-C may have struck between the reading of a result and its delivery: what is under way starts over elsewhere."""
@@ -169,7 +202,12 @@ class Team(Reports):
     @property
     def leaderless(self) -> bool:
         """Whether nobody reads the workers' answers."""
-        return not self._leading
+        return not self._leader
+
+    @property
+    def led_here(self) -> bool:
+        """Whether this thread reads the workers' answers, and is in the middle of one: a callback of a future."""
+        return self._leader == get_ident()
 
     def cancel(self, job: Job, *, kill: bool) -> None:
         """Start no item of `job` any more; with `kill`, end the workers that run one, where that is possible."""
@@ -194,21 +232,34 @@ class Team(Reports):
         with self.lock:
             self._drop(job)
 
-    def close(self, seconds: float) -> None:
-        """End all workers; jobs that are not done fail."""
+    def close(self, seconds: float, error: BaseException | None = None) -> None:
+        """End all workers: idle ones by themselves within `seconds`, then the rest; jobs that are not done fail with `error`."""
         with self.lock:
             if self.closed:
                 return
             self.closed = True
-            self.queue.clear()
+            self._fail_all(error or PoolClosed(_CLOSED))
+            self.changed.notify_all()
+            if self.led_here:  # by a callback, or because the last future of a pool without a name is gone
+                self._ending_s = seconds
+                return
             self.crew.wake()
-            while self._leading:
+            while self._leader:
                 self.changed.wait(1.0)
                 self.crew.wake()
+        self._end(seconds)
+
+    def _end(self, seconds: float) -> None:
         self.crew.close(seconds)
         with self.lock:
             self.members.clear()
             self.changed.notify_all()
+
+    def disown(self) -> None:
+        """In a forked copy of the program: the workers are the original's, and a lock may be held by a thread that is not here."""
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.closed = True
 
     # --- handing out -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Results to bytes in the worker, and back to events in the parent; what does not travel costs its own item only.
+
+::
+
+    one value                    list of it
+    many, of plain types         list of them: such a pickle always loads
+    many, of any other type      tuple of their pickles, each loaded by itself
+
+The items were run and cannot be had again, so no result may hang on whether its neighbour's ``__setstate__`` raises.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from teamster.spine.transport.pickled import Parcel, pack
+from teamster.spine.workers.contract import Event, Kept, Member
+from teamster.spine.workers.failure import rebuild, refused
+
+_PLAIN = frozenset((int, float, complex, bool, str, bytes, type(None)))
+
+
+def pack_results(values: list[Any]) -> Parcel:
+    """Pickle the results of consecutive items.
+
+    Raises:
+        Exception: one of them does not pickle, or cannot share a parcel; alone, the others do.
+    """
+    if len(values) == 1 or _PLAIN.issuperset(map(type, values)):
+        return pack(values)
+    parcels = [pack(value) for value in values]
+    if any(parcel.buffers for parcel in parcels):
+        raise BufferError("buffers travel outside of the pickle, those of one result at a time")
+    return Parcel(pickle.dumps(tuple(parcel.data for parcel in parcels), 5), [])
+
+
+def unpack_results(
+    member: Member, first: int, count: int, failed: bool, data: bytes | memoryview, buffers: list[memoryview]
+) -> list[Event]:
+    """The events for a record: the results of `count` items from `first` on, or (`failed`) what one item raised."""
+    if failed:
+        return [Kept(member, first, [None], rebuild(pickle.loads(data)))]
+    try:
+        values = pickle.loads(data, buffers=buffers)
+    except KeyboardInterrupt:  # the user's Ctrl-C struck here
+        raise
+    except BaseException as reason:  # a result whose __setstate__ raises must not end whoever reads for all
+        return [Kept(member, number, [None], refused("the result", reason)) for number in range(first, first + count)]
+    return [Kept(member, first, values)] if type(values) is list else _unpack_apart(member, first, values)
+
+
+def _unpack_apart(member: Member, first: int, pickles: tuple[bytes, ...]) -> list[Event]:
+    """The events for results that were pickled each by itself."""
+    events: list[Event] = []
+    values: list[Any] = []
+    for offset, data in enumerate(pickles):
+        try:
+            values.append(pickle.loads(data))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as reason:
+            events += [Kept(member, first + offset - len(values), values)] if values else []
+            events.append(Kept(member, first + offset, [None], refused("the result", reason)))
+            values = []
+    return [*events, Kept(member, first + len(pickles) - len(values), values)] if values else events
