@@ -113,7 +113,9 @@ def _processes(known: dict[int, str]) -> dict[int, str]:
 
 def _threads() -> dict[int, str]:
     ours = (thread for thread in threading.enumerate() if not thread.daemon or "teamster" in thread.name.lower())
-    return {id(thread): f"thread {thread.name!r}{' (daemon)' if thread.daemon else ''}" for thread in ours}
+    left = {id(thread): f"thread {thread.name!r}{' (daemon)' if thread.daemon else ''}" for thread in ours}
+    limits = sys.modules.get("teamster.machine.native_threads")
+    return left | {id(limit): f"a limit of native threads: {limit}" for limit in (limits._active if limits else ())}
 
 
 def _traces(known: dict[int, str]) -> _Traces:

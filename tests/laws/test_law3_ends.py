@@ -256,7 +256,7 @@ def test_a_program_without_standard_streams(closed: list[int], run_script: Calla
         "os._exit(0)\n",
         str(tmp_path / "answer"),
     )
-    assert script.returncode == 0
+    assert (script.stderr, script.returncode) == ("", 0)
     assert (tmp_path / "answer").read_text() == "True"
 
 

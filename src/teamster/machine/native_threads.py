@@ -132,7 +132,7 @@ class ProcessWideLimit:
 
     Example:
         >>> with ProcessWideLimit(1) as limit:
-        ...     limit.apply()  # again, before each batch: catches libraries that were loaded since
+        ...     limit.refresh()  # before each batch: catches libraries that were loaded since
     """
 
     __slots__ = ("_stamp", "threads")
@@ -144,15 +144,22 @@ class ProcessWideLimit:
 
     def apply(self) -> None:
         """Make the limit hold, or, when it does already, reach the libraries that were loaded since."""
+        with _lock:
+            if self not in _active:
+                _active.append(self)
+                self._stamp = -1
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Reach the libraries that were loaded since, unless the limit has ended."""
         stamp = len(sys.modules)
         if stamp == self._stamp:
             return
         with _lock:
-            if self not in _active:
-                _active.append(self)
-            _hold_blas()
-            _settle_torch()
-            self._stamp = stamp
+            if self in _active:
+                _hold_blas()
+                _settle_torch()
+                self._stamp = stamp
 
     def restore(self) -> None:
         """End the limit; the second time does nothing."""

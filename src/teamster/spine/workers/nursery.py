@@ -72,6 +72,7 @@ class Nursery:
         return self._root or self._start()
 
     def _start(self) -> Channel:
+        fill_standard_numbers()
         ours, theirs = pair()
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({_KEPT_FROM})"
         moves = [

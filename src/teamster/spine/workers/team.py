@@ -211,6 +211,8 @@ class Team(Reports):
 
     def cancel(self, job: Job, *, kill: bool) -> None:
         """Start no item of `job` any more; with `kill`, end the workers that run one, where that is possible."""
+        if self.closed:  # the lock may be held by a daemon thread that stopped with the interpreter (a test hung in a __del__)
+            return
         with self.lock:
             if job not in self.jobs:
                 return

@@ -114,7 +114,7 @@ class ThreadCrew:
         runners: dict[int, tuple[Runner, contextvars.Context]] = {}
         while (batch := member.inbox.get()) is not None:
             limit_in_this_thread(self._native_threads)
-            self._limit.apply()  # libraries that a task has loaded since
+            self._limit.refresh()  # libraries that a task has loaded since
             self._run(member, batch, sink, runners)
             del batch
         self.report(Died(member, None, lambda index, attempts: RuntimeError(f"thread worker ended before item {index}")))
