@@ -16,7 +16,7 @@ MakeCgroup = Callable[..., Path]
 
 @pytest.fixture
 def cgroup(wait_until: Callable[..., None]) -> Iterator[MakeCgroup]:
-    """``cgroup(controller, file_of_v1, file_of_v2, value)`` makes a group with one limit; a process joins by its ``cgroup.procs``."""
+    """``cgroup(controller, file_of_v1, file_of_v2, value)`` makes a group; a process joins by its ``cgroup.procs``."""
     made: list[Path] = []
 
     def make(controller: str, file_v1: str, file_v2: str, value: str) -> Path:

@@ -24,7 +24,7 @@ with ts.Pool("process", workers=4, retries={retries}) as pool:
     results = pool.map(eat, range(8), on_error="return")
     report = pool.report()
     died = [result for result in results if isinstance(result, ts.WorkerDied)]
-    print(len(died), [n for n in results if isinstance(n, int)] == [n for n in range(8) if not isinstance(results[n], ts.WorkerDied)])
+    print(len(died), all(results[n] == n for n in range(8) if results[n] not in died))
     print(report.deaths > 0, pool.map(abs, range(-3, 0)))
     print(*died[:1])
 """

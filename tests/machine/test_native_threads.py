@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from teamster.machine import native_threads
-from teamster.machine.native_threads import ProcessWideLimit, environment, limit_in_this_thread
+from teamster.machine.native_threads import THREAD_VARIABLES, ProcessWideLimit, environment, limit_in_this_thread
 
 
 @dataclass
@@ -66,11 +66,20 @@ def run_python(code: str, **environ: str) -> str:
     return subprocess.check_output([sys.executable, "-c", textwrap.dedent(code)], env=variables, text=True)
 
 
-def test_environment_names_every_library() -> None:
+def test_environment_names_every_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     variables = environment(3)
     assert set(variables.values()) == {"3"}
     assert {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS"} <= set(variables)
     assert {"NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS"} <= set(variables)
+
+
+def test_environment_keeps_a_lower_number_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "16")
+    variables = environment(3)
+    assert (variables["OMP_NUM_THREADS"], variables["MKL_NUM_THREADS"]) == ("1", "3")
 
 
 @pytest.mark.parametrize("threads", [0, -1])

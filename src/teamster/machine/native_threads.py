@@ -68,8 +68,9 @@ _torch_default: tuple[int, int] | None = None  # what new threads took before we
 def environment(threads: int) -> dict[str, str]:
     """Return the variables that hold native libraries to a number of threads in a new process.
 
-    They are read once, when a library loads: set them before the process starts or before it imports anything. In a
-    forked process they come too late; there, use :func:`limit_in_this_thread` and :class:`ProcessWideLimit`.
+    A lower number that the user has set stays. The variables are read once, when a library loads: set them before the process
+    starts or before it imports anything. In a forked process they come too late; there, use :func:`limit_in_this_thread` and
+    :class:`ProcessWideLimit`.
 
     Args:
         threads: How many threads each library may use, 1 or more.
@@ -85,7 +86,7 @@ def environment(threads: int) -> dict[str, str]:
         '2'
     """
     _check(threads)
-    return dict.fromkeys(THREAD_VARIABLES, str(threads))
+    return {variable: str(_least_of_user_and(threads, variable)) for variable in THREAD_VARIABLES}
 
 
 def limit_in_this_thread(threads: int) -> None:
@@ -189,9 +190,9 @@ def _check(threads: int) -> None:
         raise ValueError(f"threads must be 1 or more, not {threads}")
 
 
-def _least_of_user_and(threads: int) -> int:
-    """Return `threads`, or the user's OMP_NUM_THREADS (its outermost level) where that is less."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+def _least_of_user_and(threads: int, variable: str = "OMP_NUM_THREADS") -> int:
+    """Return `threads`, or what the user has set `variable` to (its outermost level) where that is less."""
+    wanted = os.environ.get(variable, "").partition(",")[0].strip()
     return min(threads, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else threads
 
 

@@ -214,6 +214,9 @@ class Crew(Protocol):
     def dismiss(self, member: Member) -> None:
         """Let an idle member end."""
 
+    def release(self, member: Member) -> None:
+        """Let go of what belonged to a member; called when its `Died` was handled, until which all of it can be asked."""
+
     def is_inside(self) -> bool:
         """Whether the calling thread is a member at work, which would wait for itself."""
 

@@ -48,10 +48,10 @@ class Death:
         return now is not None and self.killed_before is not None and now > self.killed_before
 
     def error(self, index: int, attempts: int) -> WorkerDied:
-        """The error for the item that ran, or -1 for a call of `submit`."""
-        what = f"item {index}" if index >= 0 else "a submitted call"
+        """The error for the item that ran (-1: a call of `submit`), or, after 0 attempts, for a worker that never got ready."""
+        doing = f"ran item {index}" if index >= 0 else "ran a submitted call" if attempts else "started"
         tries = f" (attempt {attempts})" if attempts > 1 else ""
-        message = f"worker {self.worker} died while it ran {what}{tries}: {self._end()}. {self._cause()}"
+        message = f"worker {self.worker} died while it {doing}{tries}: {self._end()}. {self._cause(started=attempts > 0)}"
         if self.last_words:
             message += f"\n{self.last_words.rstrip()}"
         return WorkerDied(message, index=index, worker=self.worker, exitcode=self.exitcode, signal=self.signal)
@@ -63,7 +63,7 @@ class Death:
             return f"it left with exit code {self.exitcode}"
         return "nobody saw how it ended"
 
-    def _cause(self) -> str:
+    def _cause(self, *, started: bool) -> str:
         peak = f"its memory peaked at {format_bytes(self.peak_bytes)}" if self.peak_bytes else "its memory is not known"
         if self.by_memory():
             return f"The kernel's out-of-memory killer struck since the pool started, and {peak}: use fewer workers, or retries=1"
@@ -71,4 +71,6 @@ class Death:
             return f"SIGKILL comes from the out-of-memory killer or from a person; {peak}. retries=1 would run the item again"
         if self.signal is not None:
             return "A crash in native code, most often: run this item with backend='serial' under a debugger"
+        if not started:
+            return "The initializer called os._exit or ended the interpreter, most likely: try it with backend='serial'"
         return "Something in the task called os._exit or ended the interpreter: let it return or raise instead"

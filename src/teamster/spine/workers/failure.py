@@ -34,7 +34,9 @@ def domesticate(error: BaseException) -> BaseException:
     """
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
-    wrapped = RemoteError(f"the task raised {error!r}, which is not passed on to the caller; its item failed and nothing else did")
+    wrapped = RemoteError(
+        f"the task raised {error!r}, which would steer the program and not its item, so it stops here; raise an Exception instead"
+    )
     wrapped.__cause__ = error
     return wrapped
 
@@ -60,7 +62,10 @@ def rebuild(description: Description) -> BaseException:
     whole, parts, shown, text = description
     error = _load(whole, parts)
     if error is None:
-        error = RemoteError(f"the task raised {shown}; its type cannot be rebuilt in this process, so only the text arrived")
+        error = RemoteError(
+            f"the task raised {shown}; its type cannot be rebuilt in this process, so only the text arrived;"
+            " define the class in a module, and pass all that its __init__ takes on to super().__init__"
+        )
     error = domesticate(error)
     error.__cause__ = RemoteTraceback(text)
     return error

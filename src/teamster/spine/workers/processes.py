@@ -41,28 +41,13 @@ from teamster.spine.workers.contract import (
 )
 from teamster.spine.workers.death import Death
 from teamster.spine.workers.failure import rebuild, refused
+from teamster.spine.workers.process_member import ProcessMember
 from teamster.spine.workers.results import unpack_results
 from teamster.spine.workers.seeds import loaded_generators
 from teamster.spine.workers.slate import LIMIT, LOG_END, NO_LIMIT, Slate
 from teamster.spine.workers.starters import Setup, Starter
 
 _STATUS_PATIENCE_NS = 1_000_000_000  # how long a death waits for its exit status
-
-
-class ProcessMember(Member):
-    """A worker process, as its parent sees it."""
-
-    __slots__ = ("channel", "closed_ns", "death", "known", "rescued_end", "slate", "token")
-
-    def __init__(self, index: int, token: int, channel: Channel, slate: Slate) -> None:
-        super().__init__(index)
-        self.token = token
-        self.channel = channel
-        self.slate = slate
-        self.known: set[int] = set()  # specs that it has
-        self.rescued_end = 0  # how far its log was read before its results were sent
-        self.closed_ns = 0  # when its channel ended
-        self.death: tuple[int | None, int] | None = None  # status, peak memory in bytes
 
 
 class ProcessCrew:
@@ -81,6 +66,8 @@ class ProcessCrew:
         self._starter = Starter(setup.start_method)
         self._epoll = select.epoll()
         self._arming = threading.Lock()
+        # Whoever leads changes these without the team's lock, so everybody else walks over a copy. (A test ended in "dictionary
+        # changed size during iteration".)
         self._members: dict[int, ProcessMember] = {}  # by descriptor of their channel
         self._tokens: dict[int, ProcessMember] = {}
         self._wake_read, self._wake_write = socket.socketpair()
@@ -194,7 +181,7 @@ class ProcessCrew:
         if broadcast := self._broadcasts.pop(spec.identity, None):
             self._settled_bytes[1] += broadcast.nbytes
             broadcast.close()
-        for member in self._members.values():
+        for member in list(self._members.values()):
             if spec.identity in member.known:
                 member.known.discard(spec.identity)
                 self._put(member, ("drop", spec.identity))
@@ -322,7 +309,7 @@ class ProcessCrew:
             return
         if messages is None:  # the fork server is gone, and its workers with it
             self._epoll.unregister(self._watched_control)
-            for member in self._tokens.values():
+            for member in list(self._tokens.values()):
                 member.death = member.death or (None, 0)
             if not self._closing:
                 self._starter.reconnect()
@@ -345,10 +332,12 @@ class ProcessCrew:
             running = member.slate.running()
             by_memory = death.by_memory()
             events.append(Died(member, running and running[:2], death.error, by_memory))
-            self._remove(member)
 
-    def _remove(self, member: ProcessMember) -> None:
-        del self._tokens[member.token]
+    def release(self, member: Member) -> None:
+        """Close its channel and its slate."""
+        assert isinstance(member, ProcessMember)
+        if self._tokens.pop(member.token, None) is None:
+            return
         self._settled_bytes[0] += member.channel.bytes_sent + member.channel.bytes_received
         self._settled_bytes[1] += member.channel.bytes_moved
         member.channel.close()
@@ -363,7 +352,7 @@ class ProcessCrew:
     def bytes_moved(self) -> tuple[int, int]:
         """Bytes by pickle and by arena, both directions, so far."""
         pickled, arena = self._settled_bytes
-        for member in self._tokens.values():
+        for member in list(self._tokens.values()):
             pickled += member.channel.bytes_sent + member.channel.bytes_received
             arena += member.channel.bytes_moved
         return pickled, arena + sum(broadcast.nbytes for broadcast in self._broadcasts.values() if broadcast)
@@ -377,17 +366,22 @@ class ProcessCrew:
         for member in list(self._members.values()):
             member.channel.shut()
         while self._tokens and time.monotonic() < deadline:
-            self.wait(max(0.0, deadline - time.monotonic()))
+            self._wait_for_deaths(max(0.0, deadline - time.monotonic()))
         for token in list(self._tokens):
             self._starter.kill(token)
         deadline = time.monotonic() + 1.0
         while self._tokens and time.monotonic() < deadline:
-            self.wait(0.05)
-        self._release()
+            self._wait_for_deaths(0.05)
+        self._let_go()
 
-    def _release(self) -> None:
+    def _wait_for_deaths(self, seconds: float) -> None:
+        for event in self.wait(seconds):
+            if isinstance(event, Died):
+                self.release(event.member)
+
+    def _let_go(self) -> None:
         for member in list(self._tokens.values()):
-            self._remove(member)
+            self.release(member)
         self._starter.close()
         for broadcast in self._broadcasts.values():
             if broadcast is not None:

@@ -42,7 +42,9 @@ class Reports:
             self._end_recall(member)
             self._refuse(batch, event.error)
         else:
+            # Not before, and under the lock: a test had one thread look at the slate of a member whose end another one had read.
             self._bury(member, event)
+            self.crew.release(member)
 
     def _keep(self, event: Kept) -> None:
         batch = _batch_of(event.member, event.number)
@@ -130,10 +132,9 @@ class Reports:
         self._start_failures += 1
         if self._start_failures >= _MOST_START_FAILURES:
             self._start_failures = 0
-            reason = died.describe(-1, 1)
-            self._fail_all(
-                WorkerStartError(f"{_MOST_START_FAILURES} workers in a row died before they were ready. The last one: {reason}")
-            )
+            reason = died.describe(-1, 0)
+            dead = f"{_MOST_START_FAILURES} workers in a row died before they were ready, and no more are started"
+            self._fail_all(WorkerStartError(f"{dead}. The last one: {reason}"))
 
     def _refuse(self, batch: Batch, error: BaseException) -> None:
         """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""

@@ -159,6 +159,9 @@ class SerialCrew:
     def dismiss(self, member: Member) -> None:
         """Nothing to end."""
 
+    def release(self, member: Member) -> None:
+        """It has nothing of its own."""
+
     def send_segments_home(self) -> None:
         """Nothing is shared by copy here."""
 

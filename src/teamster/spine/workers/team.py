@@ -144,11 +144,13 @@ class Team(Reports):
                 pause = _sooner(self._watch.look(), deadline_ns)
                 if pause is not None and pause < 0:
                     return
-                if self._leader or not self.crew.pulls:
+                if seen != self._changes:
                     # A worker that reports between `refill`, which found no room, and here has told nobody: we did not wait yet.
-                    # Found by a test that hung with every worker idle and one item left to pull.
-                    if seen == self._changes:
-                        self._follow(pause)
+                    # A test hung with every worker idle and one item left to pull; another one when the reader of futures led
+                    # in that moment, and we led after it, waiting for workers that had nothing to do.
+                    continue
+                if self._leader or not self.crew.pulls:
+                    self._follow(pause)
                     continue
                 self._leader, self._leader_yields = get_ident(), yielding
             self._lead(pause)

@@ -197,6 +197,9 @@ class ThreadCrew:
         assert isinstance(member, ThreadMember)
         member.inbox.put(None)
 
+    def release(self, member: Member) -> None:
+        """It has nothing of its own."""
+
     def send_segments_home(self) -> None:
         """Nothing is shared by copy here."""
 
