@@ -186,6 +186,22 @@ class TestTimeouts:
         with ts.Pool("process", workers=1, timeout=0.5) as pool:
             assert pool.map(lambda n: time.sleep(0.06) or n, range(15), chunksize=15) == list(range(15))
 
+    def test_loading_the_function_does_not_count(self) -> None:
+        """The first item of a fresh worker may have to import torch: not its fault."""
+
+        def load() -> int:
+            time.sleep(0.6)
+            return 1
+
+        class SlowToLoad:
+            def __reduce__(self) -> Any:
+                return load, ()
+
+        carried = SlowToLoad()
+        with ts.Pool("process", workers=1, timeout=0.3) as pool:
+            assert pool.map(lambda n: (carried, n)[1], range(3), chunksize=1) == [0, 1, 2]
+            assert pool.submit(lambda: (carried, 5)[1]).result() == 5
+
     def test_native_code_that_holds_everything(self) -> None:
         with ts.Pool("process", workers=1, timeout=0.2) as pool:
             results = pool.map(lambda n: ctypes.PyDLL(None).sleep(30) if n == 1 else n, range(3), on_error="return")

@@ -104,3 +104,33 @@ def test_a_log_that_is_full_is_sent() -> None:
     assert 0 < in_log < NBYTES // 4_000
     assert slate.words[STARTED] == 0
     slate.close()
+
+
+class Halting:
+    """The words of a slate; after each store the worker might lose its processor, and the parent look."""
+
+    def __init__(self, slate: Slate) -> None:
+        self.slate = slate
+        self.seen: list[int] = []
+        self.ran: list[int] = []
+
+    def __setitem__(self, word: int, value: int) -> None:
+        self.slate.words[word] = value
+        assert self.slate.frontier() > max(self.ran, default=0)
+        self.seen.append(self.slate.frontier())
+
+    def __getitem__(self, word: int) -> int:
+        return int(self.slate.words[word])
+
+
+def test_the_frontier_is_never_behind_what_ran() -> None:
+    """Random traffic found items run twice: it was too low between a block of 8 and one of 4."""
+    slate = Slate.private()
+    words = Halting(slate)
+    runner = Runner(Spec(words.ran.append), words.ran.append, words)  # type: ignore[arg-type]
+    runner.item_ns = 100_000 / 8
+    runner._in_blocks(range(1, 21), 1, KeepAll())
+    runner._one_by_one(range(21, 24), 21, 20, KeepAll())
+    runner._in_blocks(range(24, 34), 24, KeepAll())
+    assert words.ran == list(range(1, 34))
+    assert max(words.seen) <= 34 + 8

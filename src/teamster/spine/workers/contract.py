@@ -191,7 +191,7 @@ class Crew(Protocol):
         """Make a `wait` in another thread return."""
 
     def running(self, member: Member) -> tuple[int, int, int] | None:
-        """First item, width and start (ns) of the block that a member runs."""
+        """First item, width and start (ns; 0 while it loads the function) of the block that a member runs."""
 
     def frontier(self, member: Member) -> int:
         """The first item that a member has not started, as far as one can see."""

@@ -169,10 +169,11 @@ class ProcessWorker:
     def _batch(self, identity: int, number: int, count: int, index: int, careful: bool, wire: Wire) -> None:
         words = self._slate.words
         words[WIDTH] = count
-        words[STARTED_NS] = perf_counter_ns()
+        words[STARTED_NS] = 0  # the clock of a timeout stands while the function is fetched: it may import torch for the first time
         words[STARTED] = number  # unpickling runs code of the user's, too: a death in there must find its item
         try:
             runner, context = self._runners.get(identity) or self._prepare(identity)
+            words[STARTED_NS] = perf_counter_ns()
             items = self._channel.open(wire)
         except BaseException as error:
             self._sink.flush()

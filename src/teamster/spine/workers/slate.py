@@ -5,7 +5,7 @@
 
     word  STARTED     first item of the block that runs (a sequence number of this worker's, counted from 1)
           WIDTH       items in that block (1 unless they take under a microsecond each)
-          STARTED_NS  when it started, time.perf_counter_ns
+          STARTED_NS  when it started, time.perf_counter_ns; 0 while the worker still loads the function
           LIMIT       items from here on must not be started: the parent takes them back     <- the only word the parent writes
           COMMITTED   every item below is finished and its result safe
           LOG_END     bytes of results in the log
@@ -84,14 +84,18 @@ class Slate:
         words[LIMIT] = NO_LIMIT
 
     def running(self) -> tuple[int, int, int] | None:
-        """First item, width and start (ns) of the block that runs; None between items."""
+        """First item, width and start (ns; 0: not yet) of the block that runs; None between items."""
         words = self.words
         started, width, since = words[STARTED], words[WIDTH], words[STARTED_NS]
         return None if started < words[COMMITTED] else (started, width, since)
 
     def frontier(self) -> int:
-        """The first item that was not started; too high for a moment perhaps, never too low."""
-        return int(self.words[STARTED] + self.words[WIDTH])
+        """The first item that was not started; too high for a moment perhaps, never too low.
+
+        Between two blocks the width is already the next one's: the sum alone is too low when that is smaller, and a worker may lose
+        its processor right there. (Random traffic found items of such a block run twice.)
+        """
+        return int(max(self.words[COMMITTED], self.words[STARTED] + self.words[WIDTH]))
 
     def empty_log(self) -> None:
         """The results in the log were sent."""

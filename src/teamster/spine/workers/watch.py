@@ -81,9 +81,10 @@ class Watch:
         running = self._team.crew.running(member)
         usual = member.outstanding[0].job.item_ns
         patience = max(STUCK_NS, int(_TIMES_LONGER * usual))
-        if running is not None and now - running[2] > patience:
+        since = running[2] if running else 0
+        if since and now - since > patience:
             return True
-        next_ns.append(max(_SOON_NS, patience - (now - running[2]) if running else patience))
+        next_ns.append(max(_SOON_NS, patience - (now - since) if since else patience))
         return False
 
     def recall(self, member: Member) -> None:
@@ -113,7 +114,7 @@ class Watch:
             limit_ns = batch.job.timeout_ns
             if limit_ns is None:
                 continue
-            if running is None or running[1] > 1:
+            if running is None or running[1] > 1 or not running[2]:
                 next_ns.append(max(_SOON_NS, limit_ns))
             elif not batch.number <= running[0] < batch.number + batch.size:
                 continue
