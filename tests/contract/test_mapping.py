@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +73,24 @@ class Watched:
                 yield item
         finally:
             self.closed_in = threading.get_ident()
+
+
+def test_a_result_does_not_wait_for_its_neighbour(backend: Any, tmp_path: Path) -> None:
+    """Both are in one batch, and the second goes on when the first was seen."""
+    if backend == "serial":
+        pytest.skip("the caller does one thing after the other")
+
+    def run(number: int) -> int:
+        deadline = time.monotonic() + 10
+        while number and not (tmp_path / "seen").exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return number + (tmp_path / "seen").exists() * 10
+
+    with ts.Pool(backend, workers=1) as pool:
+        results = pool.imap(run, range(2), chunksize=2)
+        assert next(results) == 0
+        (tmp_path / "seen").touch()
+        assert next(results) == 11
 
 
 def test_the_input_lives_in_the_callers_thread_only(pool: ts.Pool) -> None:

@@ -162,7 +162,8 @@ class Crew(Protocol):
     """Batches that a member may hold: 2 where a hand-over takes time that the first can cover."""
     deepest: int
     """The same for batches so short that several are handed over in one go."""
-    report: Callable[[Event], None]
+    report: Callable[[Member, list[Event]], None]
+    """The team's, for members that report by themselves: takes what `rescue` brings, then the events."""
 
     def prepare(self, spec: Spec, context: contextvars.Context) -> None:
         """Make a job's function and the caller's context ready to be handed; once, before its first batch.

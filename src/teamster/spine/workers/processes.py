@@ -60,7 +60,7 @@ class ProcessCrew:
     deepest = 8
 
     def __init__(self, setup: Setup, count: int) -> None:
-        self.report: Callable[[Event], None] = lambda event: None
+        self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
         self._setup = setup
         self._count = count
         self._starter = Starter(setup.start_method)

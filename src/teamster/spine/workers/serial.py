@@ -50,7 +50,7 @@ class SerialCrew:
     deepest = 1
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        self.report: Callable[[Event], None] = lambda event: None
+        self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
         self._initializer = initializer
         self._initargs = initargs
         self._slate = Slate.private()

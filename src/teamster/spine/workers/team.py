@@ -327,10 +327,11 @@ class Team(Reports):
 
     # --- taking reports ----------------------------------------------------------------------------------------------------
 
-    def _report(self, event: Event) -> None:
-        """An event from a member's own thread."""
+    def _report(self, member: Member, events: list[Event]) -> None:
+        """Results and events from a member's own thread."""
         with self.lock:
-            self.handle(event)
+            for event in [*self.crew.rescue(member), *events]:
+                self.handle(event)
             self.dispatch()
             self._changes += 1
             self.changed.notify_all()

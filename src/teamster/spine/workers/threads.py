@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from time import perf_counter_ns
@@ -23,47 +24,41 @@ from teamster.spine.workers.slate import LIMIT, NO_LIMIT, Slate
 FLUSH_NS = 5_000_000
 
 
-class ReportSink:
-    """Gathers results and reports them a few milliseconds at a time."""
-
-    def __init__(self, member: Member, report: Callable[[Event], None]) -> None:
-        self._member = member
-        self._report = report
-        self._first = 0
-        self._values: list[Any] = []
-        self._told_ns = perf_counter_ns()
-
-    def keep(self, first: int, values: list[Any]) -> None:
-        """Take results; they follow those taken before."""
-        if not self._values:
-            self._first = first
-        self._values += values
-        if perf_counter_ns() - self._told_ns > FLUSH_NS:
-            self.flush()
-
-    def keep_failure(self, first: int, error: BaseException) -> None:
-        """Take an exception."""
-        self.flush()
-        self._report(Kept(self._member, first, [None], domesticate(error)))
-
-    def flush(self) -> None:
-        """Report what was gathered."""
-        if self._values:
-            self._report(Kept(self._member, self._first, self._values))
-        self._values = []
-        self._told_ns = perf_counter_ns()
-
-
 class ThreadMember(Member):
     """A worker thread, as the team sees it."""
 
-    __slots__ = ("inbox", "slate", "thread")
+    __slots__ = ("finished", "inbox", "slate", "thread")
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
         self.slate = Slate.private()
         self.inbox: SimpleQueue[Batch | None] = SimpleQueue()
         self.thread: threading.Thread | None = None
+        self.finished: deque[tuple[int, list[Any]]] = deque()  # results that the team has not taken: it does so under its lock
+
+
+class ReportSink:
+    """Gathers results, and has the team take them every few milliseconds."""
+
+    def __init__(self, member: ThreadMember, report: Callable[[Member, list[Event]], None]) -> None:
+        self._member = member
+        self._report = report
+        self._told_ns = perf_counter_ns()
+
+    def keep(self, first: int, values: list[Any]) -> None:
+        """Take results; they follow those taken before."""
+        self._member.finished.append((first, values))
+        if perf_counter_ns() - self._told_ns > FLUSH_NS:
+            self.tell([])
+
+    def keep_failure(self, first: int, error: BaseException) -> None:
+        """Take an exception."""
+        self.tell([Kept(self._member, first, [None], domesticate(error))])
+
+    def tell(self, events: list[Event]) -> None:
+        """Have the team take what was gathered, and `events` after it."""
+        self._report(self._member, events)
+        self._told_ns = perf_counter_ns()
 
 
 class ThreadCrew:
@@ -78,7 +73,7 @@ class ThreadCrew:
     def __init__(
         self, count: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], native_threads: int
     ) -> None:
-        self.report: Callable[[Event], None] = lambda event: None
+        self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
         self._count = count
         self._initializer = initializer
         self._initargs = initargs
@@ -109,7 +104,7 @@ class ThreadCrew:
                 self._initializer(*self._initargs)
         except BaseException as raised:
             error = domesticate(raised)
-        self.report(Ready(member, error))
+        self.report(member, [Ready(member, error)])
         sink = ReportSink(member, self.report)
         runners: dict[int, tuple[Runner, contextvars.Context]] = {}
         while (batch := member.inbox.get()) is not None:
@@ -117,7 +112,8 @@ class ThreadCrew:
             self._limit.refresh()  # libraries that a task has loaded since
             self._run(member, batch, sink, runners)
             del batch
-        self.report(Died(member, None, lambda index, attempts: RuntimeError(f"thread worker ended before item {index}")))
+        ended = Died(member, None, lambda index, attempts: RuntimeError(f"thread worker ended before item {index}"))
+        self.report(member, [ended])
 
     def _run(
         self,
@@ -135,8 +131,7 @@ class ThreadCrew:
         began = perf_counter_ns()
         ran = context.run(runner.run, batch.items, batch.number, max(batch.first, 0), sink)
         run_ns = perf_counter_ns() - began
-        sink.flush()
-        self.report(Finished(member, batch.number, ran, run_ns))
+        sink.tell([Finished(member, batch.number, ran, run_ns)])
 
     def hand(self, member: Member, batch: Batch) -> None:
         """Put a batch into the thread's inbox."""
@@ -181,12 +176,21 @@ class ThreadCrew:
         member.slate.words[LIMIT] = NO_LIMIT
 
     def has_unsent(self, member: Member) -> bool:
-        """Nothing waits anywhere that `rescue` could reach."""
-        return False
+        """Whether the thread has finished items that the team has not taken."""
+        assert isinstance(member, ThreadMember)
+        return bool(member.finished)
 
     def rescue(self, member: Member) -> list[Event]:
-        """Results that wait in a sink stay there until the item that runs is over."""
-        return []
+        """Take what the thread has finished; the team's lock is held, so nobody else does."""
+        assert isinstance(member, ThreadMember)
+        finished, events = member.finished, list[Kept]()
+        while finished:
+            first, values = finished.popleft()
+            if events and events[-1].number + len(events[-1].values) == first:
+                events[-1].values += values
+            else:
+                events.append(Kept(member, first, values))
+        return [*events]
 
     def kill(self, member: Member) -> None:
         """Threads cannot be killed."""
