@@ -49,7 +49,7 @@ def test_input_order_across_deaths_and_retries(call: str, tmp_path: Path) -> Non
 
     with ts.Pool("process", workers=2, retries=1) as pool:
         assert list(getattr(pool, call)(run, range(40))) == list(range(40))
-        assert pool.report().retries == 4
+        assert pool.report().deaths == 4
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])

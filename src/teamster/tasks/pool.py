@@ -373,7 +373,7 @@ class Pool:
         source, terms = Source(iterables), Terms(self._retries, self._timeout, chunksize)
         return Mapping(
             self._team,
-            self._team.learn(function, style, seed=seed, careful=self._timeout is not None),
+            self._team.learn(function, style, seed=seed, careful=self._timeout is not None, hurry=lazy),
             source,
             terms,
             raise_errors=on_error == "raise",

@@ -131,7 +131,7 @@ class Desk:
 
     def _spec_for(self, function: Callable[..., Any]) -> tuple[Spec, bool]:
         """What workers know of this function; calls of the same function share it, as long as it pickles the same."""
-        spec = self._team.learn(function, "apply", careful=self._terms.timeout is not None)
+        spec = self._team.learn(function, "apply", careful=self._terms.timeout is not None, hurry=True)
         if spec.parcel is None or spec.parcel.buffers:
             return spec, False
         key = spec.parcel.data + repr(spec.context).encode()

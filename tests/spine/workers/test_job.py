@@ -4,12 +4,12 @@
 from typing import Any
 
 from teamster.spine.workers.contract import Spec
-from teamster.spine.workers.job import TARGET_NS, Job, Terms
+from teamster.spine.workers.job import PATIENT_NS, TARGET_NS, Job, Terms
 
 
-def job(chunksize: int | None = None) -> Job:
+def job(chunksize: int | None = None, *, hurry: bool = True) -> Job:
     nothing: Any = lambda *_: None  # noqa: E731
-    return Job(Spec(abs), Terms(0, None, chunksize), on_values=nothing, on_error=nothing, on_failure=nothing)
+    return Job(Spec(abs, hurry=hurry), Terms(0, None, chunksize), on_values=nothing, on_error=nothing, on_failure=nothing)
 
 
 def test_an_explicit_chunk_is_obeyed() -> None:
@@ -31,6 +31,14 @@ def test_batches_grow_to_fill_the_target_and_not_faster_than_known() -> None:
         tiny.observe(sizes[-1], sizes[-1] * 1_000)
     assert sizes[:3] == [8, 64, 512]
     assert sizes[-1] == TARGET_NS // 1_000
+
+
+def test_when_nobody_waits_for_single_results_there_are_fewer_messages() -> None:
+    patient = job(hurry=False)
+    for _ in range(5):
+        patient.observe(1_000, 1_000 * 20_000)
+    assert patient.batch_items(remaining=None, workers=2) == PATIENT_NS // 20_000
+    assert PATIENT_NS > TARGET_NS
 
 
 def test_long_items_go_one_by_one() -> None:

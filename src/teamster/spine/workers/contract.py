@@ -50,6 +50,7 @@ class Spec:
     style: Style = "call"
     seed: int | None = None
     careful: bool = False  # never in blocks: somebody needs to know the item that runs, whatever it costs
+    hurry: bool = False  # somebody waits for single results; else they may be sent many at a time
     context: Any = None  # of the caller, in the form that its kind of crew can carry
     identity: int = -1
     parcel: Any = None  # process crews keep the pickled function here

@@ -10,7 +10,10 @@ from typing import Any
 from teamster.spine.workers.contract import Spec
 
 TARGET_NS = 4_000_000
-"""Work in one batch: long beside the cost of handing it over (15 us), short beside what a person notices."""
+"""Work in one batch when somebody waits for single results: short beside what a person notices."""
+
+PATIENT_NS = 20_000_000
+"""And when nobody does: long beside what it costs all processors together to hand it over and to read its results (0.2 ms)."""
 
 _LEAST_NS = 200_000  # even the last batches are worth their message
 _MOST_ITEMS = 1 << 16
@@ -75,7 +78,8 @@ class Job:
             return self.chunksize
         if not self.item_ns:
             return 1
-        items = min(TARGET_NS / self.item_ns, self._grown * _GROWTH, _MOST_ITEMS)
+        target_ns = TARGET_NS if self.spec.hurry else PATIENT_NS
+        items = min(target_ns / self.item_ns, self._grown * _GROWTH, _MOST_ITEMS)
         if remaining is not None:
             items = min(items, max(remaining / (2 * workers), _LEAST_NS / self.item_ns))
         if self.item_bytes:

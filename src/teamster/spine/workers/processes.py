@@ -156,7 +156,7 @@ class ProcessCrew:
                 self._put(member, None)
 
     def _teach(self, member: ProcessMember, spec: Spec) -> None:
-        how = (spec.style, spec.seed, spec.careful, spec.context, loaded_generators() if spec.seed is not None else ())
+        how = (spec.style, spec.seed, spec.careful, spec.hurry, spec.context, loaded_generators() if spec.seed is not None else ())
         self._put(member, ("spec", spec.identity, how, self._stow_function(member, spec)))
         member.known.add(spec.identity)
 

@@ -19,7 +19,7 @@ from teamster.spine.transport.pickled import Parcel, pack
 from teamster.spine.workers.contract import Event, Kept, Member
 from teamster.spine.workers.failure import rebuild, refused
 
-_PLAIN = frozenset((int, float, complex, bool, str, bytes, type(None)))
+PLAIN = frozenset((int, float, complex, bool, str, bytes, type(None)))
 
 
 def pack_results(values: list[Any]) -> Parcel:
@@ -28,8 +28,10 @@ def pack_results(values: list[Any]) -> Parcel:
     Raises:
         Exception: one of them does not pickle, or cannot share a parcel; alone, the others do.
     """
-    if len(values) == 1 or _PLAIN.issuperset(map(type, values)):
-        return pack(values)
+    if len(values) == 1:
+        return Parcel(pickle.dumps(values, 5), []) if type(values[0]) in PLAIN else pack(values)
+    if PLAIN.issuperset(map(type, values)):
+        return Parcel(pickle.dumps(values, 5), [])
     parcels = [pack(value) for value in values]
     if any(parcel.buffers for parcel in parcels):
         raise BufferError("buffers travel outside of the pickle, those of one result at a time")

@@ -22,8 +22,8 @@ from teamster.spine.workers.contract import Spec
 from teamster.spine.workers.seeds import seed_task
 from teamster.spine.workers.slate import COMMITTED, LIMIT, STARTED, STARTED_NS, WIDTH
 
-BULK_BELOW_NS = 2_000
-"""An item at a time takes about 1 us of marking and saving; less than this in all means a function of less than 1 us."""
+BULK_BELOW_NS = 1_000
+"""Marking and saving an item takes 1 to 2 us; a function that takes less than this itself is run in blocks."""
 
 BULK_ITEMS = 1024
 _BULK_NS = 100_000  # and no block takes longer than this
@@ -47,8 +47,10 @@ class Runner:
         self._spec = spec
         self._words = words
         self._function = function
+        self.hurry = spec.hurry
         self._call = _caller(spec, function)
-        self.item_ns = float(BULK_BELOW_NS)
+        self.item_ns = float(BULK_BELOW_NS)  # of the function alone
+        self._spent_ns = 0  # in calls of the function, in the batch that runs
 
     def run(self, items: Sequence[Any], first: int, index: int, sink: Sink) -> int:
         """Run `items`, which are number `first` and following of this worker and number `index` and following of the job.
@@ -56,11 +58,11 @@ class Runner:
         Returns:
             How many were run; fewer than there are when the parent took the rest back.
         """
-        began = perf_counter_ns()
+        self._spent_ns = 0
         bulk = self.item_ns < BULK_BELOW_NS and not self._spec.careful
         ran = self._in_blocks(items, first, sink) if bulk else self._one_by_one(items, first, index, sink)
         if ran:
-            item_ns = (perf_counter_ns() - began) / ran
+            item_ns = self._spent_ns / ran
             weight = 1.0 if item_ns > self.item_ns else min(1.0, ran / _ENOUGH_ITEMS)
             self.item_ns += weight * (item_ns - self.item_ns)
         return ran
@@ -72,9 +74,9 @@ class Runner:
     def _one_by_one(self, items: Sequence[Any], first: int, index: int, sink: Sink) -> int:
         words, call, seed, keep = self._words, self._call, self._spec.seed, sink.keep
         words[WIDTH] = 1
-        number = first
+        number, spent = first, 0
         for item in items:
-            words[STARTED_NS] = perf_counter_ns()
+            began = words[STARTED_NS] = perf_counter_ns()
             words[STARTED] = number
             if number >= words[LIMIT]:
                 break
@@ -82,12 +84,14 @@ class Runner:
                 if seed is not None:
                     seed_task(seed, index + number - first)
                 value = call(item)
+                spent += perf_counter_ns() - began
             except BaseException as error:
                 sink.keep_failure(number, error)
             else:
                 keep(number, [value])
             number += 1
             words[COMMITTED] = number
+        self._spent_ns = spent
         return number - first
 
     def _in_blocks(self, items: Sequence[Any], first: int, sink: Sink) -> int:
@@ -96,11 +100,12 @@ class Runner:
         while position < len(items):
             block = items[position : position + width]
             words[WIDTH] = len(block)
-            words[STARTED_NS] = perf_counter_ns()
+            began = words[STARTED_NS] = perf_counter_ns()
             words[STARTED] = first + position
             if first + position >= words[LIMIT]:
                 break
             self._run_block(block, first + position, sink)
+            self._spent_ns += perf_counter_ns() - began
             position += len(block)
             words[COMMITTED] = first + position
         return position

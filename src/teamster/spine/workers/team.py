@@ -59,13 +59,15 @@ class Team(Reports):
 
     # --- what callers do ---------------------------------------------------------------------------------------------------
 
-    def learn(self, function: Callable[..., Any], style: Style, *, seed: int | None = None, careful: bool = False) -> Spec:
+    def learn(
+        self, function: Callable[..., Any], style: Style, *, seed: int | None = None, careful: bool = False, hurry: bool = False
+    ) -> Spec:
         """Make a function ready to be handed to workers, with the caller's context.
 
         Raises:
             Exception: the function does not pickle.
         """
-        spec = Spec(function, style, seed, careful or seed is not None, identity=next(_identities))
+        spec = Spec(function, style, seed, careful or seed is not None, hurry, identity=next(_identities))
         self.crew.prepare(spec, contextvars.copy_context())
         return spec
 

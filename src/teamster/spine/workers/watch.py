@@ -15,7 +15,8 @@ from teamster.spine.workers.slate import SETTLE_NS
 STUCK_NS = 3_000_000
 """An item that runs this long, and several times longer than usual, keeps its batch from others who have nothing to do."""
 
-_SILENT_NS = 20_000_000
+_SILENT_NS = 20_000_000  # of a member whose results somebody waits for
+_LONG_SILENT_NS = 100_000_000  # of any other
 _TIMES_LONGER = 3
 _SOON_NS = 2_000_000
 
@@ -138,8 +139,9 @@ class Watch:
     def _rescue(self, member: Member, now: int, next_ns: list[int]) -> None:
         """Results in the log of a silent member are good: deliver them before the item that it runs is over."""
         silent = now - member.last_heard_ns
-        if silent >= _SILENT_NS:
+        most = _SILENT_NS if any(batch.job.spec.hurry for batch in member.outstanding) else _LONG_SILENT_NS
+        if silent >= most:
             for event in self._team.crew.rescue(member):
                 self._team.handle(event)
             silent = 0
-        next_ns.append(max(_SOON_NS, _SILENT_NS - silent))
+        next_ns.append(max(_SOON_NS, most - silent))
