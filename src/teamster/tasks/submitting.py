@@ -88,7 +88,7 @@ class Desk:
             batch = Batch(job, -1, [(arguments, keywords)])
             future.belong_to(job)
             self._team.offer(job, [_Claim(batch, future)])
-        if self._team.led_here:
+        if self._team.handled_here:
             pass  # submitted by a callback: who leads goes on
         elif self._team.crew.kind == "serial":
             self.drain()
@@ -183,7 +183,7 @@ class Desk:
 
     def join(self) -> None:
         """Wait for the reader to end, unless this is a callback, for whose end the reader waits itself."""
-        if self._reader is not None and self._reader is not threading.current_thread() and not self._team.led_here:
+        if self._reader is not None and self._reader is not threading.current_thread() and not self._team.handled_here:
             self._reader.join()
             self._reader = None
 

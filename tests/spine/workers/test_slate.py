@@ -99,7 +99,7 @@ def test_a_log_that_is_full_is_sent() -> None:
     sink = ResultSink(channel, slate)  # type: ignore[arg-type]
     for number in range(1, 40):
         sink.keep(number, ["x" * 4_000])
-    in_log, sent = len(slate.read_log()), sum(len(message[1]) for message in channel.sent)  # type: ignore[arg-type]
+    in_log, sent = len(slate.read_log()), sum(record[1] for message in channel.sent for record in message[1])  # type: ignore[attr-defined]
     assert in_log + sent == 39
     assert 0 < in_log < NBYTES // 4_000
     assert slate.words[STARTED] == 0

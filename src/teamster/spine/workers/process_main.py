@@ -33,7 +33,7 @@ from teamster.spine.transport.pickled import Parcel, unpack_function
 from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Spec, WorkerInfo
 from teamster.spine.workers.failure import describe, refused
-from teamster.spine.workers.results import PLAIN, pack_results
+from teamster.spine.workers.results import PLAIN, join_results, pack_results
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.slate import (
     COMMITTED,
@@ -70,6 +70,8 @@ class ResultSink:
         self._slate = slate
         self._memory, self._words = slate.memory, slate.words
         self._records: list[Record] = []
+        self._run: list[bytes] = []  # pickles of consecutive items that will make one record
+        self._run_first = self._run_next = 0
         self._finished: list[tuple[int, int, int]] = []
         self._end = LOG_START
         self._sent_ns = perf_counter_ns()
@@ -81,6 +83,7 @@ class ResultSink:
             data = pickle.dumps(values, 5)
             if self._end + RECORD.size + len(data) <= NBYTES:
                 self._log(first, 1, data)
+                self._join(first, data)
                 return
         try:
             parcel = pack_results(values)
@@ -105,10 +108,17 @@ class ResultSink:
     def _save(self, first: int, count: int, failed: bool, parcel: Parcel) -> None:
         size = len(parcel.data)
         if parcel.buffers or self._end + RECORD.size + size > NBYTES:
+            self._end_run()
             self._records.append((first, count, failed, self._channel.stow(parcel)))
             self.flush()
             return
         self._log(first, count | FAILED_BIT if failed else count, parcel.data)
+        if count == 1 and not failed:
+            self._join(first, parcel.data)
+            return
+        self._end_run()
+        self._records.append((first, count, failed, parcel.data))
+        self._flush_if_due()
 
     def _log(self, first: int, count: int, data: bytes) -> None:
         """Write a record, `count` with the bit for a failure, where it survives this process."""
@@ -116,16 +126,33 @@ class ResultSink:
         self._end = stop = end + RECORD.size + len(data)
         self._memory[end:stop] = RECORD.pack(first, count, len(data)) + data
         self._words[LOG_END] = stop - LOG_START
-        self._records.append((first, count & ~FAILED_BIT, count >= FAILED_BIT, data))
+
+    def _join(self, first: int, data: bytes) -> None:
+        """Add one result to the record of those before it: what the parent pays for a record, it pays for a hundred items then."""
+        if first != self._run_next:
+            self._end_run()
+            self._run_first = first
+        self._run.append(data)
+        self._run_next = first + 1
+        self._flush_if_due()
+
+    def _end_run(self) -> None:
+        run, self._run, self._run_next = self._run, [], 0
+        if run:
+            self._records.append((self._run_first, len(run), False, join_results(run)))
+
+    def _flush_if_due(self) -> None:
         if perf_counter_ns() - self._sent_ns > self.patience_ns:
             self.flush()
 
     def finish(self, number: int, ran: int, run_ns: int) -> None:
-        """The batch from `number` on is over, to be told with the next results."""
+        """The batch from `number` on is over, to be told with the next results; no record reaches into the next batch."""
+        self._end_run()
         self._finished.append((number, ran, run_ns))
 
     def flush(self) -> None:
         """Send what is kept."""
+        self._end_run()
         if not self._records and not self._finished:
             return
         records, self._records = self._records, []

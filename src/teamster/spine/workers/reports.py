@@ -48,18 +48,22 @@ class Reports:
 
     def _keep(self, event: Kept) -> None:
         batch = _batch_of(event.member, event.number)
-        if batch is None or event.number - batch.number != batch.done:
+        if batch is None:
+            return
+        offset, values = event.number - batch.number, event.values
+        if not offset <= batch.done < offset + len(values):
             # Behind: rescued from the log before. Ahead: the log was read before the message that came earlier, which brings it
             # again. (A test hung: the first item was on its way in a message, the log began with the second, and the first was
             # taken for a duplicate.)
             return
-        offset = event.number - batch.number
-        batch.done = offset + len(event.values)
+        if offset < batch.done:  # the first of them were rescued before
+            offset, values = batch.done, values[batch.done - offset :]
+        batch.done = offset + len(values)
         if event.error is not None:
             self._tell_error(batch, offset, event.error)
         elif not batch.job.cancelled:
-            self.ledger.items += len(event.values)
-            batch.job.on_values(batch.first + offset, event.values)
+            self.ledger.items += len(values)
+            batch.job.on_values(batch.first + offset, values)
 
     def _tell_error(self, batch: Batch, offset: int, error: BaseException) -> None:
         if batch.job.cancelled:

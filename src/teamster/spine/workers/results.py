@@ -3,9 +3,9 @@
 
 ::
 
-    one value                    list of it
-    many, of plain types         list of them: such a pickle always loads
-    many, of any other type      tuple of their pickles, each loaded by itself
+    one value                            list of it
+    values of one block, plain types     list of them: such a pickle always loads
+    values of any other type             tuple of such pickles, each loaded by itself
 
 The items were run and cannot be had again, so no result may hang on whether its neighbour's ``__setstate__`` raises.
 """
@@ -32,10 +32,15 @@ def pack_results(values: list[Any]) -> Parcel:
         return Parcel(pickle.dumps(values, 5), []) if type(values[0]) in PLAIN else pack(values)
     if PLAIN.issuperset(map(type, values)):
         return Parcel(pickle.dumps(values, 5), [])
-    parcels = [pack(value) for value in values]
+    parcels = [pack([value]) for value in values]
     if any(parcel.buffers for parcel in parcels):
         raise BufferError("buffers travel outside of the pickle, those of one result at a time")
-    return Parcel(pickle.dumps(tuple(parcel.data for parcel in parcels), 5), [])
+    return Parcel(join_results([parcel.data for parcel in parcels]), [])
+
+
+def join_results(pickles: list[bytes]) -> bytes:
+    """One pickle from those of single results."""
+    return pickles[0] if len(pickles) == 1 else pickle.dumps(tuple(pickles), 5)
 
 
 def unpack_results(
@@ -59,7 +64,7 @@ def _unpack_apart(member: Member, first: int, pickles: tuple[bytes, ...]) -> lis
     values: list[Any] = []
     for offset, data in enumerate(pickles):
         try:
-            values.append(pickle.loads(data))
+            values += pickle.loads(data)
         except KeyboardInterrupt:
             raise
         except BaseException as reason:

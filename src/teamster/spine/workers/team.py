@@ -18,7 +18,8 @@ from __future__ import annotations
 import contextvars
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import get_ident
 from time import perf_counter_ns
 from typing import Any
@@ -51,7 +52,9 @@ class Team(Reports):
         self._leader = 0  # the thread that polls the crew
         self._leader_yields = False
         self._followers = 0
-        self._ending_s: float | None = None  # set when the leader itself is asked to close
+        self._handler = 0  # the thread that handles an event, with the lock held
+        self._ended = threading.Event()
+        self._ending_s: float | None = None  # set when it is asked to close the team in the middle of that
         self._changes = 0  # counts whatever may end a wait
         self._max_tasks = max_tasks
         self._watch = Watch(self)
@@ -85,6 +88,7 @@ class Team(Reports):
             self.dispatch()
             if job.timeout_ns is not None:
                 self.crew.wake()  # whoever leads has to look at the clock from now on
+        self._end_if_asked()
 
     def room(self, job: Job) -> int:
         """How many batches more would find a worker now; for thread workers a few beyond, so that none waits for the caller."""
@@ -128,12 +132,10 @@ class Team(Reports):
             UsageError: this is a task or a callback of the team's own, which would wait for itself.
             PoolClosed: another thread has closed the pool.
         """
-        if self.crew.is_inside():
-            raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
-        if self.led_here:
-            raise UsageError("a callback of a future waits for its own pool, which would never end; wait in another thread")
+        self._check_may_wait()
         deadline_ns = None if seconds is None else perf_counter_ns() + int(seconds * 1e9)
         while True:
+            self._end_if_asked()
             seen = self._changes
             if refill is not None:
                 refill()
@@ -146,6 +148,8 @@ class Team(Reports):
                 pause = _sooner(self._watch.look(), deadline_ns)
                 if pause is not None and pause < 0:
                     return
+                if self.closed:  # by a callback of what the look brought
+                    continue
                 if seen != self._changes:
                     # A worker that reports between `refill`, which found no room, and here has told nobody: we did not wait yet.
                     # A test hung with every worker idle and one item left to pull; another one when the reader of futures led
@@ -156,6 +160,12 @@ class Team(Reports):
                     continue
                 self._leader, self._leader_yields = get_ident(), yielding
             self._lead(pause)
+
+    def _check_may_wait(self) -> None:
+        if self.crew.is_inside():
+            raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
+        if self.handled_here:
+            raise UsageError("a callback of a future waits for its own pool, which would never end; wait in another thread")
 
     def glance(self) -> None:
         """Read what the workers have sent, without waiting."""
@@ -192,9 +202,7 @@ class Team(Reports):
                 self._changes += 1
                 if self._followers:
                     self.changed.notify_all()
-                ending, self._ending_s = self._ending_s, None
-            if ending is not None:
-                self._end(ending)
+            self._end_if_asked()
 
     def _distrust(self) -> None:
         """Ctrl-C may have struck between the reading of a result and its delivery: what is under way starts over elsewhere."""
@@ -209,9 +217,23 @@ class Team(Reports):
         return not self._leader
 
     @property
-    def led_here(self) -> bool:
-        """Whether this thread reads the workers' answers, and is in the middle of one: a callback of a future."""
-        return self._leader == get_ident()
+    def handled_here(self) -> bool:
+        """Whether this thread is in the middle of an event: this is a callback of a future, or a serial task."""
+        return self._handler == get_ident() or (self._leader == get_ident() and self.crew.is_inside())
+
+    @contextmanager
+    def _calling_back(self) -> Iterator[None]:
+        """Futures are settled in here: what they call may use the team, but not wait for it."""
+        before, self._handler = self._handler, get_ident()
+        try:
+            yield
+        finally:
+            self._handler = before
+
+    def handle(self, event: Event) -> None:
+        """Take one event of the crew."""
+        with self._calling_back():
+            super().handle(event)
 
     def cancel(self, job: Job, *, kill: bool) -> None:
         """Start no item of `job` any more; with `kill`, end the workers that run one, where that is possible."""
@@ -242,21 +264,33 @@ class Team(Reports):
         """End all workers: idle ones by themselves within `seconds`, then the rest; jobs that are not done fail with `error`."""
         with self.lock:
             if self.closed:
+                if not self.handled_here:
+                    self._end_if_asked()
                 return
             self.closed = True
             self._fail_all(error or PoolClosed(_CLOSED))
             self.changed.notify_all()
-            if self.led_here:  # by a callback, or because the last future of a pool without a name is gone
-                self._ending_s = seconds
+            self._ending_s = seconds
+            if self.handled_here:  # a callback, or the last future of a pool without a name is gone: whoever called it goes on
                 return
-            self.crew.wake()
-            while self._leader:
-                self.changed.wait(1.0)
-                self.crew.wake()
-        self._end(seconds)
+        self._end_if_asked()
+        self._ended.wait()  # another thread may have been faster
 
-    def _end(self, seconds: float) -> None:
-        self.crew.close(seconds)
+    def _end_if_asked(self) -> None:
+        """End the crew, when somebody wants that and nobody reads from it."""
+        if self._ending_s is None:
+            return
+        with self.lock:
+            seconds, self._ending_s = self._ending_s, None
+            while self._leader and seconds is not None:
+                self.crew.wake()
+                self.changed.wait(1.0)
+        if seconds is None:
+            return
+        try:
+            self.crew.close(seconds)
+        finally:
+            self._ended.set()
         with self.lock:
             self.members.clear()
             self.changed.notify_all()
@@ -318,7 +352,8 @@ class Team(Reports):
         try:
             self.crew.hand(member, batch)
         except Exception as error:
-            self._refuse(batch, error)
+            with self._calling_back():
+                self._refuse(batch, error)
             return
         member.next_number += batch.size
         member.handed += batch.size
@@ -337,6 +372,7 @@ class Team(Reports):
             self.dispatch()
             self._changes += 1
             self.changed.notify_all()
+        self._end_if_asked()
 
     def expire(self, member: Member, number: int, error: BaseException) -> None:
         """Kill a member because of the item that it runs."""
