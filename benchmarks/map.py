@@ -4,7 +4,7 @@
 Question: the time of each workload with Teamster and with the tools that people use today, on this machine, in this run.
 Method: every contender of a workload runs once a round, in turn, with warm pools (but for the cold start); medians of the rounds.
 Only the ratios mean anything: machines are shared, and absolute times drift.
-Command: ``make bench`` (all), ``make bench ARGS="--only noop,loop --rounds 3"``.
+Command: ``make bench`` (all), ``make bench ARGS="--only no-op,cold --rounds 3"``.
 Result: a table on stdout, ``benchmarks/out/map.json``, ``benchmarks/out/map.png``.
 """
 
@@ -156,12 +156,12 @@ def large_arguments(stack: ExitStack) -> Contenders:
     import numpy as np
 
     ours, pool, executor = stack.enter_context(pools())
-    array = np.ones(5_000_000)
+    arrays = [np.full(5_000_000, float(number)) for number in range(20)]  # not one array 20 times: joblib would send it once
     contenders: Contenders = {
-        OURS: lambda: consume(ours.imap(work.first, (array for _ in range(20)))),
-        "Pool.imap": lambda: consume(pool.imap(work.first, [array] * 20)),
-        "ProcessPoolExecutor": lambda: consume(executor.map(work.first, [array] * 20)),
-        **more_peers(stack, work.first, [array] * 20),
+        OURS: lambda: consume(ours.imap(work.first, arrays)),
+        "Pool.imap": lambda: consume(pool.imap(work.first, arrays)),
+        "ProcessPoolExecutor": lambda: consume(executor.map(work.first, arrays)),
+        **more_peers(stack, work.first, arrays),
     }
     contenders[OURS]()  # the first touch of the shared memory is part of the warm-up
     return contenders

@@ -96,6 +96,7 @@ def test_a_program_without_a_guard(run_script: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_the_same_with_other_start_methods(method: str, run_script: Callable[..., Any]) -> None:
+    """Trap 5: no error, no recursion, no storm of processes."""
     script = run_script(SCRIPT.replace("workers=2", f"workers=2, start_method={method!r}"), "argument")
     assert (script.stdout, script.stderr, script.returncode) == (EXPECTED, "", 0)
 
@@ -109,6 +110,23 @@ def test_a_program_given_on_the_command_line_or_by_standard_input(run_script: Ca
         "print(subprocess.run([sys.executable, '-'], input=code, capture_output=True, text=True).stdout, end='')\n"
     )
     assert script.stdout == "[2, 3]\n[2, 3]\n"
+
+
+def test_functions_of_notebook_cells(run_script: Callable[..., Any]) -> None:
+    """Trap 6: a notebook executes its cells in `__main__`, from no file; a cell that runs again replaces what it defines."""
+    script = run_script(
+        "import __main__, builtins\n"
+        "def run_cell(number, text): exec(compile(text, f'<cell {number}>', 'exec'), __main__.__dict__)\n"
+        "run_cell(1, 'import teamster as ts, dataclasses\\npool = ts.Pool(\"process\", workers=2)')\n"
+        "run_cell(2, 'def scale(n): return n * factor\\nfactor = 2')\n"
+        "run_cell(3, 'print(pool.map(scale, range(3)))')\n"
+        "run_cell(2, 'def scale(n): return n * factor\\nfactor = 5')\n"
+        "run_cell(3, 'print(pool.map(scale, range(3)))')\n"
+        "run_cell(4, '@dataclasses.dataclass\\nclass Point:\\n    x: int')\n"
+        "run_cell(5, 'print(pool.map(lambda p: Point(p.x + 1), [Point(1)]))')\n"
+        "run_cell(6, 'pool.close()')\n"
+    )
+    assert (script.stdout, script.stderr) == ("[0, 2, 4]\n[0, 5, 10]\n[Point(x=2)]\n", "")
 
 
 @pytest.mark.parametrize("chunksize", [1, 10])

@@ -3,6 +3,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,3 +61,24 @@ def test_pools_start_while_a_lock_is_held() -> None:
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_native_threads_have_run_in_the_parent(library: str, method: str, run_script: Callable[..., Any]) -> None:
+    """Trap 2: a forked copy of a process in which OpenMP threads ran would hang in its first parallel region."""
+    pytest.importorskip(library)
+    script = run_script(
+        f"import {library} as lib, sys, teamster as ts\n"
+        "def work(n):\n"
+        "    one = lib.ones((300, 300))\n"
+        "    return float((one @ one).sum()) + n\n"
+        "before = work(0)\n"
+        "try:\n"
+        f"    with ts.Pool('process', workers=2, start_method={method!r}) as pool:\n"
+        "        print(pool.map(work, range(20)) == [before + n for n in range(20)])\n"
+        "except ts.StartMethodRefused as refusal:\n"
+        "    print('refused' if 'OpenMP' in str(refusal) else refusal)\n"
+    )
+    assert (script.stderr, script.returncode) == ("", 0)
+    assert script.stdout in (("True\n", "refused\n") if method == "fork" else ("True\n",))

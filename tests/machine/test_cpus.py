@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CPU budget and cores, read from copies of the trees that real machines and containers show."""
+"""CPU budget and cores (trap 33), read from copies of the trees that real machines and containers show."""
 
 from __future__ import annotations
 
