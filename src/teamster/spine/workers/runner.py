@@ -27,6 +27,7 @@ BULK_BELOW_NS = 1_000
 
 BULK_ITEMS = 1024
 _BULK_NS = 100_000  # and no block takes longer than this
+_FEW_ITEMS = 64
 _ENOUGH_ITEMS = 8  # a batch of so many speaks for itself; a smaller one is averaged with what came before
 
 
@@ -50,7 +51,7 @@ class Runner:
         self.hurry = spec.hurry
         self._call = _caller(spec, function)
         self.item_ns = float(BULK_BELOW_NS)  # of the function alone
-        self._spent_ns = 0  # in calls of the function, in the batch that runs
+        self._spent_ns = 0  # in calls of the function, in the piece that runs
 
     def run(self, items: Sequence[Any], first: int, index: int, sink: Sink) -> int:
         """Run `items`, which are number `first` and following of this worker and number `index` and following of the job.
@@ -58,14 +59,23 @@ class Runner:
         Returns:
             How many were run; fewer than there are when the parent took the rest back.
         """
-        self._spent_ns = 0
-        bulk = self.item_ns < BULK_BELOW_NS and not self._spec.careful
-        ran = self._in_blocks(items, first, sink) if bulk else self._one_by_one(items, first, index, sink)
-        if ran:
-            item_ns = self._spent_ns / ran
-            weight = 1.0 if item_ns > self.item_ns else min(1.0, ran / _ENOUGH_ITEMS)
-            self.item_ns += weight * (item_ns - self.item_ns)
+        ran = 0
+        while ran < len(items):
+            # A batch may be as long as the user wants, and change on the way: what the function takes is asked again and again.
+            bulk = self.item_ns < BULK_BELOW_NS and not self._spec.careful
+            piece = items[ran : ran + (BULK_ITEMS if bulk else _FEW_ITEMS)]
+            self._spent_ns = 0
+            done = self._in_blocks(piece, first + ran, sink) if bulk else self._one_by_one(piece, first + ran, index + ran, sink)
+            ran += done
+            if done:
+                self._learn(self._spent_ns / done, done)
+            if done < len(piece):
+                break
         return ran
+
+    def _learn(self, item_ns: float, items: int) -> None:
+        weight = 1.0 if item_ns > self.item_ns else min(1.0, items / _ENOUGH_ITEMS)
+        self.item_ns += weight * (item_ns - self.item_ns)
 
     def be_careful(self) -> None:
         """Run one by one from now on, whatever the items take."""
