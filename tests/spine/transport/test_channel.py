@@ -97,6 +97,25 @@ def test_views_outlive_the_channel() -> None:
     assert received.sum() == 3_000_000
 
 
+def test_a_segment_that_came_home_unread_is_lent_again(ends: tuple[Channel, Channel]) -> None:
+    """A busy worker made new segments while those that came home waited in its socket: each cost 20 to 70 ms for 40 MB."""
+    left, right = ends
+    received = send_large(left, right, np.arange(20_000))
+    del received
+    gc.collect()
+    right.put(("next batch",))
+    left.put((left.stow(pack(np.arange(20_000))),))
+    assert len(left._lender._maps) == 1
+    assert right.open(receive(right)[0]).sum() == sum(range(20_000))
+    left.await_input()  # returns, since there is something to take, though not in the socket
+    assert left.take() == [("next batch",)]
+    right.put(("last",))
+    right.close()
+    left._read_ahead()
+    assert left.take() == [("last",)]
+    assert left.take() is None
+
+
 def test_long_pickles_go_through_shared_memory(ends: tuple[Channel, Channel]) -> None:
     left, right = ends
     text = "word " * 200_000

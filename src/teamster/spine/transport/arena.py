@@ -53,6 +53,11 @@ def reserve(nbytes: int, capacity: int) -> int:
     return descriptor
 
 
+def _capacity(nbytes: int) -> int:
+    """Of the segment for so many bytes: powers of two, so that a few sizes serve many."""
+    return max(_SMALLEST, 1 << (nbytes - 1).bit_length())
+
+
 class Lender:
     """The sender's side of one channel: its segments, lent and free."""
 
@@ -75,7 +80,7 @@ class Lender:
         Raises:
             ArenaFull: no shared memory for it.
         """
-        capacity = max(_SMALLEST, 1 << (buffer.nbytes - 1).bit_length())
+        capacity = _capacity(buffer.nbytes)
         descriptor = -1
         if free := self._free.get(capacity):
             identity = free.pop()
@@ -88,6 +93,10 @@ class Lender:
         self._lent[identity] = mapped
         self.bytes_lent += buffer.nbytes
         return identity, capacity, descriptor
+
+    def has_free(self, nbytes: int) -> bool:
+        """Whether `nbytes` can be lent without new memory."""
+        return bool(self._free.get(_capacity(nbytes)))
 
     def _map_new(self, descriptor: int, capacity: int) -> int:
         self._next += 1

@@ -52,6 +52,9 @@ class Channel:
     def __init__(self, end: socket.socket, *, blocking: bool) -> None:
         end.setblocking(blocking)
         self._socket = end
+        self._blocking = blocking
+        self._ahead: list[Any] = []  # messages that were read before anybody asked for them
+        self._ended = False
         self._lender = Lender()
         self._borrower = Borrower()
         self._outbox: deque[tuple[memoryview, list[int]]] = deque()
@@ -72,6 +75,7 @@ class Channel:
     def set_blocking(self, blocking: bool) -> None:
         """Whether `take` waits for input."""
         self._socket.setblocking(blocking)
+        self._blocking = blocking
 
     def fileno(self) -> int:
         """The socket's descriptor, for polling."""
@@ -95,6 +99,8 @@ class Channel:
     def _lend(self, view: memoryview) -> Any:
         if len(self._fresh) >= _MOST_DESCRIPTORS:
             return bytearray(view)
+        if self._blocking and not self._lender.has_free(view.nbytes):
+            self._read_ahead()
         try:
             identity, capacity, descriptor = self._lender.lend(view)
         except ArenaFull as full:
@@ -190,8 +196,17 @@ class Channel:
 
     # --- receiving ---------------------------------------------------------------------------------------------------------
 
+    def _read_ahead(self) -> None:
+        """Segments may have come home with messages that nobody has read yet: new memory costs far more than a look."""
+        while not self._ended and self._poll.poll(0):
+            messages = self._receive()
+            self._ended = messages is None
+            self._ahead += messages or []
+
     def await_input(self) -> None:
         """Wait for input on a channel that blocks, at first without sleeping."""
+        if self._ahead or self._ended:
+            return
         until = perf_counter_ns() + SPIN_NS
         poll, yield_processor = self._poll.poll, os.sched_yield
         while perf_counter_ns() < until:
@@ -205,6 +220,12 @@ class Channel:
         Raises:
             BlockingIOError: nothing there (on a channel that does not block).
         """
+        if self._ahead:
+            ahead, self._ahead = self._ahead, []
+            return ahead
+        return None if self._ended else self._receive()
+
+    def _receive(self) -> list[Any] | None:
         try:
             chunk, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, 1024)
         except ConnectionResetError:

@@ -37,6 +37,7 @@ _CLOSED = "the pool was closed while this call was under way; close it when its 
 _LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
 _WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
 _HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
+_LARGE_BYTES = 1 << 20  # items of this size wait in shared memory, whose first touch costs more than any hand-over
 _SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
 
 
@@ -110,7 +111,8 @@ class Team(Reports):
         batch_ns = job.batch_ns
         if batch_ns > _LONG_NS or job.item_bytes > _HUGE_BYTES:
             return 1
-        return self.crew.deepest if 0 < batch_ns < _SHORT_NS else self.crew.depth
+        many = 0 < batch_ns < _SHORT_NS and job.item_bytes < _LARGE_BYTES
+        return self.crew.deepest if many else self.crew.depth
 
     def run_until(
         self,
