@@ -272,17 +272,30 @@ def plot(results: dict[str, dict[str, list[float]]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(len(results), 1, figsize=(9, 1.6 * len(results)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(results),
+        1,
+        figsize=(9, 0.7 * len(results) + 0.22 * sum(map(len, results.values()))),
+        squeeze=False,
+        sharex=True,
+        height_ratios=[len(times) + 1 for times in results.values()],
+    )
     for axis, (name, times) in zip(axes[:, 0], results.items(), strict=True):
         names = list(times)[::-1]
-        medians = [statistics.median(times[each]) * 1e3 for each in names]
-        bars = axis.barh(names, medians, color=["tab:orange" if each == OURS else "tab:gray" for each in names])
-        axis.bar_label(bars, [f" {median:,.1f} ms" for median in medians], fontsize=8)
+        medians = {each: statistics.median(times[each]) for each in names}
+        axis.axvline(1, color="tab:orange", linewidth=1, zorder=0)
+        for each in names:  # points, not bars: on a logarithmic axis a bar's length means nothing
+            ratio = medians[each] / medians[OURS]
+            axis.plot(ratio, each, "o", color="tab:orange" if each == OURS else "tab:gray")
+            axis.annotate(f"{medians[each] * 1e3:,.1f} ms", (ratio, each), (7, -3), textcoords="offset points", fontsize=8)
         axis.set_xscale("log")
-        axis.set_xlim(right=max(medians) * 4)
+        axis.set_xlim(0.4, 1_000)
+        axis.margins(y=0.5 / len(names))
         axis.set_title(name, fontsize=9, loc="left")
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8, length=0)
+        axis.grid(axis="x", color="0.92")
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    axes[-1, 0].set_xlabel("time, as a multiple of Teamster's", fontsize=9)
     figure.tight_layout()
     figure.savefig(OUT / "map.png", dpi=110)
 
