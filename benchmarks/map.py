@@ -119,27 +119,15 @@ def tiny_in_threads(stack: ExitStack) -> Contenders:
     }
 
 
-def python_loop(stack: ExitStack) -> Contenders:
+def short_tasks(function: Callable[[int], int], stack: ExitStack) -> Contenders:
     ours, pool, executor = stack.enter_context(pools())
     xs = range(2_000)
     return {
-        OURS: lambda: ours.map(work.loop, xs),
-        "Pool.map": lambda: pool.map(work.loop, xs),
-        "ProcessPoolExecutor, chunk 50": lambda: list(executor.map(work.loop, xs, chunksize=50)),
-        **more_peers(stack, work.loop, xs, 50),
-        "loop": lambda: [work.loop(x) for x in xs],
-    }
-
-
-def c_code(stack: ExitStack) -> Contenders:
-    ours, pool, executor = stack.enter_context(pools())
-    xs = range(2_000)
-    return {
-        OURS: lambda: ours.map(work.checksum, xs),
-        "Pool.map": lambda: pool.map(work.checksum, xs),
-        "ProcessPoolExecutor, chunk 50": lambda: list(executor.map(work.checksum, xs, chunksize=50)),
-        **more_peers(stack, work.checksum, xs, 50),
-        "loop": lambda: [work.checksum(x) for x in xs],
+        OURS: lambda: ours.map(function, xs),
+        "Pool.map": lambda: pool.map(function, xs),
+        "ProcessPoolExecutor, chunk 50": lambda: list(executor.map(function, xs, chunksize=50)),
+        **more_peers(stack, function, xs, 50),
+        "loop": lambda: [function(x) for x in xs],
     }
 
 
@@ -228,8 +216,8 @@ WORKLOADS = [
     Workload("one message at a time, no-op x 30,000", single_messages, {"Pool.imap": 1.1}),
     Workload("no-op x 100,000, process", tiny, {BEST: 1.3}),
     Workload("no-op x 100,000, thread", tiny_in_threads, {"ThreadPoolExecutor": 1 / 20}),
-    Workload("0.4 ms loop x 2,000, process", python_loop, {BEST: 1 / 0.97}),
-    Workload("0.4 ms checksum in C x 2,000, process", c_code, {BEST: 1 / 0.97}),
+    Workload("0.4 ms loop x 2,000, process", partial(short_tasks, work.loop), {BEST: 1 / 0.97}),
+    Workload("0.4 ms checksum in C x 2,000, process", partial(short_tasks, work.checksum), {BEST: 1 / 0.97}),
     Workload("10 ms sleep x 400, 32 threads", sleeping, {"ThreadPoolExecutor(32)": 1 / 0.97}),
     Workload("40 MB in x 20, process", large_arguments, {BEST: 1 / 15}),
     Workload("40 MB out x 20, process", large_results, {"loop": 1.3, BEST: 1 / 15}),

@@ -67,7 +67,7 @@ def test_an_error_stops_the_handing_out(pool: ts.Pool) -> None:
 
     with pytest.raises(LookupError):
         pool.map(fail_at_seven, count())
-    assert pulled < 10_000
+    assert pulled < 1_000_000  # a few batches, which may be of 65,536 items where they are tiny
 
 
 @pytest.mark.parametrize(
