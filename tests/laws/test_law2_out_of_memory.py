@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
+import psutil
 import pytest
+
+import teamster as ts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups and mount namespaces are Linux's")
 
@@ -90,3 +94,14 @@ def test_no_room_in_shared_memory(run_script: Callable[..., Any]) -> None:
         "",
         0,
     )
+
+
+@pytest.mark.skipif(psutil.virtual_memory().available < 8 << 30, reason="needs 8 GiB of memory")
+def test_more_than_two_gibibytes_move_in_both_directions() -> None:
+    """Where lengths are kept in 31 bits, such an object is an error or a hang."""
+    with ts.Pool("process", workers=1) as pool:
+        (result,) = pool.map(lambda _: numpy.zeros(2**31 + 8, numpy.uint8), [0])
+        assert (result.nbytes, int(result[-1])) == (2**31 + 8, 0)
+        result[-1] = 7
+        assert pool.map(lambda array: (array.nbytes, int(array[-1])), [result]) == [(2**31 + 8, 7)]
+        assert pool.map(abs, [-1]) == [1]
