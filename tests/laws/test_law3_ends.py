@@ -191,6 +191,17 @@ def test_a_callback_ends_its_pool(backend: Any, end: str) -> None:
     pool.terminate()
 
 
+def test_terminate_ends_who_reads_for_open_futures() -> None:
+    """The reader of futures polled when the pool was ended, and woke its ender only after a second."""
+    pool = ts.Pool("process", workers=2)
+    futures = [pool.submit(time.sleep, 30) for _ in range(4)]
+    assert pool.submit(abs, -1).cancel()
+    began = time.monotonic()
+    pool.terminate()
+    assert time.monotonic() - began < 0.9
+    assert all(isinstance(future.exception(), ts.PoolClosed) for future in futures)
+
+
 def test_a_callback_that_waits_for_its_pool_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """It would wait for itself."""
     with ts.Pool("process", workers=1) as pool:

@@ -104,8 +104,8 @@ class Desk:
                 self._team.crew.forget(spec)
             if future.done():  # cancelled, or failed when the pool was terminated
                 return
-            if not future.running():
-                future.set_running_or_notify_cancel()
+            if not future.running() and not future.set_running_or_notify_cancel():
+                return  # cancelled this very moment
             if error is not None:
                 future.set_exception(error)
             else:

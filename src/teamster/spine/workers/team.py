@@ -202,7 +202,7 @@ class Team(Reports):
             with self.lock:
                 self._leader, self._leader_yields = 0, False
                 self._changes += 1
-                if self._followers:
+                if self._followers or self.closed:  # who closes waits for us, too
                     self.changed.notify_all()
             self._end_if_asked()
 
@@ -302,6 +302,7 @@ class Team(Reports):
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.closed = True
+        self._ending_s = None
 
     # --- handing out -------------------------------------------------------------------------------------------------------
 
