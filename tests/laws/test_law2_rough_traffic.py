@@ -288,4 +288,5 @@ def test_an_endless_stream_outlives_its_workers(pool: ts.Pool) -> None:
     results = list(itertools.islice(stream, 60))
     stream.close()
     assert [n for n, result in enumerate(results) if isinstance(result, ts.WorkerDied)] == [9, 19, 29, 39, 49, 59]
-    assert pool.report().deaths <= len(pulled) // 10  # those that ran ahead of the consumer included
+    # Those that ran ahead of the consumer included; items of under a microsecond kill twice, once in a block and once alone.
+    assert pool.report().deaths <= 2 * (len(pulled) // 10)

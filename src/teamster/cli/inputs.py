@@ -40,6 +40,19 @@ def load_function(name: str) -> Callable[[str], Any]:
     return function
 
 
+def choose_inputs(words: list[str], pattern: str) -> list[str] | Iterator[str]:
+    """Lines of standard input for ``-``, else the files that `words` name; a list where their number is known.
+
+    Raises:
+        UsageError: there is a ``-`` among other words, or something does not exist or cannot be read.
+    """
+    if "-" not in words:
+        return list_files(words, pattern)
+    if len(words) > 1:
+        raise UsageError("- (lines of standard input) cannot be mixed with files and folders")
+    return read_lines()
+
+
 def list_files(words: list[str], pattern: str) -> list[str]:
     """Paths of the files that `words` name: files as they are, folders with all that matches `pattern` below them, sorted.
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     # name: (module, help)
     "map": ("teamster.cli.map", "run a function over files or lines, results as JSON lines"),
+    "compare": ("teamster.cli.compare", "run a function over files or lines in every way, and say which is best"),
     "machine": ("teamster.cli.machine", "show the cores, memory and GPUs that are really usable"),
 }
 

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from teamster.cli.inputs import list_files, load_function, read_lines
+from teamster.cli.inputs import choose_inputs, load_function
 from teamster.cli.journal import Journal, read_done
 from teamster.errors import UsageError
 from teamster.tasks.pool import Pool
@@ -112,12 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _inputs(arguments: argparse.Namespace) -> Iterable[str]:
     """The inputs that are still to be done; a list where that can be, so that a bar knows the end."""
-    if "-" in arguments.inputs:
-        if len(arguments.inputs) > 1:
-            raise UsageError("- (lines of standard input) cannot be mixed with files and folders")
-        source: Iterable[str] = read_lines()
-    else:
-        source = list_files(arguments.inputs, arguments.glob)
+    source = choose_inputs(arguments.inputs, arguments.glob)
     done = read_done(arguments.output) if arguments.resume else Counter[str]()
     if not done:
         return source

@@ -57,7 +57,10 @@ def _judge_running(member: Member, died: Died, batch: Batch, verdict: Verdict) -
         verdict.again.append(piece(batch, offset, offset + 1))  # killed for an item that was over by then
         return offset + 1
     if width > 1:
+        # One of them killed the worker, and the others' results went with it. Which one, only another run can tell; the death is no
+        # attempt of anybody's, since most of them did nothing wrong.
         verdict.again.extend(piece(batch, at, at + 1, careful=True) for at in range(offset, offset + width))
+        verdict.retried += batch.job.retries > 0
         return offset + width
     attempts = (batch.attempts if offset == 0 else 0) + 1
     if attempts > batch.job.retries:
