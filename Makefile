@@ -5,6 +5,7 @@
 #   make lint        ruff, mypy, import-linter
 #   make doctest     the examples in the docstrings
 #   make bench       install the peers, then measure side by side          (make bench ARGS="--help")
+#   make bench-gil   how right the GIL-held share is
 #   make clean       remove caches and build products
 #   make distclean   remove .venv too
 
@@ -19,7 +20,7 @@ ARGS ?=
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 
-.PHONY: demo test lint doctest bench clean distclean
+.PHONY: demo test lint doctest bench bench-gil clean distclean
 
 demo: $(VENV)/.stamp-run
 	$(BIN)/python -m examples.demo $(ARGS)
@@ -38,6 +39,9 @@ doctest: $(VENV)/.stamp-dev
 
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.map $(ARGS)
+
+bench-gil: $(VENV)/.stamp-dev
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.gil $(ARGS)
 
 # A stamp says what .venv holds; pip runs again when pyproject.toml or the pins are newer than it.
 

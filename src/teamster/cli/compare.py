@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,8 @@ from teamster.cli.inputs import choose_inputs, load_function
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.machine.memory import format_bytes
-from teamster.tasks.comparing import Candidate, Run, candidates, recommend, run_one
+from teamster.spine.plan.gil import GilSampler, GilShare
+from teamster.tasks.comparing import Candidate, Run, candidates, characterize, recommend, run_one
 from teamster.tasks.pool import Pool
 
 HELP = "run a function over files or lines in every way, and say which is best"
@@ -76,8 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
     inputs = list(islice(choose_inputs(arguments.inputs, arguments.glob), arguments.limit))
     if not inputs:
         raise UsageError("there is no input")
-    runs = _run_all(function, inputs, ways, arguments.budget)
-    _show(runs, len(inputs), as_json=arguments.json)
+    runs, share = _run_all(function, inputs, ways, arguments.budget)
+    if arguments.json:
+        _print_json(runs, share, len(inputs))
+    else:
+        _print_table(runs, share, len(inputs))
     return 1 if any(each.failed for each in runs) else 0
 
 
@@ -93,31 +98,43 @@ def _counts(text: str | None) -> list[int] | None:
     return counts
 
 
-def _run_all(function: Any, inputs: list[str], ways: list[Candidate], budget: float | None) -> list[Run]:
+def _run_all(function: Any, inputs: list[str], ways: list[Candidate], budget: float | None) -> tuple[list[Run], GilShare | None]:
     """One after the other. What the loop does in its share of the budget is what the others get to do."""
-    share = None if budget is None else budget / len(ways)
+    share_s = None if budget is None else budget / len(ways)
     with Pool("process", 1) as first:  # starts what serves all process pools of a program, which the first would pay for
         first.map(abs, [0])
-    runs: list[Run] = []
-    for number, way in enumerate(ways, 1):
-        _tell(f"{number} of {len(ways)}: {way[0]}{f'({way[1]})' if way[1] and way[0] != 'serial' else ''} ...")
-        runs.append(run_one(function, inputs, way, share))
-        inputs = inputs[: runs[0].items]
-    _tell("")
-    return runs
-
-
-def _tell(text: str) -> None:
+    _tell(1, ways)
+    with GilSampler() as sampler:
+        runs = [run_one(function, inputs, ways[0], share_s)]
+    inputs = inputs[: runs[0].items]
+    for number, way in enumerate(ways[1:], 2):
+        _tell(number, ways)
+        runs.append(run_one(function, inputs, way, share_s))
     if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    return runs, sampler.share()
 
 
-def _show(runs: list[Run], given: int, *, as_json: bool) -> None:
+def _tell(number: int, ways: list[Candidate]) -> None:
+    if sys.stderr.isatty():
+        backend, workers = ways[number - 1]
+        name = f"{backend}({workers})" if workers and backend != "serial" else backend
+        print(f"\r\033[K{number} of {len(ways)}: {name} ...", end="", file=sys.stderr, flush=True)
+
+
+def _print_json(runs: list[Run], share: GilShare | None, given: int) -> None:
     chosen, sentence = recommend(runs)
-    if as_json:
-        facts = {"inputs": given, "runs": [each.to_dict() for each in runs], "recommended": chosen.to_dict(), "sentence": sentence}
-        print(json.dumps(facts, indent=2))
-        return
+    facts = {
+        "inputs": given,
+        "runs": [each.to_dict() for each in runs],
+        "gil": None if share is None else asdict(share),
+        "recommended": chosen.to_dict(),
+        "sentence": sentence,
+    }
+    print(json.dumps(facts, indent=2))
+
+
+def _print_table(runs: list[Run], share: GilShare | None, given: int) -> None:
     most = max(each.items for each in runs)
     print(f"{most:,} of {given:,} inputs, start of the workers included\n")
     print(f"{'':16}{'time':>10}{'items/s':>12}{'speed-up':>10}{'first result':>14}{'processors':>12}{'memory':>12}")
@@ -129,4 +146,7 @@ def _show(runs: list[Run], given: int, *, as_json: bool) -> None:
             f"{each.name:16}{each.seconds:>8.3g} s{each.items_per_s:>12,.4g}{speedup:>10.2f}{each.first_s * 1e3:>11,.3g} ms"
             f"{each.cpu:>12.2f}{format_bytes(max(0, each.memory_bytes)):>12}{cut}{failed}"
         )
-    print(f"\n{sentence}")
+    print()
+    if kind := characterize(runs[0], share):
+        print(kind)
+    print(recommend(runs)[1])

@@ -17,9 +17,11 @@ from typing import Any
 
 import psutil
 
+from teamster.spine.plan.gil import GilShare
 from teamster.tasks.pool import Pool
 
 _CLOSE_ENOUGH = 1.05  # as fast as the fastest, within what a second run would differ by
+_MOSTLY = 0.5
 _SAMPLE_S = 0.05
 _SIMPLICITY = ("serial", "thread", "process")
 
@@ -163,6 +165,32 @@ def recommend(runs: Sequence[Run]) -> tuple[Run, str]:
     others = [run.name for run in good if run is not chosen]
     also = f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} within 5%, with more to start" if others else ""
     return chosen, f"{chosen.name}: {faster:.2f} times as fast as the plain loop{also}."
+
+
+def characterize(loop: Run, share: GilShare | None) -> str:
+    """Say what kind of work it is.
+
+    Args:
+        loop: the plain loop.
+        share: of its time, how much of it the interpreter's lock was held; None when that is not known.
+
+    Returns:
+        A sentence; empty when nothing is known.
+
+    Example:
+        >>> loop = Run("serial", "serial", 1, 10, 0, 1.0, 0.1, 1.0, 0)
+        >>> characterize(loop, GilShare(0.97, 0.011, 240))
+        'In the loop the GIL was held 97% +- 1% (240 samples) of the time: threads take turns.'
+    """
+    if share is None:
+        return ""
+    if share.held >= _MOSTLY:
+        kind = "threads take turns"
+    elif loop.cpu < _MOSTLY:
+        kind = f"it waits, with {loop.cpu:.2f} processors in use, and many threads can wait at once"
+    else:
+        kind = "threads can run side by side"
+    return f"In the loop the GIL was held {share} of the time: {kind}."
 
 
 class _Usage:

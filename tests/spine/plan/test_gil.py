@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The GIL-held share of work whose share is known."""
+
+import ctypes
+import hashlib
+import io
+import json
+import random
+import re
+import threading
+import time
+import zlib
+from collections.abc import Callable
+
+import numpy
+import pytest
+
+from teamster.spine.plan.gil import GilSampler, GilShare, is_available
+
+pytestmark = pytest.mark.skipif(not is_available(), reason="needs Linux, and an interpreter with a GIL")
+
+MEGABYTE = bytes(1_000_000)
+RECORDS = {"a": [1, 2, 3.5, "x" * 20] * 300}
+TEXT = "lorem ipsum 12 dolor " * 300
+SQUARE = numpy.ones((512, 512))
+
+_holding = ctypes.PyDLL(None).usleep  # PyDLL keeps the lock during a call, CDLL lets go of it
+_free = ctypes.CDLL(None).usleep
+
+
+def loop() -> None:
+    total = 0
+    for number in range(10_000):
+        total += number
+
+
+def mix(held: int, free: int) -> Callable[[], object]:
+    return lambda: (_holding(held), _free(free))
+
+
+WORK: dict[str, tuple[Callable[[], object], float]] = {
+    "python loop": (loop, 1.0),
+    "json": (lambda: json.dumps(RECORDS), 1.0),
+    "re": (lambda: re.findall(r"\d+|[a-z]+", TEXT), 1.0),
+    "sleep": (lambda: time.sleep(0.002), 0.0),
+    "numpy dot 512": (lambda: SQUARE @ SQUARE, 0.0),
+    "sha256 of 1 MB": (lambda: hashlib.sha256(MEGABYTE).digest(), 0.0),
+    "zlib of 1 MB": (lambda: zlib.compress(MEGABYTE, 1), 0.0),
+    "mix of 20%": (mix(1_000, 4_000), 0.2),
+    "mix of 50%": (mix(2_000, 2_000), 0.5),
+    "mix of 90%": (mix(4_500, 500), 0.9),
+    "mix of 50%, 30 ms": (mix(30_000, 30_000), 0.5),
+}
+
+
+def measure(work: Callable[[], object], seconds: float = 0.5) -> GilShare:
+    with GilSampler() as sampler:
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            work()
+    share = sampler.share()
+    assert share is not None
+    return share
+
+
+@pytest.mark.parametrize("name", list(WORK))
+def test_share(name: str) -> None:
+    work, truth = WORK[name]
+    share = measure(work)
+    assert share.held == pytest.approx(truth, abs=0.15)
+    assert share.samples > 100
+    assert share.error < 0.2
+
+
+def test_pillow_decodes_without_the_lock() -> None:
+    image = pytest.importorskip("PIL.Image")
+    buffer = io.BytesIO()
+    image.fromarray(numpy.random.default_rng(0).integers(0, 255, (600, 600, 3), numpy.uint8)).save(buffer, "JPEG")
+    assert measure(lambda: image.open(io.BytesIO(buffer.getvalue())).load()).held < 0.4
+
+
+def test_too_little_tells_nothing() -> None:
+    with GilSampler() as sampler:
+        pass
+    assert sampler.share() is None
+
+
+def test_the_users_random_numbers_stay() -> None:
+    random.seed(5)
+    expected = random.random()
+    random.seed(5)
+    measure(lambda: time.sleep(0.001), 0.05)
+    assert random.random() == expected
+
+
+def test_no_thread_is_left_when_the_block_raises() -> None:
+    with pytest.raises(KeyError), GilSampler():
+        raise KeyError
+    assert not [thread for thread in threading.enumerate() if thread.name == "teamster-gil"]
