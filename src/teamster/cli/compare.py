@@ -10,7 +10,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from teamster.cli.inputs import choose_inputs, load_function
+from teamster.cli.inputs import add_input_arguments, choose_inputs, load_function
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.machine.memory import format_bytes
@@ -40,11 +40,7 @@ def add_parser(subparsers: Any) -> None:
         description="Call a function with the same inputs in a plain loop, in threads, in processes and as backend='auto' chooses."
         " The function runs SEVERAL TIMES for each input, in this process too: give it inputs for which that does no harm.",
     )
-    parser.add_argument("function", help="package.module:function; modules of the current folder are found, too")
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="files, folders (with all files below them), or - for lines of stdin"
-    )
-    parser.add_argument("--glob", default="*", metavar="PATTERN", help="of a folder take files that match, e.g. '*.py'")
+    add_input_arguments(parser)
     parser.add_argument("--workers", metavar="N,N", help="numbers of workers to try, for threads and processes alike")
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N inputs only")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="for all runs together; each is cut off at its share")

@@ -3,12 +3,22 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from teamster.errors import UsageError
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that runs a function over inputs takes: the function, the inputs, and ``--glob``."""
+    parser.add_argument("function", help="package.module:function; modules of the current folder are found, too")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="files, folders (with all files below them), or - for lines of stdin"
+    )
+    parser.add_argument("--glob", default="*", metavar="PATTERN", help="of a folder take files that match, e.g. '*.py'")
 
 
 def load_function(name: str) -> Callable[[str], Any]:

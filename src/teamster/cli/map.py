@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from teamster.cli.inputs import choose_inputs, load_function
+from teamster.cli.inputs import add_input_arguments, choose_inputs, load_function
 from teamster.cli.journal import Journal, read_done
 from teamster.errors import UsageError
 from teamster.tasks.pool import Pool
@@ -48,11 +48,7 @@ def add_parser(subparsers: Any) -> None:
         description="Call a function with each input (a path, or a line) and write one JSON line per result:"
         ' {"input": ..., "result": ...}. Exit code 1 when an item failed, 2 when the command line makes no sense.',
     )
-    parser.add_argument("function", help="package.module:function; modules of the current folder are found, too")
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="files, folders (with all files below them), or - for lines of stdin"
-    )
-    parser.add_argument("--glob", default="*", metavar="PATTERN", help="of a folder take files that match, e.g. '*.py'")
+    add_input_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write results here instead of to stdout")
     parser.add_argument("--errors", metavar="FILE", help="write failed items here, with tracebacks; else a line each on stderr")
     parser.add_argument("--resume", action="store_true", help="skip inputs whose results the output file holds already")
