@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from teamster.spine.trace.report import Report
     from teamster.spine.workers.contract import WorkerInfo
     from teamster.spine.workers.whoami import current_worker
+    from teamster.tasks.explaining import explain
     from teamster.tasks.one_call import imap, imap_unordered, map, starmap
     from teamster.tasks.pool import Pool
 
@@ -60,6 +61,7 @@ _HOMES = {
     "WorkerInfo": "teamster.spine.workers.contract",
     "WorkerStartError": "teamster.errors",
     "current_worker": "teamster.spine.workers.whoami",
+    "explain": "teamster.tasks.explaining",
     "imap": "teamster.tasks.one_call",
     "imap_unordered": "teamster.tasks.one_call",
     "map": "teamster.tasks.one_call",
@@ -83,6 +85,7 @@ __all__ = [
     "WorkerInfo",
     "WorkerStartError",
     "current_worker",
+    "explain",
     "imap",
     "imap_unordered",
     "map",

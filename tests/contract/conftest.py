@@ -8,7 +8,7 @@ import pytest
 import teamster as ts
 
 
-@pytest.fixture(params=["serial", "thread", "process"])
+@pytest.fixture(params=["serial", "thread", "process", "auto"])
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

@@ -13,6 +13,18 @@ from teamster.spine.plan.plan import Plan
 OnError = Literal["raise", "return"]
 
 
+def check_map(plan: Plan, function: Callable[..., Any], chunksize: int | None, on_error: str, seed: int | None) -> None:
+    """Refuse arguments of `map` and its kin that make no sense.
+
+    Raises:
+        UsageError: one of them does.
+    """
+    check_callable(function)
+    check_chunksize(chunksize)
+    check_on_error(on_error)
+    check_seed(plan, seed)
+
+
 def check_chunksize(chunksize: int | None) -> None:
     """Refuse a chunk size that makes no sense.
 

@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 from typing import Any
 
 from teamster.spine.workers.contract import Batch, Spec
-from teamster.spine.workers.job import Job, Terms
+from teamster.spine.workers.job import Job
 from teamster.spine.workers.team import Team
+from teamster.tasks.call import MapCall
 from teamster.tasks.clock import WallClock
-from teamster.tasks.progress import Bar
 
-_SLOW_INPUT_NS = 1_000_000
 _GLANCE_NS = 1_000_000
 _SMALL = (int, float, bool, type(None))
 
@@ -44,92 +42,44 @@ class _Raise:
         self.error = error
 
 
-class Source:
-    """The input: pulled in the caller's thread, closed there."""
+class Leg:
+    """A team, and the job that this call is for it."""
 
-    def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
-        self.total = self.length(iterables)
-        self._iterator: Iterator[Any] = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
-        self._originals = iterables
-        self.pulled = 0
-        self.exhausted = False
-        self.slow = False  # the last pull took its time, or was the first and tells nothing of the next
-        self.error: BaseException | None = None  # raised by the input itself
+    __slots__ = ("job", "team")
 
-    @staticmethod
-    def length(iterables: tuple[Iterable[Any], ...]) -> int | None:
-        """How many items there will be, None where an iterable does not know."""
-        try:
-            return min(len(iterable) for iterable in iterables)  # type: ignore[arg-type]
-        except TypeError:
-            return None
-
-    def next_items(self, count: int) -> list[Any]:
-        """At most `count` items; fewer at the end, or before an error of the input, which is kept for later."""
-        items: list[Any] = []
-        began = perf_counter_ns()
-        try:
-            items.extend(islice(self._iterator, count))
-        except Exception as error:
-            self.error = error
-            self.exhausted = True
-        if len(items) < count:
-            self.exhausted = True
-        self.slow = self.total is None and (self.pulled == 0 or perf_counter_ns() - began > _SLOW_INPUT_NS)
-        self.pulled += len(items)
-        return items
-
-    @property
-    def remaining(self) -> int | None:
-        """Items still to be pulled, None when the input does not know its length."""
-        return None if self.total is None else max(0, self.total - self.pulled)
-
-    def close(self) -> None:
-        """Close generators, so that their ``finally`` runs here and now."""
-        self.exhausted = True
-        for original in self._originals:
-            close = getattr(original, "close", None)
-            if close is not None and hasattr(original, "send"):
-                close()
+    def __init__(self, team: Team, job: Job) -> None:
+        self.team = team
+        self.job = job
 
 
 class Mapping:
-    """One map call under way."""
+    """One map call under way, on one team."""
 
-    def __init__(
-        self,
-        team: Team,
-        spec: Spec,
-        source: Source,
-        terms: Terms,
-        *,
-        raise_errors: bool,
-        bar: Bar,
-        ordered: bool,
-        lazy: bool,
-    ) -> None:
-        self._team = team
-        self._source = source
-        self._raise_errors = raise_errors
-        self._ordered = ordered
-        self._lazy = lazy
-        self._bar = bar
-        self._ready: deque[Any] = deque()  # results in the order in which they are wanted
+    def __init__(self, call: MapCall) -> None:
+        self._call = call
+        self._source = call.source
+        self._raise_errors = call.raise_errors
+        self._ordered = call.ordered
+        self._lazy = call.lazy
+        self._bar = call.bar
+        self._ready: deque[Any] | list[Any] = deque() if call.lazy else []  # results in the order in which they are wanted
         self._parked: dict[int, list[Any]] = {}  # first index -> results whose turn has not come
         self._next = 0
         self._reported = 0
         self._taken = 0
         self._bytes = 0
         self._glanced_ns = 0
+        self._legs: list[Leg] = []
+        self._leg: Leg  # whose workers get the next items
         self.error: BaseException | None = None
         self._dead = False  # no result will come any more
-        self.job = Job(
-            spec,
-            terms,
-            on_values=self._take_values,
-            on_error=self._take_error,
-            on_failure=self._fail,
-        )
+
+    def work_on(self, team: Team, spec: Spec) -> Leg:
+        """Hand the next items to `team`."""
+        job = Job(spec, self._call.terms, on_values=self._take_values, on_error=self._take_error, on_failure=self._fail)
+        self._leg = Leg(team, job)
+        self._legs.append(self._leg)
+        return self._leg
 
     # --- results, from whatever thread leads; the team's lock is held ---------------------------------------------------
 
@@ -167,20 +117,22 @@ class Mapping:
         between two pulls the results are looked at.
         """
         while batches := self._pull_batches():
-            self._team.offer(self.job, batches)
+            leg = self._leg
+            leg.team.offer(leg.job, batches)
             if self._source.slow:
-                self._team.glance()
+                leg.team.glance()
                 if self._ready:
                     return
 
     def _pull_batches(self) -> list[Batch]:
         source, batches = self._source, list[Batch]()
-        room = self._team.room(self.job)
+        team, job = self._leg.team, self._leg.job
+        room = team.room(job)
         while len(batches) < room and not source.exhausted and self.error is None and (not self._lazy or self._may_pull()):
             first = source.pulled
-            items = source.next_items(self.job.batch_items(source.remaining, self._team.count))
+            items = source.next_items(job.batch_items(source.remaining, team.count))
             if items:
-                batches.append(Batch(self.job, first, items))
+                batches.append(Batch(job, first, items))
             if source.slow:
                 break
         return batches
@@ -188,7 +140,8 @@ class Mapping:
     def _may_pull(self) -> bool:
         waiting = self._reported - self._taken
         if self._ready:  # the consumer has something to take
-            return self._source.pulled - self._taken < self._team.capacity(self.job) * self.job.batch_items(None, 1)
+            team, job = self._leg.team, self._leg.job
+            return self._source.pulled - self._taken < team.capacity(job) * job.batch_items(None, 1)
         return waiting < _FAR_ITEMS and self._bytes < _FAR_BYTES
 
     def _complete(self) -> bool:
@@ -198,16 +151,21 @@ class Mapping:
         """After an error nothing is pulled any more, so what is out is all there will be."""
         return self.error is not None and self._reported == self._source.pulled
 
+    def _run_until(self, done: Callable[[], bool]) -> None:
+        """Make progress until `done`, which is asked with the lock held."""
+        self._leg.team.run_until(done, self._refill)
+
     def collect(self) -> list[Any]:
         """Run to the end; the results in input order."""
         try:
-            self._team.run_until(lambda: self.error is not None or self._complete(), self._refill)
+            self._run_until(lambda: self.error is not None or self._complete())
             self._raise_if_failed()
         except BaseException as error:
             self._abandon(error)
             raise
         self._end()
-        return list(self._ready)
+        assert isinstance(self._ready, list)
+        return self._ready
 
     def _raise_if_failed(self) -> None:
         if self.error is not None:
@@ -218,6 +176,7 @@ class Mapping:
 
     def stream(self) -> Iterator[Any]:
         """Results as they are wanted."""
+        assert isinstance(self._ready, deque)
         try:
             while self._await_result():
                 value = self._ready.popleft()
@@ -239,25 +198,31 @@ class Mapping:
             now = perf_counter_ns()
             if now - self._glanced_ns > _GLANCE_NS:  # a consumer that takes its time: keep the workers busy meanwhile
                 self._glanced_ns = now
-                self._team.glance()
-                self._refill()
+                self._look_after()
             return True
-        self._team.run_until(lambda: bool(self._ready) or self._dead or self._complete() or self._drained(), self._refill)
+        self._run_until(lambda: bool(self._ready) or self._dead or self._complete() or self._drained())
         if not self._ready:
             self._raise_if_failed()
         return bool(self._ready)
 
+    def _look_after(self) -> None:
+        """Read what came and hand out what there is room for, without waiting."""
+        self._leg.team.glance()
+        self._refill()
+
     def _abandon(self, reason: BaseException) -> None:
         """Cancel the rest; on Ctrl-C the items that run are ended, too."""
         interrupted = isinstance(reason, KeyboardInterrupt)
-        self._team.cancel(self.job, kill=interrupted)
+        for leg in self._legs:
+            leg.team.cancel(leg.job, kill=interrupted)
         self._source.close()
         self._bar.close()
-        if interrupted and self._team.crew.kind != "serial":
+        if interrupted and any(leg.team.crew.kind != "serial" for leg in self._legs):
             raise reason.with_traceback(None) from None  # where in the polling it struck is of no interest
 
     def _end(self) -> None:
-        self._team.finish(self.job)
+        for leg in self._legs:
+            leg.team.finish(leg.job)
         self._bar.set_total(self._reported)
         self._bar.close()
 

@@ -7,22 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from teamster.tasks.check import OnError
-from teamster.tasks.mapping import Results, Source
+from teamster.tasks.mapping import Results
 from teamster.tasks.pool import Pool
-
-
-def _pool_for(iterables: tuple[Iterable[Any], ...], options: dict[str, Any]) -> Pool:
-    """A pool with no more workers than there are items."""
-    total = Source.length(iterables)
-    if (
-        total is not None
-        and options.get("workers") is None
-        and options.get("backend", "auto") == "auto"
-        and total <= 1
-        and not options.get("timeout")
-    ):
-        options = {**options, "workers": 1}
-    return Pool(**options)
 
 
 def map(
@@ -57,7 +43,7 @@ def map(
         >>> ts.map(lambda n: n * n, range(5))
         [0, 1, 4, 9, 16]
     """
-    with _pool_for((iterable, *more), options) as pool:
+    with Pool(**options) as pool:
         return pool.map(function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed)
 
 
@@ -90,7 +76,7 @@ def starmap(
         >>> ts.starmap(pow, [(2, 5), (3, 2)])
         [32, 9]
     """
-    with _pool_for((iterable,), options) as pool:
+    with Pool(**options) as pool:
         return pool.starmap(function, iterable, chunksize, on_error, seed)
 
 
@@ -125,7 +111,7 @@ def imap(
         >>> list(itertools.islice(ts.imap(lambda n: n * n, itertools.count()), 4))
         [0, 1, 4, 9]
     """
-    pool = _pool_for((iterable, *more), options)
+    pool = Pool(**options)
     return pool.imap(function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed).holding(pool)
 
 
@@ -160,5 +146,5 @@ def imap_unordered(
         >>> sorted(ts.imap_unordered(lambda n: -n, [1, 2]))
         [-2, -1]
     """
-    pool = _pool_for((iterable, *more), options)
+    pool = Pool(**options)
     return pool.imap_unordered(function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed).holding(pool)

@@ -4,24 +4,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from teamster.errors import PoolClosed
-from teamster.machine.cpus import usable_cores
-from teamster.spine.plan.choice import choose
+from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Report
 from teamster.spine.workers.contract import Style
 from teamster.spine.workers.job import Terms
-from teamster.spine.workers.kinds import assemble
-from teamster.spine.workers.team import Team
-from teamster.spine.workers.whoami import current_worker
-from teamster.tasks.check import OnError, check_callable, check_chunksize, check_limits, check_on_error, check_seed
+from teamster.spine.workers.kinds import assemble, check_start_method
+from teamster.tasks.call import MapCall
+from teamster.tasks.check import OnError, check_callable, check_limits, check_map
+from teamster.tasks.choosing import Chooser, decide, what_needs_processes
 from teamster.tasks.clock import WallClock
 from teamster.tasks.lifetime import open_pools
-from teamster.tasks.mapping import Mapping, Results, Source
+from teamster.tasks.mapping import Mapping, Results
 from teamster.tasks.progress import Bar, Progress
+from teamster.tasks.roster import Roster
+from teamster.tasks.source import Source
 
 if TYPE_CHECKING:  # futures are loaded by the first submit: they cost a quarter of the time to a first result
     from concurrent.futures import Future
@@ -41,13 +43,15 @@ class Pool:
 
     Args:
         backend: "serial" runs in the caller, "thread" in threads, "process" in processes, "auto" chooses.
-        workers: how many; None for one a usable core (affinity and cgroup quotas considered).
+        workers: how many; None for one a usable core (affinity and cgroup quotas considered), or as many as "auto" finds useful.
+        allow: backends that "auto" may choose, for functions that are not safe in all of them.
         initializer: called once in each worker before its first task.
         initargs: its arguments.
         retries: how often an item is run again after its worker died; not used for exceptions.
         timeout: seconds that one item may run; then its worker is killed and the item gets `TaskTimeout`. Processes only.
         max_tasks_per_worker: items after which a process worker is replaced, against leaks of its memory; None for never.
         start_method: "forkserver" (None), "spawn" or "fork" for process workers.
+        plan: one to repeat, in place of `backend` and `workers`.
         progress: True or a label: a bar; a callable (items done, total or None); False; None: a bar on a terminal after 2 s.
 
     Raises:
@@ -65,6 +69,7 @@ class Pool:
         self,
         backend: Backend = "auto",
         workers: int | None = None,
+        allow: Sequence[str] = CANDIDATES,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         retries: int = 0,
@@ -72,27 +77,46 @@ class Pool:
         max_tasks_per_worker: int | None = None,
         start_method: StartMethod | None = None,
         progress: Progress = None,
+        plan: Plan | None = None,
     ) -> None:
-        cores = usable_cores()
-        self.plan = choose(backend, workers, cores=cores, inside_worker=current_worker() is not None)
-        if backend == "auto" and self.plan.backend == "serial" and timeout is not None and current_worker() is None:
-            self.plan = Plan("process", workers or cores, "a timeout needs a worker that can be killed")
-        check_limits(self.plan, retries, timeout, max_tasks_per_worker)
-        self._retries = retries
-        self._timeout = timeout
+        needs = what_needs_processes(retries, timeout, max_tasks_per_worker, start_method)
+        asked, limits = decide(backend, workers, allow, plan, needs)
+        check_limits(asked, retries, timeout, max_tasks_per_worker)
+        check_start_method(start_method)
+        self._asked = asked
+        self._terms = retries, timeout
         self._progress = progress
         self._lock = threading.Lock()
-        self._team: Team = assemble(
-            self.plan,
-            initializer=initializer,
-            initargs=initargs,
-            native_threads=max(1, cores // self.plan.workers),
-            max_tasks=max_tasks_per_worker,
-            start_method=start_method,
+        self._roster = Roster(
+            partial(
+                assemble,
+                cores=limits.cores,
+                initializer=initializer,
+                initargs=initargs,
+                max_tasks=max_tasks_per_worker,
+                start_method=start_method,
+            ),
+            partial(initializer, *initargs) if initializer is not None else None,
         )
         self._desk: Desk | None = None
-        open_pools.add(self)
         self._clock = WallClock()
+        if asked.backend != "auto":
+            self._roster.team(asked)
+        self._chooser = Chooser(asked, limits, self._roster)
+        open_pools.add(self)
+
+    @property
+    def plan(self) -> Plan:
+        """How this pool works: what was asked for, or what "auto" has chosen for the latest call.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool() as pool:
+            ...     _ = pool.map(abs, [-1, 2])
+            ...     pool.plan.choice
+            'serial'
+        """
+        return self._chooser.plan
 
     def map(
         self,
@@ -258,7 +282,7 @@ class Pool:
             if self._desk is None:
                 from teamster.tasks.submitting import Desk
 
-                self._desk = Desk(self._team, Terms(self._retries, self._timeout, 1))
+                self._desk = Desk(self._roster.team(self._chooser.submitting), Terms(*self._terms, 1))
         self._clock.__enter__()
         future = self._desk.submit(self, fn, args, kwargs)
         future.add_done_callback(self._clock.__exit__)
@@ -291,9 +315,9 @@ class Pool:
             >>> ts.Pool("serial").report().items
             0
         """
-        with self._team.lock:
-            self._team.note_bytes()
-            return self._team.ledger.read(self.plan.backend, self.plan.workers, self.plan.reason, self._clock.seconds)
+        with self._roster.lock:
+            self._roster.note_bytes()
+            return self._roster.ledger().read(self.plan, self._clock.seconds)
 
     def close(self) -> None:
         """Wait for open futures, then end all workers.
@@ -303,7 +327,7 @@ class Pool:
             >>> pool = ts.Pool("thread")
             >>> pool.close()
         """
-        if not self._team.closed and self._desk is not None:
+        if not self._roster.closed and self._desk is not None:
             self._desk.drain()
         self._end(_CLOSE_S)
 
@@ -321,17 +345,14 @@ class Pool:
         """End all workers, idle ones by themselves within `seconds`; calls under way fail with `error`, or with `PoolClosed`."""
         if self._desk is not None:
             self._desk.close()
-        with self._team.lock:
-            if not self._team.closed:
-                self._team.note_bytes()
-        self._team.close(seconds, error)
+        self._roster.close(seconds, error)
         if self._desk is not None:
             self._desk.join()
         open_pools.discard(self)
 
     def _disown(self) -> None:
         self._desk = None
-        self._team.disown()
+        self._roster.disown()
 
     def __enter__(self) -> Pool:
         return self
@@ -343,14 +364,14 @@ class Pool:
             self.terminate()
 
     def __del__(self) -> None:
-        if getattr(self, "_team", None) is not None and not self._team.closed:
+        if getattr(self, "_roster", None) is not None and not self._roster.closed:
             self.terminate()
 
     def __reduce__(self) -> Any:
         raise TypeError("a Pool cannot be sent to a worker; open a pool of its own inside the task")
 
     def _check_open(self) -> None:
-        if self._team.closed:
+        if self._roster.closed:
             raise PoolClosed("this pool is closed; make a new one")
 
     def _mapping(
@@ -366,18 +387,8 @@ class Pool:
         ordered: bool = True,
     ) -> Mapping:
         self._check_open()
-        check_callable(function)
-        check_chunksize(chunksize)
-        check_on_error(on_error)
-        check_seed(self.plan, seed)
-        source, terms = Source(iterables), Terms(self._retries, self._timeout, chunksize)
-        return Mapping(
-            self._team,
-            self._team.learn(function, style, seed=seed, careful=self._timeout is not None, hurry=lazy),
-            source,
-            terms,
-            raise_errors=on_error == "raise",
-            bar=Bar(self._progress, source.total),
-            ordered=ordered,
-            lazy=lazy,
-        )
+        check_map(self._asked, function, chunksize, on_error, seed)
+        source = Source(iterables)
+        terms, bar = Terms(*self._terms, chunksize), Bar(self._progress, source.total)
+        call = MapCall(function, style, seed, source, terms, bar, raise_errors=on_error == "raise", ordered=ordered, lazy=lazy)
+        return self._chooser.mapping(call)

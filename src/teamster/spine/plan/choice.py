@@ -1,27 +1,88 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From what is known to a Plan. Pure: starts nothing, measures nothing."""
+"""From what is known to what is worth trying. Pure: starts nothing, measures nothing.
+
+::
+
+    arguments --choose--> Plan: "auto", or what was asked for
+    Evidence  --predict--> Candidates: serial, thread(n), process(n), with the rate to expect and the most that could be
+    Candidates with measured rates --conclude--> Plan
+
+The model has three limits on the rate of n workers: each is busy with an item for its wall time; all processors together are
+busy with its processor time; and threads hold the interpreter's lock one at a time (the utilization law, Denning and Buzen 1978).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from teamster.errors import UsageError
 from teamster.spine.plan.check import is_count
-from teamster.spine.plan.plan import Plan
+from teamster.spine.plan.plan import Candidate, Evidence, Plan, show_seconds
 
 BACKENDS = ("auto", "serial", "thread", "process")
+CANDIDATES = BACKENDS[1:]
+MOST_THREADS = 64
+
+_PROCESSES_PER_CORE = 4
+_WAITS = 0.15  # share of an item's time; less is what any function waits for memory and the system
+_MESSAGE_S = 100e-6  # of processor time, to hand a batch over and read its results
+_BATCH_S = 0.020  # work in a batch
+_ITEM_S = 2e-6  # of processor time, to hand an item over within a batch and to read its result
+_KEPT = 0.8  # of what was promised
+_MORE = 1.3  # what more workers are worth a try for, when none of these waits for another, whatever is expected of the processors
+_BROKEN = 0.6
+_FEWER = 1.1  # what fewer workers are worth a try for
+_SIMPLICITY = ("serial", "thread", "interpreter", "process")
+_CLOSE = 0.97  # of the best measured rate: then the simplest is taken
 
 
-def choose(backend: str, workers: int | None, *, cores: int, inside_worker: bool) -> Plan:
-    """Decide how a pool works.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a choice may use.
+
+    Attributes:
+        cores: usable cores.
+        allow: backends that may be chosen.
+        workers: their number, when the user fixed it.
+        parallel_threads: whether threads run Python code in parallel (free-threaded interpreters).
+    """
+
+    cores: int
+    allow: tuple[str, ...] = CANDIDATES
+    workers: int | None = None
+    parallel_threads: bool = False
+
+    def without(self, backend: str) -> Limits:
+        """The same, but for one backend."""
+        return replace(self, allow=tuple(each for each in self.allow if each != backend))
+
+    @property
+    def most_threads(self) -> int:
+        """The most thread workers to try."""
+        return self.workers or max(MOST_THREADS, self.cores)
+
+    @property
+    def most_processes(self) -> int:
+        """The most process workers to try."""
+        return self.workers or _PROCESSES_PER_CORE * self.cores
+
+
+def choose(
+    backend: str, workers: int | None, *, cores: int, inside_worker: bool = False, allow: tuple[str, ...] = CANDIDATES
+) -> Plan:
+    """What is decided before anything is measured.
 
     Args:
         backend: one of `BACKENDS`.
         workers: how many were asked for; None for one a usable core.
         cores: usable cores of this machine.
         inside_worker: whether the pool is opened by a task of another.
+        allow: backends that "auto" may choose.
 
     Returns:
-        The plan. "auto" means processes, and no parallelism where it cannot pay: inside a worker, whose pool keeps the cores
-        busy already, and on one core.
+        The plan; its backend is "auto" when the first items are to decide.
 
     Raises:
         UsageError: the backend is not known, or there would be no worker.
@@ -30,12 +91,177 @@ def choose(backend: str, workers: int | None, *, cores: int, inside_worker: bool
         raise UsageError(f"unknown backend {backend!r}; known are {', '.join(map(repr, BACKENDS))}")
     if workers is not None and not is_count(workers, 1):
         raise UsageError(f"workers must be at least 1, not {workers!r}; leave it out to use every core")
+    _check_allowed(allow)
     if backend == "serial":
         return Plan("serial", 1, "asked for")
     if backend != "auto":
         return Plan(backend, workers or cores, "asked for")
-    if inside_worker:
+    if inside_worker and "serial" in allow:
         return Plan("serial", 1, "inside a worker of another pool, which uses the cores already")
-    if workers == 1 or (workers is None and cores == 1):
-        return Plan("serial", 1, "one worker is no faster than the caller itself")
-    return Plan("process", workers or cores, "processes run any Python code in parallel")
+    if len(allow) == 1:
+        return Plan(allow[0], 1 if allow == ("serial",) else workers or cores, "nothing else is allowed")
+    return Plan("auto", workers or cores, "not measured yet")
+
+
+def _check_allowed(allow: object) -> None:
+    known = ", ".join(map(repr, CANDIDATES))
+    if not isinstance(allow, tuple) or not allow:
+        raise UsageError(f"allow must be a tuple of backends such as ('serial', 'process'), not {allow!r}; known are {known}")
+    for each in allow:
+        if each not in CANDIDATES:
+            raise UsageError(f"allow names an unknown backend {each!r}; known are {known}")
+
+
+def predict(evidence: Evidence, limits: Limits) -> tuple[Candidate, ...]:
+    """What each kind of workers can be expected to do, the plain loop first.
+
+    Args:
+        evidence: of the first items.
+        limits: what may be used.
+
+    Returns:
+        A candidate for each backend; `note` says why one is out of the question.
+    """
+    wall_s = max(evidence.wall_s, 1e-9)
+    candidates = [Candidate("serial", 1, 1 / wall_s, 1 / wall_s, note="" if "serial" in limits.allow else "not allowed")]
+    if "thread" in limits.allow:
+        candidates.append(_threads(evidence, limits))
+    if "process" in limits.allow:
+        candidates.append(_processes(evidence, limits))
+    return tuple(candidates)
+
+
+def neighbours(tried: Candidate, evidence: Evidence, limits: Limits) -> tuple[Candidate, ...]:
+    """What a trial suggests: twice as many workers when these kept their promise and could not be all, half when they did not.
+
+    Args:
+        tried: a candidate with its measured rate.
+        evidence: of the items.
+        limits: what may be used.
+
+    Returns:
+        None or one candidate.
+    """
+    fixed = tried.backend == "serial" or limits.workers is not None
+    if fixed or evidence.waiting < _WAITS or not tried.measured or not tried.predicted:
+        return ()
+    most = limits.most_threads if tried.backend == "thread" else limits.most_processes
+    if tried.measured >= _KEPT * tried.workers / evidence.wall_s and tried.workers < most:
+        workers = min(2 * tried.workers, most)
+        hope = min(
+            workers / tried.workers * tried.measured, max(_saturated(tried.backend, evidence, limits), _MORE * tried.measured)
+        )
+        return (Candidate(tried.backend, workers, hope, hope),)
+    if tried.measured < _BROKEN * tried.predicted and tried.workers > limits.cores:
+        hope = _FEWER * tried.measured
+        return (Candidate(tried.backend, max(limits.cores, tried.workers // 2), hope, hope),)
+    return ()
+
+
+def _saturated(backend: str, evidence: Evidence, limits: Limits) -> float:
+    """The rate that no number of workers can exceed: all processors are busy, or the interpreter's lock is."""
+    if backend == "thread":
+        return min(limits.cores / (_cpu_s(evidence) + _ITEM_S), 1 / (_held(evidence, limits)[0] + _ITEM_S))
+    return limits.cores / (_cpu_s(evidence) + _moved_s(evidence))
+
+
+def _moved_s(evidence: Evidence) -> float:
+    """Processor time of handing an item over and taking its result back."""
+    return evidence.move_s + _ITEM_S + _MESSAGE_S * min(1.0, evidence.wall_s / _BATCH_S)
+
+
+def _threads(evidence: Evidence, limits: Limits) -> Candidate:
+    cpu_s = _cpu_s(evidence)
+    least_held_s = _held(evidence, limits)[1]
+    saturated = _saturated("thread", evidence, limits)
+    workers = _count(evidence, saturated, limits.cores, limits.most_threads, limits.workers)
+    rate = min(workers / evidence.wall_s, saturated)
+    bound = min(workers / evidence.wall_s, limits.cores / min(cpu_s, max(evidence.cpu_s, 1e-9)), 1 / max(least_held_s, 1e-9))
+    return Candidate("thread", workers, rate, max(rate, bound))
+
+
+def _processes(evidence: Evidence, limits: Limits) -> Candidate:
+    saturated = _saturated("process", evidence, limits)
+    workers = _count(evidence, saturated, limits.cores, limits.most_processes, limits.workers)
+    rate = min(workers / (evidence.wall_s + evidence.move_s), saturated)
+    bound = min(workers / evidence.wall_s, limits.cores / max(min(evidence.cpu_s, _cpu_s(evidence)), 1e-9))
+    return Candidate("process", workers, rate, max(rate, bound), note=evidence.stays and f"stays here: {evidence.stays}")
+
+
+def _cpu_s(evidence: Evidence) -> float:
+    """Processor time of an item, of all threads that it uses."""
+    return max(evidence.cpu_s, evidence.all_cpu_s, 1e-9)
+
+
+def _held(evidence: Evidence, limits: Limits) -> tuple[float, float]:
+    """Seconds for which an item holds the interpreter's lock: as expected, and at least."""
+    if limits.parallel_threads:
+        return 0.0, 0.0
+    if evidence.gil is None:
+        return evidence.cpu_s, 0.0
+    least = max(0.0, evidence.gil.held - 2 * evidence.gil.error)
+    return evidence.gil.held * evidence.wall_s, least * evidence.wall_s
+
+
+def _count(evidence: Evidence, saturated: float, cores: int, most: int, fixed: int | None) -> int:
+    """As many workers as keep the scarcest resource busy, while some of them wait."""
+    if fixed is not None:
+        return fixed
+    if evidence.waiting < _WAITS:
+        return cores
+    return max(cores, min(most, math.ceil(saturated * evidence.wall_s)))
+
+
+def best(candidates: Sequence[Candidate]) -> Candidate:
+    """The simplest of those that were measured as about the fastest."""
+    measured = [each for each in candidates if each.measured is not None and not each.note]
+    top = max(each.measured or 0.0 for each in measured)
+    return min((each for each in measured if (each.measured or 0.0) >= _CLOSE * top), key=_simplicity)
+
+
+def _simplicity(candidate: Candidate) -> tuple[int, int]:
+    return _SIMPLICITY.index(candidate.backend), candidate.workers
+
+
+def conclude(choice: Candidate, candidates: Sequence[Candidate], evidence: Evidence | None, why: str = "") -> Plan:
+    """The plan for a choice, with a sentence for its reason.
+
+    Args:
+        choice: one of the candidates.
+        candidates: all that were considered.
+        evidence: of the first items.
+        why: the sentence, when it is not to be found in the figures.
+
+    Returns:
+        The plan.
+    """
+    sentence = why or _sentence(choice, candidates, evidence)
+    return Plan(choice.backend, choice.workers, sentence, tuple(sorted(candidates, key=_simplicity)), evidence)
+
+
+def _sentence(choice: Candidate, candidates: Sequence[Candidate], evidence: Evidence | None) -> str:
+    kind = _kind(evidence) if evidence is not None else ""
+    loop = next((each for each in candidates if each.backend == "serial"), None)
+    stays = next((each.note for each in candidates if each.note.startswith("stays here")), "")
+    if choice.backend == "serial":
+        said = "nothing is faster than the loop" if _tried(candidates) else "no other way would pay"
+    elif choice.measured and loop is not None and loop.measured:
+        said = f"{choice.measured / loop.measured:.2g} times as fast as the loop"
+    else:
+        said = "expected to be the fastest"
+    return "; ".join(part for part in (kind, said, stays) if part)
+
+
+def _tried(candidates: Sequence[Candidate]) -> bool:
+    return any(each.measured is not None for each in candidates if each.backend != "serial")
+
+
+def _kind(evidence: Evidence) -> str:
+    """What kind of work an item is."""
+    if evidence.waiting >= 0.5:
+        return f"an item waits {evidence.waiting:.0%} of its time"
+    if evidence.gil is not None and evidence.gil.held >= 0.5:
+        return f"an item holds the GIL {evidence.gil.held:.0%} of its time"
+    if evidence.gil is not None:
+        return f"an item leaves the GIL free {1 - evidence.gil.held:.0%} of its time"
+    return f"an item takes {show_seconds(evidence.wall_s)}"

@@ -17,14 +17,17 @@ missed often, so for functions that do that the share is a lower bound.
 from __future__ import annotations
 
 import math
-import random
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter, sleep
+from time import perf_counter
 
 _MEAN_S = 0.001
 _LEAST_SAMPLES = 30  # less tell nothing
+_ENOUGH_SAMPLES = 300  # for an error of 3%
+_IDLE_S = 0.01
+_LEAST_SLEEP_S = 1e-6  # a lock asked for without patience is not waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ class GilShare:
 class GilSampler:
     """Samples the lock while a ``with`` block runs; costs that block up to 3%.
 
+    Args:
+        beside: called after each wake-up, in the sampling thread; what was seen counts where it returns True.
+
     Example:
         >>> with GilSampler() as sampler:
         ...     total = sum(range(10))
@@ -59,45 +65,54 @@ class GilSampler:
         True
     """
 
-    def __init__(self) -> None:
-        self._over = threading.Event()
+    def __init__(self, beside: Callable[[], bool] | None = None) -> None:
+        self._beside = beside
+        self._over = threading.Lock()  # held while it samples; the wait for it is the sleep, which its release ends
+        self._over.acquire()
         self._thread: threading.Thread | None = None
         self._moments = self._held = self._wakes = 0
 
     def __enter__(self) -> GilSampler:
-        if is_available():
+        if is_available() or self._beside is not None:
             self._thread = threading.Thread(target=self._sample, name="teamster-gil", daemon=True)
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._over.release()
         if self._thread is not None:
             self._thread.join()
 
-    def share(self) -> GilShare | None:
-        """What was seen so far; None when that is too little, or nothing can be seen on this system."""
-        if self._wakes < _LEAST_SAMPLES:
+    def share(self, least: int = _LEAST_SAMPLES) -> GilShare | None:
+        """What was seen so far; None when that is less than `least` samples, or nothing can be seen on this system."""
+        if self._wakes < least or not is_available():
             return None
         held = self._held / self._moments
         # Moments within one wait saw the same holding: what is independent are the wake-ups.
-        return GilShare(held, math.sqrt(max(held * (1 - held), 1 / self._wakes) / self._wakes), self._moments)
+        return GilShare(held, math.sqrt(max(held * (1 - held), 1 / self._moments) / self._wakes), self._moments)
 
     def _sample(self) -> None:
+        from random import Random  # not with the module: both take longer to load than a small job takes
         from resource import RUSAGE_THREAD, getrusage
 
-        distance = random.Random(0x7EA).expovariate  # of its own: the user's seeded numbers stay as they are
+        distance = Random(0x7EA).expovariate  # of its own: the user's seeded numbers stay as they are
         due = perf_counter() + distance(1 / _MEAN_S)
-        while not self._over.is_set():
+        while True:
             before = getrusage(RUSAGE_THREAD).ru_nvcsw
-            sleep(max(0.0, due - perf_counter()))
+            if self._over.acquire(timeout=max(_LEAST_SLEEP_S, due - perf_counter())):
+                return
             waited = getrusage(RUSAGE_THREAD).ru_nvcsw - before > 1
             now = perf_counter()
-            self._wakes += 1
+            counts = self._beside is None or self._beside()
+            self._wakes += counts
             while due <= now:
-                self._moments += 1
-                self._held += waited
+                self._moments += counts
+                self._held += counts and waited
                 due += distance(1 / _MEAN_S)
+            if self._beside is not None and self._wakes >= _ENOUGH_SAMPLES:  # the caller has an answer; the look-out goes on
+                break
+        while not self._over.acquire(timeout=_IDLE_S):
+            self._beside()  # goes on, at less cost, when the lock is known well enough
 
 
 def is_available() -> bool:
@@ -110,5 +125,18 @@ def is_available() -> bool:
         >>> isinstance(is_available(), bool)
         True
     """
+    return sys.platform == "linux" and has_gil()
+
+
+def has_gil() -> bool:
+    """Whether threads take turns at running Python code: False on a free-threaded interpreter.
+
+    Returns:
+        True where there is a lock.
+
+    Example:
+        >>> isinstance(has_gil(), bool)
+        True
+    """
     enabled = getattr(sys, "_is_gil_enabled", None)
-    return sys.platform == "linux" and (enabled is None or bool(enabled()))
+    return enabled is None or bool(enabled())

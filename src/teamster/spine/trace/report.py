@@ -3,10 +3,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
 
 _KIB = 1024.0
+
+
+class Decision(Protocol):
+    """What a report tells of a plan."""
+
+    @property
+    def backend(self) -> str:
+        """The kind of workers."""
+
+    @property
+    def workers(self) -> int:
+        """How many."""
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for machines."""
 
 
 @dataclass(slots=True)
@@ -29,13 +48,19 @@ class Ledger:
         account[0] += items
         account[1] += busy_ns
 
-    def read(self, backend: str, workers: int, reason: str, wall_s: float) -> Report:
+    def add(self, other: Ledger) -> None:
+        """Add the counts of another team, but for its workers'."""
+        for name in ("items", "failures", "batches", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def read(self, plan: Decision, wall_s: float) -> Report:
         """The counts so far, as a report."""
-        accounts = [self.workers.get(index, [0, 0]) for index in range(workers)]
+        accounts = [self.workers.get(index, [0, 0]) for index in range(max([plan.workers, *(index + 1 for index in self.workers)]))]
         return Report(
-            backend=backend,
-            workers=workers,
-            reason=reason,
+            plan=plan,
+            backend=plan.backend,
+            workers=plan.workers,
+            reason=plan.reason,
             items=self.items,
             failures=self.failures,
             wall_s=wall_s,
@@ -55,14 +80,15 @@ class Report:
     """What a pool has done so far.
 
     Attributes:
-        backend: "serial", "thread" or "process".
+        plan: how the latest call was run, and why.
+        backend: the plan's: "serial", "thread" or "process"; "auto" before the first call.
         workers: how many it may use.
         reason: why this backend.
         items: items that are done, failed ones included.
         failures: items that ended with an exception.
         wall_s: seconds during which at least one call was under way.
-        busy_s: seconds that each worker ran tasks, by its index.
-        items_by_worker: items that each worker ran, by its index.
+        busy_s: seconds that each worker ran tasks, by its index; "auto" counts the caller first, then threads, then processes.
+        items_by_worker: items that each worker ran, in the same order.
         batches: batches handed out.
         pickled_bytes: bytes moved in pickles, both directions.
         arena_bytes: bytes moved through shared memory, both directions.
@@ -78,6 +104,7 @@ class Report:
         2
     """
 
+    plan: Decision
     backend: str
     workers: int
     reason: str
@@ -110,7 +137,8 @@ class Report:
             >>> ts.Pool("serial").report().to_dict()["items"]
             0
         """
-        return {**asdict(self), "utilization": self.utilization}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**values, "plan": self.plan.to_dict(), "utilization": self.utilization}
 
     def __str__(self) -> str:
         rate = self.items / self.wall_s if self.wall_s else 0.0

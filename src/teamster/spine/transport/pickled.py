@@ -54,14 +54,17 @@ def pack(value: object) -> Parcel:
     Raises:
         Exception: cloudpickle cannot pickle `value` either.
     """
+    return pack_by_reference(value) or pack_by_value(value)
+
+
+def pack_by_reference(value: object) -> Parcel | None:
+    """Pickle `value` as plain pickle does; None where that would not serve a worker."""
     buffers: list[memoryview] = []
     try:
         data = _dump_plain(value, _collector(buffers))
     except Exception:
-        return pack_by_value(value)
-    if b"__main__" in data:
-        return pack_by_value(value)
-    return Parcel(data, buffers)
+        return None
+    return None if b"__main__" in data else Parcel(data, buffers)
 
 
 def pack_by_value(value: object) -> Parcel:

@@ -114,12 +114,13 @@ class Kept:
 
 @dataclass(slots=True)
 class Finished:
-    """A batch is over: `ran` items of it were run, in `run_ns`."""
+    """A batch is over: `ran` items of it were run, in `run_ns`, of which its thread was on a processor for `cpu_ns`."""
 
     member: Member
     number: int
     ran: int
     run_ns: int
+    cpu_ns: int = 0
 
 
 @dataclass(slots=True)

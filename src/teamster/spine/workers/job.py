@@ -59,11 +59,16 @@ class Job:
         self.cancelled = False
         self.item_ns = 0.0
         self.item_bytes = 0.0
+        self.batches = self.ran = self.run_ns = self.cpu_ns = 0  # finished so far, and what they took in their workers
         self._grown = self._last = 1
 
-    def observe(self, ran: int, run_ns: int) -> None:
+    def observe(self, ran: int, run_ns: int, cpu_ns: int = 0) -> None:
         """Learn from a finished batch."""
         self._last = ran
+        self.batches += 1
+        self.ran += ran
+        self.run_ns += run_ns
+        self.cpu_ns += cpu_ns
         measured = run_ns / ran
         self.item_ns = measured if not self.item_ns else self.item_ns + _TRUST * (measured - self.item_ns)
         self._grown = max(self._grown, ran)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -25,27 +27,42 @@ class Staffing(Protocol):
         """How many."""
 
 
+def can_fork_at_once() -> bool:
+    """Whether the fork server of this program runs already, so that process workers are there in milliseconds."""
+    nursery = sys.modules.get("teamster.spine.workers.nursery")
+    return nursery is not None and nursery.the_nursery().pid > 0
+
+
+def check_start_method(start_method: str | None) -> None:
+    """Refuse an unknown way to start processes.
+
+    Raises:
+        UsageError: it is not known.
+    """
+    if start_method is not None and start_method not in START_METHODS:
+        raise UsageError(f"start_method must be one of {', '.join(map(repr, START_METHODS))}, not {start_method!r}")
+
+
 def assemble(
     plan: Staffing,
+    lock: threading.RLock,
     *,
+    cores: int,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
-    native_threads: int,
     max_tasks: int | None,
     start_method: str | None,
 ) -> Team:
     """Make the team that a plan asks for; nothing starts yet.
 
     Raises:
-        UsageError: the start method is not known.
         Exception: the initializer does not pickle.
     """
-    if start_method is not None and start_method not in START_METHODS:
-        raise UsageError(f"start_method must be one of {', '.join(map(repr, START_METHODS))}, not {start_method!r}")
     return Team(
-        _crew(plan, initializer, initargs, native_threads, start_method or "forkserver"),
+        _crew(plan, initializer, initargs, max(1, cores // plan.workers), start_method or "forkserver"),
         plan.workers,
         max_tasks=max_tasks,
+        lock=lock,
     )
 
 

@@ -24,7 +24,7 @@ import sys
 import types
 from collections.abc import Callable
 from importlib import import_module
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 from teamster.spine.transport import pickled
@@ -72,7 +72,7 @@ class ResultSink:
         self._records: list[Record] = []
         self._run: list[bytes] = []  # pickles of consecutive items that will make one record
         self._run_first = self._run_next = 0
-        self._finished: list[tuple[int, int, int]] = []
+        self._finished: list[tuple[int, int, int, int]] = []
         self._end = LOG_START
         self._sent_ns = perf_counter_ns()
         self.patience_ns = FLUSH_NS
@@ -145,10 +145,10 @@ class ResultSink:
         if perf_counter_ns() - self._sent_ns > self.patience_ns:
             self.flush()
 
-    def finish(self, number: int, ran: int, run_ns: int) -> None:
+    def finish(self, number: int, ran: int, run_ns: int, cpu_ns: int) -> None:
         """The batch from `number` on is over, to be told with the next results; no record reaches into the next batch."""
         self._end_run()
-        self._finished.append((number, ran, run_ns))
+        self._finished.append((number, ran, run_ns, cpu_ns))
 
     def flush(self) -> None:
         """Send what is kept."""
@@ -228,11 +228,11 @@ class ProcessWorker:
         if careful:
             runner.be_careful()
         self._sink.patience_ns = FLUSH_NS if runner.hurry else _PATIENT_NS
-        began = perf_counter_ns()
+        began, cpu_began = perf_counter_ns(), thread_time_ns()
         ran = context.run(runner.run, items, number, index, self._sink)
         del items
         run_ns = perf_counter_ns() - began
-        self._sink.finish(number, ran, run_ns)
+        self._sink.finish(number, ran, run_ns, thread_time_ns() - cpu_began)
         if run_ns > _SHORT_NS:
             self._sink.flush()
 

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import get_ident
 from time import perf_counter_ns
 
 from teamster.errors import WorkerStartError
@@ -26,6 +29,16 @@ class Reports:
         self.ledger = Ledger()
         self.closed = False
         self._start_failures = 0
+        self._handler = 0  # the thread that handles an event, with the lock held
+
+    @contextmanager
+    def _calling_back(self) -> Iterator[None]:
+        """Futures are settled in here: what they call may use the team, but not wait for it."""
+        before, self._handler = self._handler, get_ident()
+        try:
+            yield
+        finally:
+            self._handler = before
 
     def handle(self, event: Event) -> None:
         """Take one event of the crew."""
@@ -81,7 +94,7 @@ class Reports:
         member.items += event.ran
         self.ledger.note(member.index, event.ran, event.run_ns)
         if event.ran:
-            batch.job.observe(event.ran, event.run_ns)
+            batch.job.observe(event.ran, event.run_ns, event.cpu_ns)
         if event.ran < batch.size and not batch.job.cancelled:
             end = min(batch.size, max(0, member.taken_back - batch.number)) if member.taken_back else batch.size
             if event.ran < end:

@@ -18,46 +18,36 @@ from __future__ import annotations
 import contextvars
 import itertools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import get_ident
 from time import perf_counter_ns
 from typing import Any
 
 from teamster.errors import PoolClosed, UsageError
 from teamster.spine.workers.contract import Batch, Crew, Event, Member, Spec, Style
+from teamster.spine.workers.handing import Handing
 from teamster.spine.workers.job import Job
-from teamster.spine.workers.recovery import piece
-from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.watch import Watch
 
 _identities = itertools.count(1)
 
 _CLOSED = "the pool was closed while this call was under way; close it when its last call has returned"
-_LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
 _WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
-_HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
-_LARGE_BYTES = 1 << 20  # items of this size wait in shared memory, whose first touch costs more than any hand-over
-_SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
 
 
-class Team(Reports):
+class Team(Handing):
     """Workers of one kind and what they have to do."""
 
-    def __init__(self, crew: Crew, count: int, *, max_tasks: int | None = None) -> None:
-        super().__init__(crew)
-        self.count = count
-        self.lock = threading.RLock()
+    def __init__(self, crew: Crew, count: int, *, max_tasks: int | None = None, lock: threading.RLock | None = None) -> None:
+        super().__init__(crew, count, max_tasks=max_tasks, lock=lock)
         self.changed = threading.Condition(self.lock)
-        self.alone = False  # a batch runs that wants nobody beside it
+        self.beside: list[Team] = []  # teams whose leader wants to know what is reported here
         self._leader = 0  # the thread that polls the crew
         self._leader_yields = False
         self._followers = 0
-        self._handler = 0  # the thread that handles an event, with the lock held
         self._ended = threading.Event()
         self._ending_s: float | None = None  # set when it is asked to close the team in the middle of that
         self._changes = 0  # counts whatever may end a wait
-        self._max_tasks = max_tasks
         self._watch = Watch(self)
         crew.report = self._report
 
@@ -90,29 +80,6 @@ class Team(Reports):
             if job.timeout_ns is not None:
                 self.crew.wake()  # whoever leads has to look at the clock from now on
         self._end_if_asked()
-
-    def room(self, job: Job) -> int:
-        """How many batches more would find a worker now; for thread workers a few beyond, so that none waits for the caller."""
-        with self.lock:
-            depth = self._depth(job)
-            room = self.count * depth - len(self.queue)
-            if not self.crew.pulls:
-                room += self.count
-            for member in self.members:
-                room -= min(depth, len(member.outstanding))
-            return room
-
-    def capacity(self, job: Job) -> int:
-        """Batches that all members together may hold."""
-        return self.count * self._depth(job)
-
-    def _depth(self, job: Job) -> int:
-        """Batches that one member may hold."""
-        batch_ns = job.batch_ns
-        if batch_ns > _LONG_NS or job.item_bytes > _HUGE_BYTES:
-            return 1
-        many = 0 < batch_ns < _SHORT_NS and job.item_bytes < _LARGE_BYTES
-        return self.crew.deepest if many else self.crew.depth
 
     def run_until(
         self,
@@ -223,15 +190,6 @@ class Team(Reports):
         """Whether this thread is in the middle of an event: this is a callback of a future, or a serial task."""
         return self._handler == get_ident() or (self._leader == get_ident() and self.crew.is_inside())
 
-    @contextmanager
-    def _calling_back(self) -> Iterator[None]:
-        """Futures are settled in here: what they call may use the team, but not wait for it."""
-        before, self._handler = self._handler, get_ident()
-        try:
-            yield
-        finally:
-            self._handler = before
-
     def handle(self, event: Event) -> None:
         """Take one event of the crew."""
         with self._calling_back():
@@ -304,67 +262,6 @@ class Team(Reports):
         self.closed = True
         self._ending_s = None
 
-    # --- handing out -------------------------------------------------------------------------------------------------------
-
-    def dispatch(self) -> None:
-        """Hand out what can be handed out."""
-        handed = False
-        while self.queue and not self.closed:
-            batch = self.queue[0]
-            if batch.job.cancelled:
-                self.queue.popleft()
-                continue
-            member = self._pick(batch)
-            if member is None:
-                break
-            self.queue.popleft()
-            if batch.claim():
-                self._hand(member, batch)
-                handed = True
-        if handed:
-            self.crew.flush()
-
-    def _pick(self, batch: Batch) -> Member | None:
-        """An idle member first, then a new one, then one that can hold a second batch."""
-        if (batch.alone or self.alone) and any(member.outstanding for member in self.members):
-            return None
-        self.alone = batch.alone
-        best: Member | None = None
-        for member in self.members:
-            if member.retiring or member.recalled_ns or member.doomed is not None:
-                continue
-            if not member.outstanding:
-                return member
-            if best is None or len(member.outstanding) < len(best.outstanding):
-                best = member
-        if len(self.members) < self.count:
-            member = self.crew.enlist(self._free_index())
-            self.members.append(member)
-            return member
-        return best if best is not None and len(best.outstanding) < self._depth(batch.job) else None
-
-    def _free_index(self) -> int:
-        taken = {member.index for member in self.members}
-        return next(index for index in range(self.count) if index not in taken)
-
-    def _hand(self, member: Member, batch: Batch) -> None:
-        if self._max_tasks is not None and batch.size > (left := self._max_tasks - member.handed):
-            self.queue.appendleft(piece(batch, left, batch.size))
-            batch = piece(batch, 0, left)
-        batch.number = member.next_number
-        try:
-            self.crew.hand(member, batch)
-        except Exception as error:
-            with self._calling_back():
-                self._refuse(batch, error)
-            return
-        member.next_number += batch.size
-        member.handed += batch.size
-        member.outstanding.append(batch)
-        member.last_heard_ns = perf_counter_ns()
-        member.retiring = member.handed == self._max_tasks
-        self.ledger.batches += 1
-
     # --- taking reports ----------------------------------------------------------------------------------------------------
 
     def _report(self, member: Member, events: list[Event]) -> None:
@@ -375,7 +272,15 @@ class Team(Reports):
             self.dispatch()
             self._changes += 1
             self.changed.notify_all()
+            for team in self.beside:
+                team.nudge()
         self._end_if_asked()
+
+    def nudge(self) -> None:
+        """Have whoever leads look at what to hand out next; the lock is held."""
+        self._changes += 1
+        if self._leader:
+            self.crew.wake()
 
     def expire(self, member: Member, number: int, error: BaseException) -> None:
         """Kill a member because of the item that it runs."""

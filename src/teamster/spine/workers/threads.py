@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 from teamster.machine.native_threads import ProcessWideLimit, limit_in_this_thread
@@ -128,10 +128,10 @@ class ThreadCrew:
             context = spec.context.copy() if spec.context is not None else contextvars.Context()
             runners[spec.identity] = Runner(spec, spec.function, member.slate.words), context
         runner, context = runners[spec.identity]
-        began = perf_counter_ns()
+        began, cpu_began = perf_counter_ns(), thread_time_ns()
         ran = context.run(runner.run, batch.items, batch.number, max(batch.first, 0), sink)
         run_ns = perf_counter_ns() - began
-        sink.tell([Finished(member, batch.number, ran, run_ns)])
+        sink.tell([Finished(member, batch.number, ran, run_ns, thread_time_ns() - cpu_began)])
 
     def hand(self, member: Member, batch: Batch) -> None:
         """Put a batch into the thread's inbox."""
@@ -150,7 +150,7 @@ class ThreadCrew:
 
     def is_inside(self) -> bool:
         """Whether this is one of the threads."""
-        return any(member.thread is threading.current_thread() for member in self._members)
+        return any(member.thread is threading.current_thread() for member in list(self._members))
 
     def forget(self, spec: Spec) -> None:
         """Nothing is kept for a function but its runner, which the next function replaces."""
@@ -202,7 +202,11 @@ class ThreadCrew:
         member.inbox.put(None)
 
     def release(self, member: Member) -> None:
-        """It has nothing of its own."""
+        """With the last thread goes the limit: what the caller runs itself meanwhile may use its libraries' threads again."""
+        if member in self._members:
+            self._members.remove(member)
+            if not self._members:
+                self._limit.restore()
 
     def send_segments_home(self) -> None:
         """Nothing is shared by copy here."""
@@ -213,11 +217,12 @@ class ThreadCrew:
 
     def close(self, seconds: float) -> None:
         """End all threads that are not in the middle of an item; wait for those, `seconds` at most in all."""
-        for member in self._members:
+        members = list(self._members)
+        for member in members:
             self.recall(member, 0)
             self.dismiss(member)
         deadline = perf_counter_ns() + int(seconds * 1e9)
-        for member in self._members:
+        for member in members:
             if member.thread is not None and member.thread is not threading.current_thread():
                 member.thread.join(max(0.0, (deadline - perf_counter_ns()) / 1e9))
         self._members.clear()

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How long a thread was ready to run while others had the processor: the second figure of ``/proc/thread-self/schedstat``."""
+
+from __future__ import annotations
+
+import os
+
+
+class RunDelay:
+    """Reads the run delay of the thread that makes it; always 0 where the kernel keeps no account.
+
+    Example:
+        >>> delay = RunDelay()
+        >>> delay.read_ns() >= 0
+        True
+        >>> delay.close()
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+
+    def read_ns(self) -> int:
+        """Nanoseconds of waiting for a processor, since the thread began.
+
+        Returns:
+            A number that only grows.
+        """
+        if self._descriptor < 0:
+            return 0
+        try:
+            return int(os.pread(self._descriptor, 64, 0).split()[1])
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()

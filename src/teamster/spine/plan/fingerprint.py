@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whether a value is still what it was: a checksum of its pickle, made without keeping the pickle.
+
+Functions, classes and modules count by identity, so lambdas are welcome. What is bound to this process (locks, open files,
+sockets) is named instead. A fingerprint has a deadline: a table of ten million entries is not worth the look.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import types
+import zlib
+from time import perf_counter
+from typing import Any
+
+_BYTES_PER_S = 1e9  # of a checksum; a guess on the safe side, to see beforehand what a large buffer will take
+
+
+class Bound(Exception):
+    """The value is, or holds, something that belongs to this process, `what` of a kind."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class TooLong(Exception):
+    """The value is larger than there is time for."""
+
+
+def checksum(value: object, deadline: float) -> tuple[int, int]:
+    """Checksum and size of the pickle of `value`, its buffers included.
+
+    Args:
+        value: anything.
+        deadline: moment of `time.perf_counter` at which to give up.
+
+    Returns:
+        The checksum and the bytes; equal for equal values.
+
+    Raises:
+        Bound: the value belongs to this process.
+        TooLong: the deadline passed, or would.
+        Exception: the value does not pickle.
+
+    Example:
+        >>> numbers = [1, 2]
+        >>> before = checksum(numbers, perf_counter() + 1)
+        >>> numbers.append(3)
+        >>> checksum(numbers, perf_counter() + 1) == before
+        False
+    """
+    sink = _Sink(deadline)
+    _Pickler(sink, 5, buffer_callback=sink.take_buffer).dump(value)
+    return sink.crc, sink.nbytes
+
+
+class _Sink:
+    """A file that keeps a checksum only."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self.crc = self.nbytes = 0
+
+    def write(self, data: Any) -> int:
+        if perf_counter() + len(data) / _BYTES_PER_S > self._deadline:
+            raise TooLong
+        self.crc = zlib.crc32(data, self.crc)
+        self.nbytes += len(data)
+        return len(data)
+
+    def take_buffer(self, buffer: pickle.PickleBuffer) -> bool:
+        """A large buffer, in place of a copy of it in the pickle; what is not contiguous goes through the pickle."""
+        try:
+            self.write(buffer.raw())
+        except BufferError:
+            return True
+        return False
+
+
+class _Pickler(pickle.Pickler):
+    """Refers to code by identity and refuses what belongs to this process."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if value is int:
+            return NotImplemented  # by name, since it stands for all the others
+        if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.CodeType)):
+            return int, (id(value),)
+        if (what := bound_to_process(value)) is not None:
+            raise Bound(what)
+        return NotImplemented
+
+
+def bound_to_process(value: object) -> str | None:
+    """What `value` is, with its article, when it belongs to this process; else None.
+
+    Example:
+        >>> import threading
+        >>> bound_to_process(threading.Lock())
+        'a lock'
+    """
+    kind = type(value)
+    if isinstance(value, io.IOBase):
+        return None if isinstance(value, (io.BytesIO, io.StringIO)) else "an open file"
+    if kind.__module__ in ("_thread", "threading", "multiprocessing.synchronize", "asyncio.locks"):
+        return None if kind.__name__ == "_local" else "a lock" if "ock" in kind.__name__ else f"a {kind.__name__}"
+    if kind.__module__ in ("socket", "_socket", "ssl"):
+        return "a socket"
+    if kind.__module__ == "sqlite3":
+        return f"a database {kind.__name__.lower()}"
+    if isinstance(value, (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)):
+        return "a generator"
+    return None

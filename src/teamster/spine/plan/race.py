@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The race of the candidates: who works next, from what each has shown. Pure: knows no worker and no clock.
+
+::
+
+    predicted, bound        who promises most is tried first; whose bound is below what another has reached is never tried
+    measured                who works is measured all the time; the best goes on
+    nobody left to try      it is settled, until `reopen`
+
+The search is a branch and bound (Land and Doig, 1960) over a handful of candidates: an optimistic bound costs nothing, a trial
+costs the work that another would have done meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from teamster.spine.plan.choice import best
+from teamster.spine.plan.plan import Candidate
+
+_WORTH = 1.05  # a promise below this is not worth a change
+_BOUND_WORTH = 1.15  # a bound is hope, not a promise
+_HYSTERESIS = 1.10  # who is settled must be beaten by this
+_TRIAL_S = 0.04
+_BUDGET = 0.05  # of the work, for trials that only a bound speaks for
+_BUDGET_S = 0.05
+
+Key = tuple[str, int]
+
+
+class Race:
+    """The candidates of one job.
+
+    Example:
+        >>> race = Race([Candidate("serial", 1, 10.0, 10.0, 10.0), Candidate("process", 2, 19.0, 20.0)])
+        >>> race.start(race.choose(horizon_s=10.0))
+        >>> race.measure(18.5)
+        >>> str(race.choose(horizon_s=9.0)), race.settled
+        ('process(2)', True)
+    """
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        self._field: dict[Key, Candidate] = {}
+        self.renew(candidates)
+        self.current = next(iter(self._field.values()))
+        self.settled = False
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All of them, with what was measured, in the order in which they were thought of."""
+        return tuple(self._field.values())
+
+    def renew(self, candidates: Iterable[Candidate]) -> None:
+        """Take new predictions; what was measured stays. A number of workers that was not tried gives way to a new one."""
+        for new in candidates:
+            stale = [key for key, old in self._field.items() if key[0] == new.backend and old.measured is None]
+            for key in stale:
+                if key != _key(new) and self._field[key] is not getattr(self, "current", None):
+                    del self._field[key]
+            old = self._field.get(_key(new))
+            tried = [each for each in self._field.values() if each.backend == new.backend and each.measured is not None]
+            if old is None and tried and new.backend != "serial":
+                continue  # its number of workers is searched by climbing from now on
+            self._field[_key(new)] = new if old is None or old.measured is None else replace(new, measured=old.measured)
+
+    def reopen(self, candidates: Iterable[Candidate], rate: float) -> None:
+        """The items have changed: what was measured of others counts no more; the current one reaches `rate` now."""
+        current = replace(self.current, measured=rate, predicted=rate, bound=rate, note="")
+        self._field = {_key(current): current}
+        for new in candidates:
+            self._field.setdefault(_key(new), new)
+        self.current, self.settled = current, False
+
+    def measure(self, rate: float) -> None:
+        """The current candidate reaches `rate` items a second."""
+        self.current = replace(self.current, measured=rate)
+        self._field[_key(self.current)] = self.current
+
+    def propose(self, candidates: Iterable[Candidate]) -> None:
+        """Take candidates that a trial has suggested; known ones stay as they are."""
+        for new in candidates:
+            self._field.setdefault(_key(new), new)
+
+    def drop(self, backend: str, why: str) -> None:
+        """A backend turned out to be impossible."""
+        for key, each in list(self._field.items()):
+            if key[0] == backend:
+                self._field[key] = replace(each, note=why)
+
+    def choose(self, horizon_s: float, start_s: dict[str, float] | None = None) -> Candidate:
+        """Who should work from now on; `start` makes it so.
+
+        Args:
+            horizon_s: seconds that the current candidate would need for what is left, as far as one knows.
+            start_s: seconds until each backend's workers could start; none where it is missing.
+
+        Returns:
+            A candidate to try, or the best of those that were tried.
+        """
+        rate, start_s = self.current.measured, start_s or {}
+        if rate is None:
+            return self.current  # its trial goes on
+        leader = self._leader()
+        left = horizon_s * rate  # items
+        hopeful = [each for each in self._field.values() if self._is_worth_trying(each, leader, left, start_s)]
+        self.settled = not hopeful
+        if not hopeful:
+            return leader
+        return max(hopeful, key=lambda each: _speed(each.predicted or 0.0, left, start_s.get(each.backend, 0.0)))
+
+    def start(self, candidate: Candidate) -> None:
+        """`candidate` works from now on."""
+        self.current = candidate
+
+    def _leader(self) -> Candidate:
+        """The best so far; who is settled stays unless it is beaten clearly."""
+        if not any(each.measured and not each.note for each in self.candidates):
+            return self.current
+        leader = best(self.candidates)
+        if self.settled and not self.current.note and (leader.measured or 0.0) < _HYSTERESIS * (self.current.measured or 0.0):
+            return self.current
+        return leader
+
+    def _is_worth_trying(self, each: Candidate, leader: Candidate, left: float, start_s: dict[str, float]) -> bool:
+        if each.measured is not None or each.note or leader.measured is None:
+            return False
+        start = start_s.get(each.backend, 0.0)
+        if leader.note or _speed(each.predicted or 0.0, left, start) > _WORTH * leader.measured:
+            return True
+        # If it disappoints, the trial has cost its own length; and n items one after the other, if its threads only took turns.
+        bound = each.bound or 0.0
+        cost_s = _TRIAL_S + (each.workers / bound if bound else 0.0) * each.workers
+        affordable = cost_s <= max(_BUDGET_S, _BUDGET * left / leader.measured)
+        return affordable and _speed(bound, left, start + cost_s) > _BOUND_WORTH * leader.measured
+
+
+def _key(candidate: Candidate) -> Key:
+    return candidate.backend, candidate.workers
+
+
+def _speed(rate: float, items: float, start_s: float) -> float:
+    """Items a second over the rest of the job, the start of the workers included."""
+    return items / (start_s + items / rate) if rate > 0 and items > 0 else 0.0

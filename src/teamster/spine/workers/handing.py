@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The half of a team that hands out: how much each member may hold, who gets the next batch, who is there at all."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from time import perf_counter_ns
+
+from teamster.spine.workers.contract import Batch, Crew, Member
+from teamster.spine.workers.job import Job
+from teamster.spine.workers.recovery import piece
+from teamster.spine.workers.reports import Reports
+
+_LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
+_HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
+_LARGE_BYTES = 1 << 20  # items of this size wait in shared memory, whose first touch costs more than any hand-over
+_SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
+
+
+class Handing(Reports):
+    """Members and what they hold."""
+
+    def __init__(self, crew: Crew, count: int, *, max_tasks: int | None, lock: threading.RLock | None) -> None:
+        super().__init__(crew)
+        self.count = count
+        self.lock = lock or threading.RLock()  # teams that work for the same calls share one
+        self.alone = False  # a batch runs that wants nobody beside it
+        self._max_tasks = max_tasks
+
+    def room(self, job: Job) -> int:
+        """How many batches more would find a worker now; for thread workers a few beyond, so that none waits for the caller."""
+        with self.lock:
+            depth = self._depth(job)
+            room = self.count * depth - len(self.queue)
+            if not self.crew.pulls:
+                room += self.count
+            for member in self.members:
+                room -= min(depth, len(member.outstanding))
+            return room
+
+    def capacity(self, job: Job) -> int:
+        """Batches that all members together may hold."""
+        return self.count * self._depth(job)
+
+    def _depth(self, job: Job) -> int:
+        """Batches that one member may hold."""
+        batch_ns = job.batch_ns
+        if batch_ns > _LONG_NS or job.item_bytes > _HUGE_BYTES:
+            return 1
+        many = 0 < batch_ns < _SHORT_NS and job.item_bytes < _LARGE_BYTES
+        return self.crew.deepest if many else self.crew.depth
+
+    # --- who is there ------------------------------------------------------------------------------------------------------
+
+    def is_busy_with(self, job: Job) -> bool:
+        """Whether something of `job` is queued or under way."""
+        with self.lock:
+            batches = itertools.chain(self.queue, *(member.outstanding for member in self.members))
+            return any(batch.job is job for batch in batches)
+
+    def muster(self) -> int:
+        """Start whoever is missing, before there is work; returns how many are ready."""
+        with self.lock:
+            while len(self.members) < self.count and not self.closed:
+                self.members.append(self.crew.enlist(self._free_index()))
+            return sum(member.ready for member in self.members)
+
+    def rest(self) -> None:
+        """Let go of everybody who has nothing to do; the next batch brings them back."""
+        with self.lock:
+            for member in [member for member in self.members if not member.outstanding]:
+                self.members.remove(member)
+                self.crew.dismiss(member)
+
+    # --- handing out -------------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Hand out what can be handed out."""
+        handed = False
+        while self.queue and not self.closed:
+            batch = self.queue[0]
+            if batch.job.cancelled:
+                self.queue.popleft()
+                continue
+            member = self._pick(batch)
+            if member is None:
+                break
+            self.queue.popleft()
+            if batch.claim():
+                self._hand(member, batch)
+                handed = True
+        if handed:
+            self.crew.flush()
+
+    def _pick(self, batch: Batch) -> Member | None:
+        """An idle member first, then a new one, then one that can hold a second batch."""
+        if (batch.alone or self.alone) and any(member.outstanding for member in self.members):
+            return None
+        self.alone = batch.alone
+        best: Member | None = None
+        for member in self.members:
+            if member.retiring or member.recalled_ns or member.doomed is not None:
+                continue
+            if not member.outstanding:
+                return member
+            if best is None or len(member.outstanding) < len(best.outstanding):
+                best = member
+        if len(self.members) < self.count:
+            member = self.crew.enlist(self._free_index())
+            self.members.append(member)
+            return member
+        return best if best is not None and len(best.outstanding) < self._depth(batch.job) else None
+
+    def _free_index(self) -> int:
+        taken = {member.index for member in self.members}
+        return next(index for index in range(self.count) if index not in taken)
+
+    def _hand(self, member: Member, batch: Batch) -> None:
+        if self._max_tasks is not None and batch.size > (left := self._max_tasks - member.handed):
+            self.queue.appendleft(piece(batch, left, batch.size))
+            batch = piece(batch, 0, left)
+        batch.number = member.next_number
+        try:
+            self.crew.hand(member, batch)
+        except Exception as error:
+            with self._calling_back():
+                self._refuse(batch, error)
+            return
+        member.next_number += batch.size
+        member.handed += batch.size
+        member.outstanding.append(batch)
+        member.last_heard_ns = perf_counter_ns()
+        member.retiring = member.handed == self._max_tasks
+        self.ledger.batches += 1

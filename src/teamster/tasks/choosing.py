@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How the calls of one pool are run: as asked for, as recorded, as known from the call before, or as measured.
+
+::
+
+    backend=, plan=  -----------------> Mapping on one team
+    TEAMSTER_PLAN_FILE ---------------> the same, with the plan of the run before
+    "auto" ---------------------------> MeasuredMapping, which starts with what the pool knows of the function
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from teamster.errors import UsageError
+from teamster.machine.cpus import usable_cores
+from teamster.spine.plan.choice import BACKENDS, Limits, choose
+from teamster.spine.plan.gil import has_gil
+from teamster.spine.plan.plan import Plan
+from teamster.spine.workers.whoami import current_worker
+from teamster.tasks.call import MapCall
+from teamster.tasks.mapping import Mapping
+from teamster.tasks.measured import MeasuredMapping
+from teamster.tasks.roster import Roster
+
+if TYPE_CHECKING:
+    from teamster.spine.plan.store import PlanStore
+
+_EXPLAIN = "TEAMSTER_EXPLAIN"
+_PLAN_FILE = "TEAMSTER_PLAN_FILE"
+_MOST_KNOWN = 64
+
+
+class Chooser:
+    """Decides for each call of one pool.
+
+    Args:
+        plan: what the pool was asked for; its backend is "auto" when that is to be measured.
+        limits: what may be used then.
+        roster: the pool's teams.
+    """
+
+    def __init__(self, plan: Plan, limits: Limits, roster: Roster) -> None:
+        self._asked = plan
+        self._limits = limits
+        self._roster = roster
+        self._latest: MeasuredMapping | Plan = plan
+        self._known: dict[Any, Plan] = {}
+        self._store = _store() if plan.backend == "auto" else None
+
+    @property
+    def plan(self) -> Plan:
+        """Of the latest call, as it stands."""
+        return self._latest.plan() if isinstance(self._latest, MeasuredMapping) else self._latest
+
+    @property
+    def submitting(self) -> Plan:
+        """Who runs single calls: a future is wanted at once, so "auto" runs none in the caller first."""
+        if self._asked.backend != "auto":
+            return self._asked
+        backend = next(each for each in ("process", "thread", "serial") if each in self._limits.allow)
+        return Plan(backend, self._asked.workers, "for submitted calls, which are not measured")
+
+    def mapping(self, call: MapCall) -> Mapping:
+        """Make ready to run a call."""
+        if self._asked.backend != "auto":
+            return self._fixed(call, self._asked)
+        limits = self._limits if call.seed is None else self._limits.without("thread")  # threads share the generators
+        if current_worker() is not None:  # a task calls this: it would wait for workers that wait for it
+            limits = replace(limits, allow=("serial",))
+        if len(limits.allow) == 1 and limits.allow != ("serial",):
+            return self._fixed(call, Plan(limits.allow[0], self._asked.workers, "nothing else is allowed"))
+        name, recorded = self._store.next_call(call.function) if self._store is not None else ("", None)
+        if recorded is not None:
+            self._latest = recorded
+            self._explain(recorded)
+            return self._fixed(call, recorded)
+        key = _key(call)
+        known = self._known.get(key) if key is not None else None
+
+        def ended(plan: Plan) -> None:
+            if key is not None and plan.evidence is not None and len(self._known) < _MOST_KNOWN:
+                self._known[key] = plan
+            self._explain(plan)
+            if self._store is not None:
+                self._store.record(name, plan)
+
+        mapping = self._latest = MeasuredMapping(call, self._roster, limits, ended, known)
+        return mapping
+
+    def _fixed(self, call: MapCall, plan: Plan) -> Mapping:
+        mapping, team = Mapping(call), self._roster.team(plan)
+        careful = call.terms.timeout is not None
+        mapping.work_on(team, team.learn(call.function, call.style, seed=call.seed, careful=careful, hurry=call.lazy))
+        return mapping
+
+    def _explain(self, plan: Plan) -> None:
+        if os.environ.get(_EXPLAIN, "0") not in ("", "0"):
+            print(f"teamster: {plan}", file=sys.stderr)
+
+
+def _store() -> PlanStore | None:
+    """The file of recorded plans, if there is to be one; its code is not loaded where there is none."""
+    if not os.environ.get(_PLAN_FILE):
+        return None
+    from teamster.spine.plan.store import store_from_environment
+
+    return store_from_environment()
+
+
+def _key(call: MapCall) -> Any:
+    """What a plan is remembered by: the function's code and the type of its argument; None where that cannot be seen."""
+    code = getattr(call.function, "__code__", call.function)
+    first = call.source.peek_type()
+    try:
+        return None if first is None else (hash(code), code, first, call.style)
+    except TypeError:
+        return None
+
+
+def decide(backend: str, workers: int | None, allow: Sequence[str], plan: Plan | None, needs: str) -> tuple[Plan, Limits]:
+    """What a pool is to be, before anything is measured.
+
+    Args:
+        backend: as asked for.
+        workers: as asked for.
+        allow: as asked for.
+        plan: one to repeat, in place of these.
+        needs: why only processes will do; empty when others do, too.
+
+    Returns:
+        The plan, and what "auto" may use.
+
+    Raises:
+        UsageError: an argument makes no sense.
+    """
+    cores = usable_cores()
+    limits = Limits(cores, allow if isinstance(allow, str) else tuple(allow), workers, parallel_threads=not has_gil())  # type: ignore[arg-type]
+    if plan is not None:
+        if backend != "auto" or workers is not None:
+            raise UsageError("plan= stands for backend= and workers=: give one or the other")
+        return _check_plan(plan), limits
+    chosen = choose(backend, workers, cores=cores, inside_worker=current_worker() is not None, allow=limits.allow)
+    if chosen.backend != "auto" or not needs:
+        return chosen, limits
+    if "process" not in limits.allow:
+        raise UsageError(f"{needs}, and allow={limits.allow!r} has no 'process'")
+    return Plan("process", workers or cores, needs), limits
+
+
+def _check_plan(plan: object) -> Plan:
+    if not isinstance(plan, Plan) or plan.backend not in BACKENDS:
+        raise UsageError(f"plan must be a Plan, such as pool.plan or Plan.from_dict(...), not {plan!r:.60}")
+    return plan
+
+
+def what_needs_processes(retries: int, timeout: float | None, max_tasks: int | None, start_method: str | None) -> str:
+    """Why "auto" has no choice; empty when it has."""
+    if timeout is not None:
+        return "a timeout needs a worker that can be killed"
+    if retries:
+        return "retries are for workers that may die"
+    if max_tasks is not None:
+        return "a limit of tasks is for workers with memory of their own"
+    return "a start method is for processes" if start_method is not None else ""

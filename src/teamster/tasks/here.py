@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Items run in the caller's thread: the probe of "auto", and its plain loop where nothing is faster.
+
+::
+
+    source --> chunks of half a millisecond of work, at first a single item --> list(map(function, chunk))
+
+Beside a loop of some length runs a lookout, the thread that samples the interpreter's lock: when an item takes unexpectedly
+long, it takes the items behind it back, so that others can run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import starmap
+from time import perf_counter_ns, process_time_ns, sleep, thread_time_ns
+from typing import Any, Protocol
+
+from teamster.machine.run_delay import RunDelay
+from teamster.spine.plan.gil import GilSampler, GilShare
+from teamster.spine.plan.meaning import Meaning
+from teamster.spine.workers import whoami
+from teamster.spine.workers.contract import Style, WorkerInfo
+from teamster.spine.workers.failure import domesticate
+from teamster.spine.workers.seeds import kept_random_state, seed_task
+
+_CHUNK_NS = 500_000
+_MOST_CHUNK = 4096
+_MOST_UNWATCHED = 256  # as long as nobody looks out for items of another kind
+_GROWTH = 8
+_STUCK_NS = 10_000_000  # a chunk that runs this long has met an item of another kind
+_FEW_SAMPLES = 4  # tell a lock that is held from one that is free; where it is held, each takes 10 ms
+_WINDOW_NS = 200_000_000  # what is older counts half
+
+
+class Supply(Protocol):
+    """Where items come from."""
+
+    pulled: int
+
+    def next_items(self, count: int) -> list[Any]:
+        """At most so many."""
+
+    def push_back(self, items: list[Any]) -> None:
+        """These were not run."""
+
+
+class Delivery(Protocol):
+    """Where results go."""
+
+    def take_here(self, first: int, values: list[Any]) -> None:
+        """Results of consecutive items."""
+
+    def fail_here(self, index: int, error: BaseException) -> None:
+        """What one item raised."""
+
+
+class Here:
+    """Runs items in the calling thread, and keeps the evidence."""
+
+    def __init__(self, function: Callable[..., Any], style: Style, seed: int | None, supply: Supply, delivery: Delivery) -> None:
+        self._function = function
+        self._star = style == "star"
+        self._seed = seed
+        self._supply = supply
+        self._delivery = delivery
+        self._chunk = 1
+        self._running: Iterator[Any] | None = None  # what the lookout may empty
+        self._since_ns = 0
+        self._inside = False
+        self._taking = False
+        self._taken: list[Any] = []
+        self._last: list[Any] = []  # the result of an item that ran by itself
+        self._delay = RunDelay()
+        self._sampler: GilSampler | None = None
+        self._gil: GilShare | None = None
+        self.items = 0  # all that ran here
+        self.run_ns = 0  # and what they took
+        self._seen = self._wall_ns = self._cpu_ns = self._all_cpu_ns = 0  # lately
+
+    # --- evidence ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def item_s(self) -> float:
+        """Seconds an item, lately, but for what other programs kept this one waiting for a processor."""
+        return self._wall_ns / self._seen / 1e9 if self._seen else 0.0
+
+    @property
+    def seen_s(self) -> float:
+        """Seconds of work behind that figure."""
+        return self._wall_ns / 1e9
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time an item, in this thread."""
+        return self._cpu_ns / self._seen / 1e9 if self._seen else 0.0
+
+    @property
+    def all_cpu_s(self) -> float:
+        """The same in all threads of the process."""
+        return self._all_cpu_ns / self._seen / 1e9 if self._seen else 0.0
+
+    def gil(self) -> GilShare | None:
+        """Share of the time for which the interpreter's lock was held, as far as it was sampled."""
+        if self._sampler is not None:
+            self._gil = self._sampler.share(_FEW_SAMPLES) or self._gil
+        return self._gil
+
+    def watch(self) -> None:
+        """Start the lookout, if there is none."""
+        if self._sampler is None:
+            self._sampler = GilSampler(self._look_out).__enter__()
+
+    @property
+    def watched(self) -> bool:
+        """Whether there is a lookout."""
+        return self._sampler is not None
+
+    def unwatch(self) -> None:
+        """End the lookout, whose samples stay."""
+        if self._sampler is not None:
+            self.gil()
+            self._sampler.__exit__()
+            self._sampler = None
+
+    def forget(self) -> None:
+        """What was seen so far was of other items."""
+        self._seen = self._wall_ns = self._cpu_ns = self._all_cpu_ns = 0
+        self._gil = None
+
+    def _look_out(self) -> bool:
+        """In the lookout's thread: take back what waits behind an item that takes long. True while items run.
+
+        ``list(running)`` empties the iterator in a single step of C, so every item goes either to the loop or to this list.
+        """
+        running = self._running
+        if running is not None and perf_counter_ns() - self._since_ns > _STUCK_NS:
+            self._taking = True  # before, so that a loop that finds nothing left knows why
+            self._taken = list(running) or self._taken
+            self._taking = False
+        return self._inside
+
+    def _account(self, items: int, wall_ns: int, cpu_ns: int, all_cpu_ns: int) -> None:
+        if self._seen == 1 and self.items == 1 + items:  # the first item pays for imports and caches; it was good for a guess
+            self._seen = self._wall_ns = self._cpu_ns = self._all_cpu_ns = 0
+        self._seen += items
+        self._wall_ns += wall_ns
+        self._cpu_ns += cpu_ns
+        self._all_cpu_ns += all_cpu_ns
+        if self._wall_ns > 2 * _WINDOW_NS and self._seen > 1:
+            for name in ("_seen", "_wall_ns", "_cpu_ns", "_all_cpu_ns"):
+                setattr(self, name, getattr(self, name) // 2)
+
+    # --- the loop --------------------------------------------------------------------------------------------------------------
+
+    def run(self, budget_ns: int, enough: Callable[[], bool]) -> None:
+        """Run items for about `budget_ns`, until `enough` says so or there are none."""
+        stop_ns = perf_counter_ns() + budget_ns
+        with self._clocked():
+            while (items := self._supply.next_items(self._chunk)) and self._clock_chunk(items) < stop_ns and not enough():
+                pass
+
+    def run_checked(self, meaning: Meaning, seconds: float) -> None:
+        """Run one item, with a look at what it means before and after it, of `seconds` each."""
+        items = self._supply.next_items(1)
+        if not items:
+            return
+        checking = meaning.begin(items[0], seconds)
+        with self._clocked():
+            self._clock_chunk(items)
+        if checking and self._last:
+            meaning.end(items[0], self._last[0])
+        self._last = []
+
+    @contextmanager
+    def _clocked(self) -> Iterator[None]:
+        """Code in here runs as a worker, and what it takes is evidence."""
+        before, self._inside = whoami.set_thread_worker(WorkerInfo(0, "serial", 1)), True
+        ran, delay, began, cpu, all_cpu = self.items, self._delay.read_ns(), perf_counter_ns(), thread_time_ns(), process_time_ns()
+        try:
+            if self._seed is None:
+                yield
+            else:
+                with kept_random_state():
+                    yield
+        finally:
+            self._inside = False
+            whoami.set_thread_worker(before)
+            if self.items > ran:
+                wall_ns, cpu_ns, all_cpu_ns = perf_counter_ns() - began, thread_time_ns() - cpu, process_time_ns() - all_cpu
+                delayed_ns = self._delay.read_ns() - delay
+                self.run_ns += wall_ns
+                self._account(self.items - ran, max(wall_ns - delayed_ns, cpu_ns, 1), cpu_ns, all_cpu_ns)
+
+    def _clock_chunk(self, items: list[Any]) -> int:
+        """Run a chunk and choose the size of the next; returns the time when it was over."""
+        began = perf_counter_ns()
+        done = self._run_chunk(self._supply.pulled - len(items), items)
+        self.items += done
+        now = perf_counter_ns()
+        if done:
+            self._resize((now - began) / done)
+        return now
+
+    def _resize(self, item_ns: float) -> None:
+        """The next chunk takes half a millisecond, unless random numbers are seeded for each item."""
+        most = 1 if self._seed is not None else _MOST_CHUNK if self.watched else _MOST_UNWATCHED
+        self._chunk = max(1, min(self._chunk * _GROWTH, most, int(_CHUNK_NS / max(item_ns, 1.0))))
+
+    def _run_chunk(self, first: int, items: list[Any]) -> int:
+        """Run `items`; returns how many, since the lookout may have taken some."""
+        if self._seed is not None:
+            seed_task(self._seed, first)
+        pending = iter(items)
+        run = starmap(self._function, pending) if self._star else map(self._function, pending)
+        self._since_ns, self._taken = perf_counter_ns(), []
+        self._running = pending if len(items) > 1 else None
+        position = 0
+        while position < len(items):
+            values: list[Any] = []
+            failure: BaseException | None = None
+            try:
+                values.extend(run)  # what came before an exception stays in the list
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                failure = error
+            if values:
+                self._last = values if len(items) == 1 else []
+                self._delivery.take_here(first + position, values)
+                position += len(values)
+            if failure is None and position + self._count_taken() >= len(items):
+                break
+            # An item that raised StopIteration ended the loop without an exception.
+            self._delivery.fail_here(first + position, domesticate(failure or StopIteration()))
+            position += 1
+        self._running = None
+        if position < len(items):
+            self._supply.push_back(items[position:])
+        return position
+
+    def _count_taken(self) -> int:
+        """Items that the lookout has taken back."""
+        while self._taking:
+            sleep(0)
+        return len(self._taken)

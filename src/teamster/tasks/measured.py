@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A map call whose workers are chosen while it runs.
+
+::
+
+    Here: the first items, in the caller      evidence --> predict --> Race --> who gets the next items
+      |                                                                 ^
+      +--> threads, processes, or here again -- measured rate ----------+
+
+Every item goes to whoever works at the moment and is never run again because of a change: what is under way comes back from where
+it is. While process workers start, the caller goes on with the items itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from teamster.errors import PoolClosed
+from teamster.spine.plan.choice import Limits, conclude, neighbours, predict
+from teamster.spine.plan.gil import is_available
+from teamster.spine.plan.meaning import Meaning
+from teamster.spine.plan.plan import Candidate, Evidence, Plan
+from teamster.spine.plan.race import Race
+from teamster.spine.workers.kinds import can_fork_at_once
+from teamster.spine.workers.team import Team
+from teamster.tasks.call import MapCall
+from teamster.tasks.here import Here
+from teamster.tasks.mapping import Leg, Mapping
+from teamster.tasks.meter import Meter
+from teamster.tasks.roster import Roster
+
+_SLICE_NS = 5_000_000  # of work in the caller, between two looks at everything else
+_SHORT_SLICE_NS = 1_000_000  # the same while somebody waits for single results
+_FEW_S = 0.02  # a job that the caller ends in this time is not worth a thought
+_MANY = 256  # items, of which some might be dear
+_WATCH_NS = 2_000_000  # work in the caller before it gets a lookout
+_LOOK_S = 0.002  # between two thoughts about the next items, and more when they were the same items for long
+_LOOK_SHARE = 0.05
+_MOST_PAUSE_S = 0.1
+_SEEN_S = 0.002  # less work than this tells nothing
+_PROBE_S = 0.25
+_LONG_S = 60.0  # of work, where a probe cannot know how much there is
+_CHECK_S = 0.001  # for the check of a function's meaning, before and after an item
+_CHECK_SHARES = (0.0, 0.02, 0.04)  # of the work that is left, at the first check and at those after it
+_START_S = {"thread": 0.0005, "process": 0.1}
+_NEXT_START_S = 0.02  # when the fork server runs already
+_DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
+_MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
+_OTHER = 2.0  # items that take so many times longer, or shorter, are of another kind
+_NOT_COMPARED = "what it carries has not been compared yet"
+
+
+class MeasuredMapping(Mapping):
+    """One map call under way, on whatever serves it best."""
+
+    def __init__(self, call: MapCall, roster: Roster, limits: Limits, ended: Callable[[Plan], None], known: Plan | None) -> None:
+        super().__init__(call)
+        self._roster = roster
+        self._limits = limits
+        self._ended = ended
+        self._known = known  # from an earlier call of the same function
+        self._here = Here(call.function, call.style, call.seed, call.source, self)
+        self._meaning = Meaning(call.function, seeded=call.seed is not None)
+        self._race = Race([Candidate("serial", 1)])
+        self._evidence: Evidence | None = None
+        self._working: Leg | None = None  # None: the caller itself
+        self._meter: Meter | None = None
+        self._next_look_s = 0.0
+        self._checks = 0
+        self._basis_s = 0.0  # time of an item when the race began
+        self._starting: Team | None = None
+        self._noted = 0, 0  # items and time of the caller that the ledger knows
+
+    def plan(self) -> Plan:
+        """The choice as it stands."""
+        if self._evidence is None:
+            return Plan("serial", 1, self._why_not(), (), self._look() if self._here.items else None)
+        return conclude(self._race.current, self._race.candidates, self._evidence)
+
+    def probe(self) -> Plan:
+        """Run the first items here, about a quarter of a second of them, and say who would be tried first."""
+        try:
+            self._here.watch()
+            while not self._source.exhausted and self._here.run_ns < _PROBE_S * 1e9 and self.error is None:
+                self._run_here(lambda: False)
+            self._raise_if_failed()
+            if not self._here.items:
+                return self.plan()
+            self._evidence = self._look()
+            self._enter(predict(self._evidence, self._limits), 1 / self._here.item_s, self._here.item_s)
+            known = self._source.remaining is not None
+            choice = self._race.choose(self._left() * self._here.item_s if known else _LONG_S, self._start_s())
+            return conclude(choice, self._race.candidates, self._evidence)
+        finally:
+            self._abandon(GeneratorExit())
+
+    def _why_not(self) -> str:
+        """Why nothing but the caller was thought of."""
+        return "nothing else is allowed" if self._limits.allow == ("serial",) else "too little work to share"
+
+    def _resume(self, known: Plan) -> None:
+        """Start with what an earlier call of this function has found."""
+        assert known.evidence is not None
+        self._meaning.adopt(known.evidence)
+        choice = next((each for each in known.candidates if (each.backend, each.workers) == (known.backend, known.workers)), None)
+        if choice is None or choice.backend == "serial" or self._left() * known.evidence.wall_s < _FEW_S:
+            return
+        self._evidence = known.evidence
+        self._race = Race(known.candidates)
+        self._change_to(choice)
+
+    # --- results of the caller's own items ---------------------------------------------------------------------------------
+
+    def take_here(self, first: int, values: list[Any]) -> None:
+        """Results of consecutive items."""
+        with self._roster.lock:
+            self._roster.here.items += len(values)
+            self._take_values(first, values)
+
+    def fail_here(self, index: int, error: BaseException) -> None:
+        """What an item raised."""
+        with self._roster.lock:
+            self._roster.here.items += 1
+            self._roster.here.failures += 1
+            self._take_error(index, error)
+
+    def _note_here(self) -> None:
+        """Bring the ledger's account of the caller up to date."""
+        here, (items, busy_ns) = self._here, self._noted
+        self._noted = here.items, here.run_ns
+        with self._roster.lock:
+            self._roster.here.note(0, here.items - items, here.run_ns - busy_ns)
+
+    # --- progress ----------------------------------------------------------------------------------------------------------------
+
+    def _run_until(self, done: Callable[[], bool]) -> None:
+        known, self._known = self._known, None
+        if known is not None:
+            self._resume(known)
+        while not self._is(done):
+            self._steer()
+            if self._working is None:
+                self._run_here(done)
+            else:
+                self._wait(self._polled(), done)
+
+    def _wait(self, team: Team, done: Callable[[], bool]) -> None:
+        """Wait for workers, as long as they are the ones to wait for."""
+        team.run_until(lambda: done() or self._working is None or self._polled() is not team, self._refill)
+
+    def _is(self, done: Callable[[], bool]) -> bool:
+        with self._roster.lock:
+            if done():
+                return True
+            if self._roster.closed:
+                raise PoolClosed("the pool was closed while this call was under way; close it when its last call has returned")
+            return False
+
+    def _refill(self) -> None:
+        self._steer()
+        if self._working is not None:
+            super()._refill()
+
+    def _look_after(self) -> None:
+        for leg in self._legs:
+            leg.team.glance()
+        self._refill()
+
+    def _polled(self) -> Team:
+        """The team to wait on: one that has to be polled for what is under way there, else the one that works."""
+        assert self._working is not None
+        working = self._working.team
+        if not working.crew.pulls:
+            for leg in self._legs:
+                if leg.team.crew.pulls and leg.team.is_busy_with(leg.job):
+                    return leg.team
+        return working
+
+    def _run_here(self, done: Callable[[], bool]) -> None:
+        """Run the next items, or wait for those that are under way elsewhere."""
+        if self._source.exhausted or self.error is not None:
+            for leg in self._legs:
+                if leg.team.is_busy_with(leg.job):
+                    leg.team.run_until(lambda leg=leg: done() or not leg.team.is_busy_with(leg.job))  # type: ignore[misc]
+            return
+        self._roster.prepare_here()
+        if self._wants_check():
+            self._check()
+        else:
+            lazy = self._lazy
+            slice_ns = _SHORT_SLICE_NS if lazy or not self._here.watched else _SLICE_NS
+            self._here.run(slice_ns, lambda: self.error is not None or (lazy and bool(self._ready)))
+        self._note_here()
+        for leg in self._legs:
+            leg.team.glance()
+        if self._starting is not None:
+            self._starting.glance()
+
+    # --- evidence ----------------------------------------------------------------------------------------------------------------
+
+    def _left(self) -> float:
+        """Items still to come; where nobody knows, as many again as there were."""
+        remaining = self._source.remaining
+        return float(remaining) if remaining is not None else float(self._source.pulled)
+
+    def _wants_check(self) -> bool:
+        """Whether the next item is to tell if the function may leave this process: the first, and more when time was short."""
+        if self._meaning.settled or "process" not in self._limits.allow or self._source.total == 1:
+            return False
+        return not self._checks or (self._here.seen_s > _SEEN_S and self._left() * self._here.item_s > _START_S["process"])
+
+    def _check(self) -> None:
+        """Run an item with a look at what it changes; the last time that this takes too long is the end of it."""
+        share = _CHECK_SHARES[self._checks]
+        self._checks += 1
+        self._here.run_checked(self._meaning, max(_CHECK_S, share * self._left() * self._here.item_s))
+        if self._checks == len(_CHECK_SHARES):
+            self._meaning.give_up()
+
+    def _look(self) -> Evidence:
+        """What is known by now, from the items that ran here."""
+        here, meaning = self._here, self._meaning
+        stays = meaning.stays or ("" if meaning.settled or "process" not in self._limits.allow else _NOT_COMPARED)
+        sizes = meaning.argument_bytes, meaning.result_bytes, meaning.move_s
+        return Evidence(here.items, here.item_s, here.cpu_s, here.all_cpu_s, here.gil(), *sizes, stays)
+
+    # --- the choice --------------------------------------------------------------------------------------------------------------
+
+    def _steer(self) -> None:
+        """Look whether others should have the next items."""
+        if self._working is not None:
+            self._steer_workers()
+        elif self._here.items:
+            self._steer_here()
+
+    def _steer_here(self) -> None:
+        here, now = self._here, perf_counter()
+        horizon_s = self._left() * here.item_s
+        if not here.watched and here.run_ns > _WATCH_NS and (horizon_s > _FEW_S or self._left() > _MANY):
+            here.watch()
+        if horizon_s < _FEW_S or here.seen_s <= _SEEN_S or self._source.exhausted or now < self._next_look_s:
+            return
+        pause_s = _LOOK_SHARE * here.run_ns / 1e9 if here.gil() is not None and self._starting is None else 0.0
+        self._next_look_s = now + min(max(_LOOK_S, pause_s), _MOST_PAUSE_S)
+        self._evidence = self._look()
+        self._enter(predict(self._evidence, self._limits), 1 / here.item_s, here.item_s)
+        wanted = self._race.choose(horizon_s, self._start_s())
+        if wanted.backend != "serial":
+            self._change_to(wanted)
+
+    def _enter(self, candidates: tuple[Candidate, ...], rate: float, item_s: float) -> None:
+        """Bring the race up to date; start it again when the items have become others."""
+        if not self._basis_s or not 1 / _OTHER < item_s / self._basis_s < _OTHER:
+            self._basis_s = item_s
+            if self._race.current.measured is not None:
+                self._race.reopen(candidates, rate)
+        self._race.renew(candidates)
+        self._race.measure(rate)
+
+    def _is_unclear(self, wanted: Candidate) -> bool:
+        """Whether it pays to wait for samples of the interpreter's lock, which tell whether threads would only take turns."""
+        evidence, here = self._evidence, self._here
+        assert evidence is not None
+        if evidence.gil is not None or not is_available() or not here.watched or here.item_s > _DEAR_S:
+            return False
+        if wanted.backend == "thread":
+            return evidence.waiting < _MOSTLY
+        threads = (each for each in self._race.candidates if each.backend == "thread" and each.measured is None)
+        return any((each.bound or 0.0) > (wanted.predicted or 0.0) for each in threads)
+
+    def _start_s(self) -> dict[str, float]:
+        if self._starting is not None and any(member.ready for member in self._starting.members):
+            return {**_START_S, "process": 0.0}
+        return {**_START_S, "process": _NEXT_START_S} if can_fork_at_once() else _START_S
+
+    def _change_to(self, wanted: Candidate) -> None:
+        """Give the next items to `wanted`, once its workers can have them."""
+        if wanted == self._race.current:
+            return
+        if wanted.backend == "serial":
+            self._leave()
+            self._here.forget()
+            self._race.start(wanted)
+            self._working = None
+            return
+        try:
+            team = self._roster.team(conclude(wanted, (), None, "on trial"))  # the first of processes starts their fork server
+            if self._working is None and self._is_unclear(wanted):
+                return
+            if wanted.backend == "process" and not self._are_up(team):
+                return
+            spec = team.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
+        except PoolClosed:
+            raise
+        except Exception as error:  # the function, or the initializer, does not pickle
+            self._race.drop(wanted.backend, f"stays here: {str(error).splitlines()[0]}")
+            return
+        self._leave()
+        self._race.start(wanted)
+        self._working = self.work_on(team, spec)
+        self._meter = Meter(self._working.job, wanted.workers, wanted.backend, lazy=self._lazy)
+
+    def _are_up(self, team: Team) -> bool:
+        """Whether process workers can have items: half of them, or all that is lost by waiting is the next item."""
+        ready = team.muster()
+        self._starting = team
+        if self._working is not None or self._here.item_s >= _DEAR_S:
+            return True
+        return 2 * ready >= team.count and self._here.items > 1  # the first item may have paid for what the others find done
+
+    def _leave(self) -> None:
+        """Whoever works gets no more items."""
+        self._here.unwatch()
+        if self._working is not None and not self._working.team.crew.pulls:
+            self._working.team.rest()
+
+    def _steer_workers(self) -> None:
+        meter, working = self._meter, self._working
+        assert meter is not None
+        assert working is not None
+        assert self._evidence is not None
+        if (rate := meter.read()) is None:
+            return
+        left = self._left()
+        evidence = meter.evidence(self._evidence, self._limits.cores)
+        self._race.measure(rate)
+        suggested = neighbours(self._race.current, self._evidence, self._limits)
+        if _are_others(evidence, self._evidence):
+            self._evidence = evidence
+            self._race.reopen(predict(evidence, self._limits), rate)
+        self._race.propose(suggested)
+        wanted = self._race.choose(left / rate, self._start_s())
+        if left / rate > _FEW_S:
+            self._change_to(wanted)
+        if self._starting is not None and self._race.settled and self._race.current.backend != "process":
+            self._starting.rest()  # they were started in vain, or have lost
+            self._starting = None
+
+    def _abandon(self, reason: BaseException) -> None:
+        self._here.unwatch()
+        super()._abandon(reason)
+
+    def _end(self) -> None:
+        self._here.unwatch()
+        super()._end()
+        self._ended(self.plan())
+
+
+def _are_others(now: Evidence, before: Evidence) -> bool:
+    """Whether the items have become others: they take much longer, or shorter, or wait where they computed."""
+    if not 1 / _OTHER < now.wall_s / before.wall_s < _OTHER:
+        return True
+    return abs(now.waiting - before.waiting) > _MOSTLY

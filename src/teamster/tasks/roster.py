@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The teams of one pool: one for a fixed backend, one of each kind that "auto" has tried, under one lock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from teamster.spine.plan.plan import Plan
+from teamster.spine.trace.report import Ledger
+from teamster.spine.workers.job import Job
+from teamster.spine.workers.team import Team
+
+_ORDER = ("serial", "thread", "interpreter", "process")
+
+
+class Roster:
+    """Makes teams when they are needed, and ends all of them.
+
+    Args:
+        assemble: makes the team that a plan asks for.
+        initialize: the pool's initializer, for the caller when it runs items itself.
+    """
+
+    def __init__(self, assemble: Callable[[Plan, threading.RLock], Team], initialize: Callable[[], object] | None) -> None:
+        self._assemble = assemble
+        self._initialize = initialize
+        self.lock = threading.RLock()
+        self.closed = False
+        self.here = Ledger()  # what the caller ran itself, as worker 0
+        self._teams: dict[str, Team] = {}
+
+    def prepare_here(self) -> None:
+        """Run the initializer in the caller, once, before its first item.
+
+        Raises:
+            Exception: what it raised.
+        """
+        initialize, self._initialize = self._initialize, None
+        if initialize is not None:
+            try:
+                initialize()
+            except Exception as error:
+                self._initialize = initialize
+                error.add_note("raised by the initializer of worker 0, the caller itself")
+                raise
+
+    def team(self, plan: Plan) -> Team:
+        """The team of a plan's kind, with as many workers as it says from now on."""
+        with self.lock:
+            team = self._teams.get(plan.backend)
+            if team is None:
+                team = self._teams[plan.backend] = self._assemble(plan, self.lock)
+                for other in self._teams.values():
+                    if other is not team:
+                        other.beside.append(team)
+                        team.beside.append(other)
+            team.count = plan.workers
+            return team
+
+    @property
+    def teams(self) -> list[Team]:
+        """Those that there are."""
+        return [self._teams[kind] for kind in _ORDER if kind in self._teams]
+
+    @property
+    def handled_here(self) -> bool:
+        """Whether this thread is in the middle of an event of one of them."""
+        return any(team.handled_here for team in self.teams)
+
+    def finish(self, job: Job) -> None:
+        """Forget a job wherever it was."""
+        for team in self.teams:
+            team.finish(job)
+
+    def ledger(self) -> Ledger:
+        """What all of them have done together; workers are numbered through, the caller first."""
+        total = Ledger()
+        accounts = []
+        for ledger, count in [(self.here, len(self.here.workers)), *((team.ledger, team.count) for team in self.teams)]:
+            total.add(ledger)
+            accounts += [ledger.workers.get(index, [0, 0]) for index in range(max([count, *(i + 1 for i in ledger.workers)]))]
+        total.workers = dict(enumerate(accounts))
+        return total
+
+    def note_bytes(self) -> None:
+        """Bring byte counts up to date."""
+        for team in self.teams:
+            if not team.closed:
+                team.note_bytes()
+
+    def close(self, seconds: float, error: BaseException | None = None) -> None:
+        """End all workers; calls under way fail with `error`."""
+        self.closed = True
+        self.note_bytes()
+        for team in self.teams:
+            team.close(seconds, error)
+
+    def disown(self) -> None:
+        """In a forked copy of the program: the workers are the original's."""
+        self.closed = True
+        self.lock = threading.RLock()
+        for team in self.teams:
+            team.disown()

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`backend="auto"`: what it chooses, what it never changes, and when it starts nobody."""
+
+import hashlib
+import itertools
+import json
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import teamster as ts
+
+CALLS = {"count": 0}
+LOCK = threading.Lock()
+
+
+def burn(steps: int) -> int:
+    total = 0
+    for step in range(steps):
+        total += step
+    return total
+
+
+def burst(_: object) -> int:
+    return burn(20_000)  # about a millisecond
+
+
+def wait(_: object) -> None:
+    time.sleep(0.01)
+
+
+def count_calls(item: int) -> int:
+    CALLS["count"] += 1
+    return burn(20_000)
+
+
+def take_turns(item: int) -> int:
+    with LOCK:
+        return burn(20_000)
+
+
+def draw(item: int) -> float:
+    burn(20_000)
+    return random.random()
+
+
+def mend(item: list[int]) -> int:
+    item.append(1)
+    return burn(20_000)
+
+
+def chosen(function: Any, items: Any, **options: Any) -> ts.Plan:
+    with ts.Pool(**options) as pool:
+        pool.map(function, items)
+        return pool.plan
+
+
+# --- what it chooses ---------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_goes_to_many_threads() -> None:
+    plan = chosen(wait, range(400))
+    assert plan.backend == "thread"
+    assert plan.workers > 4
+    assert "waits" in plan.reason
+
+
+def test_hashing_goes_to_threads_or_processes_and_never_stays() -> None:
+    """SHA-256 of megabytes frees the lock; on one core nothing pays."""
+    plan = chosen(lambda data: hashlib.sha256(data).digest(), [bytes(2_000_000)] * 200)
+    assert plan.evidence is not None
+    assert plan.evidence.gil is None or plan.evidence.gil.held < 0.5
+    assert {each.backend for each in plan.candidates} == {"serial", "thread", "process"}
+
+
+def test_a_python_loop_does_not_go_to_threads() -> None:
+    plan = chosen(burst, range(800))
+    assert plan.backend in ("process", "serial")  # a busy machine may leave nothing to gain
+    assert [each.measured for each in plan.candidates if each.backend == "thread" and (each.measured or 0) > 0] == []
+
+
+def test_a_few_tiny_items_start_no_thread_and_no_process() -> None:
+    threads, children = threading.active_count(), len(psutil.Process().children())
+    seen = []
+
+    def look(item: int) -> int:
+        seen.append(threading.active_count())
+        return item
+
+    with ts.Pool() as pool:
+        assert pool.map(look, range(20)) == list(range(20))
+        assert pool.plan.choice == "serial"
+        assert (threading.active_count(), len(psutil.Process().children())) == (threads, children)
+    assert set(seen) == {threads}
+
+
+def test_the_first_result_is_there_before_any_worker() -> None:
+    children = len(psutil.Process().children())
+    with ts.Pool() as pool:
+        results = pool.imap(lambda n: n, itertools.count())
+        assert next(results) == 0
+        assert len(psutil.Process().children()) == children
+
+
+def test_one_item_runs_here() -> None:
+    assert ts.map(lambda _: ts.current_worker(), [1]) == [ts.WorkerInfo(0, "serial", 1)]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_stream_that_changes_from_computing_to_waiting(lazy: bool) -> None:
+    def change(number: int) -> str:
+        if number < 300:
+            burn(20_000)
+        else:
+            time.sleep(0.01)
+        return ts.current_worker().kind  # type: ignore[union-attr]
+
+    with ts.Pool() as pool:
+        kinds = list(pool.imap(change, range(1_500))) if lazy else pool.map(change, range(1_500))
+        assert pool.plan.backend == "thread", pool.plan
+    assert kinds[-1] == "thread"
+
+
+def test_dear_items_behind_cheap_ones_do_not_stay_behind() -> None:
+    """The caller runs thousands of tiny items at a time; those that turn out to be dear are taken back from it."""
+
+    def turn(number: int) -> str:
+        if number >= 50_000:
+            time.sleep(0.02)
+        return ts.current_worker().kind  # type: ignore[union-attr]
+
+    with ts.Pool() as pool:
+        kinds = pool.map(turn, range(50_300))
+    assert kinds[:50_000].count("serial") > 40_000
+    assert kinds[50_000:].count("serial") < 100
+    assert kinds[-1] == "thread"
+
+
+# --- what it never changes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (count_calls, "the call changes `CALLS`, which it carries"),
+        (take_turns, "it uses `LOCK`, a lock"),
+        (draw, "it draws random numbers from `random`"),
+    ],
+)
+def test_what_a_process_would_lose_stays_here(function: Any, why: str) -> None:
+    CALLS["count"] = 0
+    with ts.Pool() as pool:
+        pool.map(function, range(400))
+        plan = pool.plan
+    assert plan.backend in ("serial", "thread")
+    assert f"stays here: {why}" in plan.reason
+    assert CALLS["count"] == (400 if function is count_calls else 0)
+
+
+def test_an_argument_that_the_call_changes_stays_here() -> None:
+    items: list[list[int]] = [[] for _ in range(300)]
+    plan = chosen(mend, items)
+    assert "the call changes its argument" in plan.reason
+    assert items == [[1]] * 300
+
+
+def test_an_unpicklable_argument_stays_here() -> None:
+    plan = chosen(lambda pair: burn(20_000), [(threading.Lock(), n) for n in range(300)])
+    assert plan.backend in ("serial", "thread")
+    assert "its argument holds a lock" in plan.reason
+
+
+def test_an_unpicklable_result_stays_here() -> None:
+    with ts.Pool() as pool:
+        locks = pool.map(lambda _: burn(20_000) and threading.Lock(), range(300))
+        assert "its result does not survive pickling" in pool.plan.reason
+    assert len(locks) == 300
+
+
+def test_with_a_seed_random_numbers_may_travel() -> None:
+    with ts.Pool() as pool:
+        first = pool.map(draw, range(400), seed=7)
+        assert "random" not in pool.plan.reason
+    assert first == ts.map(draw, range(400), seed=7, backend="serial")
+
+
+def test_an_unpicklable_initializer_leaves_processes_out() -> None:
+    lock = threading.Lock()
+    plan = chosen(burst, range(400), initializer=lambda: lock.locked())
+    assert plan.backend in ("serial", "thread")
+
+
+def test_the_initializer_runs_once_in_the_caller() -> None:
+    seen: list[int] = []
+    with ts.Pool(allow=("serial",), initializer=seen.append, initargs=(1,)) as pool:
+        pool.map(abs, range(5))
+        pool.map(abs, range(5))
+    assert seen == [1]
+
+
+def test_an_initializer_that_fails_ends_the_call() -> None:
+    def fail() -> None:
+        raise OSError("no database")
+
+    with ts.Pool(initializer=fail) as pool, pytest.raises(OSError, match="no database") as caught:
+        pool.map(abs, range(5))
+    assert "raised by the initializer" in caught.value.__notes__[0]
+
+
+# --- options -----------------------------------------------------------------------------------------------------------------
+
+
+def test_allow_keeps_to_what_is_allowed() -> None:
+    with ts.Pool(allow=("serial", "process")) as pool:
+        assert set(pool.map(lambda _: time.sleep(0.005) or ts.current_worker().kind, range(200))) <= {"serial", "process"}  # type: ignore[union-attr]
+        assert {each.backend for each in pool.plan.candidates} <= {"serial", "process"}
+    assert ts.map(lambda _: ts.current_worker().kind, range(3), allow=("thread",)) == ["thread"] * 3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"retries": 1}, "retries"), ({"timeout": 5.0}, "timeout"), ({"max_tasks_per_worker": 9}, "limit of tasks")],
+)
+def test_what_only_processes_can_do_makes_the_choice(options: dict[str, Any], reason: str) -> None:
+    with ts.Pool(**options) as pool:
+        assert pool.plan.backend == "process"
+        assert reason in pool.plan.reason
+    with pytest.raises(ts.UsageError, match="has no 'process'"):
+        ts.Pool(allow=("serial", "thread"), **options)
+
+
+def test_a_plan_can_be_passed_in() -> None:
+    plan = ts.Plan("thread", 3, "known from yesterday")
+    assert {ts.WorkerInfo(index, "thread", 3) for index in range(3)} >= set(
+        ts.map(lambda _: ts.current_worker(), range(50), plan=plan)
+    )
+    with pytest.raises(ts.UsageError, match="give one or the other"):
+        ts.map(abs, [1], plan=plan, backend="process")
+    with pytest.raises(ts.UsageError, match="plan must be a Plan"):
+        ts.map(abs, [1], plan="thread")
+
+
+def test_a_second_call_starts_with_what_the_first_has_found() -> None:
+    with ts.Pool() as pool:
+        pool.map(wait, range(300))
+        assert pool.plan.backend == "thread"
+        kinds = pool.map(lambda n: wait(n) or ts.current_worker().kind, range(100))  # type: ignore[func-returns-value, union-attr]
+        assert kinds[0] == "serial"  # another function
+        probed = pool.report().items_by_worker[0]
+        pool.map(wait, range(100))
+        assert pool.report().items_by_worker[0] == probed
+
+
+def test_a_task_that_maps_with_its_own_pool_does_not_wait_for_itself() -> None:
+    with ts.Pool(allow=("serial", "thread")) as pool:
+        assert pool.map(lambda n: time.sleep(0.01) or sum(pool.map(abs, range(n))), range(100)) == [
+            sum(range(n)) for n in range(100)
+        ]
+
+
+# --- telling -----------------------------------------------------------------------------------------------------------------
+
+
+def test_explain_runs_only_the_first_items() -> None:
+    ran: list[int] = []
+    plan = ts.explain(lambda n: ran.append(n) or time.sleep(0.02), range(1_000))
+    assert 1 < len(ran) < 100
+    assert plan.backend == "thread"
+    assert plan.evidence is not None
+    assert plan.evidence.items == len(ran)
+    assert all(each.measured is None for each in plan.candidates if each.backend != "serial")
+
+
+def test_explain_raises_what_the_function_raises() -> None:
+    with pytest.raises(ZeroDivisionError):
+        ts.explain(lambda n: 1 // n, [0])
+    with pytest.raises(ts.UsageError, match="must be a function"):
+        ts.explain(3, [0])  # type: ignore[arg-type]
+
+
+def test_the_environment_can_ask_for_an_explanation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TEAMSTER_EXPLAIN", "1")
+    ts.map(wait, range(50))
+    assert capsys.readouterr().err.startswith("teamster: thread(")
+    monkeypatch.setenv("TEAMSTER_EXPLAIN", "0")
+    ts.map(wait, range(5))
+    assert capsys.readouterr().err == ""
+
+
+def test_the_report_carries_the_plan() -> None:
+    with ts.Pool() as pool:
+        pool.map(wait, range(100))
+        report = pool.report()
+        assert report.plan == pool.plan
+    assert json.loads(json.dumps(report.to_dict()))["plan"]["backend"] == "thread"
+
+
+def test_plans_are_recorded_and_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TEAMSTER_PLAN_FILE", str(tmp_path / "plans.json"))
+    ts.map(wait, range(100))
+    plans = json.loads((tmp_path / "plans.json").read_text())["plans"]
+    (name,) = plans
+    assert name == f"{__name__}:wait#0"
+    plans[name]["backend"], plans[name]["workers"] = "thread", 5
+    (tmp_path / "other.json").write_text(json.dumps({"plans": plans}))
+    monkeypatch.setenv("TEAMSTER_PLAN_FILE", str(tmp_path / "other.json"))
+    with ts.Pool() as pool:
+        for _ in range(2):  # the second call repeats the last that was recorded
+            pool.map(wait, range(40))
+            assert pool.plan.choice == "thread(5)"
+    assert sum(count > 0 for count in pool.report().items_by_worker) == 5
+
+
+def test_a_file_without_plans_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("[1, 2")
+    monkeypatch.setenv("TEAMSTER_PLAN_FILE", str(tmp_path / "broken.json"))
+    with pytest.raises(ts.UsageError, match=r"TEAMSTER_PLAN_FILE: .*broken\.json holds no plans"):
+        ts.Pool()
