@@ -42,6 +42,25 @@ def test_warnings_reach_the_callers_filters(backend: str) -> None:
     assert [(str(each.message), each.category) for each in caught] == [("old thing", DeprecationWarning)] * 3
 
 
+def test_a_filter_of_a_class_that_a_worker_has_not_loaded_loads_nothing_and_holds() -> None:
+    numpy = pytest.importorskip("numpy")
+
+    def warn(load: bool) -> bool:
+        loaded = "numpy" in sys.modules
+        if load:
+            import numpy
+
+            warnings.warn("steep", numpy.exceptions.RankWarning, stacklevel=1)
+        return loaded
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", numpy.exceptions.RankWarning)
+        with ts.Pool("process", workers=1) as pool:
+            assert pool.map(warn, [False, True]) == [False, False]
+    assert [str(each.message) for each in caught] == []
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_task_may_close_its_streams(stream: str) -> None:
     with ts.Pool("process", workers=1) as pool:

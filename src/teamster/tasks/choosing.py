@@ -14,6 +14,8 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from teamster.errors import UsageError
@@ -138,7 +140,7 @@ def decide(backend: str, workers: int | None, allow: Sequence[str], plan: Plan |
     Raises:
         UsageError: an argument makes no sense.
     """
-    cores = usable_cores()
+    cores = _cores(tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (), int(monotonic()))
     limits = Limits(cores, allow if isinstance(allow, str) else tuple(allow), workers, parallel_threads=not has_gil())  # type: ignore[arg-type]
     if plan is not None:
         if backend != "auto" or workers is not None:
@@ -150,6 +152,12 @@ def decide(backend: str, workers: int | None, allow: Sequence[str], plan: Plan |
     if "process" not in limits.allow:
         raise UsageError(f"{needs}, and allow={limits.allow!r} has no 'process'")
     return Plan("process", workers or cores, needs), limits
+
+
+@lru_cache(maxsize=1)
+def _cores(affinity: tuple[int, ...], second: int) -> int:
+    """Usable cores, looked up at most once a second: the control groups take a quarter of a millisecond."""
+    return usable_cores()
 
 
 def _check_plan(plan: object) -> Plan:

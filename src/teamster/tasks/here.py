@@ -52,6 +52,12 @@ class Delivery(Protocol):
     def take_here(self, first: int, values: list[Any]) -> None:
         """Results of consecutive items."""
 
+    def list_here(self, first: int) -> list[Any] | None:
+        """A list to which results from `first` on may be added, if nobody else adds to it; `took_here` tells how many."""
+
+    def took_here(self, count: int) -> None:
+        """So many results were added to that list."""
+
     def fail_here(self, index: int, error: BaseException) -> None:
         """What one item raised."""
 
@@ -218,18 +224,23 @@ class Here:
         self._running = pending if len(items) > 1 else None
         position = 0
         while position < len(items):
-            values: list[Any] = []
-            failure: BaseException | None = None
+            failure = None
+            shared = self._delivery.list_here(first + position)
+            values: list[Any] = [] if shared is None else shared
+            before = len(values)
             try:
                 values.extend(run)  # what came before an exception stays in the list
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 failure = error
-            if values:
-                self._last = values if len(items) == 1 else []
-                self._delivery.take_here(first + position, values)
-                position += len(values)
+            if done := len(values) - before:
+                self._last = values[before:] if len(items) == 1 else []
+                if shared is None:
+                    self._delivery.take_here(first + position, values)
+                else:
+                    self._delivery.took_here(done)
+                position += done
             if failure is None and position + self._count_taken() >= len(items):
                 break
             # An item that raised StopIteration ended the loop without an exception.

@@ -48,6 +48,7 @@ _START_S = {"thread": 0.0005, "process": 0.1}
 _NEXT_START_S = 0.02  # when the fork server runs already
 _DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
 _MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
+_MANY_DEAR = 20  # items: one of them, run here alone, is not much of the work
 _OTHER = 2.0  # items that take so many times longer, or shorter, are of another kind
 _NOT_COMPARED = "what it carries has not been compared yet"
 
@@ -118,6 +119,17 @@ class MeasuredMapping(Mapping):
         with self._roster.lock:
             self._roster.here.items += len(values)
             self._take_values(first, values)
+
+    def list_here(self, first: int) -> list[Any] | None:
+        """The results themselves, while the caller is alone: one copy less."""
+        return self._ready if not self._legs and isinstance(self._ready, list) and first == self._next else None
+
+    def took_here(self, count: int) -> None:
+        """So many results are in them now."""
+        self._roster.here.items += count
+        self._reported += count
+        self._next += count
+        self._bar.add(count)
 
     def fail_here(self, index: int, error: BaseException) -> None:
         """What an item raised."""
@@ -263,7 +275,9 @@ class MeasuredMapping(Mapping):
         """Whether it pays to wait for samples of the interpreter's lock, which tell whether threads would only take turns."""
         evidence, here = self._evidence, self._here
         assert evidence is not None
-        if evidence.gil is not None or not is_available() or not here.watched or here.item_s > _DEAR_S:
+        if evidence.gil is not None or not is_available() or not here.watched:
+            return False
+        if here.item_s > _DEAR_S and self._left() < _MANY_DEAR:
             return False
         if wanted.backend == "thread":
             return evidence.waiting < _MOSTLY
@@ -300,7 +314,7 @@ class MeasuredMapping(Mapping):
         self._leave()
         self._race.start(wanted)
         self._working = self.work_on(team, spec)
-        self._meter = Meter(self._working.job, wanted.workers, wanted.backend, lazy=self._lazy)
+        self._meter = Meter(self._working.job, wanted.workers, wanted.backend, self._limits.cores, lazy=self._lazy)
 
     def _are_up(self, team: Team) -> bool:
         """Whether process workers can have items: half of them, or all that is lost by waiting is the next item."""
@@ -324,7 +338,7 @@ class MeasuredMapping(Mapping):
         if (rate := meter.read()) is None:
             return
         left = self._left()
-        evidence = meter.evidence(self._evidence, self._limits.cores)
+        evidence = meter.evidence(self._evidence)
         self._race.measure(rate)
         suggested = neighbours(self._race.current, self._evidence, self._limits)
         if _are_others(evidence, self._evidence):

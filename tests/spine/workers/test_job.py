@@ -3,8 +3,12 @@
 
 from typing import Any
 
-from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.contract import Finished, Member, Spec
 from teamster.spine.workers.job import PATIENT_NS, TARGET_NS, Job, Terms
+
+
+def ran(items: int, run_ns: int) -> Finished:
+    return Finished(Member(0), 0, items, run_ns)
 
 
 def job(chunksize: int | None = None, *, hurry: bool = True) -> Job:
@@ -14,7 +18,7 @@ def job(chunksize: int | None = None, *, hurry: bool = True) -> Job:
 
 def test_an_explicit_chunk_is_obeyed() -> None:
     fixed = job(chunksize=7)
-    fixed.observe(7, 10**9)
+    fixed.observe(ran(7, 10**9))
     assert fixed.batch_items(remaining=1_000, workers=2) == 7
 
 
@@ -24,11 +28,11 @@ def test_the_first_batch_is_one_item() -> None:
 
 def test_batches_grow_to_fill_the_target_and_not_faster_than_known() -> None:
     tiny = job()
-    tiny.observe(1, 1_000)
+    tiny.observe(ran(1, 1_000))
     sizes = []
     for _ in range(8):
         sizes.append(tiny.batch_items(remaining=None, workers=2))
-        tiny.observe(sizes[-1], sizes[-1] * 1_000)
+        tiny.observe(ran(sizes[-1], sizes[-1] * 1_000))
     assert sizes[:3] == [8, 64, 512]
     assert sizes[-1] == TARGET_NS // 1_000
 
@@ -36,21 +40,21 @@ def test_batches_grow_to_fill_the_target_and_not_faster_than_known() -> None:
 def test_when_nobody_waits_for_single_results_there_are_fewer_messages() -> None:
     patient = job(hurry=False)
     for _ in range(5):
-        patient.observe(1_000, 1_000 * 20_000)
+        patient.observe(ran(1_000, 1_000 * 20_000))
     assert patient.batch_items(remaining=None, workers=2) == PATIENT_NS // 20_000
     assert PATIENT_NS > TARGET_NS
 
 
 def test_long_items_go_one_by_one() -> None:
     slow = job()
-    slow.observe(1, 50_000_000)
+    slow.observe(ran(1, 50_000_000))
     assert slow.batch_items(remaining=1_000, workers=2) == 1
 
 
 def test_the_tail_is_shared_out() -> None:
     steady = job()
     for _ in range(5):
-        steady.observe(40, 40 * 100_000)
+        steady.observe(ran(40, 40 * 100_000))
     assert steady.batch_items(remaining=None, workers=2) == 40
     assert steady.batch_items(remaining=40, workers=2) == 10
     assert steady.batch_items(remaining=3, workers=2) == 2  # never less than is worth a message
@@ -58,6 +62,6 @@ def test_the_tail_is_shared_out() -> None:
 
 def test_large_items_are_not_gathered() -> None:
     heavy = job()
-    heavy.observe(64, 64 * 1_000)
+    heavy.observe(ran(64, 64 * 1_000))
     heavy.item_bytes = 512 * 1024
     assert heavy.batch_items(remaining=None, workers=2) == 2

@@ -22,6 +22,7 @@ _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _MOST = 2_000  # functions and classes looked into; a program that large is judged by what was found so far
+_CODE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.MethodDescriptorType, types.WrapperDescriptorType)
 _HEAP_TYPE = 1 << 9  # made by a class statement, and not part of the interpreter
 _ASSIGNMENTS = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
 
@@ -62,7 +63,7 @@ class Carried:
             self._visit_function(value)
         elif isinstance(value, type):
             self._visit_class(value)
-        elif isinstance(value, (types.ModuleType, types.BuiltinFunctionType, types.CodeType)):
+        elif isinstance(value, _CODE):
             return
         elif isinstance(value, functools._lru_cache_wrapper):  # what it caches does not change what it returns
             self._visit(value.__wrapped__, name)

@@ -28,6 +28,7 @@ MOST_THREADS = 64
 _PROCESSES_PER_CORE = 4
 _WAITS = 0.15  # share of an item's time; less is what any function waits for memory and the system
 _MESSAGE_S = 100e-6  # of processor time, to hand a batch over and read its results
+_BYTE_S = 0.25e-9  # a copy into shared memory
 _BATCH_S = 0.020  # work in a batch
 _ITEM_S = 2e-6  # of processor time, to hand an item over within a batch and to read its result
 _KEPT = 0.8  # of what was promised
@@ -167,7 +168,8 @@ def _saturated(backend: str, evidence: Evidence, limits: Limits) -> float:
 
 def _moved_s(evidence: Evidence) -> float:
     """Processor time of handing an item over and taking its result back."""
-    return evidence.move_s + _ITEM_S + _MESSAGE_S * min(1.0, evidence.wall_s / _BATCH_S)
+    moved_bytes = (evidence.argument_bytes or 0) + (evidence.result_bytes or 0)
+    return evidence.move_s + moved_bytes * _BYTE_S + _ITEM_S + _MESSAGE_S * min(1.0, evidence.wall_s / _BATCH_S)
 
 
 def _threads(evidence: Evidence, limits: Limits) -> Candidate:
@@ -183,7 +185,7 @@ def _threads(evidence: Evidence, limits: Limits) -> Candidate:
 def _processes(evidence: Evidence, limits: Limits) -> Candidate:
     saturated = _saturated("process", evidence, limits)
     workers = _count(evidence, saturated, limits.cores, limits.most_processes, limits.workers)
-    rate = min(workers / (evidence.wall_s + evidence.move_s), saturated)
+    rate = min(workers / (evidence.wall_s + _moved_s(evidence)), saturated)
     bound = min(workers / evidence.wall_s, limits.cores / max(min(evidence.cpu_s, _cpu_s(evidence)), 1e-9))
     return Candidate("process", workers, rate, max(rate, bound), note=evidence.stays and f"stays here: {evidence.stays}")
 

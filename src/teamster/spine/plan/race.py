@@ -21,6 +21,7 @@ from teamster.spine.plan.plan import Candidate
 
 _WORTH = 1.05  # a promise below this is not worth a change
 _BOUND_WORTH = 1.15  # a bound is hope, not a promise
+_SPOILED = 0.8
 _HYSTERESIS = 1.10  # who is settled must be beaten by this
 _TRIAL_S = 0.04
 _BUDGET = 0.05  # of the work, for trials that only a bound speaks for
@@ -126,13 +127,22 @@ class Race:
         if each.measured is not None or each.note or leader.measured is None:
             return False
         start = start_s.get(each.backend, 0.0)
-        if leader.note or _speed(each.predicted or 0.0, left, start) > _WORTH * leader.measured:
+        if leader.note or _speed((each.predicted or 0.0) * _kept(leader), left, start) > _WORTH * leader.measured:
             return True
         # If it disappoints, the trial has cost its own length; and n items one after the other, if its threads only took turns.
         bound = each.bound or 0.0
         cost_s = _TRIAL_S + (each.workers / bound if bound else 0.0) * each.workers
         affordable = cost_s <= max(_BUDGET_S, _BUDGET * left / leader.measured)
         return affordable and _speed(bound, left, start + cost_s) > _BOUND_WORTH * leader.measured
+
+
+def _kept(leader: Candidate) -> float:
+    """The share of its promise that the leader has kept: what spoiled a little of it will spoil as much of others'.
+
+    Where it is much, the promise itself was wrong, as with threads that fight for the lock; that says nothing of others.
+    """
+    kept = (leader.measured or 0.0) / leader.predicted if leader.predicted else 1.0
+    return kept if _SPOILED < kept < 1.0 else 1.0
 
 
 def _key(candidate: Candidate) -> Key:

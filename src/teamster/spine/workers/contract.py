@@ -114,13 +114,17 @@ class Kept:
 
 @dataclass(slots=True)
 class Finished:
-    """A batch is over: `ran` items of it were run, in `run_ns`, of which its thread was on a processor for `cpu_ns`."""
+    """A batch is over: `ran` items of it were run in `run_ns`.
+
+    Its thread was on a processor for `cpu_ns` of them, and for `delay_ns` ready to be, while others had it.
+    """
 
     member: Member
     number: int
     ran: int
     run_ns: int
     cpu_ns: int = 0
+    delay_ns: int = 0
 
 
 @dataclass(slots=True)

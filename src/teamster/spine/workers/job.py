@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.contract import Finished, Spec
 
 TARGET_NS = 4_000_000
 """Work in one batch when somebody waits for single results: short beside what a person notices."""
@@ -59,17 +59,18 @@ class Job:
         self.cancelled = False
         self.item_ns = 0.0
         self.item_bytes = 0.0
-        self.batches = self.ran = self.run_ns = self.cpu_ns = 0  # finished so far, and what they took in their workers
+        self.batches = self.ran = self.run_ns = self.cpu_ns = self.delay_ns = 0  # finished so far, and what they took
         self._grown = self._last = 1
 
-    def observe(self, ran: int, run_ns: int, cpu_ns: int = 0) -> None:
-        """Learn from a finished batch."""
-        self._last = ran
+    def observe(self, batch: Finished) -> None:
+        """Learn from a finished batch, of which some items ran."""
+        self._last = ran = batch.ran
         self.batches += 1
         self.ran += ran
-        self.run_ns += run_ns
-        self.cpu_ns += cpu_ns
-        measured = run_ns / ran
+        self.run_ns += batch.run_ns
+        self.cpu_ns += batch.cpu_ns
+        self.delay_ns += batch.delay_ns
+        measured = batch.run_ns / ran
         self.item_ns = measured if not self.item_ns else self.item_ns + _TRUST * (measured - self.item_ns)
         self._grown = max(self._grown, ran)
 

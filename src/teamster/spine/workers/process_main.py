@@ -27,6 +27,7 @@ from importlib import import_module
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
+from teamster.machine.run_delay import RunDelay
 from teamster.spine.transport import pickled
 from teamster.spine.transport.channel import Channel, Wire
 from teamster.spine.transport.pickled import Parcel, unpack_function
@@ -72,7 +73,7 @@ class ResultSink:
         self._records: list[Record] = []
         self._run: list[bytes] = []  # pickles of consecutive items that will make one record
         self._run_first = self._run_next = 0
-        self._finished: list[tuple[int, int, int, int]] = []
+        self._finished: list[tuple[int, ...]] = []
         self._end = LOG_START
         self._sent_ns = perf_counter_ns()
         self.patience_ns = FLUSH_NS
@@ -145,10 +146,10 @@ class ResultSink:
         if perf_counter_ns() - self._sent_ns > self.patience_ns:
             self.flush()
 
-    def finish(self, number: int, ran: int, run_ns: int, cpu_ns: int) -> None:
-        """The batch from `number` on is over, to be told with the next results; no record reaches into the next batch."""
+    def finish(self, *batch: int) -> None:
+        """A batch is over, as `Finished` tells it, to be told with the next results; no record reaches into the next batch."""
         self._end_run()
-        self._finished.append((number, ran, run_ns, cpu_ns))
+        self._finished.append(batch)
 
     def flush(self) -> None:
         """Send what is kept."""
@@ -170,6 +171,7 @@ class ProcessWorker:
         self._channel = channel
         self._slate = slate
         self._sink = ResultSink(channel, slate)
+        self._delay = RunDelay()
         self._specs: dict[int, tuple[tuple[Any, ...], Wire]] = {}
         self._runners: dict[int, tuple[Runner, contextvars.Context]] = {}
         self._actions: dict[str, Callable[..., None]] = {
@@ -228,11 +230,11 @@ class ProcessWorker:
         if careful:
             runner.be_careful()
         self._sink.patience_ns = FLUSH_NS if runner.hurry else _PATIENT_NS
-        began, cpu_began = perf_counter_ns(), thread_time_ns()
+        began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), self._delay.read_ns()
         ran = context.run(runner.run, items, number, index, self._sink)
         del items
         run_ns = perf_counter_ns() - began
-        self._sink.finish(number, ran, run_ns, thread_time_ns() - cpu_began)
+        self._sink.finish(number, ran, run_ns, thread_time_ns() - cpu_began, self._delay.read_ns() - delay_began)
         if run_ns > _SHORT_NS:
             self._sink.flush()
 

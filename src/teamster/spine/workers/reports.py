@@ -94,7 +94,7 @@ class Reports:
         member.items += event.ran
         self.ledger.note(member.index, event.ran, event.run_ns)
         if event.ran:
-            batch.job.observe(event.ran, event.run_ns, event.cpu_ns)
+            batch.job.observe(event)
         if event.ran < batch.size and not batch.job.cancelled:
             end = min(batch.size, max(0, member.taken_back - batch.number)) if member.taken_back else batch.size
             if event.ran < end:

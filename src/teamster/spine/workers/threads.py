@@ -15,6 +15,7 @@ from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 from teamster.machine.native_threads import ProcessWideLimit, limit_in_this_thread
+from teamster.machine.run_delay import RunDelay
 from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Batch, Died, Event, Finished, Kept, Member, Ready, Spec, WorkerInfo
 from teamster.spine.workers.failure import domesticate
@@ -105,13 +106,14 @@ class ThreadCrew:
         except BaseException as raised:
             error = domesticate(raised)
         self.report(member, [Ready(member, error)])
-        sink = ReportSink(member, self.report)
+        sink, delay = ReportSink(member, self.report), RunDelay()
         runners: dict[int, tuple[Runner, contextvars.Context]] = {}
         while (batch := member.inbox.get()) is not None:
             limit_in_this_thread(self._native_threads)
             self._limit.refresh()  # libraries that a task has loaded since
-            self._run(member, batch, sink, runners)
+            self._run(member, batch, sink, delay, runners)
             del batch
+        delay.close()
         ended = Died(member, None, lambda index, attempts: RuntimeError(f"thread worker ended before item {index}"))
         self.report(member, [ended])
 
@@ -120,6 +122,7 @@ class ThreadCrew:
         member: ThreadMember,
         batch: Batch,
         sink: ReportSink,
+        delay: RunDelay,
         runners: dict[int, tuple[Runner, contextvars.Context]],
     ) -> None:
         spec: Spec = batch.job.spec
@@ -128,10 +131,11 @@ class ThreadCrew:
             context = spec.context.copy() if spec.context is not None else contextvars.Context()
             runners[spec.identity] = Runner(spec, spec.function, member.slate.words), context
         runner, context = runners[spec.identity]
-        began, cpu_began = perf_counter_ns(), thread_time_ns()
+        began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), delay.read_ns()
         ran = context.run(runner.run, batch.items, batch.number, max(batch.first, 0), sink)
         run_ns = perf_counter_ns() - began
-        sink.tell([Finished(member, batch.number, ran, run_ns, thread_time_ns() - cpu_began)])
+        cpu_ns, delay_ns = thread_time_ns() - cpu_began, delay.read_ns() - delay_began
+        sink.tell([Finished(member, batch.number, ran, run_ns, cpu_ns, delay_ns)])
 
     def hand(self, member: Member, batch: Batch) -> None:
         """Put a batch into the thread's inbox."""
