@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # futures are loaded by the first submit: they cost a quarter
 
     from teamster.tasks.submitting import Desk, PoolExecutor
 
-Backend = Literal["auto", "serial", "thread", "process"]
+Backend = Literal["auto", "serial", "thread", "process", "interpreter"]
 StartMethod = Literal["forkserver", "spawn", "fork"]
 
 _CLOSE_S = 0.5  # how long workers without work may take to end by themselves
@@ -42,7 +42,8 @@ class Pool:
     Workers start with the first call that needs them and stay until the pool is closed; use it in a ``with`` block.
 
     Args:
-        backend: "serial" runs in the caller, "thread" in threads, "process" in processes, "auto" chooses.
+        backend: "serial" runs in the caller, "thread" in threads, "process" in processes, "auto" measures and chooses;
+            "interpreter" runs in interpreters of this process (Python 3.14 or newer, pure Python code only).
         workers: how many; None for one a usable core (affinity and cgroup quotas considered), or as many as "auto" finds useful.
         allow: backends that "auto" may choose, for functions that are not safe in all of them.
         initializer: called once in each worker before its first task.

@@ -31,7 +31,7 @@ def test_table(backend: str, workers: int | None, cores: int, inside: bool, expe
 
 
 def test_an_unknown_backend_is_told_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="unknown backend 'gpu'; known are 'auto', 'serial', 'thread', 'process'"):
+    with pytest.raises(UsageError, match="unknown backend 'gpu'; known are 'auto', 'serial', 'thread', 'process', 'interpreter'"):
         choose("gpu", None, cores=2, inside_worker=False)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Whether a function may leave this process."""
 
+import importlib
 import random
 import sys
 import threading
@@ -116,8 +117,11 @@ def test_with_a_seed_random_numbers_are_the_jobs_affair() -> None:
     assert ask(draws, 1, seeded=True).stays == ""
 
 
-def test_numpy_and_its_generator() -> None:
+def test_numpy_and_its_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     numpy = pytest.importorskip("numpy")
+    monkeypatch.delitem(sys.modules, "numpy.random", raising=False)
+    first = ask(lambda item: importlib.import_module("numpy.random").normal(), 1)
+    assert not first.settled  # it has loaded the generator, so there was nothing to compare
     assert "numpy.random" in ask(lambda item: float(numpy.random.normal()), 1).stays
     assert ask(lambda item: item * 2, numpy.ones(1_000)).stays == ""
     assert ask(lambda item: item.sort(), numpy.random.default_rng(1).random(1_000)).stays == "the call changes its argument"

@@ -21,8 +21,8 @@ from teamster.errors import UsageError
 from teamster.spine.plan.check import is_count
 from teamster.spine.plan.plan import Candidate, Evidence, Plan, show_seconds
 
-BACKENDS = ("auto", "serial", "thread", "process")
-CANDIDATES = BACKENDS[1:]
+CANDIDATES = ("serial", "thread", "process")
+BACKENDS = ("auto", *CANDIDATES, "interpreter")
 MOST_THREADS = 64
 
 _PROCESSES_PER_CORE = 4

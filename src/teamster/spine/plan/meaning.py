@@ -135,8 +135,11 @@ class Meaning:
         for name in [*after, *self._before]:
             if after.get(name) != self._before.get(name):
                 return f"the call changes `{name}`, which it carries"
-        for name, state in ({} if self._seeded else _random_state()).items():
-            if self._random.get(name, state) != state:
+        states = {} if self._seeded else _random_state()
+        if states.keys() - self._random.keys():
+            raise TooLong  # the call has loaded a generator: whether it draws from it, the next one will tell
+        for name, state in states.items():
+            if self._random[name] != state:
                 return f"it draws random numbers from `{name}`, whose order the loop keeps; with seed= each item has its own"
         return ""
 

@@ -75,6 +75,23 @@ def pack_by_value(value: object) -> Parcel:
     return Parcel(stream.getvalue(), buffers)
 
 
+def pack_whole(value: object) -> bytes:
+    """Pickle `value` as `pack` does, with its buffers inside.
+
+    Raises:
+        Exception: cloudpickle cannot pickle `value` either.
+    """
+    try:
+        data = _dump_plain(value, lambda buffer: True)
+    except Exception:
+        data = b"__main__"
+    if b"__main__" not in data:
+        return data
+    stream = io.BytesIO()
+    _by_value_pickler()(stream, protocol=_PROTOCOL).dump(value)
+    return stream.getvalue()
+
+
 def unpack(data: bytes | memoryview, buffers: list[memoryview]) -> Any:
     """The object back from its data and buffers; the arrays in it are views of `buffers`."""
     return pickle.loads(data, buffers=buffers) if buffers else pickle.loads(data)

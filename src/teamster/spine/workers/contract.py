@@ -28,7 +28,7 @@ class WorkerInfo:
 
     Attributes:
         index: which worker, counted from 0.
-        kind: "serial", "thread" or "process".
+        kind: "serial", "thread", "interpreter" or "process".
         count: how many workers the pool has.
 
     Example:

@@ -81,6 +81,10 @@ def _crew(
         from teamster.spine.workers.threads import ThreadCrew
 
         return ThreadCrew(plan.workers, initializer, initargs, native_threads)
+    if plan.backend == "interpreter":
+        from teamster.spine.workers.interpreters import InterpreterCrew
+
+        return InterpreterCrew(plan.workers, initializer, initargs, native_threads)
     from teamster.spine.workers.nursery import the_nursery
 
     if start_method != "fork":

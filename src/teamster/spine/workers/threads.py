@@ -10,9 +10,10 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from time import perf_counter_ns, thread_time_ns
-from typing import Any
+from typing import Any, Protocol
 
 from teamster.machine.native_threads import ProcessWideLimit, limit_in_this_thread
 from teamster.machine.run_delay import RunDelay
@@ -62,6 +63,46 @@ class ReportSink:
         self._told_ns = perf_counter_ns()
 
 
+class Place(Protocol):
+    """Where the tasks of one member run: its own thread, or an interpreter that its thread enters."""
+
+    def run(self, batch: Batch, member: ThreadMember, sink: ReportSink) -> int:
+        """Run a batch; returns how many items were run."""
+
+    def close(self) -> None:
+        """The member ends."""
+
+
+class _InThread:
+    """The thread itself.
+
+    Raises:
+        BaseException: what the initializer raised.
+    """
+
+    def __init__(self, info: WorkerInfo, native_threads: int, initialize: Callable[[], object], limit: ProcessWideLimit) -> None:
+        whoami.set_thread_worker(info)
+        limit_in_this_thread(native_threads)
+        self._native_threads = native_threads
+        self._limit = limit
+        self._runner: tuple[int, Runner, contextvars.Context] | None = None
+        initialize()
+
+    def run(self, batch: Batch, member: ThreadMember, sink: ReportSink) -> int:
+        """Run a batch in a copy of the caller's context."""
+        limit_in_this_thread(self._native_threads)
+        self._limit.refresh()  # libraries that a task has loaded since
+        spec: Spec = batch.job.spec
+        if self._runner is None or self._runner[0] != spec.identity:
+            context = spec.context.copy() if spec.context is not None else contextvars.Context()
+            self._runner = spec.identity, Runner(spec, spec.function, member.slate.words), context
+        _, runner, context = self._runner
+        return context.run(runner.run, batch.items, batch.number, max(batch.first, 0), sink)
+
+    def close(self) -> None:
+        """Nothing is its own."""
+
+
 class ThreadCrew:
     """Thread workers of one pool."""
 
@@ -76,8 +117,7 @@ class ThreadCrew:
     ) -> None:
         self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
         self._count = count
-        self._initializer = initializer
-        self._initargs = initargs
+        self._initialize = partial(initializer, *initargs) if initializer is not None else lambda: None
         self._native_threads = native_threads
         self._limit = ProcessWideLimit(native_threads)
         self._members: list[ThreadMember] = []
@@ -96,46 +136,31 @@ class ThreadCrew:
         member.thread.start()
         return member
 
+    def _place(self, member: ThreadMember) -> Place:
+        """Where the tasks of a member run; made in its thread."""
+        return _InThread(WorkerInfo(member.index, self.kind, self._count), self._native_threads, self._initialize, self._limit)
+
     def _live(self, member: ThreadMember) -> None:
-        whoami.set_thread_worker(WorkerInfo(member.index, "thread", self._count))
-        limit_in_this_thread(self._native_threads)
+        place: Place | None = None
         error: BaseException | None = None
         try:
-            if self._initializer is not None:
-                self._initializer(*self._initargs)
+            place = self._place(member)
         except BaseException as raised:
             error = domesticate(raised)
         self.report(member, [Ready(member, error)])
         sink, delay = ReportSink(member, self.report), RunDelay()
-        runners: dict[int, tuple[Runner, contextvars.Context]] = {}
         while (batch := member.inbox.get()) is not None:
-            limit_in_this_thread(self._native_threads)
-            self._limit.refresh()  # libraries that a task has loaded since
-            self._run(member, batch, sink, delay, runners)
+            began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), delay.read_ns()
+            ran = place.run(batch, member, sink) if place is not None else 0  # what was handed before it failed is not run
+            run_ns = perf_counter_ns() - began
+            cpu_ns, delay_ns = thread_time_ns() - cpu_began, delay.read_ns() - delay_began
+            sink.tell([Finished(member, batch.number, ran, run_ns, cpu_ns, delay_ns)])
             del batch
+        if place is not None:
+            place.close()
         delay.close()
-        ended = Died(member, None, lambda index, attempts: RuntimeError(f"thread worker ended before item {index}"))
+        ended = Died(member, None, lambda index, attempts: RuntimeError(f"{self.kind} worker ended before item {index}"))
         self.report(member, [ended])
-
-    def _run(
-        self,
-        member: ThreadMember,
-        batch: Batch,
-        sink: ReportSink,
-        delay: RunDelay,
-        runners: dict[int, tuple[Runner, contextvars.Context]],
-    ) -> None:
-        spec: Spec = batch.job.spec
-        if spec.identity not in runners:
-            runners.clear()
-            context = spec.context.copy() if spec.context is not None else contextvars.Context()
-            runners[spec.identity] = Runner(spec, spec.function, member.slate.words), context
-        runner, context = runners[spec.identity]
-        began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), delay.read_ns()
-        ran = context.run(runner.run, batch.items, batch.number, max(batch.first, 0), sink)
-        run_ns = perf_counter_ns() - began
-        cpu_ns, delay_ns = thread_time_ns() - cpu_began, delay.read_ns() - delay_began
-        sink.tell([Finished(member, batch.number, ran, run_ns, cpu_ns, delay_ns)])
 
     def hand(self, member: Member, batch: Batch) -> None:
         """Put a batch into the thread's inbox."""

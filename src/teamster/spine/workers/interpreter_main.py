@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What runs inside an interpreter worker: everything comes and goes as bytes."""
+
+from __future__ import annotations
+
+import contextvars
+import pickle
+
+from teamster.spine.transport import pickled
+from teamster.spine.transport.pickled import pack_whole, unpack_function
+from teamster.spine.workers import whoami
+from teamster.spine.workers.context import unfold
+from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.failure import describe, refused
+from teamster.spine.workers.runner import Runner
+from teamster.spine.workers.slate import Slate
+
+Record = tuple[int, int, bool, bytes]
+"""First item, items, whether it is a failure, and the pickle."""
+
+
+class _Kept:
+    """Results and failures of one batch."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def keep(self, first: int, values: list[object]) -> None:
+        """Take results; those that do not pickle become their items' failures."""
+        try:
+            self.records.append((first, len(values), False, pack_whole(values)))
+        except BaseException as reason:
+            if len(values) == 1:
+                self.keep_failure(first, refused(f"the result of type {type(values[0]).__name__}", reason))
+                return
+            for offset, value in enumerate(values):
+                self.keep(first + offset, [value])
+
+    def keep_failure(self, first: int, error: BaseException) -> None:
+        """Take an exception."""
+        self.records.append((first, 1, True, pickle.dumps(describe(error))))
+
+
+_slate = Slate.private()
+_prepared: tuple[Runner, contextvars.Context] | None = None
+
+
+def begin(info: bytes, initializer: bytes) -> bytes:
+    """Run the initializer; returns what it raised, or nothing."""
+    pickled.keep_main_here()
+    whoami.set_process_worker(pickle.loads(info))
+    try:
+        function, arguments = unpack_function(initializer, [])
+        if function is not None:
+            function(*arguments)
+    except BaseException as error:
+        return pickle.dumps(describe(error))
+    return b""
+
+
+def learn(function: bytes, how: bytes) -> None:
+    """Make a function ready."""
+    global _prepared
+    style, seed, careful, carried = pickle.loads(how)
+    spec = Spec(unpack_function(function, []), style, seed, careful)
+    _prepared = Runner(spec, spec.function, _slate.words), unfold(carried)
+
+
+def run_batch(items: bytes, number: int, index: int) -> bytes:
+    """Run items; returns the pickled records of what came of them."""
+    assert _prepared is not None
+    runner, context = _prepared
+    kept = _Kept()
+    context.run(runner.run, pickle.loads(items), number, index, kept)
+    return pickle.dumps(kept.records)

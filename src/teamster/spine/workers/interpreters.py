@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The crew of interpreter workers: threads, each of which enters an interpreter with a lock of its own (Python 3.14, PEP 734).
+
+::
+
+    thread of the member --> interpreter.call(run_batch, pickles) --> pickles of results      (interpreter_main.py)
+
+Python code runs in parallel as in processes; data goes by pickle, and a crash ends the program as in threads. Modules
+that do not support several interpreters (NumPy among them) fail to import in there, so nothing chooses this kind but the user.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from teamster.errors import UsageError
+from teamster.spine.transport.pickled import Parcel, pack_whole
+from teamster.spine.workers import interpreter_main
+from teamster.spine.workers.context import carry
+from teamster.spine.workers.contract import Batch, Kept, Spec, WorkerInfo
+from teamster.spine.workers.failure import rebuild, refused
+from teamster.spine.workers.slate import COMMITTED, STARTED, WIDTH
+from teamster.spine.workers.threads import Place, ReportSink, ThreadCrew, ThreadMember
+
+
+def has_interpreters() -> bool:
+    """Whether this Python can run several interpreters.
+
+    Example:
+        >>> isinstance(has_interpreters(), bool)
+        True
+    """
+    from importlib.util import find_spec
+
+    return "concurrent.interpreters" in sys.modules or find_spec("concurrent.interpreters") is not None
+
+
+class InterpreterCrew(ThreadCrew):
+    """Interpreter workers of one pool."""
+
+    kind = "interpreter"
+
+    def __init__(
+        self, count: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], native_threads: int
+    ) -> None:
+        if not has_interpreters():
+            version = ".".join(map(str, sys.version_info[:2]))
+            raise UsageError(f"backend='interpreter' needs Python 3.14 or newer, and this is {version}; use 'process' instead")
+        super().__init__(count, None, (), native_threads)
+        self._initializer = pack_whole((initializer, initargs))
+
+    def prepare(self, spec: Spec, context: contextvars.Context) -> None:
+        """Pickle the function, and what of the context can travel."""
+        try:
+            spec.parcel = Parcel(pack_whole(spec.function), [])
+        except Exception as reason:
+            raise refused(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
+        spec.context = carry(context) if len(context) else []
+
+    def _place(self, member: ThreadMember) -> Place:
+        return _InInterpreter(WorkerInfo(member.index, self.kind, self._count), self._initializer)
+
+
+class _InInterpreter:
+    """An interpreter of its own.
+
+    Raises:
+        BaseException: what the initializer raised.
+    """
+
+    def __init__(self, info: WorkerInfo, initializer: bytes) -> None:
+        from concurrent import interpreters  # type: ignore[attr-defined]
+
+        self._interpreter = interpreters.create()
+        self._known = -1
+        self._interpreter.exec(f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}")
+        raised = self._interpreter.call(interpreter_main.begin, pickle.dumps(info), initializer)
+        if raised:
+            self.close()
+            raise rebuild(pickle.loads(raised))
+
+    def run(self, batch: Batch, member: ThreadMember, sink: ReportSink) -> int:
+        """Run a batch; its results come back together."""
+        spec: Spec = batch.job.spec
+        words = member.slate.words
+        words[WIDTH], words[STARTED] = batch.size, batch.number
+        try:
+            items = pack_whole(batch.items)
+        except BaseException as reason:
+            return self._refuse(batch, member, sink, reason)
+        if self._known != spec.identity:
+            how = spec.style, spec.seed, spec.careful, spec.context
+            self._interpreter.call(interpreter_main.learn, spec.parcel.data, pack_whole(how))
+            self._known = spec.identity
+        records = pickle.loads(self._interpreter.call(interpreter_main.run_batch, items, batch.number, max(batch.first, 0)))
+        for first, count, failed, data in records:
+            if failed:
+                sink.keep_failure(first, rebuild(pickle.loads(data)))
+                continue
+            try:
+                sink.keep(first, pickle.loads(data))
+            except BaseException as reason:
+                for number in range(first, first + count):
+                    sink.keep_failure(number, refused("the result", reason))
+        words[COMMITTED] = batch.number + batch.size
+        return batch.size
+
+    def _refuse(self, batch: Batch, member: ThreadMember, sink: ReportSink, reason: BaseException) -> int:
+        """Items that do not pickle are found one by one; the others run."""
+        if batch.size == 1:
+            sink.tell([Kept(member, batch.number, [None], refused("the argument", reason))])
+            return 1
+        for offset in range(batch.size):
+            alone = Batch(batch.job, batch.first + offset, batch.items[offset : offset + 1])
+            alone.number = batch.number + offset
+            self.run(alone, member, sink)
+        return batch.size
+
+    def close(self) -> None:
+        """End the interpreter."""
+        self._interpreter.close()
