@@ -162,6 +162,24 @@ def test_what_a_process_would_lose_stays_here(function: Any, why: str) -> None:
     assert CALLS["count"] == (400 if function is count_calls else 0)
 
 
+def test_what_the_program_has_set_in_a_module_since_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new process would import the module as it is in its file."""
+    (tmp_path / "settings_of_test.py").write_text(
+        "depth = 1\ndef use(item):\n    total = sum(range(20_000))\n    return depth, total\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import settings_of_test  # type: ignore[import-not-found]
+
+    with ts.Pool(allow=("serial", "process")) as pool:
+        assert {depth for depth, _ in pool.map(settings_of_test.use, range(1_000))} == {1}
+        assert "stays here" not in pool.plan.reason
+        settings_of_test.depth = 2
+        assert {depth for depth, _ in pool.map(settings_of_test.use, range(1_000))} == {2}
+        assert "stays here: in a new process `depth` is not what it is here" in pool.plan.reason
+    with ts.Pool(allow=("serial", "process")) as pool:
+        assert {depth for depth, _ in pool.map(settings_of_test.use, range(1_000))} == {2}
+
+
 def test_an_argument_that_the_call_changes_stays_here() -> None:
     items: list[list[int]] = [[] for _ in range(300)]
     plan = chosen(mend, items)
@@ -173,6 +191,14 @@ def test_an_unpicklable_argument_stays_here() -> None:
     plan = chosen(lambda pair: burn(20_000), [(threading.Lock(), n) for n in range(300)])
     assert plan.backend in ("serial", "thread")
     assert "its argument holds a lock" in plan.reason
+
+
+def test_an_argument_that_does_not_pickle_among_others_that_do_runs_here() -> None:
+    items: list[Any] = [*range(600), threading.Lock(), *range(600), threading.RLock()]
+    with ts.Pool(allow=("serial", "process")) as pool:
+        results = pool.map(lambda item: (burn(20_000), type(item))[1], items)
+        assert "one of the arguments does not pickle" in pool.plan.reason or pool.plan.evidence.items > 700  # type: ignore[union-attr]
+    assert results == [type(item) for item in items]
 
 
 def test_an_unpicklable_result_stays_here() -> None:

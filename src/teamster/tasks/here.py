@@ -167,6 +167,12 @@ class Here:
             while (items := self._supply.next_items(self._chunk)) and self._clock_chunk(items) < stop_ns and not enough():
                 pass
 
+    def run_one(self, index: int, item: Any) -> None:
+        """Run an item that was pulled before."""
+        with self._clocked():
+            self._run_chunk(index, [item])
+            self.items += 1
+
     def run_checked(self, meaning: Meaning, seconds: float) -> None:
         """Run one item, with a look at what it means before and after it, of `seconds` each."""
         items = self._supply.next_items(1)

@@ -74,9 +74,21 @@ class Mapping:
         self.error: BaseException | None = None
         self._dead = False  # no result will come any more
 
+    @property
+    def _on_refused(self) -> Callable[[int, Any], None] | None:
+        """Who takes items that cannot be sent; without anybody, that is their error."""
+        return None
+
     def work_on(self, team: Team, spec: Spec) -> Leg:
         """Hand the next items to `team`."""
-        job = Job(spec, self._call.terms, on_values=self._take_values, on_error=self._take_error, on_failure=self._fail)
+        job = Job(
+            spec,
+            self._call.terms,
+            on_values=self._take_values,
+            on_error=self._take_error,
+            on_failure=self._fail,
+            on_refused=self._on_refused,
+        )
         self._leg = Leg(team, job)
         self._legs.append(self._leg)
         return self._leg

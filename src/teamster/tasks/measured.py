@@ -13,7 +13,9 @@ it is. While process workers start, the caller goes on with the items itself.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -25,10 +27,11 @@ from teamster.spine.plan.plan import Candidate, Evidence, Plan
 from teamster.spine.plan.race import Race
 from teamster.spine.workers.kinds import can_fork_at_once
 from teamster.spine.workers.team import Team
+from teamster.tasks.asking import Question
 from teamster.tasks.call import MapCall
-from teamster.tasks.here import Here
-from teamster.tasks.mapping import Leg, Mapping
+from teamster.tasks.mapping import Leg
 from teamster.tasks.meter import Meter
+from teamster.tasks.own_items import OwnItemsMapping
 from teamster.tasks.roster import Roster
 
 _SLICE_NS = 5_000_000  # of work in the caller, between two looks at everything else
@@ -50,19 +53,18 @@ _DEAR_S = 0.1  # no item of this length is begun here while others could soon ha
 _MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
 _MANY_DEAR = 20  # items: one of them, run here alone, is not much of the work
 _OTHER = 2.0  # items that take so many times longer, or shorter, are of another kind
+_NOT_ALL = "one of the arguments does not pickle"
 _NOT_COMPARED = "what it carries has not been compared yet"
 
 
-class MeasuredMapping(Mapping):
+class MeasuredMapping(OwnItemsMapping):
     """One map call under way, on whatever serves it best."""
 
     def __init__(self, call: MapCall, roster: Roster, limits: Limits, ended: Callable[[Plan], None], known: Plan | None) -> None:
-        super().__init__(call)
-        self._roster = roster
+        super().__init__(call, roster)
         self._limits = limits
         self._ended = ended
         self._known = known  # from an earlier call of the same function
-        self._here = Here(call.function, call.style, call.seed, call.source, self)
         self._meaning = Meaning(call.function, seeded=call.seed is not None)
         self._race = Race([Candidate("serial", 1)])
         self._evidence: Evidence | None = None
@@ -72,7 +74,8 @@ class MeasuredMapping(Mapping):
         self._checks = 0
         self._basis_s = 0.0  # time of an item when the race began
         self._starting: Team | None = None
-        self._noted = 0, 0  # items and time of the caller that the ledger knows
+        self._refused: deque[tuple[int, Any]] = deque()  # pulled, and not picklable
+        self._question = Question(call.function)
 
     def plan(self) -> Plan:
         """The choice as it stands."""
@@ -112,38 +115,24 @@ class MeasuredMapping(Mapping):
         self._race = Race(known.candidates)
         self._change_to(choice)
 
-    # --- results of the caller's own items ---------------------------------------------------------------------------------
+    @property
+    def _on_refused(self) -> Callable[[int, Any], None]:
+        """The caller itself: where one item pickles and another does not, both mean what they mean in a loop."""
+        return self._take_refused
 
-    def take_here(self, first: int, values: list[Any]) -> None:
-        """Results of consecutive items."""
-        with self._roster.lock:
-            self._roster.here.items += len(values)
-            self._take_values(first, values)
+    def _take_refused(self, index: int, item: Any) -> None:
+        self._refused.append((index, item))
+        for team in self._roster.teams:  # who waits has to look at it: nothing else may come
+            team.nudge()
 
-    def list_here(self, first: int) -> list[Any] | None:
-        """The results themselves, while the caller is alone: one copy less."""
-        return self._ready if not self._legs and isinstance(self._ready, list) and first == self._next else None
-
-    def took_here(self, count: int) -> None:
-        """So many results are in them now."""
-        self._roster.here.items += count
-        self._reported += count
-        self._next += count
-        self._bar.add(count)
-
-    def fail_here(self, index: int, error: BaseException) -> None:
-        """What an item raised."""
-        with self._roster.lock:
-            self._roster.here.items += 1
-            self._roster.here.failures += 1
-            self._take_error(index, error)
-
-    def _note_here(self) -> None:
-        """Bring the ledger's account of the caller up to date."""
-        here, (items, busy_ns) = self._here, self._noted
-        self._noted = here.items, here.run_ns
-        with self._roster.lock:
-            self._roster.here.note(0, here.items - items, here.run_ns - busy_ns)
+    def _run_refused(self) -> None:
+        """Run what could not be sent, and send no more."""
+        while self._refused:
+            self._here.run_one(*self._refused.popleft())
+        self._evidence = replace(self._evidence or self._look(), stays=_NOT_ALL)
+        self._race.drop("process", f"stays here: {_NOT_ALL}")
+        if self._race.current.backend == "process":
+            self._change_to(next(each for each in self._race.candidates if each.backend == "serial"))
 
     # --- progress ----------------------------------------------------------------------------------------------------------------
 
@@ -242,6 +231,8 @@ class MeasuredMapping(Mapping):
 
     def _steer(self) -> None:
         """Look whether others should have the next items."""
+        if self._refused:
+            self._run_refused()
         if self._working is not None:
             self._steer_workers()
         elif self._here.items:
@@ -305,6 +296,8 @@ class MeasuredMapping(Mapping):
                 return
             if wanted.backend == "process" and not self._are_up(team):
                 return
+            if wanted.backend == "process" and not self._may_go_to(team):
+                return
             spec = team.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
         except PoolClosed:
             raise
@@ -323,6 +316,16 @@ class MeasuredMapping(Mapping):
         if self._working is not None or self._here.item_s >= _DEAR_S:
             return True
         return 2 * ready >= team.count and self._here.items > 1  # the first item may have paid for what the others find done
+
+    def _may_go_to(self, team: Team) -> bool:
+        """Whether process workers have said that they find in their modules what is here."""
+        if not self._question.is_answered(team, wait=self._working is not None or self._here.item_s >= _DEAR_S):
+            return False
+        if self._question.stays:
+            self._evidence = replace(self._evidence or self._look(), stays=self._question.stays)
+            self._meaning.stays = self._question.stays
+            self._race.drop("process", f"stays here: {self._question.stays}")
+        return not self._question.stays
 
     def _leave(self) -> None:
         """Whoever works gets no more items."""

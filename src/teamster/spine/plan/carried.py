@@ -33,6 +33,7 @@ class Carried:
     Attributes:
         values: by the name that a person would know it by.
         assigned: names outside of it that its code assigns.
+        imported: those of the values that another process would take from a module that it imports.
 
     Example:
         >>> def outer():
@@ -45,6 +46,7 @@ class Carried:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.values: dict[str, Any] = {}
         self.assigned: list[str] = []
+        self.imported: set[str] = set()
         self._seen: set[int] = set()
         self._visit(function, getattr(function, "__qualname__", f"its {type(function).__name__} object"))
 
@@ -98,6 +100,7 @@ class Carried:
                     self._visit_module(value, code)
                 else:
                     self._visit(value, name)
+                    self._note_import(name, names.get("__name__"))
 
     def _visit_module(self, module: types.ModuleType, code: types.CodeType) -> None:
         """Of a module of the user's, what this code may ask it for."""
@@ -106,6 +109,11 @@ class Carried:
         for name in code.co_names:
             if name in module.__dict__:
                 self._visit(module.__dict__[name], f"{module.__name__}.{name}")
+                self._note_import(f"{module.__name__}.{name}", module.__name__)
+
+    def _note_import(self, name: str, module: str | None) -> None:
+        if name in self.values and module != "__main__" and module in sys.modules:
+            self.imported.add(name)
 
     def _visit_class(self, kind: type) -> None:
         if id(kind) in self._seen or not _is_users(kind):
@@ -122,6 +130,7 @@ class Carried:
                         self._visit(accessor, name)
             elif isinstance(value, types.FunctionType) or not (name.startswith("__") or hasattr(value, "__get__")):
                 self._visit(value, f"{kind.__name__}.{name}")
+                self._note_import(f"{kind.__name__}.{name}", kind.__module__)
 
 
 def _is_library(filename: str) -> bool:

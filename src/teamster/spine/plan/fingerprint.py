@@ -29,12 +29,13 @@ class TooLong(Exception):
     """The value is larger than there is time for."""
 
 
-def checksum(value: object, deadline: float) -> tuple[int, int]:
+def checksum(value: object, deadline: float, *, anywhere: bool = False) -> tuple[int, int]:
     """Checksum and size of the pickle of `value`, its buffers included.
 
     Args:
         value: anything.
         deadline: moment of `time.perf_counter` at which to give up.
+        anywhere: whether it is to be compared with that of another process: then code counts by name, and sets in order.
 
     Returns:
         The checksum and the bytes; equal for equal values.
@@ -52,7 +53,9 @@ def checksum(value: object, deadline: float) -> tuple[int, int]:
         False
     """
     sink = _Sink(deadline)
-    _Pickler(sink, 5, buffer_callback=sink.take_buffer).dump(value)
+    if anywhere and isinstance(value, (set, frozenset)):
+        value = sorted(map(repr, value))
+    (_NamePickler if anywhere else _Pickler)(sink, 5, buffer_callback=sink.take_buffer).dump(value)
     return sink.crc, sink.nbytes
 
 
@@ -90,6 +93,15 @@ class _Pickler(pickle.Pickler):
         if (what := bound_to_process(value)) is not None:
             raise Bound(what)
         return NotImplemented
+
+
+class _NamePickler(_Pickler):
+    """Refers to code by name."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if value is not str and isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
+            return str, (f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}",)
+        return NotImplemented if value is str else super().reducer_override(value)
 
 
 def bound_to_process(value: object) -> str | None:

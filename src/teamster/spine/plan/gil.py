@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -92,11 +92,10 @@ class GilSampler:
         return GilShare(held, math.sqrt(max(held * (1 - held), 1 / self._moments) / self._wakes), self._moments)
 
     def _sample(self) -> None:
-        from random import Random  # not with the module: both take longer to load than a small job takes
-        from resource import RUSAGE_THREAD, getrusage
+        from resource import RUSAGE_THREAD, getrusage  # not with the module: Linux has it, others may not
 
-        distance = Random(0x7EA).expovariate  # of its own: the user's seeded numbers stay as they are
-        due = perf_counter() + distance(1 / _MEAN_S)
+        distances = _exponential(_MEAN_S)
+        due = perf_counter() + next(distances)
         while True:
             before = getrusage(RUSAGE_THREAD).ru_nvcsw
             if self._over.acquire(timeout=max(_LEAST_SLEEP_S, due - perf_counter())):
@@ -108,11 +107,22 @@ class GilSampler:
             while due <= now:
                 self._moments += counts
                 self._held += counts and waited
-                due += distance(1 / _MEAN_S)
+                due += next(distances)
             if self._beside is not None and self._wakes >= _ENOUGH_SAMPLES:  # the caller has an answer; the look-out goes on
                 break
         while not self._over.acquire(timeout=_IDLE_S):
             self._beside()  # goes on, at less cost, when the lock is known well enough
+
+
+def _exponential(mean: float) -> Iterator[float]:
+    """Exponentially distributed numbers, from a generator of our own: the user's seeded numbers stay as they are.
+
+    A linear congruential generator (Knuth, MMIX) does; ``random`` takes longer to load than a small job takes.
+    """
+    state = 0x7EA
+    while True:
+        state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+        yield -mean * math.log((state >> 11) / (1 << 53) or 0.5)
 
 
 def is_available() -> bool:

@@ -157,6 +157,8 @@ class Reports:
         """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""
         if batch.size > 1:
             self.queue.extendleft(piece(batch, at, at + 1) for at in reversed(range(batch.size)))
+        elif batch.job.on_refused is not None and not batch.job.cancelled:
+            batch.job.on_refused(batch.first, batch.items[0])
         else:
             self._tell_error(batch, 0, error)
 
