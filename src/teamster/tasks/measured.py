@@ -52,6 +52,7 @@ _NEXT_START_S = 0.02  # when the fork server runs already
 _DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
 _MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
 _MANY_DEAR = 20  # items: one of them, run here alone, is not much of the work
+_VERY_OTHER = 4.0
 _OTHER = 2.0  # items that take so many times longer, or shorter, are of another kind
 _NOT_ALL = "one of the arguments does not pickle"
 _NOT_COMPARED = "what it carries has not been compared yet"
@@ -73,6 +74,7 @@ class MeasuredMapping(OwnItemsMapping):
         self._next_look_s = 0.0
         self._checks = 0
         self._basis_s = 0.0  # time of an item when the race began
+        self._otherness = 1.0  # of the items in the last window
         self._starting: Team | None = None
         self._refused: deque[tuple[int, Any]] = deque()  # pulled, and not picklable
         self._question = Question(call.function)
@@ -344,9 +346,11 @@ class MeasuredMapping(OwnItemsMapping):
         evidence = meter.evidence(self._evidence)
         self._race.measure(rate)
         suggested = neighbours(self._race.current, self._evidence, self._limits)
-        if _are_others(evidence, self._evidence):
+        others = _otherness(evidence, self._evidence)
+        if others > _VERY_OTHER or min(others, self._otherness) > _OTHER:  # one window may have met some odd items
             self._evidence = evidence
             self._race.reopen(predict(evidence, self._limits), rate)
+        self._otherness = others
         self._race.propose(suggested)
         wanted = self._race.choose(left / rate, self._start_s())
         if left / rate > _FEW_S:
@@ -365,8 +369,7 @@ class MeasuredMapping(OwnItemsMapping):
         self._ended(self.plan())
 
 
-def _are_others(now: Evidence, before: Evidence) -> bool:
-    """Whether the items have become others: they take much longer, or shorter, or wait where they computed."""
-    if not 1 / _OTHER < now.wall_s / before.wall_s < _OTHER:
-        return True
-    return abs(now.waiting - before.waiting) > _MOSTLY
+def _otherness(now: Evidence, before: Evidence) -> float:
+    """How far the items are from what they were: they take so many times longer, or shorter, or wait where they computed."""
+    times = now.wall_s / before.wall_s
+    return max(times, 1 / times, _VERY_OTHER * abs(now.waiting - before.waiting))

@@ -13,6 +13,7 @@ costs the work that another would have done meanwhile.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from teamster.spine.plan.choice import best
 from teamster.spine.plan.plan import Candidate
 
 _WORTH = 1.05  # a promise below this is not worth a change
+_SETTLED_WORTH = 1.25  # nor is one below this when everything was settled before: it was not good enough then
 _BOUND_WORTH = 1.15  # a bound is hope, not a promise
 _SPOILED = 0.8
 _HYSTERESIS = 1.10  # who is settled must be beaten by this
@@ -75,6 +77,8 @@ class Race:
 
     def measure(self, rate: float) -> None:
         """The current candidate reaches `rate` items a second."""
+        if self.settled and self.current.measured is not None and self.current.backend != "serial":
+            rate = math.sqrt(rate * self.current.measured)  # whatever disturbs one window
         self.current = replace(self.current, measured=rate)
         self._field[_key(self.current)] = self.current
 
@@ -127,7 +131,8 @@ class Race:
         if each.measured is not None or each.note or leader.measured is None:
             return False
         start = start_s.get(each.backend, 0.0)
-        if leader.note or _speed((each.predicted or 0.0) * _kept(leader), left, start) > _WORTH * leader.measured:
+        worth = _SETTLED_WORTH if self.settled and self.current.backend != "serial" else _WORTH
+        if leader.note or _speed((each.predicted or 0.0) * _kept(leader), left, start) > worth * leader.measured:
             return True
         # If it disappoints, the trial has cost its own length; and n items one after the other, if its threads only took turns.
         bound = each.bound or 0.0
