@@ -20,6 +20,7 @@ class Results:
 
     def __init__(self) -> None:
         self.values: dict[int, Any] = {}
+        self.stop = False  # at the first error
 
     def take_here(self, first: int, values: list[Any]) -> None:
         for offset, value in enumerate(values):
@@ -32,9 +33,10 @@ class Results:
     def took_here(self, count: int) -> None:
         raise AssertionError("there is no list of ours")
 
-    def fail_here(self, index: int, error: BaseException) -> None:
+    def fail_here(self, index: int, error: BaseException) -> bool:
         assert index not in self.values
         self.values[index] = error
+        return not self.stop
 
 
 def make(function: Callable[..., Any], items: Any, style: Style = "call", seed: int | None = None) -> tuple[Here, Source, Results]:
@@ -81,6 +83,16 @@ def test_errors_stay_in_their_places() -> None:
     failed = {n for n in range(20_000) if n % 1_000 in (7, 9, 11)}
     assert {n for n, value in results.values.items() if isinstance(value, Exception)} == failed
     assert all(results.values[n] == n for n in range(20_000) if n not in failed)
+
+
+def test_nothing_runs_after_the_first_error_where_that_is_the_end() -> None:
+    ran: list[int] = []
+    here, source, results = make(lambda n: ran.append(n) or 1 // (n - 30), range(1_000))
+    results.stop = True
+    while 30 not in results.values:
+        here.run(1, lambda: 30 in results.values)
+    assert ran == list(range(31))
+    assert (source.pulled, source.exhausted) == (31, False)
 
 
 def test_ctrl_c_goes_through() -> None:

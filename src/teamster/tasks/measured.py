@@ -37,12 +37,13 @@ from teamster.tasks.roster import Roster
 _SLICE_NS = 5_000_000  # of work in the caller, between two looks at everything else
 _SHORT_SLICE_NS = 1_000_000  # the same while somebody waits for single results
 _FEW_S = 0.02  # a job that the caller ends in this time is not worth a thought
-_MANY = 256  # items, of which some might be dear
+_MANY = 512  # items, of which some might be dear
 _WATCH_NS = 2_000_000  # work in the caller before it gets a lookout
 _LOOK_S = 0.002  # between two thoughts about the next items, and more when they were the same items for long
 _LOOK_SHARE = 0.05
 _MOST_PAUSE_S = 0.1
 _SEEN_S = 0.002  # less work than this tells nothing
+_LONG_ITEM_S = 0.02
 _PROBE_S = 0.25
 _LONG_S = 60.0  # of work, where a probe cannot know how much there is
 _CHECK_S = 0.001  # for the check of a function's meaning, before and after an item
@@ -254,6 +255,9 @@ class MeasuredMapping(OwnItemsMapping):
         wanted = self._race.choose(horizon_s, self._start_s())
         if wanted.backend != "serial":
             self._change_to(wanted)
+        elif self._starting is not None:  # in vain
+            self._starting.rest()
+            self._starting = None
 
     def _enter(self, candidates: tuple[Candidate, ...], rate: float, item_s: float) -> None:
         """Bring the race up to date; start it again when the items have become others."""
@@ -309,7 +313,9 @@ class MeasuredMapping(OwnItemsMapping):
         self._leave()
         self._race.start(wanted)
         self._working = self.work_on(team, spec)
-        self._meter = Meter(self._working.job, wanted.workers, wanted.backend, self._limits.cores, lazy=self._lazy)
+        dear = self._evidence is not None and self._evidence.wall_s > _LONG_ITEM_S
+        job, cores = self._working.job, self._limits.cores
+        self._meter = Meter(job, lambda: self._reported, wanted.workers, wanted.backend, cores, dear=dear, lazy=self._lazy)
 
     def _are_up(self, team: Team) -> bool:
         """Whether process workers can have items: half of them, or all that is lost by waiting is the next item."""

@@ -13,6 +13,7 @@ delay) tells how much; the rates are those of a machine without the others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter, process_time_ns
 
@@ -20,7 +21,7 @@ from teamster.spine.plan.gil import GilShare
 from teamster.spine.plan.plan import Evidence
 from teamster.spine.workers.job import Job
 
-_TRIAL_NS = 20_000_000
+_GROWN_NS = 2_000_000
 _TRIAL_S = 0.04
 _WINDOW_S = 0.2
 _BATCHES = 3  # of each worker, in a window
@@ -31,8 +32,12 @@ _MOST_CORRECTION = 3.0
 class Meter:
     """Reads the rate of `workers` at one job."""
 
-    def __init__(self, job: Job, workers: int, kind: str, cores: int, *, lazy: bool) -> None:
+    def __init__(
+        self, job: Job, delivered: Callable[[], int], workers: int, kind: str, cores: int, *, dear: bool, lazy: bool
+    ) -> None:
         self._job = job
+        self._delivered = delivered  # results so far, which threads bring more often than whole batches
+        self._dear = dear  # items are so long that each of the first counts
         self._workers = workers
         self._kind = kind
         self._cores = cores
@@ -44,33 +49,37 @@ class Meter:
 
     def read(self) -> float | None:
         """Items a second, when there is something new to say."""
-        job = self._job
-        if job.batches < self._workers:
+        if not self._warm and not self._is_warm():
             return None
-        dear = job.run_ns > _TRIAL_NS * job.batches
-        if not self._warm:
-            self._warm = True
-            if not dear:  # the first batches pay for imports and caches; long items are too dear for that
-                self._begin()
-        elapsed, batches = perf_counter() - self._since, job.batches - self._before[0]
-        if not self._is_due(elapsed, batches, dear):
+        elapsed, batches = perf_counter() - self._since, self._job.batches - self._before[0]
+        if not self._is_due(elapsed, batches):
             return None
-        busy = self._lazy or (dear and not self._tried) or (self._kind == "process" and elapsed < _WINDOW_S)
+        busy = self._lazy or (self._dear and not self._tried) or (self._kind == "process" and elapsed < _WINDOW_S)
         rate = self._note(0.0 if busy else elapsed)
         if self._tried or not busy:
             self._begin()
         self._tried = True
         return rate
 
-    def _is_due(self, elapsed: float, batches: int, dear: bool) -> bool:
+    def _is_warm(self) -> bool:
+        """Whether the first batches are over, which are small, and pay for imports and caches; long items are too dear for that."""
+        job = self._job
+        if job.batches < self._workers or (not self._dear and job.batch_ns < _GROWN_NS and perf_counter() - self._since < _TRIAL_S):
+            return False
+        if not self._dear:
+            self._begin()
+        self._warm = True
+        return True
+
+    def _is_due(self, elapsed: float, batches: int) -> bool:
         if self._tried:
             return elapsed >= _WINDOW_S and batches >= _BATCHES * self._workers
-        return batches >= self._workers and (dear or elapsed >= _TRIAL_S)
+        return batches >= self._workers and (self._dear or elapsed >= _TRIAL_S)
 
     def _begin(self) -> None:
         job = self._job
         self._before = job.batches, job.ran, job.run_ns, job.cpu_ns, job.delay_ns
-        self._since, self._own_ns = perf_counter(), process_time_ns()
+        self._since, self._own_ns, self._delivered_before = perf_counter(), process_time_ns(), self._delivered()
 
     def _note(self, elapsed: float) -> float:
         job, (_, ran, run_ns, cpu_ns, delay_ns) = self._job, self._before
@@ -83,7 +92,7 @@ class Meter:
         own_s = (process_time_ns() - self._own_ns + (cpu_ns if self._kind == "process" else 0)) / 1e9
         unused = self._cores * elapsed / max(own_s, 1e-9)  # what our own threads and workers took from each other is not to be had
         correction = 1.0 if crowd else min(run_ns / max(run_ns - delay_ns, 1), unused, _MOST_CORRECTION)
-        return ran / elapsed * max(1.0, correction)
+        return max(1, self._delivered() - self._delivered_before) / elapsed * max(1.0, correction)
 
     def evidence(self, before: Evidence) -> Evidence:
         """What the items are like now, seen from the workers; what cannot be seen there is as it was."""

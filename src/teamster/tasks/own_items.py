@@ -37,12 +37,13 @@ class OwnItemsMapping(Mapping):
         self._next += count
         self._bar.add(count)
 
-    def fail_here(self, index: int, error: BaseException) -> None:
-        """What an item raised."""
+    def fail_here(self, index: int, error: BaseException) -> bool:
+        """What an item raised; with `raise_errors` it is the last that runs."""
         with self._roster.lock:
             self._roster.here.items += 1
             self._roster.here.failures += 1
             self._take_error(index, error)
+        return not self._raise_errors
 
     def _note_here(self) -> None:
         """Bring the ledger's account of the caller up to date."""

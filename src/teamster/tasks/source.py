@@ -10,6 +10,7 @@ from time import perf_counter_ns
 from typing import Any
 
 _SLOW_INPUT_NS = 1_000_000
+_STEADY = (range, tuple)
 
 
 class Source:
@@ -53,6 +54,17 @@ class Source:
         self.slow = self.total is None and (self.pulled == 0 or perf_counter_ns() - began > _SLOW_INPUT_NS)
         self.pulled += len(items)
         return items
+
+    def next_chunk(self, count: int) -> tuple[Iterator[Any], int]:
+        """At most `count` items as an iterator of C, and how many: without a copy where the input cannot change."""
+        left = self.remaining
+        if self._returned or self._at_end or left is None or type(self._originals[0]) not in _STEADY or len(self._originals) > 1:
+            items = self.next_items(count)
+            return iter(items), len(items)
+        count = min(count, left)
+        self.pulled += count
+        self._at_end = count == left
+        return islice(self._iterator, count), count
 
     def _take_returned(self, count: int) -> list[Any]:
         items = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]

@@ -22,7 +22,7 @@ from teamster.spine.plan.plan import Candidate
 
 _WORTH = 1.05  # a promise below this is not worth a change
 _SETTLED_WORTH = 1.25  # nor is one below this when everything was settled before: it was not good enough then
-_BOUND_WORTH = 1.15  # a bound is hope, not a promise
+_BOUND_WORTH = 1.25  # a bound is hope, not a promise
 _SPOILED = 0.8
 _HYSTERESIS = 1.10  # who is settled must be beaten by this
 _TRIAL_S = 0.04
@@ -135,7 +135,7 @@ class Race:
         if leader.note or _speed((each.predicted or 0.0) * _kept(leader), left, start) > worth * leader.measured:
             return True
         # If it disappoints, the trial has cost its own length; and n items one after the other, if its threads only took turns.
-        bound = each.bound or 0.0
+        bound = (each.bound or 0.0) * _kept(leader)
         cost_s = _TRIAL_S + (each.workers / bound if bound else 0.0) * each.workers
         affordable = cost_s <= max(_BUDGET_S, _BUDGET * left / leader.measured)
         return affordable and _speed(bound, left, start + cost_s) > _BOUND_WORTH * leader.measured
