@@ -342,6 +342,14 @@ def test_plans_are_recorded_and_repeated(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert sum(count > 0 for count in pool.report().items_by_worker) == 5
 
 
+def test_a_file_that_cannot_be_written_costs_no_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TEAMSTER_PLAN_FILE", str(tmp_path / "plans.json"))
+    with ts.Pool() as pool:
+        (tmp_path / "plans.json").mkdir()
+        with pytest.warns(RuntimeWarning, match="TEAMSTER_PLAN_FILE: cannot write"):
+            assert pool.map(abs, [-1, -2]) == [1, 2]
+
+
 def test_a_file_without_plans_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("[1, 2")
     monkeypatch.setenv("TEAMSTER_PLAN_FILE", str(tmp_path / "broken.json"))

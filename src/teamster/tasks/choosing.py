@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -89,7 +90,10 @@ class Chooser:
                 self._known[key] = plan
             self._explain(plan)
             if self._store is not None:
-                self._store.record(name, plan)
+                try:
+                    self._store.record(name, plan)
+                except UsageError as error:  # the results are there; the file is the lesser matter
+                    warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
         mapping = self._latest = MeasuredMapping(call, self._roster, limits, ended, known)
         return mapping

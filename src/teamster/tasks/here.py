@@ -27,7 +27,7 @@ from teamster.spine.workers.seeds import kept_random_state, seed_task
 
 _CHUNK_NS = 500_000
 _MOST_CHUNK = 4096
-_MOST_UNWATCHED = 512  # as long as nobody looks out for items of another kind
+_MOST_UNWATCHED = 64  # as long as nobody looks out for items of another kind
 _GROWTH = 8
 _STUCK_NS = 10_000_000  # a chunk that runs this long has met an item of another kind
 _FEW_SAMPLES = 4  # tell a lock that is held from one that is free; where it is held, each takes 10 ms
@@ -125,6 +125,11 @@ class Here:
             self._sampler = GilSampler(self._look_out).__enter__()
 
     @property
+    def wants_watch(self) -> bool:
+        """Whether the next chunk would be larger if somebody looked out."""
+        return self._chunk == _MOST_UNWATCHED and not self.watched
+
+    @property
     def watched(self) -> bool:
         """Whether there is a lookout."""
         return self._sampler is not None
@@ -174,7 +179,7 @@ class Here:
         with self._clocked():
             while True:
                 pending, count = self._supply.next_chunk(self._chunk)
-                if not count or self._clock_chunk(pending, count) >= stop_ns or enough():
+                if not count or self._clock_chunk(pending, count) >= stop_ns or enough() or self.wants_watch:
                     return
 
     def run_one(self, index: int, item: Any) -> None:

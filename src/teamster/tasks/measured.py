@@ -37,7 +37,7 @@ from teamster.tasks.roster import Roster
 _SLICE_NS = 5_000_000  # of work in the caller, between two looks at everything else
 _SHORT_SLICE_NS = 1_000_000  # the same while somebody waits for single results
 _FEW_S = 0.02  # a job that the caller ends in this time is not worth a thought
-_MANY = 512  # items, of which some might be dear
+_MANY = 256  # items, of which some might be dear
 _WATCH_NS = 2_000_000  # work in the caller before it gets a lookout
 _LOOK_S = 0.002  # between two thoughts about the next items, and more when they were the same items for long
 _LOOK_SHARE = 0.05
@@ -244,7 +244,7 @@ class MeasuredMapping(OwnItemsMapping):
     def _steer_here(self) -> None:
         here, now = self._here, perf_counter()
         horizon_s = self._left() * here.item_s
-        if not here.watched and here.run_ns > _WATCH_NS and (horizon_s > _FEW_S or self._left() > _MANY):
+        if not here.watched and ((here.run_ns > _WATCH_NS and horizon_s > _FEW_S) or (here.wants_watch and self._left() > _MANY)):
             here.watch()
         if horizon_s < _FEW_S or here.seen_s <= _SEEN_S or self._source.exhausted or now < self._next_look_s:
             return

@@ -32,7 +32,8 @@ class OwnItemsMapping(Mapping):
 
     def took_here(self, count: int) -> None:
         """So many results are in them now."""
-        self._roster.here.items += count
+        with self._roster.lock:
+            self._roster.here.items += count
         self._reported += count
         self._next += count
         self._bar.add(count)

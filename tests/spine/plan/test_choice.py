@@ -140,4 +140,7 @@ def test_the_sentence_says_what_kind_of_work_it_is() -> None:
         conclude(candidates[0], candidates[:1], ZLIB).reason
         == "an item leaves the GIL free 98% of its time; no other way would pay"
     )
+    climbed = [*candidates, Candidate("thread", 16, measured=160.0), Candidate("thread", 64, measured=310.0)]
+    assert conclude(candidates[1], climbed, SLEEP).reason.endswith("; throughput rose until 32 workers")
+    assert conclude(climbed[2], climbed, SLEEP).reason.endswith("; more than 16 were slower")
     assert set(CANDIDATES) == {"serial", "thread", "process"}

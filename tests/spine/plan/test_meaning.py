@@ -113,6 +113,25 @@ def test_it_may_leave(function: Callable[[Any], Any], item: Any) -> None:
     assert meaning.result_bytes
 
 
+class Shy:
+    """Like a proxy outside of the context that it stands for."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("working outside of request context")
+
+
+SHY = Shy()
+
+
+def uses_a_proxy(item: int) -> int:
+    return item if SHY is not None else 0
+
+
+def test_what_refuses_to_be_looked_at_stays() -> None:
+    assert ask(uses_a_proxy, 1).stays == "what it carries cannot be looked at: working outside of request context"
+
+
 def test_with_a_seed_random_numbers_are_the_jobs_affair() -> None:
     assert ask(draws, 1, seeded=True).stays == ""
 

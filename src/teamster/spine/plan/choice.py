@@ -251,7 +251,19 @@ def _sentence(choice: Candidate, candidates: Sequence[Candidate], evidence: Evid
         said = f"{choice.measured / loop.measured:.2g} times as fast as the loop"
     else:
         said = "expected to be the fastest"
-    return "; ".join(part for part in (kind, said, stays) if part)
+    return "; ".join(part for part in (kind, said, _climb(choice, candidates), stays) if part)
+
+
+def _climb(choice: Candidate, candidates: Sequence[Candidate]) -> str:
+    """How the number of workers was found, when several were tried."""
+    tried = {each.workers: each.measured for each in candidates if each.backend == choice.backend and each.measured}
+    if len(tried) < 2:
+        return ""
+    return (
+        f"throughput rose until {choice.workers} workers"
+        if choice.workers > min(tried)
+        else f"more than {choice.workers} were slower"
+    )
 
 
 def _tried(candidates: Sequence[Candidate]) -> bool:

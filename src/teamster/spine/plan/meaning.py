@@ -84,22 +84,31 @@ class Meaning:
         Returns:
             Whether there was time; then `end` is to be called after the item.
         """
-        carried = Carried(self._function)
-        self._seconds = seconds
-        self._deadline = perf_counter() + seconds
         try:
+            carried = Carried(self._function)
+            self._seconds = seconds
+            self._deadline = perf_counter() + seconds
             if carried.assigned:
                 return self._stay(f"it assigns `{carried.assigned[0]}`, which it carries")
             self._before = self._prints(carried)
-            self._argument = checksum(arguments, self._deadline)
             self._random = {} if self._seeded else _random_state()
+            self._argument = self._print_argument(arguments)
         except TooLong:
             return False
-        except Bound as bound:
-            return self._stay(f"its argument holds {bound.what}")
-        except Exception as error:
-            return self._stay(f"its argument does not pickle: {_line(error)}")
+        except Exception as error:  # a proxy, say, that refuses to be looked at
+            return self._stay(f"what it carries cannot be looked at: {_line(error)}")
         return not self.settled
+
+    def _print_argument(self, arguments: Any) -> tuple[int, int] | None:
+        try:
+            return checksum(arguments, self._deadline)
+        except TooLong:
+            raise
+        except Bound as bound:
+            self._stay(f"its argument holds {bound.what}")
+        except Exception as error:
+            self._stay(f"its argument does not pickle: {_line(error)}")
+        return None
 
     def end(self, arguments: Any, result: Any) -> None:
         """Look again after the call, which returned `result`."""
@@ -112,6 +121,8 @@ class Meaning:
                 self._send_there_and_back(arguments, result)
         except TooLong:  # it has grown, or the journey needs what is not loaded: with more time, after another item
             return
+        except Exception as error:
+            self._stay(f"what it carries cannot be looked at: {_line(error)}")
 
     def _stay(self, why: str) -> bool:
         self.stays, self.settled = why, True
@@ -144,7 +155,7 @@ class Meaning:
         return ""
 
     def _argument_changes(self, arguments: Any) -> str:
-        return "the call changes its argument" if checksum(arguments, self._deadline) != self._argument else ""
+        return "the call changes its argument" if self._print_argument(arguments) != self._argument else ""
 
     def _send_there_and_back(self, arguments: Any, result: Any) -> None:
         what = "argument"

@@ -34,11 +34,13 @@ class PlanStore:
         path: the file; made when the first plan is recorded.
 
     Raises:
-        UsageError: the file is there and holds no plans.
+        UsageError: the file is there and holds no plans, or it cannot be made.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        if not os.access(self._path.parent, os.W_OK):
+            raise UsageError(f"{VARIABLE}: {self._path.parent} is no folder that can be written to")
         self._lock = threading.Lock()
         self._calls: Counter[str] = Counter()
         self._known = self._read()
