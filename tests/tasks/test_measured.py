@@ -70,12 +70,11 @@ def test_waiting_goes_to_many_threads() -> None:
     assert "waits" in plan.reason
 
 
-def test_hashing_goes_to_threads_or_processes_and_never_stays() -> None:
-    """SHA-256 of megabytes frees the lock; on one core nothing pays."""
+def test_every_kind_is_thought_of_and_none_of_them_stays() -> None:
+    """SHA-256 of megabytes could run in threads and in processes; how many cores are free, no test can know."""
     plan = chosen(lambda data: hashlib.sha256(data).digest(), [bytes(2_000_000)] * 200)
-    assert plan.evidence is not None
-    assert plan.evidence.gil is None or plan.evidence.gil.held < 0.5
     assert {each.backend for each in plan.candidates} == {"serial", "thread", "process"}
+    assert [each.note for each in plan.candidates] == [""] * len(plan.candidates)
 
 
 def test_a_python_loop_does_not_go_to_threads() -> None:

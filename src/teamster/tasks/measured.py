@@ -48,11 +48,12 @@ _PROBE_S = 0.25
 _LONG_S = 60.0  # of work, where a probe cannot know how much there is
 _CHECK_S = 0.001  # for the check of a function's meaning, before and after an item
 _CHECK_SHARES = (0.0, 0.02, 0.04)  # of the work that is left, at the first check and at those after it
-_START_S = {"thread": 0.0005, "process": 0.1}
-_NEXT_START_S = 0.02  # when the fork server runs already
+_THREAD_START_S = 0.0005
+_SERVER_START_S = 0.08  # until the fork server is there, once a program
+_PROCESS_START_S = 0.008  # each
 _DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
 _MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
-_MANY_DEAR = 20  # items: one of them, run here alone, is not much of the work
+_SMALL_PART = 0.05  # of the work
 _VERY_OTHER = 4.0
 _OTHER = 2.0  # items that take so many times longer, or shorter, are of another kind
 _NOT_ALL = "one of the arguments does not pickle"
@@ -213,7 +214,7 @@ class MeasuredMapping(OwnItemsMapping):
         """Whether the next item is to tell if the function may leave this process: the first, and more when time was short."""
         if self._meaning.settled or "process" not in self._limits.allow or self._source.total == 1:
             return False
-        return not self._checks or (self._here.seen_s > _SEEN_S and self._left() * self._here.item_s > _START_S["process"])
+        return not self._checks or (self._here.seen_s > _SEEN_S and self._left() * self._here.item_s > _SERVER_START_S)
 
     def _check(self) -> None:
         """Run an item with a look at what it changes; the last time that this takes too long is the end of it."""
@@ -274,7 +275,8 @@ class MeasuredMapping(OwnItemsMapping):
         assert evidence is not None
         if evidence.gil is not None or not is_available() or not here.watched:
             return False
-        if here.item_s > _DEAR_S and self._left() < _MANY_DEAR:
+        cores = self._limits.cores
+        if here.item_s > _DEAR_S and cores - 1 > _SMALL_PART * self._left():  # an item run here leaves the others idle
             return False
         if wanted.backend == "thread":
             return evidence.waiting < _MOSTLY
@@ -282,9 +284,12 @@ class MeasuredMapping(OwnItemsMapping):
         return any((each.bound or 0.0) > (wanted.predicted or 0.0) for each in threads)
 
     def _start_s(self) -> dict[str, float]:
+        """Seconds until each kind of workers could have items."""
         if self._starting is not None and any(member.ready for member in self._starting.members):
-            return {**_START_S, "process": 0.0}
-        return {**_START_S, "process": _NEXT_START_S} if can_fork_at_once() else _START_S
+            return {"thread": _THREAD_START_S, "process": 0.0}
+        count = next((each.workers for each in self._race.candidates if each.backend == "process"), 1)
+        server = 0.0 if can_fork_at_once() else _SERVER_START_S
+        return {"thread": _THREAD_START_S, "process": server + count * _PROCESS_START_S}
 
     def _change_to(self, wanted: Candidate) -> None:
         """Give the next items to `wanted`, once its workers can have them."""
