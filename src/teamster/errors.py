@@ -161,3 +161,14 @@ def _rebuild(kind: type[TaskError], arguments: tuple[object, ...], state: dict[s
     error.args = arguments
     error.__dict__.update(state)
     return error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, its type where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("wrong" + chr(10) + "and more")), first_line(KeyError())
+        ('wrong', 'KeyError')
+    """
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -4,6 +4,7 @@
 import hashlib
 import itertools
 import json
+import operator
 import random
 import threading
 import time
@@ -177,6 +178,39 @@ def test_what_the_program_has_set_in_a_module_since_stays_here(tmp_path: Path, m
         assert "stays here: in a new process `depth` is not what it is here" in pool.plan.reason
     with ts.Pool(allow=("serial", "process")) as pool:
         assert {depth for depth, _ in pool.map(settings_of_test.use, range(1_000))} == {2}
+
+
+class Job:
+    done: list[int] = []  # noqa: RUF012 - shared on purpose
+
+    def run(self) -> int:
+        self.done.append(1)
+        return burn(20_000)
+
+
+def test_what_the_class_of_the_arguments_collects_stays_here() -> None:
+    Job.done.clear()
+    plan = chosen(operator.methodcaller("run"), [Job() for _ in range(300)])
+    assert "the call changes `Job.done`" in plan.reason
+    assert len(Job.done) == 300
+
+
+def test_a_second_call_that_carries_something_else_is_looked_at_anew() -> None:
+    def make(seen: list[int] | None) -> Any:
+        def function(item: int) -> int:
+            if seen is not None:
+                seen.append(item)
+            return burn(20_000)
+
+        return function
+
+    seen: list[int] = []
+    with ts.Pool() as pool:
+        pool.map(make(None), range(400))
+        assert "stays here" not in pool.plan.reason
+        pool.map(make(seen), range(400))
+        assert "the call changes `seen`" in pool.plan.reason
+    assert len(seen) == 400
 
 
 def test_an_argument_that_the_call_changes_stays_here() -> None:

@@ -7,7 +7,10 @@ import os
 
 
 class RunDelay:
-    """Reads the run delay of the thread that makes it; always 0 where the kernel keeps no account.
+    """Reads the run delay of the thread that makes it; always 0 where the kernel keeps no account, and after the thread's end.
+
+    Args:
+        descriptor: -1 to read nothing, None to open the account of this thread.
 
     Example:
         >>> delay = RunDelay()
@@ -16,8 +19,10 @@ class RunDelay:
         >>> delay.close()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = -1
+        if descriptor is not None:
+            return
         try:
             self._descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

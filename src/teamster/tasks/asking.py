@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from teamster.errors import first_line
 from teamster.spine.plan.fresh import States, difference, imported_states
 from teamster.spine.workers.contract import Batch
 from teamster.spine.workers.job import Job, Terms
 from teamster.spine.workers.team import Team
-
-_PATIENCE_S = 5.0  # of a wait for workers that start
 
 
 class Question:
@@ -25,17 +24,18 @@ class Question:
         self._function = function
         self._here: States | None = None
         self._answered = False
+        self._over: Callable[[], None] = lambda: None
         self.stays = ""
 
-    def is_answered(self, team: Team, *, wait: bool) -> bool:
-        """Ask, if that was not done yet; whether the answer is known, after a wait for it if that is wanted."""
+    def is_answered(self, team: Team, seconds: float) -> bool:
+        """Ask, if that was not done yet; whether the answer is known after a wait of so many seconds."""
         if self._here is None:
             self._here = imported_states(self._function)
             self._answered = not self._here
             if self._here:
                 self._ask(team)
-        if wait and not self._answered:
-            team.run_until(lambda: self._answered, seconds=_PATIENCE_S)
+        if seconds and not self._answered:
+            team.run_until(lambda: self._answered, seconds=seconds)
         return self._answered
 
     def _ask(self, team: Team) -> None:
@@ -47,7 +47,13 @@ class Question:
             on_error=lambda index, error: self._refuse(error),
             on_failure=self._refuse,
         )
+        self._over = lambda: team.finish(job)
         team.offer(job, [Batch(job, 0, [self._function])])
+
+    def close(self) -> None:
+        """Whatever the answer, nobody waits for it any more."""
+        over, self._over = self._over, lambda: None
+        over()
 
     def _compare(self, there: States) -> None:
         name = difference(self._here or {}, there)
@@ -55,4 +61,4 @@ class Question:
         self._answered = True
 
     def _refuse(self, error: BaseException) -> None:
-        self.stays, self._answered = str(error).splitlines()[0] if str(error) else repr(error), True
+        self.stays, self._answered = first_line(error), True

@@ -15,19 +15,20 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
-from teamster.spine.plan.choice import BACKENDS, Limits, choose
+from teamster.spine.plan.check import is_count
+from teamster.spine.plan.choice import BACKENDS, CANDIDATES, Limits, choose
 from teamster.spine.plan.gil import has_gil
 from teamster.spine.plan.plan import Plan
-from teamster.spine.workers.whoami import current_worker
+from teamster.spine.workers.whoami import is_inside_worker
 from teamster.tasks.call import MapCall
 from teamster.tasks.mapping import Mapping
-from teamster.tasks.measured import MeasuredMapping
+from teamster.tasks.measured import Known, MeasuredMapping
 from teamster.tasks.roster import Roster
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Chooser:
         self._limits = limits
         self._roster = roster
         self._latest: MeasuredMapping | Plan = plan
-        self._known: dict[Any, Plan] = {}
+        self._known: dict[Any, Known] = {}
         self._store = _store() if plan.backend == "auto" else None
 
     @property
@@ -73,30 +74,33 @@ class Chooser:
         if self._asked.backend != "auto":
             return self._fixed(call, self._asked)
         limits = self._limits if call.seed is None else self._limits.without("thread")  # threads share the generators
-        if current_worker() is not None:  # a task calls this: it would wait for workers that wait for it
+        if is_inside_worker():  # a task calls this: it would wait for workers that wait for it
             limits = replace(limits, allow=("serial",))
         if len(limits.allow) == 1 and limits.allow != ("serial",):
             return self._fixed(call, Plan(limits.allow[0], self._asked.workers, "nothing else is allowed"))
         name, recorded = self._store.next_call(call.function) if self._store is not None else ("", None)
-        if recorded is not None:
+        if recorded is not None and recorded.backend in limits.allow and limits.workers in (None, recorded.workers):
             self._latest = recorded
             self._explain(recorded)
             return self._fixed(call, recorded)
         key = _key(call)
-        known = self._known.get(key) if key is not None else None
-
-        def ended(plan: Plan) -> None:
-            if key is not None and plan.evidence is not None and len(self._known) < _MOST_KNOWN:
-                self._known[key] = plan
-            self._explain(plan)
-            if self._store is not None:
-                try:
-                    self._store.record(name, plan)
-                except UsageError as error:  # the results are there; the file is the lesser matter
-                    warnings.warn(str(error), RuntimeWarning, stacklevel=2)
-
-        mapping = self._latest = MeasuredMapping(call, self._roster, limits, ended, known)
+        mapping = MeasuredMapping(call, self._roster, limits, partial(self._ended, key, name), self._known.get(key))
+        self._latest = mapping
         return mapping
+
+    def _ended(self, key: Any, name: str, plan: Plan, prints: dict[str, Any]) -> None:
+        """A measured call is over: keep its plan, and nothing else of it."""
+        self._latest = plan
+        if key is not None and plan.evidence is not None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = plan, prints
+        self._explain(plan)
+        if self._store is not None:
+            try:
+                self._store.record(name, plan)
+            except UsageError as error:  # the results are there; the file is the lesser matter
+                warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
     def _fixed(self, call: MapCall, plan: Plan) -> Mapping:
         mapping, team = Mapping(call), self._roster.team(plan)
@@ -120,12 +124,9 @@ def _store() -> PlanStore | None:
 
 def _key(call: MapCall) -> Any:
     """What a plan is remembered by: the function's code and the type of its argument; None where that cannot be seen."""
-    code = getattr(call.function, "__code__", call.function)
-    first = call.source.peek_type()
-    try:
-        return None if first is None else (hash(code), code, first, call.style)
-    except TypeError:
-        return None
+    code = getattr(call.function, "__code__", None)
+    first = call.source.peek()
+    return None if code is None or first is None else (code, type(first), call.style)
 
 
 def decide(backend: str, workers: int | None, allow: Sequence[str], plan: Plan | None, needs: str) -> tuple[Plan, Limits]:
@@ -145,12 +146,13 @@ def decide(backend: str, workers: int | None, allow: Sequence[str], plan: Plan |
         UsageError: an argument makes no sense.
     """
     cores = _cores(tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (), int(monotonic()))
-    limits = Limits(cores, allow if isinstance(allow, str) else tuple(allow), workers, parallel_threads=not has_gil())  # type: ignore[arg-type]
+    allowed: Any = tuple(allow) if isinstance(allow, (list, tuple, set, frozenset)) else allow  # what it is, `choose` will say
+    limits = Limits(cores, allowed, workers, parallel_threads=not has_gil())
     if plan is not None:
-        if backend != "auto" or workers is not None:
-            raise UsageError("plan= stands for backend= and workers=: give one or the other")
+        if backend != "auto" or workers is not None or set(allowed) != set(CANDIDATES):
+            raise UsageError("plan= stands for backend=, workers= and allow=: give one or the others")
         return _check_plan(plan), limits
-    chosen = choose(backend, workers, cores=cores, inside_worker=current_worker() is not None, allow=limits.allow)
+    chosen = choose(backend, workers, cores=cores, inside_worker=is_inside_worker(), allow=limits.allow)
     if chosen.backend != "auto" or not needs:
         return chosen, limits
     if "process" not in limits.allow:
@@ -165,8 +167,8 @@ def _cores(affinity: tuple[int, ...], second: int) -> int:
 
 
 def _check_plan(plan: object) -> Plan:
-    if not isinstance(plan, Plan) or plan.backend not in BACKENDS:
-        raise UsageError(f"plan must be a Plan, such as pool.plan or Plan.from_dict(...), not {plan!r:.60}")
+    if not isinstance(plan, Plan) or plan.backend not in BACKENDS or not is_count(plan.workers, 1):
+        raise UsageError(f"plan must be a Plan, such as pool.plan or Plan.from_dict(...), not {plan!r:.80}")
     return plan
 
 

@@ -59,7 +59,7 @@ def explain(
     style: Style = "star" if more else "call"
     bar, terms = Bar(False, source.total), Terms(0, None, None)
     call = MapCall(function, style, None, source, terms, bar, raise_errors=True, ordered=True, lazy=False)
-    return MeasuredMapping(call, Roster(_nobody, None), limits, lambda plan: None, None).probe()
+    return MeasuredMapping(call, Roster(_nobody, None), limits, lambda plan, prints: None, None).probe()
 
 
 def _nobody(plan: Plan, lock: threading.RLock) -> Team:

@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import starmap
+from threading import get_ident
 from time import perf_counter_ns, process_time_ns, sleep, thread_time_ns
 from typing import Any, Protocol
 
 from teamster.machine.run_delay import RunDelay
-from teamster.spine.plan.gil import GilSampler, GilShare
+from teamster.spine.plan.gil import GilSampler, GilShare, has_gil
 from teamster.spine.plan.meaning import Meaning
 from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Style, WorkerInfo
@@ -79,11 +80,15 @@ class Here:
         self._running: Iterator[Any] | None = None  # what the lookout may empty
         self._since_ns = 0
         self._inside = False
+        self._may_take = has_gil()  # which makes the emptying of an iterator a single step
+        self._most_chunk = _MOST_CHUNK
+        # The protocol with the lookout: it says that it takes before it does; a loop that finds nothing left waits for that.
         self._taking = False
         self._taken: list[Any] = []
         self._last: list[Any] = []  # the result of an item that ran by itself
-        self._delay = RunDelay()
-        self._delayed_ns = -1  # until now
+        self._delay = RunDelay(-1)
+        self._thread = 0  # whose delay it is
+        self._delayed_ns = 0  # until now
         self._delay_read_ns = 0  # run time at that moment
         self._sampler: GilSampler | None = None
         self._gil: GilShare | None = None
@@ -124,6 +129,15 @@ class Here:
         if self._sampler is None:
             self._sampler = GilSampler(self._look_out).__enter__()
 
+    def run_singly(self) -> None:
+        """From now on pull no item that is not run at once."""
+        self._most_chunk = 1
+
+    def close(self) -> None:
+        """The call is over."""
+        self.unwatch()
+        self._delay.close()
+
     @property
     def wants_watch(self) -> bool:
         """Whether the next chunk would be larger if somebody looked out."""
@@ -152,7 +166,7 @@ class Here:
         ``list(running)`` empties the iterator in a single step of C, so every item goes either to the loop or to this list.
         """
         running = self._running
-        if running is not None and perf_counter_ns() - self._since_ns > _STUCK_NS:
+        if running is not None and self._may_take and perf_counter_ns() - self._since_ns > _STUCK_NS:
             self._taking = True  # before, so that a loop that finds nothing left knows why
             self._taken = list(running) or self._taken
             self._taking = False
@@ -176,11 +190,14 @@ class Here:
     def run(self, budget_ns: int, enough: Callable[[], bool]) -> None:
         """Run items for about `budget_ns`, until `enough` says so or there are none."""
         stop_ns = perf_counter_ns() + budget_ns
-        with self._clocked():
-            while True:
-                pending, count = self._supply.next_chunk(self._chunk)
-                if not count or self._clock_chunk(pending, count) >= stop_ns or enough() or self.wants_watch:
-                    return
+        while True:
+            pending, count = self._supply.next_chunk(self._chunk)  # outside: it runs code of the user's that is no item
+            if not count:
+                return
+            with self._clocked():
+                now = self._clock_chunk(pending, count)
+            if now >= stop_ns or enough() or self.wants_watch:
+                return
 
     def run_one(self, index: int, item: Any) -> None:
         """Run an item that was pulled before."""
@@ -193,6 +210,7 @@ class Here:
         items = self._supply.next_items(1)
         if not items:
             return
+        self._last = []
         checking = meaning.begin(items[0], seconds)
         with self._clocked():
             self._clock_chunk(iter(items), 1)
@@ -205,7 +223,10 @@ class Here:
         """Code in here runs as a worker, and what it takes is evidence."""
         before, self._inside = whoami.set_thread_worker(WorkerInfo(0, "serial", 1)), True
         ran, began, cpu, all_cpu = self.items, perf_counter_ns(), thread_time_ns(), process_time_ns()
-        self._delayed_ns = self._delayed_ns if self._delayed_ns >= 0 else self._delay.read_ns()
+        if self._thread != get_ident():  # the first, or results are now consumed in another thread
+            self._delay.close()
+            self._delay, self._thread = RunDelay(), get_ident()
+            self._delayed_ns = self._delay.read_ns()
         try:
             if self._seed is None:
                 yield
@@ -228,7 +249,7 @@ class Here:
         0.4 s.)
         """
         now, self._delay_read_ns = self._delay.read_ns(), self.run_ns
-        self._wall_ns = max(self._wall_ns - (now - self._delayed_ns), self._cpu_ns, 1)
+        self._wall_ns = max(self._wall_ns - max(0, now - self._delayed_ns), self._cpu_ns, 1)
         self._delayed_ns = now
 
     def _clock_chunk(self, pending: Iterator[Any], count: int) -> int:
@@ -243,7 +264,7 @@ class Here:
 
     def _resize(self, item_ns: float) -> None:
         """The next chunk takes half a millisecond, unless random numbers are seeded for each item."""
-        most = 1 if self._seed is not None else _MOST_CHUNK if self.watched else _MOST_UNWATCHED
+        most = 1 if self._seed is not None else min(self._most_chunk, _MOST_CHUNK if self.watched else _MOST_UNWATCHED)
         self._chunk = max(1, min(self._chunk * _GROWTH, most, int(_CHUNK_NS / max(item_ns, 1.0))))
 
     def _run_chunk(self, first: int, pending: Iterator[Any], count: int) -> int:

@@ -74,10 +74,9 @@ class Mapping:
         self.error: BaseException | None = None
         self._dead = False  # no result will come any more
 
-    @property
-    def _on_refused(self) -> Callable[[int, Any], None] | None:
-        """Who takes items that cannot be sent; without anybody, that is their error."""
-        return None
+    def _take_refused(self, index: int, item: Any) -> bool:
+        """An item cannot be sent, and did not run; whether somebody else runs it, or that is its error."""
+        return False
 
     def work_on(self, team: Team, spec: Spec) -> Leg:
         """Hand the next items to `team`."""
@@ -87,7 +86,7 @@ class Mapping:
             on_values=self._take_values,
             on_error=self._take_error,
             on_failure=self._fail,
-            on_refused=self._on_refused,
+            on_refused=self._take_refused,
         )
         self._leg = Leg(team, job)
         self._legs.append(self._leg)

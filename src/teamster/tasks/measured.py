@@ -13,13 +13,11 @@ it is. While process workers start, the caller goes on with the items itself.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from teamster.errors import PoolClosed
+from teamster.errors import PoolClosed, UsageError, first_line
 from teamster.spine.plan.choice import Limits, conclude, neighbours, predict
 from teamster.spine.plan.gil import is_available
 from teamster.spine.plan.meaning import Meaning
@@ -60,10 +58,17 @@ _NOT_ALL = "one of the arguments does not pickle"
 _NOT_COMPARED = "what it carries has not been compared yet"
 
 
+Known = tuple[Plan, dict[str, Any]]
+"""A plan, and what the function carried when it was made."""
+
+Ended = Callable[[Plan, dict[str, Any]], None]
+"""Told both at the end."""
+
+
 class MeasuredMapping(OwnItemsMapping):
     """One map call under way, on whatever serves it best."""
 
-    def __init__(self, call: MapCall, roster: Roster, limits: Limits, ended: Callable[[Plan], None], known: Plan | None) -> None:
+    def __init__(self, call: MapCall, roster: Roster, limits: Limits, ended: Ended, known: Known | None) -> None:
         super().__init__(call, roster)
         self._limits = limits
         self._ended = ended
@@ -78,7 +83,6 @@ class MeasuredMapping(OwnItemsMapping):
         self._basis_s = 0.0  # time of an item when the race began
         self._otherness = 1.0  # of the items in the last window
         self._starting: Team | None = None
-        self._refused: deque[tuple[int, Any]] = deque()  # pulled, and not picklable
         self._question = Question(call.function)
 
     def plan(self) -> Plan:
@@ -90,6 +94,7 @@ class MeasuredMapping(OwnItemsMapping):
     def probe(self) -> Plan:
         """Run the first items here, about a quarter of a second of them, and say who would be tried first."""
         try:
+            self._here.run_singly()
             self._here.watch()
             while not self._source.exhausted and self._here.run_ns < _PROBE_S * 1e9 and self.error is None:
                 self._run_here(lambda: False)
@@ -102,15 +107,18 @@ class MeasuredMapping(OwnItemsMapping):
             choice = self._race.choose(self._left() * self._here.item_s if known else _LONG_S, self._start_s())
             return conclude(choice, self._race.candidates, self._evidence)
         finally:
-            self._abandon(GeneratorExit())
+            self._here.close()  # and the input stays open: what did not run is its owner's
 
     def _why_not(self) -> str:
         """Why nothing but the caller was thought of."""
+        if "serial" not in self._limits.allow:
+            return "all of it was the probe, since it was over before others had started"
         return "nothing else is allowed" if self._limits.allow == ("serial",) else "too little work to share"
 
-    def _resume(self, known: Plan) -> None:
-        """Start with what an earlier call of this function has found."""
-        assert known.evidence is not None
+    def _resume(self, known: Plan, prints: dict[str, Any]) -> None:
+        """Start with what an earlier call of this function has found, if it carries what it carried then."""
+        if known.evidence is None or not self._meaning.is_as_before(prints, self._source.peek()):
+            return
         self._meaning.adopt(known.evidence)
         choice = next((each for each in known.candidates if (each.backend, each.workers) == (known.backend, known.workers)), None)
         if choice is None or choice.backend == "serial" or self._left() * known.evidence.wall_s < _FEW_S:
@@ -119,31 +127,22 @@ class MeasuredMapping(OwnItemsMapping):
         self._race = Race(known.candidates)
         self._change_to(choice)
 
-    @property
-    def _on_refused(self) -> Callable[[int, Any], None]:
-        """The caller itself: where one item pickles and another does not, both mean what they mean in a loop."""
-        return self._take_refused
-
-    def _take_refused(self, index: int, item: Any) -> None:
-        self._refused.append((index, item))
-        for team in self._roster.teams:  # who waits has to look at it: nothing else may come
-            team.nudge()
-
     def _run_refused(self) -> None:
         """Run what could not be sent, and send no more."""
         while self._refused:
             self._here.run_one(*self._refused.popleft())
-        self._evidence = replace(self._evidence or self._look(), stays=_NOT_ALL)
         self._race.drop("process", f"stays here: {_NOT_ALL}")
         if self._race.current.backend == "process":
-            self._change_to(next(each for each in self._race.candidates if each.backend == "serial"))
+            self._change_to(Candidate("serial", 1))
 
     # --- progress ----------------------------------------------------------------------------------------------------------------
 
     def _run_until(self, done: Callable[[], bool]) -> None:
+        if self._roster.handled_here:
+            raise UsageError("a callback of a future waits for its own pool, which would never end; wait in another thread")
         known, self._known = self._known, None
         if known is not None:
-            self._resume(known)
+            self._resume(*known)
         while not self._is(done):
             self._steer()
             if self._working is None:
@@ -185,18 +184,15 @@ class MeasuredMapping(OwnItemsMapping):
 
     def _run_here(self, done: Callable[[], bool]) -> None:
         """Run the next items, or wait for those that are under way elsewhere."""
-        if self._source.exhausted or self.error is not None:
-            for leg in self._legs:
-                if leg.team.is_busy_with(leg.job):
-                    leg.team.run_until(lambda leg=leg: done() or not leg.team.is_busy_with(leg.job))  # type: ignore[misc]
+        if self._source.exhausted or self.error is not None or self._is_full():
+            self._wait_for_others(done)
             return
         self._roster.prepare_here()
         if self._wants_check():
             self._check()
         else:
-            lazy = self._lazy
-            slice_ns = _SHORT_SLICE_NS if lazy or not self._here.watched else _SLICE_NS
-            self._here.run(slice_ns, lambda: self.error is not None or (lazy and bool(self._ready)))
+            slice_ns = _SHORT_SLICE_NS if self._lazy or not self._here.watched else _SLICE_NS
+            self._here.run(slice_ns, self._has_enough)
         self._note_here()
         for leg in self._legs:
             leg.team.glance()
@@ -303,42 +299,48 @@ class MeasuredMapping(OwnItemsMapping):
             return
         try:
             team = self._roster.team(conclude(wanted, (), None, "on trial"))  # the first of processes starts their fork server
-            if self._working is None and self._is_unclear(wanted):
-                return
-            if wanted.backend == "process" and not self._are_up(team):
-                return
-            if wanted.backend == "process" and not self._may_go_to(team):
-                return
-            spec = team.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
+            if self._may_start(wanted, team):
+                self._hand_over(wanted, team)
         except PoolClosed:
             raise
         except Exception as error:  # the function, or the initializer, does not pickle
-            self._race.drop(wanted.backend, f"stays here: {str(error).splitlines()[0]}")
-            return
+            self._race.drop(wanted.backend, f"stays here: {first_line(error)}")
+
+    def _may_start(self, wanted: Candidate, team: Team) -> bool:
+        """Whether the workers can have items, as far as one knows by now."""
+        if self._working is None and self._is_unclear(wanted):
+            return False
+        if wanted.backend != "process":
+            return True
+        if not self._are_up(team):
+            return False
+        dear = self._working is None and self._here.item_s >= _DEAR_S
+        if not self._question.is_answered(team, self._here.item_s if dear else 0.0):
+            return False
+        if self._question.stays:
+            self._race.drop("process", f"stays here: {self._question.stays}")
+        return not self._question.stays
+
+    def _are_up(self, team: Team) -> bool:
+        """Whether process workers can have items: half of them are there, or all that is lost by waiting is an item."""
+        ready = team.muster()
+        self._starting = team
+        if team.start_error is not None:
+            self._race.drop("process", f"its workers do not start: {first_line(team.start_error)}")
+            team.rest()
+            return False
+        if self._working is None and self._here.item_s >= _DEAR_S and not self._roster.has_initializer:
+            return True
+        return 2 * ready >= team.count and self._here.items > 1  # the first item may have paid for what the others find done
+
+    def _hand_over(self, wanted: Candidate, team: Team) -> None:
+        spec = team.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
         self._leave()
         self._race.start(wanted)
         self._working = self.work_on(team, spec)
         dear = self._evidence is not None and self._evidence.wall_s > _LONG_ITEM_S
         job, cores = self._working.job, self._limits.cores
         self._meter = Meter(job, lambda: self._reported, wanted.workers, wanted.backend, cores, dear=dear, lazy=self._lazy)
-
-    def _are_up(self, team: Team) -> bool:
-        """Whether process workers can have items: half of them, or all that is lost by waiting is the next item."""
-        ready = team.muster()
-        self._starting = team
-        if self._working is not None or self._here.item_s >= _DEAR_S:
-            return True
-        return 2 * ready >= team.count and self._here.items > 1  # the first item may have paid for what the others find done
-
-    def _may_go_to(self, team: Team) -> bool:
-        """Whether process workers have said that they find in their modules what is here."""
-        if not self._question.is_answered(team, wait=self._working is not None or self._here.item_s >= _DEAR_S):
-            return False
-        if self._question.stays:
-            self._evidence = replace(self._evidence or self._look(), stays=self._question.stays)
-            self._meaning.stays = self._question.stays
-            self._race.drop("process", f"stays here: {self._question.stays}")
-        return not self._question.stays
 
     def _leave(self) -> None:
         """Whoever works gets no more items."""
@@ -351,6 +353,8 @@ class MeasuredMapping(OwnItemsMapping):
         assert meter is not None
         assert working is not None
         assert self._evidence is not None
+        if self._starting is not None:
+            self._starting.glance()  # nobody else reads what it says
         if (rate := meter.read()) is None:
             return
         left = self._left()
@@ -371,13 +375,19 @@ class MeasuredMapping(OwnItemsMapping):
             self._starting = None
 
     def _abandon(self, reason: BaseException) -> None:
-        self._here.unwatch()
+        self._close()
         super()._abandon(reason)
 
     def _end(self) -> None:
-        self._here.unwatch()
+        self._close()
         super()._end()
-        self._ended(self.plan())
+
+    def _close(self) -> None:
+        """Let go of everything but the plan."""
+        self._here.close()
+        self._question.close()
+        self._note_here()
+        self._ended(self.plan(), self._meaning.prints())
 
 
 def _otherness(now: Evidence, before: Evidence) -> float:

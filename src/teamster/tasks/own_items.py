@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from teamster.tasks.call import MapCall
@@ -18,6 +20,7 @@ class OwnItemsMapping(Mapping):
         super().__init__(call)
         self._roster = roster
         self._here = Here(call.function, call.style, call.seed, call.source, self)
+        self._refused: deque[tuple[int, Any]] = deque()  # pulled, and not to be sent
         self._noted = 0, 0  # items and time of the caller that the ledger knows
 
     def take_here(self, first: int, values: list[Any]) -> None:
@@ -52,3 +55,28 @@ class OwnItemsMapping(Mapping):
         self._noted = here.items, here.run_ns
         with self._roster.lock:
             self._roster.here.note(0, here.items - items, here.run_ns - busy_ns)
+
+    def _take_refused(self, index: int, item: Any) -> bool:
+        """The caller runs it: where one item pickles and another does not, both mean what they mean in a loop."""
+        self._refused.append((index, item))
+        for team in self._roster.teams:  # who waits has to look at it: nothing else may come
+            team.nudge()
+        return True
+
+    def _has_enough(self) -> bool:
+        return self.error is not None or (self._lazy and bool(self._ready)) or self._is_full()
+
+    def _is_full(self) -> bool:
+        """Whether as much as may be waits already behind an item that somebody else runs."""
+        return self._lazy and bool(self._legs) and not self._ready and not self._may_pull()
+
+    def _wait_for_others(self, done: Callable[[], bool]) -> None:
+        """Wait for what is under way; on processes first, which have to be polled, and whose leader hears of threads, too."""
+        busy = [leg for leg in self._legs if leg.team.is_busy_with(leg.job)]
+        if busy:
+            leg = next((leg for leg in busy if leg.team.crew.pulls), busy[0])
+
+            def over() -> bool:
+                return done() or bool(self._refused) or not leg.team.is_busy_with(leg.job)
+
+            leg.team.run_until(over)

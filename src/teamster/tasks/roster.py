@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from teamster.errors import PoolClosed
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Ledger
 from teamster.spine.workers.job import Job
@@ -27,6 +28,8 @@ class Roster:
         self._initialize = initialize
         self.lock = threading.RLock()
         self.closed = False
+        self.has_initializer = initialize is not None
+        self._preparing = threading.RLock()
         self.here = Ledger()  # what the caller ran itself, as worker 0
         self._teams: dict[str, Team] = {}
 
@@ -36,18 +39,22 @@ class Roster:
         Raises:
             Exception: what it raised.
         """
-        initialize, self._initialize = self._initialize, None
-        if initialize is not None:
-            try:
-                initialize()
-            except Exception as error:
-                self._initialize = initialize
-                error.add_note("raised by the initializer of worker 0, the caller itself")
-                raise
+        if self._initialize is None:
+            return
+        with self._preparing:  # another thread's first item waits until it is over
+            if (initialize := self._initialize) is not None:
+                try:
+                    initialize()
+                except Exception as error:
+                    error.add_note("raised by the initializer of worker 0, the caller itself")
+                    raise
+                self._initialize = None
 
     def team(self, plan: Plan) -> Team:
         """The team of a plan's kind, with as many workers as it says from now on."""
         with self.lock:
+            if self.closed:
+                raise PoolClosed("this pool is closed; make a new one")
             team = self._teams.get(plan.backend)
             if team is None:
                 team = self._teams[plan.backend] = self._assemble(plan, self.lock)
@@ -55,7 +62,7 @@ class Roster:
                     if other is not team:
                         other.beside.append(team)
                         team.beside.append(other)
-            team.count = plan.workers
+            team.resize(plan.workers)
             return team
 
     @property
@@ -91,7 +98,8 @@ class Roster:
 
     def close(self, seconds: float, error: BaseException | None = None) -> None:
         """End all workers; calls under way fail with `error`."""
-        self.closed = True
+        with self.lock:
+            self.closed = True
         self.note_bytes()
         for team in self.teams:
             team.close(seconds, error)

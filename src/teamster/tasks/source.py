@@ -34,10 +34,10 @@ class Source:
         except TypeError:
             return None
 
-    def peek_type(self) -> type | None:
-        """The type of the first item, None where it cannot be seen without pulling it."""
+    def peek(self) -> Any:
+        """The first item, None where it cannot be seen without pulling it."""
         first = self._originals[0] if len(self._originals) == 1 else None
-        return type(first[0]) if isinstance(first, (list, tuple, range)) and first else None
+        return first[0] if isinstance(first, (list, tuple, range)) and first else None
 
     def next_items(self, count: int) -> list[Any]:
         """At most `count` items; fewer at the end, or before an error of the input, which is kept for later."""

@@ -162,3 +162,36 @@ def test_functions_that_call_each_other_end() -> None:
     scope: dict[str, Any] = {"lock": threading.Lock()}
     exec("def a(n): return b(n)\ndef b(n): return a(n) and lock", scope)
     assert set(Carried(scope["a"]).values) == {"lock"}
+
+
+def test_two_of_one_name_are_two() -> None:
+    inner: dict[str, Any] = {"counts": {"n": 0}, "__name__": "inner"}
+    exec("def count(item): counts['n'] += 1", inner)
+    outer: dict[str, Any] = {"counts": {"n": 0}, "count": inner["count"], "__name__": "outer"}
+    exec("def use(item):\n    counts['n']\n    return count(item)", outer)
+    values = Carried(outer["use"]).values
+    assert {id(value) for value in values.values()} == {id(inner["counts"]), id(outer["counts"])}
+
+
+def test_classes_and_functions_among_the_arguments() -> None:
+    assert "Counter.made" in Carried(len, [Counter()]).values
+    assert "TABLE" in Carried(len, [look_up]).values
+
+
+def test_modules_behind_modules_and_imports_in_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    package, module = types.ModuleType("pack"), types.ModuleType("pack.sub")
+    for each in (package, module):
+        each.__file__ = "/home/somebody/pack.py"
+        monkeypatch.setitem(sys.modules, each.__name__, each)
+    seen: list[int] = []
+    package.sub = module  # type: ignore[attr-defined]
+    module.seen = seen  # type: ignore[attr-defined]
+    scope: dict[str, Any] = {"pack": package, "__name__": "user"}
+    exec(
+        "def reach(item): pack.sub.seen.append(item)\ndef load(item):\n    from pack.sub import seen\n    seen.append(item)", scope
+    )
+    for name in ("reach", "load"):
+        assert [value for value in Carried(scope[name]).values.values() if value is seen], name

@@ -15,7 +15,7 @@ import functools
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
@@ -43,12 +43,18 @@ class Carried:
         {'seen': []}
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], arguments: Sequence[Any] = ()) -> None:
         self.values: dict[str, Any] = {}
         self.assigned: list[str] = []
         self.imported: set[str] = set()
         self._seen: set[int] = set()
+        self._asked: set[tuple[int, int]] = set()  # modules, by the code that names something of them
         self._visit(function, getattr(function, "__qualname__", f"its {type(function).__name__} object"))
+        for argument in arguments:  # their methods are called, or they are
+            if isinstance(argument, (types.FunctionType, types.MethodType, functools.partial)):
+                self._visit(argument, "its argument")
+            else:
+                self._visit_class(type(argument))
 
     def _visit(self, value: Any, name: str) -> None:
         """Look into code, note everything else."""
@@ -70,8 +76,17 @@ class Carried:
         elif isinstance(value, functools._lru_cache_wrapper):  # what it caches does not change what it returns
             self._visit(value.__wrapped__, name)
         else:
-            self.values[name] = value
+            self._note(value, name)
             self._visit_class(type(value))
+
+    def _note(self, value: Any, name: str) -> str:
+        """Keep a value; another one that has the same name already gets a number."""
+        unique, number = name, 1
+        while unique in self.values and self.values[unique] is not value:
+            number += 1
+            unique = f"{name} ({number})"
+        self.values[unique] = value
+        return unique
 
     def _visit_function(self, function: types.FunctionType) -> None:
         if id(function) in self._seen or len(self._seen) > _MOST or _is_library(function.__code__.co_filename):
@@ -100,20 +115,27 @@ class Carried:
                     self._visit_module(value, code)
                 else:
                     self._visit(value, name)
-                    self._note_import(name, names.get("__name__"))
+                    self._note_import(value, names.get("__name__"))
+            for imported in (name, f"{names.get('__package__')}.{name}"):  # by an import in the function itself
+                if (module := sys.modules.get(imported)) is not None:
+                    self._visit_module(module, code)
 
     def _visit_module(self, module: types.ModuleType, code: types.CodeType) -> None:
         """Of a module of the user's, what this code may ask it for."""
-        if _is_library(getattr(module, "__file__", None) or _LIBRARY):
+        if (id(module), id(code)) in self._asked or _is_library(getattr(module, "__file__", None) or _LIBRARY):
             return
+        self._asked.add((id(module), id(code)))
         for name in code.co_names:
-            if name in module.__dict__:
-                self._visit(module.__dict__[name], f"{module.__name__}.{name}")
-                self._note_import(f"{module.__name__}.{name}", module.__name__)
+            value = module.__dict__.get(name)
+            if isinstance(value, types.ModuleType):
+                self._visit_module(value, code)
+            elif name in module.__dict__:
+                self._visit(value, f"{module.__name__}.{name}")
+                self._note_import(value, module.__name__)
 
-    def _note_import(self, name: str, module: str | None) -> None:
-        if name in self.values and module != "__main__" and module in sys.modules:
-            self.imported.add(name)
+    def _note_import(self, value: Any, module: str | None) -> None:
+        if module != "__main__" and module in sys.modules:
+            self.imported |= {name for name, each in self.values.items() if each is value}
 
     def _visit_class(self, kind: type) -> None:
         if id(kind) in self._seen or not _is_users(kind):
@@ -130,7 +152,7 @@ class Carried:
                         self._visit(accessor, name)
             elif isinstance(value, types.FunctionType) or not (name.startswith("__") or hasattr(value, "__get__")):
                 self._visit(value, f"{kind.__name__}.{name}")
-                self._note_import(f"{kind.__name__}.{name}", kind.__module__)
+                self._note_import(value, kind.__module__)
 
 
 def _is_library(filename: str) -> bool:

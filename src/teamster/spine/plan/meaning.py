@@ -17,6 +17,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from teamster.errors import first_line
 from teamster.spine.plan.carried import Carried
 from teamster.spine.plan.fingerprint import Bound, TooLong, checksum
 from teamster.spine.plan.plan import Evidence
@@ -26,6 +27,7 @@ _COMPARE_BYTES = 1 << 20  # results up to this size are compared after the journ
 
 
 _SHORT_S = 0.0002
+_SHORT_LOOK_S = 0.001
 _LOADING_S = 0.02  # to import cloudpickle
 
 
@@ -64,6 +66,20 @@ class Meaning:
         self.result_bytes: int | None = None
         self.move_s = 0.0
 
+    def prints(self) -> dict[str, Any]:
+        """Of what the function carried when the answer was found; to be compared with those of a later call."""
+        return self._before
+
+    def is_as_before(self, prints: dict[str, Any], arguments: Any) -> bool:
+        """Whether the function carries now what it carried then, as far as a short look can tell."""
+        self._deadline = perf_counter() + _SHORT_LOOK_S
+        try:
+            return self._prints(self._look_at(arguments)) == prints and not self.stays
+        except Exception:
+            return False
+        finally:
+            self.stays, self.settled = "", False
+
     def adopt(self, evidence: Evidence) -> None:
         """Take over what was found in an earlier call of the function, with arguments of the same type."""
         self.stays, self.settled, self.move_s = evidence.stays, True, evidence.move_s
@@ -85,7 +101,7 @@ class Meaning:
             Whether there was time; then `end` is to be called after the item.
         """
         try:
-            carried = Carried(self._function)
+            carried = self._look_at(arguments)
             self._seconds = seconds
             self._deadline = perf_counter() + seconds
             if carried.assigned:
@@ -96,7 +112,7 @@ class Meaning:
         except TooLong:
             return False
         except Exception as error:  # a proxy, say, that refuses to be looked at
-            return self._stay(f"what it carries cannot be looked at: {_line(error)}")
+            return self._stay(f"what it carries cannot be looked at: {first_line(error)}")
         return not self.settled
 
     def _print_argument(self, arguments: Any) -> tuple[int, int] | None:
@@ -107,14 +123,14 @@ class Meaning:
         except Bound as bound:
             self._stay(f"its argument holds {bound.what}")
         except Exception as error:
-            self._stay(f"its argument does not pickle: {_line(error)}")
+            self._stay(f"its argument does not pickle: {first_line(error)}")
         return None
 
     def end(self, arguments: Any, result: Any) -> None:
         """Look again after the call, which returned `result`."""
         self._deadline = perf_counter() + 2 * self._seconds
         try:
-            changed = self._changes() or self._argument_changes(arguments)
+            changed = self._changes(arguments) or self._argument_changes(arguments)
             if changed:
                 self._stay(changed)
             else:
@@ -122,7 +138,7 @@ class Meaning:
         except TooLong:  # it has grown, or the journey needs what is not loaded: with more time, after another item
             return
         except Exception as error:
-            self._stay(f"what it carries cannot be looked at: {_line(error)}")
+            self._stay(f"what it carries cannot be looked at: {first_line(error)}")
 
     def _stay(self, why: str) -> bool:
         self.stays, self.settled = why, True
@@ -138,11 +154,14 @@ class Meaning:
             except TooLong:
                 raise
             except Exception as error:
-                self._stay(f"it carries `{name}`, which cannot be compared: {_line(error)}")
+                self._stay(f"it carries `{name}`, which cannot be compared: {first_line(error)}")
         return prints
 
-    def _changes(self) -> str:
-        after = self._prints(Carried(self._function))
+    def _look_at(self, arguments: Any) -> Carried:
+        return Carried(self._function, [arguments, *(arguments if isinstance(arguments, tuple) else ())])
+
+    def _changes(self, arguments: Any) -> str:
+        after = self._prints(self._look_at(arguments))
         for name in [*after, *self._before]:
             if after.get(name) != self._before.get(name):
                 return f"the call changes `{name}`, which it carries"
@@ -167,7 +186,7 @@ class Meaning:
         except TooLong:
             raise
         except Exception as error:
-            self._stay(f"its {what} does not survive pickling: {_line(error)}")
+            self._stay(f"its {what} does not survive pickling: {first_line(error)}")
             return
         self.move_s = there_s + back_s
         self.argument_bytes, self.result_bytes = there.nbytes, back.nbytes
@@ -226,9 +245,3 @@ def _random_state() -> dict[str, int]:
     if (torch := sys.modules.get("torch")) is not None and hasattr(torch, "get_rng_state"):
         states["torch"] = hash(torch.get_rng_state().numpy().tobytes())
     return states
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

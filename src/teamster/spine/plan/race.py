@@ -45,6 +45,7 @@ class Race:
 
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self._field: dict[Key, Candidate] = {}
+        self._dropped: dict[str, str] = {}  # backends that turned out to be impossible, and why
         self.renew(candidates)
         self.current = next(iter(self._field.values()))
         self.settled = False
@@ -56,7 +57,7 @@ class Race:
 
     def renew(self, candidates: Iterable[Candidate]) -> None:
         """Take new predictions; what was measured stays. A number of workers that was not tried gives way to a new one."""
-        for new in candidates:
+        for new in map(self._marked, candidates):
             stale = [key for key, old in self._field.items() if key[0] == new.backend and old.measured is None]
             for key in stale:
                 if key != _key(new) and self._field[key] is not getattr(self, "current", None):
@@ -71,7 +72,7 @@ class Race:
         """The items have changed: what was measured of others counts no more; the current one reaches `rate` now."""
         current = replace(self.current, measured=rate, predicted=rate, bound=rate, note="")
         self._field = {_key(current): current}
-        for new in candidates:
+        for new in map(self._marked, candidates):
             self._field.setdefault(_key(new), new)
         self.current, self.settled = current, False
 
@@ -84,14 +85,17 @@ class Race:
 
     def propose(self, candidates: Iterable[Candidate]) -> None:
         """Take candidates that a trial has suggested; known ones stay as they are."""
-        for new in candidates:
+        for new in map(self._marked, candidates):
             self._field.setdefault(_key(new), new)
 
     def drop(self, backend: str, why: str) -> None:
-        """A backend turned out to be impossible."""
-        for key, each in list(self._field.items()):
-            if key[0] == backend:
-                self._field[key] = replace(each, note=why)
+        """A backend turned out to be impossible, and stays so."""
+        self._dropped[backend] = why
+        self._field = {key: self._marked(each) for key, each in self._field.items()}
+
+    def _marked(self, candidate: Candidate) -> Candidate:
+        why = self._dropped.get(candidate.backend)
+        return candidate if why is None else replace(candidate, note=why)
 
     def choose(self, horizon_s: float, start_s: dict[str, float] | None = None) -> Candidate:
         """Who should work from now on; `start` makes it so.

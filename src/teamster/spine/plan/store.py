@@ -10,6 +10,7 @@ The number counts the calls of one function in one run; calls beyond those recor
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
@@ -18,13 +19,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from teamster.errors import UsageError
+from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
 
 VARIABLE = "TEAMSTER_PLAN_FILE"
 _VERSION = 1
+_PAUSE_S = 1.0
 
 
 class PlanStore:
@@ -39,12 +43,14 @@ class PlanStore:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        if not os.access(self._path.parent, os.W_OK):
+        if not self._path.exists() and not os.access(self._path.parent, os.W_OK):
             raise UsageError(f"{VARIABLE}: {self._path.parent} is no folder that can be written to")
         self._lock = threading.Lock()
         self._calls: Counter[str] = Counter()
         self._known = self._read()
         self._written: dict[str, Plan] = {}
+        self._wrote, self._behind = float("-inf"), False
+        atexit.register(self._write_the_rest)
 
     def _read(self) -> dict[str, Plan]:
         try:
@@ -55,7 +61,11 @@ class PlanStore:
             raise UsageError(f"{VARIABLE}: cannot read {self._path}: {error}") from None
         try:
             plans = json.loads(text)["plans"]
-            return {name: Plan.from_dict(values) for name, values in plans.items()}
+            found = {name: Plan.from_dict(values) for name, values in plans.items()}
+            for name, plan in found.items():
+                if plan.backend not in CANDIDATES:
+                    raise ValueError(f"{name} has backend {plan.backend!r}")
+            return found
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
                 f"{VARIABLE}: {self._path} holds no plans ({type(error).__name__}: {error}); remove it to record new ones"
@@ -73,13 +83,26 @@ class PlanStore:
         return f"{name}#{number}", None
 
     def record(self, call: str, plan: Plan) -> None:
-        """Write the plan of a call, beside those that are in the file.
+        """Write the plan of a call, beside those that are in the file; at most once a second, and at the end.
 
         Raises:
             UsageError: the file cannot be written.
         """
         with self._lock:
             self._written[call] = plan
+            if monotonic() - self._wrote < _PAUSE_S:
+                self._behind = True
+                return
+        self.write()
+
+    def write(self) -> None:
+        """Write all plans.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        with self._lock:
+            self._wrote, self._behind = monotonic(), False
             plans = {name: each.to_dict() for name, each in {**self._known, **self._written}.items()}
             beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             try:
@@ -89,6 +112,11 @@ class PlanStore:
                 with contextlib.suppress(OSError):
                     beside.unlink()
                 raise UsageError(f"{VARIABLE}: cannot write {self._path}: {error.strerror or error}") from None
+
+    def _write_the_rest(self) -> None:
+        if self._behind:
+            with contextlib.suppress(UsageError):  # the program is over
+                self.write()
 
 
 def name_of(function: Any) -> str:

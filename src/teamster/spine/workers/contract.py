@@ -181,6 +181,9 @@ class Crew(Protocol):
     def enlist(self, index: int) -> Member:
         """Start one member; it can be handed work at once."""
 
+    def resize(self, count: int) -> None:
+        """Members that start from now on are among so many."""
+
     def hand(self, member: Member, batch: Batch) -> None:
         """Give a batch to a member.
 

@@ -67,9 +67,23 @@ class Handing(Reports):
             return sum(member.ready for member in self.members)
 
     def rest(self) -> None:
-        """Let go of everybody who has nothing to do; the next batch brings them back."""
+        """Let go of everybody, of the busy ones after what they have; the next batch brings others."""
         with self.lock:
-            for member in [member for member in self.members if not member.outstanding]:
+            self._let_go(list(self.members))
+
+    def resize(self, count: int) -> None:
+        """Have `count` workers from now on."""
+        with self.lock:
+            self.count = count
+            self.crew.resize(count)
+            staying = [member for member in self.members if not member.retiring]
+            self._let_go(staying[count:])
+
+    def _let_go(self, members: list[Member]) -> None:
+        for member in members:
+            if member.outstanding:
+                member.retiring = True
+            else:
                 self.members.remove(member)
                 self.crew.dismiss(member)
 

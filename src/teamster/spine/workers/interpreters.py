@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from teamster.errors import UsageError
+from teamster.errors import RemoteError, UsageError
 from teamster.spine.transport.pickled import Parcel, pack_whole
 from teamster.spine.workers import interpreter_main
 from teamster.spine.workers.context import carry
@@ -92,11 +92,12 @@ class _InInterpreter:
             items = pack_whole(batch.items)
         except BaseException as reason:
             return self._refuse(batch, member, sink, reason)
-        if self._known != spec.identity:
-            how = spec.style, spec.seed, spec.careful, spec.context
-            self._interpreter.call(interpreter_main.learn, spec.parcel.data, pack_whole(how))
-            self._known = spec.identity
-        records = pickle.loads(self._interpreter.call(interpreter_main.run_batch, items, batch.number, max(batch.first, 0)))
+        try:
+            records = self._call(spec, items, batch)
+        except BaseException as error:  # what it names cannot be imported in there, or the items cannot be unpickled
+            records = []
+            for number in range(batch.number, batch.number + batch.size):
+                sink.keep_failure(number, RemoteError(f"the interpreter could not run it: {error}"))
         for first, count, failed, data in records:
             if failed:
                 sink.keep_failure(first, rebuild(pickle.loads(data)))
@@ -108,6 +109,15 @@ class _InInterpreter:
                     sink.keep_failure(number, refused("the result", reason))
         words[COMMITTED] = batch.number + batch.size
         return batch.size
+
+    def _call(self, spec: Spec, items: bytes, batch: Batch) -> list[interpreter_main.Record]:
+        if self._known != spec.identity:
+            how = spec.style, spec.seed, spec.careful, spec.context
+            self._interpreter.call(interpreter_main.learn, spec.parcel.data, pack_whole(how))
+            self._known = spec.identity
+        answer = self._interpreter.call(interpreter_main.run_batch, items, batch.number, max(batch.first, 0))
+        records: list[interpreter_main.Record] = pickle.loads(answer)
+        return records
 
     def _refuse(self, batch: Batch, member: ThreadMember, sink: ReportSink, reason: BaseException) -> int:
         """Items that do not pickle are found one by one; the others run."""

@@ -30,7 +30,8 @@ class Staffing(Protocol):
 def can_fork_at_once() -> bool:
     """Whether the fork server of this program runs already, so that process workers are there in milliseconds."""
     nursery = sys.modules.get("teamster.spine.workers.nursery")
-    return nursery is not None and nursery.the_nursery().pid > 0
+    find = getattr(nursery, "the_nursery", None)  # missing while another thread is loading it
+    return find is not None and find().pid > 0
 
 
 def check_start_method(start_method: str | None) -> None:
@@ -85,6 +86,8 @@ def _crew(
         from teamster.spine.workers.interpreters import InterpreterCrew
 
         return InterpreterCrew(plan.workers, initializer, initargs, native_threads)
+    if plan.backend != "process":
+        raise UsageError(f"there are no workers of kind {plan.backend!r}")
     from teamster.spine.workers.nursery import the_nursery
 
     if start_method != "fork":

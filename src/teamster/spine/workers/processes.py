@@ -131,6 +131,10 @@ class ProcessCrew:
 
     # --- work --------------------------------------------------------------------------------------------------------------
 
+    def resize(self, count: int) -> None:
+        """Tell it to those who start from now on."""
+        self._count = count
+
     def hand(self, member: Member, batch: Batch) -> None:
         """Send a batch, and its function before it when the worker does not have it yet."""
         assert isinstance(member, ProcessMember)

@@ -29,6 +29,7 @@ class Reports:
         self.ledger = Ledger()
         self.closed = False
         self._start_failures = 0
+        self.start_error: BaseException | None = None  # of the worker that came up last, or did not
         self._handler = 0  # the thread that handles an event, with the lock held
 
     @contextmanager
@@ -112,6 +113,7 @@ class Reports:
     def _greet(self, member: Member, event: Ready) -> None:
         member.ready = True
         self._start_failures = 0
+        self.start_error = event.error
         if event.error is not None:
             event.error.add_note(f"raised by the initializer of worker {member.index}")
             self._fail_all(event.error)
@@ -139,6 +141,7 @@ class Reports:
         if member.doomed is None:
             self.ledger.deaths += 1
             if not member.ready and died.running is None:
+                self.start_error = died.describe(-1, 0)
                 self._count_start_failure(died)
         self.ledger.retries += verdict.retried
         self.queue.extendleft(reversed(verdict.again))
@@ -157,9 +160,7 @@ class Reports:
         """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""
         if batch.size > 1:
             self.queue.extendleft(piece(batch, at, at + 1) for at in reversed(range(batch.size)))
-        elif batch.job.on_refused is not None and not batch.job.cancelled:
-            batch.job.on_refused(batch.first, batch.items[0])
-        else:
+        elif batch.job.cancelled or not batch.job.on_refused(batch.first, batch.items[0]):
             self._tell_error(batch, 0, error)
 
     def _drop(self, job: Job) -> None:

@@ -74,6 +74,9 @@ class SerialCrew:
         self._events.append(Ready(member, error))
         return member
 
+    def resize(self, count: int) -> None:
+        """It is always one."""
+
     def hand(self, member: Member, batch: Batch) -> None:
         """Keep the batch for the next `wait`."""
         self._waiting.append((member, batch))

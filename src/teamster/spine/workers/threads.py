@@ -162,6 +162,10 @@ class ThreadCrew:
         ended = Died(member, None, lambda index, attempts: RuntimeError(f"{self.kind} worker ended before item {index}"))
         self.report(member, [ended])
 
+    def resize(self, count: int) -> None:
+        """Tell it to those who start from now on."""
+        self._count = count
+
     def hand(self, member: Member, batch: Batch) -> None:
         """Put a batch into the thread's inbox."""
         assert isinstance(member, ThreadMember)

@@ -29,6 +29,20 @@ def current_worker() -> WorkerInfo | None:
     return info if info is not None else _of_process
 
 
+def is_inside_worker() -> bool:
+    """Whether other workers run beside the calling code: items that the caller runs itself are alone.
+
+    Returns:
+        True in a thread, an interpreter or a process that is a worker.
+
+    Example:
+        >>> is_inside_worker()
+        False
+    """
+    info = current_worker()
+    return info is not None and info.kind != "serial"
+
+
 def set_process_worker(info: WorkerInfo | None) -> None:
     """Say that this whole process is a worker."""
     global _of_process
