@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ADDITIONS_PER_MS = 36_000
 
-_TEXT = "a line of a text as long as the pages of a book are, give or take a few words.\n" * 253
+_TEXT = "a line of a text as long as the pages of a book are, give or take a few words.\n" * 2_530
 _DEFINITION = r"(?m)^\s*(?:def|class)\s+(\w+)|(\w+)\.(\w+)\(|#\s*(.*)$"
 
 
@@ -67,7 +67,7 @@ def random_array(seed: int) -> Any:
 
 
 def write_text(path: str) -> int:
-    """20 KB."""
+    """200 KB."""
     with open(path, "w", encoding="utf-8") as file:
         return file.write(_TEXT)
 

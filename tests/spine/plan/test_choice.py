@@ -60,6 +60,7 @@ LOOP = Evidence(50, 1 * MS, 1 * MS, 1 * MS, held(1.0))
 ZLIB = Evidence(50, 3 * MS, 3 * MS, 3 * MS, held(0.02))
 SLEEP = Evidence(5, 100 * MS, 0.05 * MS, 0.05 * MS)
 DOWNLOAD = Evidence(5, 50 * MS, 2 * MS, 2 * MS, held(0.04))
+MIXED = Evidence(5, 20 * MS, 2 * MS, 2 * MS, held(0.1))
 TINY = Evidence(10_000, 0.3e-6, 0.3e-6, 0.3e-6, held(1.0))
 UNKNOWN = Evidence(2, 10 * MS, 10 * MS, 10 * MS)
 BLAS = Evidence(9, 10 * MS, 10 * MS, 40 * MS, held(0.01))
@@ -73,7 +74,8 @@ STATE = Evidence(20, 5 * MS, 5 * MS, 5 * MS, held(1.0), stays="the call changes 
         (LOOP, 4, "process(4)", ["thread(4)", "serial"]),
         (ZLIB, 4, "thread(4)", ["process(4)", "serial"]),
         (SLEEP, 2, "thread(64)", ["process(8)", "serial"]),
-        (DOWNLOAD, 2, "thread(25)", ["process(8)", "serial"]),  # the lock, held for 2 ms of 50, is what runs out first
+        (DOWNLOAD, 2, "thread(64)", ["process(8)", "serial"]),
+        (MIXED, 2, "thread(10)", ["process(8)", "serial"]),  # the lock, held for 2 ms of 20, is what runs out first
         (TINY, 4, "serial", ["process(4)", "thread(4)"]),
         (UNKNOWN, 4, "process(4)", ["serial", "thread(4)"]),
         (BLAS, 4, "serial", ["thread(4)", "process(4)"]),  # it uses the processors already

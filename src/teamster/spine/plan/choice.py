@@ -27,6 +27,7 @@ MOST_THREADS = 64
 
 _PROCESSES_PER_CORE = 4
 _WAITS = 0.15  # share of an item's time; less is what any function waits for memory and the system
+_ONLY_WAITS = 0.9
 _MESSAGE_S = 100e-6  # of processor time, to hand a batch over and read its results
 _BYTE_S = 0.25e-9  # a copy into shared memory
 _BATCH_S = 0.020  # work in a batch
@@ -211,7 +212,9 @@ def _count(evidence: Evidence, saturated: float, cores: int, most: int, fixed: i
         return fixed
     if evidence.waiting < _WAITS:
         return cores
-    return max(cores, min(most, math.ceil(saturated * evidence.wall_s)))
+    workers = max(cores, min(most, math.ceil(saturated * evidence.wall_s)))
+    # Where hardly anything but waiting is known, the processor time of the first items is no reason to stop short of the most.
+    return most if evidence.waiting > _ONLY_WAITS and 3 * workers >= most else workers
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate:
