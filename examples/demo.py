@@ -40,12 +40,12 @@ def main() -> None:
     loop_s = time.perf_counter() - began
     print(f"plain loop          {loop_s:6.2f} s")
 
-    with ts.Pool("process", progress="measure") as pool:
+    with ts.Pool(progress="measure") as pool:
         began = time.perf_counter()
         results = pool.map(measure, paths, on_error="return")
         pool_s = time.perf_counter() - began
-        print(f"ts.Pool('process')  {pool_s:6.2f} s   {loop_s / pool_s:.2f} times as fast, start of the workers included\n")
-        print(pool.report())
+        print(f"ts.Pool()           {pool_s:6.2f} s   {loop_s / pool_s:.2f} times as fast, start of the workers included\n")
+        print(f"{pool.plan}\n\n{pool.report()}")
 
     measured = [result for result in results if isinstance(result, dict)]
     assert measured == [result for result in expected if isinstance(result, dict)]

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import teamster as ts
+from teamster.tasks.measured import MeasuredMapping
 
 CALLS = {"count": 0}
 LOCK = threading.Lock()
@@ -141,6 +142,16 @@ def test_dear_items_behind_cheap_ones_do_not_stay_behind() -> None:
     assert kinds[:50_000].count("serial") > 40_000
     assert kinds[50_000:].count("serial") < 100
     assert kinds[-1] == "thread"
+
+
+def test_the_caller_sleeps_while_its_workers_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    steer = MeasuredMapping._steer_workers
+    monkeypatch.setattr(MeasuredMapping, "_steer_workers", lambda self: looks.append(1) or steer(self))
+    with ts.Pool(allow=("serial", "process")) as pool:
+        pool.map(wait, range(300))
+        assert pool.plan.backend == "process"
+    assert 0 < len(looks) < 20 * 300
 
 
 # --- what it never changes ---------------------------------------------------------------------------------------------------
