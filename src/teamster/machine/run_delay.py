@@ -9,9 +9,6 @@ import os
 class RunDelay:
     """Reads the run delay of the thread that makes it; always 0 where the kernel keeps no account, and after the thread's end.
 
-    Args:
-        descriptor: -1 to read nothing, None to open the account of this thread.
-
     Example:
         >>> delay = RunDelay()
         >>> delay.read_ns() >= 0
@@ -19,10 +16,8 @@ class RunDelay:
         >>> delay.close()
     """
 
-    def __init__(self, descriptor: int | None = None) -> None:
+    def __init__(self) -> None:
         self._descriptor = -1
-        if descriptor is not None:
-            return
         try:
             self._descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

@@ -86,7 +86,7 @@ class Here:
         self._taking = False
         self._taken: list[Any] = []
         self._last: list[Any] = []  # the result of an item that ran by itself
-        self._delay = RunDelay(-1)
+        self._delay: RunDelay | None = None
         self._thread = 0  # whose delay it is
         self._delayed_ns = 0  # until now
         self._delay_read_ns = 0  # run time at that moment
@@ -136,7 +136,8 @@ class Here:
     def close(self) -> None:
         """The call is over."""
         self.unwatch()
-        self._delay.close()
+        if self._delay is not None:
+            self._delay.close()
 
     @property
     def wants_watch(self) -> bool:
@@ -224,9 +225,7 @@ class Here:
         before, self._inside = whoami.set_thread_worker(WorkerInfo(0, "serial", 1)), True
         ran, began, cpu, all_cpu = self.items, perf_counter_ns(), thread_time_ns(), process_time_ns()
         if self._thread != get_ident():  # the first, or results are now consumed in another thread
-            self._delay.close()
-            self._delay, self._thread = RunDelay(), get_ident()
-            self._delayed_ns = self._delay.read_ns()
+            self._open_delay()
         try:
             if self._seed is None:
                 yield
@@ -241,6 +240,12 @@ class Here:
                 self.run_ns += wall_ns
                 self._account(self.items - ran, max(wall_ns, 1), cpu_ns, all_cpu_ns)
 
+    def _open_delay(self) -> None:
+        if self._delay is not None:
+            self._delay.close()
+        self._delay, self._thread = RunDelay(), get_ident()
+        self._delayed_ns = self._delay.read_ns()
+
     def _subtract_delay(self) -> None:
         """Take away what other programs took.
 
@@ -248,6 +253,7 @@ class Here:
         vain; it asks for the lock only when it was left in peace for 5 ms. (Beside a loop of short functions it had 4 samples in
         0.4 s.)
         """
+        assert self._delay is not None
         now, self._delay_read_ns = self._delay.read_ns(), self.run_ns
         self._wall_ns = max(self._wall_ns - max(0, now - self._delayed_ns), self._cpu_ns, 1)
         self._delayed_ns = now

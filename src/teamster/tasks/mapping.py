@@ -3,9 +3,9 @@
 
 ::
 
-    iterable --> Source.next_batch --> team.offer      in the caller's thread only, as far ahead as there is room
+    iterable --> Source.next_items --> team.offer      in the caller's thread only, as far ahead as there is room
                                           |
-    list, generator <-- Ordered / Unordered <-- on_values, on_error
+    list, generator <-- ready <-- parked <-- on_values, on_error
 
 Read-ahead is bounded: nothing is pulled that no worker has room for, and a consumer that is slower than the workers stops them,
 since nobody pulls but its own `next`.

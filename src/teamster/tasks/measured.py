@@ -17,14 +17,14 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from teamster.errors import PoolClosed, UsageError, first_line
+from teamster.errors import PoolClosed, first_line
 from teamster.spine.plan.choice import Limits, conclude, neighbours, predict
 from teamster.spine.plan.gil import is_available
 from teamster.spine.plan.meaning import Meaning
 from teamster.spine.plan.plan import Candidate, Evidence, Plan
 from teamster.spine.plan.race import Race
 from teamster.spine.workers.kinds import can_fork_at_once
-from teamster.spine.workers.team import Team
+from teamster.spine.workers.team import CLOSED, Team
 from teamster.tasks.asking import Question
 from teamster.tasks.call import MapCall
 from teamster.tasks.mapping import Leg
@@ -102,7 +102,7 @@ class MeasuredMapping(OwnItemsMapping):
             if not self._here.items:
                 return self.plan()
             self._evidence = self._look()
-            self._enter(predict(self._evidence, self._limits), 1 / self._here.item_s, self._here.item_s)
+            self._bring_up_to_date(predict(self._evidence, self._limits), 1 / self._here.item_s, self._here.item_s)
             known = self._source.remaining is not None
             choice = self._race.choose(self._left() * self._here.item_s if known else _LONG_S, self._start_s())
             return conclude(choice, self._race.candidates, self._evidence)
@@ -138,12 +138,12 @@ class MeasuredMapping(OwnItemsMapping):
     # --- progress ----------------------------------------------------------------------------------------------------------------
 
     def _run_until(self, done: Callable[[], bool]) -> None:
-        if self._roster.handled_here:
-            raise UsageError("a callback of a future waits for its own pool, which would never end; wait in another thread")
+        for team in self._roster.teams:
+            team.check_no_callback()
         known, self._known = self._known, None
         if known is not None:
             self._resume(*known)
-        while not self._is(done):
+        while not self._is_over(done):
             self._steer()
             if self._working is None:
                 self._run_here(done)
@@ -154,12 +154,12 @@ class MeasuredMapping(OwnItemsMapping):
         """Wait for workers, as long as they are the ones to wait for."""
         team.run_until(lambda: done() or self._working is None or self._polled() is not team, self._refill)
 
-    def _is(self, done: Callable[[], bool]) -> bool:
+    def _is_over(self, done: Callable[[], bool]) -> bool:
         with self._roster.lock:
             if done():
                 return True
             if self._roster.closed:
-                raise PoolClosed("the pool was closed while this call was under way; close it when its last call has returned")
+                raise PoolClosed(CLOSED)
             return False
 
     def _refill(self) -> None:
@@ -168,8 +168,7 @@ class MeasuredMapping(OwnItemsMapping):
             super()._refill()
 
     def _look_after(self) -> None:
-        for leg in self._legs:
-            leg.team.glance()
+        self._glance()
         self._refill()
 
     def _polled(self) -> Team:
@@ -194,10 +193,7 @@ class MeasuredMapping(OwnItemsMapping):
             slice_ns = _SHORT_SLICE_NS if self._lazy or not self._here.watched else _SLICE_NS
             self._here.run(slice_ns, self._has_enough)
         self._note_here()
-        for leg in self._legs:
-            leg.team.glance()
-        if self._starting is not None:
-            self._starting.glance()
+        self._glance()
 
     # --- evidence ----------------------------------------------------------------------------------------------------------------
 
@@ -248,7 +244,7 @@ class MeasuredMapping(OwnItemsMapping):
         pause_s = _LOOK_SHARE * here.run_ns / 1e9 if here.gil() is not None and self._starting is None else 0.0
         self._next_look_s = now + min(max(_LOOK_S, pause_s), _MOST_PAUSE_S)
         self._evidence = self._look()
-        self._enter(predict(self._evidence, self._limits), 1 / here.item_s, here.item_s)
+        self._bring_up_to_date(predict(self._evidence, self._limits), 1 / here.item_s, here.item_s)
         wanted = self._race.choose(horizon_s, self._start_s())
         if wanted.backend != "serial":
             self._change_to(wanted)
@@ -256,8 +252,8 @@ class MeasuredMapping(OwnItemsMapping):
             self._starting.rest()
             self._starting = None
 
-    def _enter(self, candidates: tuple[Candidate, ...], rate: float, item_s: float) -> None:
-        """Bring the race up to date; start it again when the items have become others."""
+    def _bring_up_to_date(self, candidates: tuple[Candidate, ...], rate: float, item_s: float) -> None:
+        """Tell the race; start it again when the items have become others."""
         if not self._basis_s or not 1 / _OTHER < item_s / self._basis_s < _OTHER:
             self._basis_s = item_s
             if self._race.current.measured is not None:
@@ -298,7 +294,9 @@ class MeasuredMapping(OwnItemsMapping):
             self._working = None
             return
         try:
-            team = self._roster.team(conclude(wanted, (), None, "on trial"))  # the first of processes starts their fork server
+            team = self._roster.team(
+                Plan(wanted.backend, wanted.workers, "on trial")
+            )  # the first of processes starts their fork server
             if self._may_start(wanted, team):
                 self._hand_over(wanted, team)
         except PoolClosed:

@@ -63,6 +63,11 @@ class OwnItemsMapping(Mapping):
             team.nudge()
         return True
 
+    def _glance(self) -> None:
+        """Read what all workers have sent, without waiting."""
+        for team in self._roster.teams:
+            team.glance()
+
     def _has_enough(self) -> bool:
         return self.error is not None or (self._lazy and bool(self._ready)) or self._is_full()
 

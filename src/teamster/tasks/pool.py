@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`Pool`, the object a user holds: parses arguments, owns a team, closes it. And the one-shot `map` and its kin."""
+"""`Pool`, the object a user holds: parses arguments, owns the teams, closes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from teamster.errors import PoolClosed
 from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Report
@@ -277,7 +276,7 @@ class Pool:
             ...     pool.submit(pow, 2, 5).result()
             32
         """
-        self._check_open()
+        self._roster.check_open()
         check_callable(fn)
         with self._lock:
             if self._desk is None:
@@ -371,10 +370,6 @@ class Pool:
     def __reduce__(self) -> Any:
         raise TypeError("a Pool cannot be sent to a worker; open a pool of its own inside the task")
 
-    def _check_open(self) -> None:
-        if self._roster.closed:
-            raise PoolClosed("this pool is closed; make a new one")
-
     def _mapping(
         self,
         function: Callable[..., Any],
@@ -387,7 +382,7 @@ class Pool:
         lazy: bool = False,
         ordered: bool = True,
     ) -> Mapping:
-        self._check_open()
+        self._roster.check_open()
         check_map(self._asked, function, chunksize, on_error, seed)
         source = Source(iterables)
         terms, bar = Terms(*self._terms, chunksize), Bar(self._progress, source.total)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from teamster.errors import PoolClosed
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Ledger
-from teamster.spine.workers.job import Job
 from teamster.spine.workers.team import Team
 
 _ORDER = ("serial", "thread", "interpreter", "process")
@@ -53,8 +52,7 @@ class Roster:
     def team(self, plan: Plan) -> Team:
         """The team of a plan's kind, with as many workers as it says from now on."""
         with self.lock:
-            if self.closed:
-                raise PoolClosed("this pool is closed; make a new one")
+            self.check_open()
             team = self._teams.get(plan.backend)
             if team is None:
                 team = self._teams[plan.backend] = self._assemble(plan, self.lock)
@@ -70,23 +68,22 @@ class Roster:
         """Those that there are."""
         return [self._teams[kind] for kind in _ORDER if kind in self._teams]
 
-    @property
-    def handled_here(self) -> bool:
-        """Whether this thread is in the middle of an event of one of them."""
-        return any(team.handled_here for team in self.teams)
+    def check_open(self) -> None:
+        """Refuse what comes after the end.
 
-    def finish(self, job: Job) -> None:
-        """Forget a job wherever it was."""
-        for team in self.teams:
-            team.finish(job)
+        Raises:
+            PoolClosed: it has come.
+        """
+        if self.closed:
+            raise PoolClosed("this pool is closed; make a new one")
 
     def ledger(self) -> Ledger:
         """What all of them have done together; workers are numbered through, the caller first."""
         total = Ledger()
         accounts = []
-        for ledger, count in [(self.here, len(self.here.workers)), *((team.ledger, team.count) for team in self.teams)]:
+        for ledger, count in [(self.here, 0), *((team.ledger, team.count) for team in self.teams)]:
             total.add(ledger)
-            accounts += [ledger.workers.get(index, [0, 0]) for index in range(max([count, *(i + 1 for i in ledger.workers)]))]
+            accounts += ledger.accounts(count)
         total.workers = dict(enumerate(accounts))
         return total
 

@@ -124,8 +124,8 @@ def predict(evidence: Evidence, limits: Limits) -> tuple[Candidate, ...]:
     Returns:
         A candidate for each backend; `note` says why one is out of the question.
     """
-    wall_s = max(evidence.wall_s, 1e-9)
-    candidates = [Candidate("serial", 1, 1 / wall_s, 1 / wall_s, note="" if "serial" in limits.allow else "not allowed")]
+    rate = 1 / evidence.wall_s
+    candidates = [Candidate("serial", 1, rate, rate, note="" if "serial" in limits.allow else "not allowed")]
     if "thread" in limits.allow:
         candidates.append(_threads(evidence, limits))
     if "process" in limits.allow:
@@ -174,12 +174,11 @@ def _moved_s(evidence: Evidence) -> float:
 
 
 def _threads(evidence: Evidence, limits: Limits) -> Candidate:
-    cpu_s = _cpu_s(evidence)
     least_held_s = _held(evidence, limits)[1]
     saturated = _saturated("thread", evidence, limits)
     workers = _count(evidence, saturated, limits.cores, limits.most_threads, limits.workers)
     rate = min(workers / evidence.wall_s, saturated)
-    bound = min(workers / evidence.wall_s, limits.cores / min(cpu_s, max(evidence.cpu_s, 1e-9)), 1 / max(least_held_s, 1e-9))
+    bound = min(workers / evidence.wall_s, limits.cores / max(evidence.cpu_s, 1e-9), 1 / max(least_held_s, 1e-9))
     return Candidate("thread", workers, rate, max(rate, bound))
 
 
@@ -187,7 +186,7 @@ def _processes(evidence: Evidence, limits: Limits) -> Candidate:
     saturated = _saturated("process", evidence, limits)
     workers = _count(evidence, saturated, limits.cores, limits.most_processes, limits.workers)
     rate = min(workers / (evidence.wall_s + _moved_s(evidence)), saturated)
-    bound = min(workers / evidence.wall_s, limits.cores / max(min(evidence.cpu_s, _cpu_s(evidence)), 1e-9))
+    bound = min(workers / evidence.wall_s, limits.cores / max(evidence.cpu_s, 1e-9))
     return Candidate("process", workers, rate, max(rate, bound), note=evidence.stays and f"stays here: {evidence.stays}")
 
 
@@ -228,24 +227,22 @@ def _simplicity(candidate: Candidate) -> tuple[int, int]:
     return _SIMPLICITY.index(candidate.backend), candidate.workers
 
 
-def conclude(choice: Candidate, candidates: Sequence[Candidate], evidence: Evidence | None, why: str = "") -> Plan:
+def conclude(choice: Candidate, candidates: Sequence[Candidate], evidence: Evidence) -> Plan:
     """The plan for a choice, with a sentence for its reason.
 
     Args:
         choice: one of the candidates.
         candidates: all that were considered.
         evidence: of the first items.
-        why: the sentence, when it is not to be found in the figures.
 
     Returns:
         The plan.
     """
-    sentence = why or _sentence(choice, candidates, evidence)
+    sentence = _sentence(choice, candidates, evidence)
     return Plan(choice.backend, choice.workers, sentence, tuple(sorted(candidates, key=_simplicity)), evidence)
 
 
-def _sentence(choice: Candidate, candidates: Sequence[Candidate], evidence: Evidence | None) -> str:
-    kind = _kind(evidence) if evidence is not None else ""
+def _sentence(choice: Candidate, candidates: Sequence[Candidate], evidence: Evidence) -> str:
     loop = next((each for each in candidates if each.backend == "serial"), None)
     stays = next((each.note for each in candidates if each.note.startswith("stays here")), "")
     if choice.backend == "serial":
@@ -254,7 +251,7 @@ def _sentence(choice: Candidate, candidates: Sequence[Candidate], evidence: Evid
         said = f"{choice.measured / loop.measured:.2g} times as fast as the loop"
     else:
         said = "expected to be the fastest"
-    return "; ".join(part for part in (kind, said, _climb(choice, candidates), stays) if part)
+    return "; ".join(part for part in (_kind(evidence), said, _climb(choice, candidates), stays) if part)
 
 
 def _climb(choice: Candidate, candidates: Sequence[Candidate]) -> str:

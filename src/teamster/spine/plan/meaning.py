@@ -24,8 +24,6 @@ from teamster.spine.plan.plan import Evidence
 from teamster.spine.transport.pickled import Parcel, pack, pack_by_reference, pack_by_value, unpack
 
 _COMPARE_BYTES = 1 << 20  # results up to this size are compared after the journey; larger ones only make it
-
-
 _SHORT_S = 0.0002
 _SHORT_LOOK_S = 0.001
 _LOADING_S = 0.02  # to import cloudpickle

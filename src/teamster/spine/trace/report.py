@@ -48,6 +48,10 @@ class Ledger:
         account[0] += items
         account[1] += busy_ns
 
+    def accounts(self, count: int) -> list[list[int]]:
+        """Items and busy time by the index of the worker, of `count` workers or of as many as there were."""
+        return [self.workers.get(index, [0, 0]) for index in range(max([count, *(index + 1 for index in self.workers)]))]
+
     def add(self, other: Ledger) -> None:
         """Add the counts of another team, but for its workers'."""
         for name in ("items", "failures", "batches", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes"):
@@ -55,7 +59,7 @@ class Ledger:
 
     def read(self, plan: Decision, wall_s: float) -> Report:
         """The counts so far, as a report."""
-        accounts = [self.workers.get(index, [0, 0]) for index in range(max([plan.workers, *(index + 1 for index in self.workers)]))]
+        accounts = self.accounts(plan.workers)
         return Report(
             plan=plan,
             backend=plan.backend,

@@ -60,19 +60,14 @@ def pack(value: object) -> Parcel:
 def pack_by_reference(value: object) -> Parcel | None:
     """Pickle `value` as plain pickle does; None where that would not serve a worker."""
     buffers: list[memoryview] = []
-    try:
-        data = _dump_plain(value, _collector(buffers))
-    except Exception:
-        return None
-    return None if b"__main__" in data else Parcel(data, buffers)
+    data = _dump_by_reference(value, _collector(buffers))
+    return None if data is None else Parcel(data, buffers)
 
 
 def pack_by_value(value: object) -> Parcel:
     """Pickle `value` with cloudpickle: functions and classes that the worker cannot import travel as code."""
     buffers: list[memoryview] = []
-    stream = io.BytesIO()
-    _by_value_pickler()(stream, protocol=_PROTOCOL, buffer_callback=_collector(buffers)).dump(value)
-    return Parcel(stream.getvalue(), buffers)
+    return Parcel(_dump_by_value(value, _collector(buffers)), buffers)
 
 
 def pack_whole(value: object) -> bytes:
@@ -81,15 +76,8 @@ def pack_whole(value: object) -> bytes:
     Raises:
         Exception: cloudpickle cannot pickle `value` either.
     """
-    try:
-        data = _dump_plain(value, lambda buffer: True)
-    except Exception:
-        data = b"__main__"
-    if b"__main__" not in data:
-        return data
-    stream = io.BytesIO()
-    _by_value_pickler()(stream, protocol=_PROTOCOL).dump(value)
-    return stream.getvalue()
+    data = _dump_by_reference(value, _stay_inside)
+    return _dump_by_value(value, _stay_inside) if data is None else data
 
 
 def unpack(data: bytes | memoryview, buffers: list[memoryview]) -> Any:
@@ -131,6 +119,25 @@ def _collector(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], boo
         return False
 
     return collect
+
+
+def _stay_inside(buffer: pickle.PickleBuffer) -> bool:
+    """A buffer callback: all buffers stay in the pickle."""
+    return True
+
+
+def _dump_by_reference(value: object, callback: Callable[[pickle.PickleBuffer], bool]) -> bytes | None:
+    try:
+        data = _dump_plain(value, callback)
+    except Exception:
+        return None
+    return None if b"__main__" in data else data
+
+
+def _dump_by_value(value: object, callback: Callable[[pickle.PickleBuffer], bool]) -> bytes:
+    stream = io.BytesIO()
+    _by_value_pickler()(stream, protocol=_PROTOCOL, buffer_callback=callback).dump(value)
+    return stream.getvalue()
 
 
 def _dump_plain(value: object, callback: Callable[[pickle.PickleBuffer], bool]) -> bytes:

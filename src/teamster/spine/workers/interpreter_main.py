@@ -11,7 +11,8 @@ from teamster.spine.transport.pickled import pack_whole, unpack_function
 from teamster.spine.workers import whoami
 from teamster.spine.workers.context import unfold
 from teamster.spine.workers.contract import Spec
-from teamster.spine.workers.failure import describe, refused
+from teamster.spine.workers.failure import describe
+from teamster.spine.workers.results import keep_one_by_one
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.slate import Slate
 
@@ -30,11 +31,7 @@ class _Kept:
         try:
             self.records.append((first, len(values), False, pack_whole(values)))
         except BaseException as reason:
-            if len(values) == 1:
-                self.keep_failure(first, refused(f"the result of type {type(values[0]).__name__}", reason))
-                return
-            for offset, value in enumerate(values):
-                self.keep(first + offset, [value])
+            keep_one_by_one(self, first, values, reason)
 
     def keep_failure(self, first: int, error: BaseException) -> None:
         """Take an exception."""

@@ -33,8 +33,8 @@ from teamster.spine.transport.channel import Channel, Wire
 from teamster.spine.transport.pickled import Parcel, unpack_function
 from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Spec, WorkerInfo
-from teamster.spine.workers.failure import describe, refused
-from teamster.spine.workers.results import PLAIN, join_results, pack_results
+from teamster.spine.workers.failure import describe
+from teamster.spine.workers.results import PLAIN, join_results, keep_one_by_one, pack_results
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.slate import (
     COMMITTED,
@@ -89,16 +89,9 @@ class ResultSink:
         try:
             parcel = pack_results(values)
         except BaseException as reason:
-            self._keep_one_by_one(first, values, reason)
+            keep_one_by_one(self, first, values, reason)
         else:
             self._save(first, len(values), False, parcel)
-
-    def _keep_one_by_one(self, first: int, values: list[Any], reason: BaseException) -> None:
-        if len(values) == 1:
-            self.keep_failure(first, refused(f"the result of type {type(values[0]).__name__}", reason))
-            return
-        for offset, value in enumerate(values):
-            self.keep(first + offset, [value])
 
     def keep_failure(self, first: int, error: BaseException) -> None:
         """Save what one item raised, which may end the whole call: it does not wait long."""

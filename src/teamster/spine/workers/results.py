@@ -18,6 +18,7 @@ from typing import Any
 from teamster.spine.transport.pickled import Parcel, pack
 from teamster.spine.workers.contract import Event, Kept, Member
 from teamster.spine.workers.failure import rebuild, refused
+from teamster.spine.workers.runner import Sink
 
 PLAIN = frozenset((int, float, complex, bool, str, bytes, type(None)))
 
@@ -36,6 +37,15 @@ def pack_results(values: list[Any]) -> Parcel:
     if any(parcel.buffers for parcel in parcels):
         raise BufferError("buffers travel outside of the pickle, those of one result at a time")
     return Parcel(join_results([parcel.data for parcel in parcels]), [])
+
+
+def keep_one_by_one(sink: Sink, first: int, values: list[Any], reason: BaseException) -> None:
+    """Results that do not pickle together, because of `reason`: each alone; one that is alone becomes its item's failure."""
+    if len(values) == 1:
+        sink.keep_failure(first, refused(f"the result of type {type(values[0]).__name__}", reason))
+        return
+    for offset, value in enumerate(values):
+        sink.keep(first + offset, [value])
 
 
 def join_results(pickles: list[bytes]) -> bytes:

@@ -31,7 +31,7 @@ from teamster.spine.workers.watch import Watch
 
 _identities = itertools.count(1)
 
-_CLOSED = "the pool was closed while this call was under way; close it when its last call has returned"
+CLOSED = "the pool was closed while this call was under way; close it when its last call has returned"
 _WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
 
 
@@ -73,7 +73,7 @@ class Team(Handing):
         """
         with self.lock:
             if self.closed:
-                raise PoolClosed(_CLOSED)
+                raise PoolClosed(CLOSED)
             self.queue.extend(batches)
             self.jobs.add(job)
             self.dispatch()
@@ -112,7 +112,7 @@ class Team(Handing):
                 if done() or (yielding and self._followers):
                     return
                 if self.closed:
-                    raise PoolClosed(_CLOSED)
+                    raise PoolClosed(CLOSED)
                 self.dispatch()
                 pause = _sooner(self._watch.look(), deadline_ns)
                 if pause is not None and pause < 0:
@@ -133,6 +133,14 @@ class Team(Handing):
     def _check_may_wait(self) -> None:
         if self.crew.is_inside():
             raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
+        self.check_no_callback()
+
+    def check_no_callback(self) -> None:
+        """Refuse a wait in the middle of an event.
+
+        Raises:
+            UsageError: this is a callback of a future.
+        """
         if self.handled_here:
             raise UsageError("a callback of a future waits for its own pool, which would never end; wait in another thread")
 
@@ -228,7 +236,7 @@ class Team(Handing):
                     self._end_if_asked()
                 return
             self.closed = True
-            self._fail_all(error or PoolClosed(_CLOSED))
+            self._fail_all(error or PoolClosed(CLOSED))
             self.changed.notify_all()
             self._ending_s = seconds
             if self.handled_here:  # a callback, or the last future of a pool without a name is gone: whoever called it goes on
