@@ -133,3 +133,17 @@ def test_explain_leaves_the_rest_of_a_generator_to_its_owner() -> None:
     plan = ts.explain(abs, numbers)
     assert plan.evidence is not None
     assert next(numbers) == plan.evidence.items
+
+
+def test_a_check_that_was_not_over_is_no_answer() -> None:
+    """The first call ends before there was time to compare what the function carries; the second must not stay for that."""
+    large = list(range(1_000_000))
+
+    def look(number: int) -> int:
+        return large[number] + sum(range(30_000))
+
+    with ts.Pool(allow=("serial", "process")) as pool:
+        pool.map(look, range(12))
+        assert pool._chooser._known == {}
+        pool.map(look, range(3_000))
+        assert "has not been compared yet" not in pool.plan.reason

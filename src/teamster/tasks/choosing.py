@@ -88,10 +88,10 @@ class Chooser:
         self._latest = mapping
         return mapping
 
-    def _ended(self, key: Any, name: str, plan: Plan, prints: dict[str, Any]) -> None:
+    def _ended(self, key: Any, name: str, plan: Plan, prints: dict[str, Any] | None) -> None:
         """A measured call is over: keep its plan, and nothing else of it."""
         self._latest = plan
-        if key is not None and plan.evidence is not None:
+        if key is not None and plan.evidence is not None and prints is not None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = plan, prints

@@ -61,8 +61,8 @@ _NOT_COMPARED = "what it carries has not been compared yet"
 Known = tuple[Plan, dict[str, Any]]
 """A plan, and what the function carried when it was made."""
 
-Ended = Callable[[Plan, dict[str, Any]], None]
-"""Told both at the end."""
+Ended = Callable[[Plan, dict[str, Any] | None], None]
+"""Told both at the end; no prints where the check was not over, which the next call has to make then."""
 
 
 class MeasuredMapping(OwnItemsMapping):
@@ -387,7 +387,8 @@ class MeasuredMapping(OwnItemsMapping):
         self._here.close()
         self._question.close()
         self._note_here()
-        self._ended(self.plan(), self._meaning.prints())
+        asked = "process" in self._limits.allow
+        self._ended(self.plan(), self._meaning.prints() if self._meaning.settled or not asked else None)
 
 
 def _otherness(now: Evidence, before: Evidence) -> float:
