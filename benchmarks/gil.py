@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from teamster.spine.plan.gil import GilSampler, GilShare
+from teamster.machine.gil import GilSampler, GilShare
 from tests.spine.plan.test_gil import WORK
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The demonstration: measure every source of the Python that runs this, by a plain loop and by all cores.
+"""The demonstration: measure every source of the Python that runs this, by a plain loop and by all cores, and leave the timeline.
 
-Run it with ``make demo``.
+Run it with ``make demo``; ``make demo ARGS="--picture timeline.png"`` draws the classic picture, too.
 """
 
 from __future__ import annotations
 
+import argparse
 import sysconfig
 import time
 import warnings
@@ -29,6 +30,11 @@ def plain_loop(paths: list[str]) -> list[Any]:
 
 def main() -> None:
     """Run both, and compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--page", type=Path, default=Path("out/demo.html"), help="where the timeline goes")
+    parser.add_argument("--picture", type=Path, help="draw it, too: .png or .svg, with matplotlib")
+    arguments = parser.parse_args()
+    arguments.page.parent.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore", SyntaxWarning)  # what the sources warn of is not our subject
     warnings.simplefilter("ignore", DeprecationWarning)
     folder = sysconfig.get_path("stdlib")
@@ -40,7 +46,7 @@ def main() -> None:
     loop_s = time.perf_counter() - began
     print(f"plain loop          {loop_s:6.2f} s")
 
-    with ts.Pool(progress="measure") as pool:
+    with ts.record(arguments.page) as recording, ts.Pool(progress="measure") as pool:
         began = time.perf_counter()
         results = pool.map(measure, paths, on_error="return")
         pool_s = time.perf_counter() - began
@@ -52,6 +58,9 @@ def main() -> None:
     longest = max((result["longest"] for result in measured if result["longest"]), key=lambda function: function["lines"])
     print(f"\n{sum(result['lines'] for result in measured):,} lines; the longest function: {longest['name']}, {longest['lines']}.")
     print(f"{len(results) - len(measured)} files do not parse (broken on purpose, for Python's own tests); the others arrived.")
+    print(f"\nWhat every worker did: {arguments.page.resolve().as_uri()}")
+    if arguments.picture is not None:
+        recording.save(arguments.picture)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@
             |
         transport    how data gets there without copies                  spine/transport
             |
-          trace      what happened                                       spine/trace
+          trace      what happened: ts.record, ts.span, ts.plot          spine/trace
 
     Machine          what there is to use                                machine/
     errors           every error of ours                                 errors.py
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     )
     from teamster.machine import Machine
     from teamster.spine.plan.plan import Plan
+    from teamster.spine.trace.recording import Recording, record
     from teamster.spine.trace.report import Report
+    from teamster.spine.trace.showing import plot
+    from teamster.spine.trace.spans import span
+    from teamster.spine.trace.timeline import Timeline
     from teamster.spine.workers.contract import WorkerInfo
     from teamster.spine.workers.whoami import current_worker
     from teamster.tasks.explaining import explain
@@ -49,12 +53,14 @@ _HOMES = {
     "Plan": "teamster.spine.plan.plan",
     "Pool": "teamster.tasks.pool",
     "PoolClosed": "teamster.errors",
+    "Recording": "teamster.spine.trace.recording",
     "RemoteError": "teamster.errors",
     "Report": "teamster.spine.trace.report",
     "StartMethodRefused": "teamster.errors",
     "TaskError": "teamster.errors",
     "TaskTimeout": "teamster.errors",
     "TeamsterError": "teamster.errors",
+    "Timeline": "teamster.spine.trace.timeline",
     "TransferError": "teamster.errors",
     "UsageError": "teamster.errors",
     "WorkerDied": "teamster.errors",
@@ -65,6 +71,9 @@ _HOMES = {
     "imap": "teamster.tasks.one_call",
     "imap_unordered": "teamster.tasks.one_call",
     "map": "teamster.tasks.one_call",
+    "plot": "teamster.spine.trace.showing",
+    "record": "teamster.spine.trace.recording",
+    "span": "teamster.spine.trace.spans",
     "starmap": "teamster.tasks.one_call",
 }
 
@@ -73,12 +82,14 @@ __all__ = [
     "Plan",
     "Pool",
     "PoolClosed",
+    "Recording",
     "RemoteError",
     "Report",
     "StartMethodRefused",
     "TaskError",
     "TaskTimeout",
     "TeamsterError",
+    "Timeline",
     "TransferError",
     "UsageError",
     "WorkerDied",
@@ -89,6 +100,9 @@ __all__ = [
     "imap",
     "imap_unordered",
     "map",
+    "plot",
+    "record",
+    "span",
     "starmap",
 ]
 

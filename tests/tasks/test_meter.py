@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from teamster.spine.plan.gil import GilShare
+from teamster.machine.gil import GilShare
 from teamster.spine.plan.plan import Evidence
 from teamster.spine.workers.contract import Finished, Member, Spec
 from teamster.spine.workers.job import Job, Terms

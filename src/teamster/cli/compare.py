@@ -13,8 +13,9 @@ from typing import Any
 from teamster.cli.inputs import add_input_arguments, choose_inputs, load_function
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
+from teamster.machine.gil import GilSampler, GilShare
 from teamster.machine.memory import format_bytes
-from teamster.spine.plan.gil import GilSampler, GilShare
+from teamster.spine.trace.showing import check_path, write_whole
 from teamster.tasks.comparing import Candidate, Run, candidates, characterize, recommend, run_one
 from teamster.tasks.pool import Pool
 
@@ -44,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--workers", metavar="N,N", help="numbers of workers to try, for threads and processes alike")
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N inputs only")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="for all runs together; each is cut off at its share")
+    parser.add_argument("--html", metavar="FILE", help="write a page with the timelines of all ways, one above the other")
     parser.add_argument("--json", action="store_true", help="print one JSON object; times in seconds, sizes in bytes")
     parser.set_defaults(run=run)
 
@@ -69,12 +71,16 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise UsageError(f"--{name} must be more than 0, not {value}")
+    if arguments.html is not None:
+        check_page(arguments.html)
     ways = candidates(usable_cores(), _counts(arguments.workers))
     function = load_function(arguments.function)
     inputs = list(islice(choose_inputs(arguments.inputs, arguments.glob), arguments.limit))
     if not inputs:
         raise UsageError("there is no input")
-    runs, share = _run_all(function, inputs, ways, arguments.budget)
+    runs, share = _run_all(function, inputs, ways, arguments.budget, recorded=arguments.html is not None)
+    if arguments.html is not None:
+        _write_page(arguments.html, arguments.function, runs, share, len(inputs))
     if arguments.json:
         _print_json(runs, share, len(inputs))
     else:
@@ -94,18 +100,20 @@ def _counts(text: str | None) -> list[int] | None:
     return counts
 
 
-def _run_all(function: Any, inputs: list[str], ways: list[Candidate], budget: float | None) -> tuple[list[Run], GilShare | None]:
+def _run_all(
+    function: Any, inputs: list[str], ways: list[Candidate], budget: float | None, *, recorded: bool
+) -> tuple[list[Run], GilShare | None]:
     """One after the other. What the loop does in its share of the budget is what the others get to do."""
     share_s = None if budget is None else budget / len(ways)
     with Pool("process", 1) as first:  # starts what serves all process pools of a program, which the first would pay for
         first.map(abs, [0])
     _tell(1, ways)
     with GilSampler() as sampler:
-        runs = [run_one(function, inputs, ways[0], share_s)]
+        runs = [run_one(function, inputs, ways[0], share_s, recorded=recorded)]
     inputs = inputs[: runs[0].items]
     for number, way in enumerate(ways[1:], 2):
         _tell(number, ways)
-        runs.append(run_one(function, inputs, way, share_s))
+        runs.append(run_one(function, inputs, way, share_s, recorded=recorded))
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     return runs, sampler.share()
@@ -130,19 +138,73 @@ def _print_json(runs: list[Run], share: GilShare | None, given: int) -> None:
     print(json.dumps(facts, indent=2))
 
 
-def _print_table(runs: list[Run], share: GilShare | None, given: int) -> None:
-    most = max(each.items for each in runs)
-    print(f"{most:,} of {given:,} inputs, start of the workers included\n")
-    print(f"{'':16}{'time':>10}{'items/s':>12}{'speed-up':>10}{'first result':>14}{'processors':>12}{'memory':>12}")
+_HEAD = ("", "time", "items/s", "speed-up", "first result", "processors", "memory", "")
+_WIDTHS = (16, 10, 12, 10, 14, 12, 12)
+
+
+def _table(runs: list[Run]) -> list[tuple[str, ...]]:
+    """A row for each run, below the head."""
+    most, loop = max(each.items for each in runs), runs[0]
+    rows: list[tuple[str, ...]] = [_HEAD]
     for each in runs:
-        speedup = each.items_per_s / runs[0].items_per_s
-        cut = f"   cut off at {each.items:,}" if each.items < most else ""
-        failed = f"   {each.failed:,} failed" if each.failed else ""
-        print(
-            f"{each.name:16}{each.seconds:>8.3g} s{each.items_per_s:>12,.4g}{speedup:>10.2f}{each.first_s * 1e3:>11,.3g} ms"
-            f"{each.cpu:>12.2f}{format_bytes(max(0, each.memory_bytes)):>12}{cut}{failed}"
-        )
+        cut = f"cut off at {each.items:,}" if each.items < most else ""
+        failed = f"{each.failed:,} failed" if each.failed else ""
+        rows.append((
+            each.name,
+            f"{each.seconds:.3g} s",
+            f"{each.items_per_s:,.4g}",
+            f"{each.items_per_s / loop.items_per_s:.2f}",
+            f"{each.first_s * 1e3:,.3g} ms",
+            f"{each.cpu:.2f}",
+            format_bytes(max(0, each.memory_bytes)),
+            "   ".join(filter(None, (cut, failed))),
+        ))  # fmt: skip
+    return rows
+
+
+def _sentences(runs: list[Run], share: GilShare | None) -> list[str]:
+    """What kind of work it is, and what to take."""
+    return [sentence for sentence in (characterize(runs[0], share), recommend(runs)[1]) if sentence]
+
+
+def _print_table(runs: list[Run], share: GilShare | None, given: int) -> None:
+    print(f"{_counted(runs, given)}\n")
+    for name, *cells, note in _table(runs):
+        aligned = "".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS[1:], strict=True))
+        print(f"{name:{_WIDTHS[0]}}{aligned}{'   ' + note if note else ''}")
     print()
-    if kind := characterize(runs[0], share):
-        print(kind)
-    print(recommend(runs)[1])
+    for sentence in _sentences(runs, share):
+        print(sentence)
+
+
+def _counted(runs: list[Run], given: int) -> str:
+    return f"{max(each.items for each in runs):,} of {given:,} inputs, start of the workers included"
+
+
+def check_page(path: str) -> None:
+    """Refuse a page that cannot be written, before anything runs.
+
+    Args:
+        path: where to.
+
+    Raises:
+        UsageError: it does not end in .html, or cannot be written.
+
+    Example:
+        >>> check_page("page.txt")
+        Traceback (most recent call last):
+        teamster.errors.UsageError: --html takes a file that ends in .html, not 'page.txt'
+    """
+    if not path.lower().endswith(".html"):
+        raise UsageError(f"--html takes a file that ends in .html, not {path!r}")
+    check_path(path)
+
+
+def _write_page(path: str, function: str, runs: list[Run], share: GilShare | None, given: int) -> None:
+    """The timelines of all runs above each other, with the table."""
+    from teamster.spine.trace.render_page import to_html
+
+    timelines = [(each.name, each.timeline) for each in runs if each.timeline is not None]
+    notes = [f"{function}: {_counted(runs, given)}.", *_sentences(runs, share)]
+    page = to_html(timelines, title=f"teamster compare {function}", table=_table(runs), notes=notes)
+    write_whole(path, page.encode())

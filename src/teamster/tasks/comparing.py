@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, fields
 from time import perf_counter
 from typing import Any
 
 import psutil
 
-from teamster.spine.plan.gil import GilShare
+from teamster.machine.gil import GilShare
+from teamster.spine.trace.recording import record
+from teamster.spine.trace.timeline import Timeline
 from teamster.tasks.pool import Pool
 
 _CLOSE_ENOUGH = 1.05  # as fast as the fastest, within what a second run would differ by
@@ -43,6 +45,7 @@ class Run:
         first_s: seconds to the first result.
         cpu: processors in use on average, this process included.
         memory_bytes: the most memory at one moment, this process and its workers together, above what was there before.
+        timeline: what every worker did; None where that was not recorded.
 
     Example:
         >>> Run("thread", "thread", 2, 10, 0, 0.5, 0.1, 1.0, 0).items_per_s
@@ -58,6 +61,7 @@ class Run:
     first_s: float
     cpu: float
     memory_bytes: int
+    timeline: Timeline | None = field(default=None, repr=False, compare=False)
 
     @property
     def items_per_s(self) -> float:
@@ -74,13 +78,14 @@ class Run:
         """All of it, for machines.
 
         Returns:
-            A dict of plain values; times in seconds, sizes in bytes.
+            A dict of plain values, without the timeline; times in seconds, sizes in bytes.
 
         Example:
             >>> Run("serial", "serial", 1, 10, 0, 0.5, 0.1, 1.0, 0).to_dict()["items_per_s"]
             20.0
         """
-        return {**asdict(self), "items_per_s": self.items_per_s}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "timeline"}
+        return {**values, "items_per_s": self.items_per_s}
 
 
 def candidates(cores: int, counts: Sequence[int] | None = None) -> list[Candidate]:
@@ -103,7 +108,14 @@ def candidates(cores: int, counts: Sequence[int] | None = None) -> list[Candidat
     return [("serial", 1), *(("thread", n) for n in threads), *(("process", n) for n in processes), ("auto", None)]
 
 
-def run_one(function: Callable[[Any], Any], inputs: Sequence[Any], candidate: Candidate, seconds: float | None = None) -> Run:
+def run_one(
+    function: Callable[[Any], Any],
+    inputs: Sequence[Any],
+    candidate: Candidate,
+    seconds: float | None = None,
+    *,
+    recorded: bool = False,
+) -> Run:
     """Call `function` with every input and measure.
 
     Args:
@@ -111,6 +123,7 @@ def run_one(function: Callable[[Any], Any], inputs: Sequence[Any], candidate: Ca
         inputs: what to call it with.
         candidate: backend and workers.
         seconds: stop after so many; None for never.
+        recorded: whether to record its timeline, too.
 
     Returns:
         What it took.
@@ -125,7 +138,8 @@ def run_one(function: Callable[[Any], Any], inputs: Sequence[Any], candidate: Ca
     backend, workers = candidate
     items = failed = 0
     first_s = 0.0
-    with _watched() as usage:
+    recording = record() if recorded else None
+    with _watched() as usage, recording or nullcontext():
         began = perf_counter()
         with Pool(backend, workers, progress=False) as pool, pool.imap(function, inputs, on_error="return") as results:
             for result in results:
@@ -137,7 +151,8 @@ def run_one(function: Callable[[Any], Any], inputs: Sequence[Any], candidate: Ca
             took = perf_counter() - began
             usage.stop()
             plan = pool.plan
-    return Run(backend, plan.backend, plan.workers, items, failed, took, first_s, usage.cpu_s / took, usage.memory_bytes)
+    timeline = recording.timeline if recording is not None else None
+    return Run(backend, plan.backend, plan.workers, items, failed, took, first_s, usage.cpu_s / took, usage.memory_bytes, timeline)
 
 
 def recommend(runs: Sequence[Run]) -> tuple[Run, str]:

@@ -18,12 +18,15 @@ from threading import get_ident
 from time import perf_counter_ns, process_time_ns, sleep, thread_time_ns
 from typing import Any, Protocol
 
+from teamster.machine.gil import GilSampler, GilShare, has_gil
 from teamster.machine.run_delay import RunDelay
-from teamster.spine.plan.gil import GilSampler, GilShare, has_gil
 from teamster.spine.plan.meaning import Meaning
+from teamster.spine.trace.ring import COMPUTE
+from teamster.spine.trace.spans import current_ring
 from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Style, WorkerInfo
 from teamster.spine.workers.failure import domesticate
+from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.seeds import kept_random_state, seed_task
 
 _CHUNK_NS = 500_000
@@ -79,7 +82,7 @@ class Here:
         self._chunk = 1
         self._running: Iterator[Any] | None = None  # what the lookout may empty
         self._since_ns = 0
-        self._inside = False
+        self.inside = False  # an item runs
         self._may_take = has_gil()  # which makes the emptying of an iterator a single step
         self._most_chunk = _MOST_CHUNK
         # The protocol with the lookout: it says that it takes before it does; a loop that finds nothing left waits for that.
@@ -171,7 +174,7 @@ class Here:
             self._taking = True  # before, so that a loop that finds nothing left knows why
             self._taken = list(running) or self._taken
             self._taking = False
-        return self._inside
+        return self.inside
 
     def _account(self, items: int, wall_ns: int, cpu_ns: int, all_cpu_ns: int) -> None:
         if self._seen == 1 and self.items == 1 + items:  # the first item pays for imports and caches; it was good for a guess
@@ -203,7 +206,7 @@ class Here:
     def run_one(self, index: int, item: Any) -> None:
         """Run an item that was pulled before."""
         with self._clocked():
-            self._run_chunk(index, iter([item]), 1)
+            self._record(index, self._run_chunk(index, iter([item]), 1))
             self.items += 1
 
     def run_checked(self, meaning: Meaning, seconds: float) -> None:
@@ -222,7 +225,7 @@ class Here:
     @contextmanager
     def _clocked(self) -> Iterator[None]:
         """Code in here runs as a worker, and what it takes is evidence."""
-        before, self._inside = whoami.set_thread_worker(WorkerInfo(0, "serial", 1)), True
+        before, self.inside = whoami.set_thread_worker(WorkerInfo(0, "serial", 1)), True
         ran, began, cpu, all_cpu = self.items, perf_counter_ns(), thread_time_ns(), process_time_ns()
         if self._thread != get_ident():  # the first, or results are now consumed in another thread
             self._open_delay()
@@ -233,7 +236,7 @@ class Here:
                 with kept_random_state():
                     yield
         finally:
-            self._inside = False
+            self.inside = False
             whoami.set_thread_worker(before)
             if self.items > ran:
                 wall_ns, cpu_ns, all_cpu_ns = perf_counter_ns() - began, thread_time_ns() - cpu, process_time_ns() - all_cpu
@@ -260,12 +263,13 @@ class Here:
 
     def _clock_chunk(self, pending: Iterator[Any], count: int) -> int:
         """Run a chunk and choose the size of the next; returns the time when it was over."""
-        began = perf_counter_ns()
-        done = self._run_chunk(self._supply.pulled - count, pending, count)
+        first, began = self._supply.pulled - count, perf_counter_ns()
+        done = self._run_chunk(first, pending, count)
         self.items += done
         now = perf_counter_ns()
         if done:
             self._resize((now - began) / done)
+            self._record(first, done)
         return now
 
     def _resize(self, item_ns: float) -> None:
@@ -311,6 +315,10 @@ class Here:
         if position < count:
             self._supply.push_back(self._taken)
         return position
+
+    def _record(self, first: int, items: int) -> None:
+        if (ring := current_ring()) is not None:
+            ring.write(self._since_ns, perf_counter_ns(), first, items, ring.name(title_of(self._function)), COMPUTE)
 
     def _count_taken(self) -> int:
         """Items that the lookout has taken back."""

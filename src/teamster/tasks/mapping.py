@@ -16,14 +16,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 from typing import Any
 
 from teamster.spine.workers.contract import Batch, Spec
 from teamster.spine.workers.job import Job
+from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
 from teamster.tasks.call import MapCall
 from teamster.tasks.clock import WallClock
+from teamster.tasks.window import Patience
 
 _GLANCE_NS = 1_000_000
 _SMALL = (int, float, bool, type(None))
@@ -73,6 +75,9 @@ class Mapping:
         self._leg: Leg  # whose workers get the next items
         self.error: BaseException | None = None
         self._dead = False  # no result will come any more
+        self._began = perf_counter()
+        self._patience = Patience()
+        self.over = False
 
     def _take_refused(self, index: int, item: Any) -> bool:
         """An item cannot be sent, and did not run; whether somebody else runs it, or that is its error."""
@@ -164,7 +169,19 @@ class Mapping:
 
     def _run_until(self, done: Callable[[], bool]) -> None:
         """Make progress until `done`, which is asked with the lock held."""
-        self._leg.team.run_until(done, self._refill)
+        team = self._leg.team
+        team.run_until(done, self._refill, seconds=self._patience.left_s())
+        if self._patience.ends():
+            team.run_until(done, self._refill)
+
+    def runs_here(self) -> bool:
+        """Whether the caller itself runs an item now."""
+        return False
+
+    def progress(self) -> dict[str, Any]:
+        """What is called, how many items are done, of how many (None: nobody knows), for how long (s)."""
+        seconds = perf_counter() - self._began
+        return {"function": title_of(self._call.function), "done": self._reported, "total": self._source.total, "seconds": seconds}
 
     def collect(self) -> list[Any]:
         """Run to the end; the results in input order."""
@@ -224,6 +241,7 @@ class Mapping:
     def _abandon(self, reason: BaseException) -> None:
         """Cancel the rest; on Ctrl-C the items that run are ended, too."""
         interrupted = isinstance(reason, KeyboardInterrupt)
+        self.over = True
         for leg in self._legs:
             leg.team.cancel(leg.job, kill=interrupted)
         self._source.close()
@@ -232,6 +250,7 @@ class Mapping:
             raise reason.with_traceback(None) from None  # where in the polling it struck is of no interest
 
     def _end(self) -> None:
+        self.over = True
         for leg in self._legs:
             leg.team.finish(leg.job)
         self._bar.set_total(self._reported)

@@ -18,11 +18,12 @@ from time import perf_counter
 from typing import Any
 
 from teamster.errors import PoolClosed, first_line
+from teamster.machine.gil import is_available
 from teamster.spine.plan.choice import Limits, conclude, neighbours, predict
-from teamster.spine.plan.gil import is_available
 from teamster.spine.plan.meaning import Meaning
 from teamster.spine.plan.plan import Candidate, Evidence, Plan
 from teamster.spine.plan.race import Race
+from teamster.spine.trace.spans import mark
 from teamster.spine.workers.kinds import can_fork_at_once
 from teamster.spine.workers.team import CLOSED, Team
 from teamster.tasks.asking import Question
@@ -56,7 +57,6 @@ _VERY_OTHER = 4.0
 _OTHER = 2.0  # items that take so many times longer, or shorter, are of another kind
 _NOT_ALL = "one of the arguments does not pickle"
 _NOT_COMPARED = "what it carries has not been compared yet"
-
 
 Known = tuple[Plan, dict[str, Any]]
 """A plan, and what the function carried when it was made."""
@@ -144,6 +144,7 @@ class MeasuredMapping(OwnItemsMapping):
         if known is not None:
             self._resume(*known)
         while not self._is_over(done):
+            self._patience.ends()
             self._steer()
             if self._working is None:
                 self._run_here(done)
@@ -152,7 +153,8 @@ class MeasuredMapping(OwnItemsMapping):
 
     def _wait(self, team: Team, done: Callable[[], bool]) -> None:
         """Wait for workers, as long as they are the ones to wait for."""
-        team.run_until(lambda: done() or self._working is None or self._polled() is not team, self._refill)
+        over = self._patience.left_s()
+        team.run_until(lambda: done() or self._working is None or self._polled() is not team, self._refill, seconds=over)
 
     def _is_over(self, done: Callable[[], bool]) -> bool:
         with self._roster.lock:
@@ -291,12 +293,11 @@ class MeasuredMapping(OwnItemsMapping):
             self._leave()
             self._here.forget()
             self._race.start(wanted)
+            mark("auto: back to the caller")
             self._working = None
             return
         try:
-            team = self._roster.team(
-                Plan(wanted.backend, wanted.workers, "on trial")
-            )  # the first of processes starts their fork server
+            team = self._roster.team(Plan(wanted.backend, wanted.workers, "on trial"))  # the first one starts the fork server
             if self._may_start(wanted, team):
                 self._hand_over(wanted, team)
         except PoolClosed:
@@ -335,6 +336,7 @@ class MeasuredMapping(OwnItemsMapping):
         spec = team.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
         self._leave()
         self._race.start(wanted)
+        mark(f"auto: {wanted.backend}({wanted.workers})")
         self._working = self.work_on(team, spec)
         dear = self._evidence is not None and self._evidence.wall_s > _LONG_ITEM_S
         job, cores = self._working.job, self._limits.cores

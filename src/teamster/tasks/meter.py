@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter, process_time_ns
 
-from teamster.spine.plan.gil import GilShare
+from teamster.machine.gil import GilShare
 from teamster.spine.plan.plan import Evidence
 from teamster.spine.workers.job import Job
 

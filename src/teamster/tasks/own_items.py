@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any
 
 from teamster.tasks.call import MapCall
@@ -22,6 +23,10 @@ class OwnItemsMapping(Mapping):
         self._here = Here(call.function, call.style, call.seed, call.source, self)
         self._refused: deque[tuple[int, Any]] = deque()  # pulled, and not to be sent
         self._noted = 0, 0  # items and time of the caller that the ledger knows
+
+    def runs_here(self) -> bool:
+        """Whether the caller itself runs an item now."""
+        return self._here.inside
 
     def take_here(self, first: int, values: list[Any]) -> None:
         """Results of consecutive items."""
@@ -54,7 +59,7 @@ class OwnItemsMapping(Mapping):
         here, (items, busy_ns) = self._here, self._noted
         self._noted = here.items, here.run_ns
         with self._roster.lock:
-            self._roster.here.note(0, here.items - items, here.run_ns - busy_ns)
+            self._roster.here.note(0, here.items - items, here.run_ns - busy_ns, perf_counter_ns())
 
     def _take_refused(self, index: int, item: Any) -> bool:
         """The caller runs it: where one item pickles and another does not, both mean what they mean in a loop."""

@@ -20,9 +20,11 @@ from teamster.tasks.choosing import Chooser, decide, what_needs_processes
 from teamster.tasks.clock import WallClock
 from teamster.tasks.lifetime import open_pools
 from teamster.tasks.mapping import Mapping, Results
+from teamster.tasks.noting import attend, leave, record_if_asked
 from teamster.tasks.progress import Bar, Progress
 from teamster.tasks.roster import Roster
 from teamster.tasks.source import Source
+from teamster.tasks.window import shut_before
 
 if TYPE_CHECKING:  # futures are loaded by the first submit: they cost a quarter of the time to a first result
     from concurrent.futures import Future
@@ -83,6 +85,7 @@ class Pool:
         asked, limits = decide(backend, workers, allow, plan, needs)
         check_limits(asked, retries, timeout, max_tasks_per_worker)
         check_start_method(start_method)
+        shut_before(start_method)
         self._asked = asked
         self._terms = retries, timeout
         self._progress = progress
@@ -104,6 +107,7 @@ class Pool:
             self._roster.team(asked)
         self._chooser = Chooser(asked, limits, self._roster)
         open_pools.add(self)
+        record_if_asked()
 
     @property
     def plan(self) -> Plan:
@@ -277,6 +281,7 @@ class Pool:
             32
         """
         self._roster.check_open()
+        attend(self)
         check_callable(fn)
         with self._lock:
             if self._desk is None:
@@ -348,6 +353,7 @@ class Pool:
         self._roster.close(seconds, error)
         if self._desk is not None:
             self._desk.join()
+        leave(self)
         open_pools.discard(self)
 
     def _disown(self) -> None:
@@ -383,8 +389,11 @@ class Pool:
         ordered: bool = True,
     ) -> Mapping:
         self._roster.check_open()
+        attend(self)
         check_map(self._asked, function, chunksize, on_error, seed)
         source = Source(iterables)
         terms, bar = Terms(*self._terms, chunksize), Bar(self._progress, source.total)
         call = MapCall(function, style, seed, source, terms, bar, raise_errors=on_error == "raise", ordered=ordered, lazy=lazy)
-        return self._chooser.mapping(call)
+        mapping = self._chooser.mapping(call)
+        self._roster.calls.add(mapping)
+        return mapping

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 from teamster.errors import PoolClosed
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Ledger
 from teamster.spine.workers.team import Team
 
+_numbers = itertools.count(1)
 _ORDER = ("serial", "thread", "interpreter", "process")
 
 
@@ -23,6 +27,7 @@ class Roster:
     """
 
     def __init__(self, assemble: Callable[[Plan, threading.RLock], Team], initialize: Callable[[], object] | None) -> None:
+        self.number = next(_numbers)  # of the pool, in this program
         self._assemble = assemble
         self._initialize = initialize
         self.lock = threading.RLock()
@@ -31,6 +36,7 @@ class Roster:
         self._preparing = threading.RLock()
         self.here = Ledger()  # what the caller ran itself, as worker 0
         self._teams: dict[str, Team] = {}
+        self.calls: weakref.WeakSet[Any] = weakref.WeakSet()  # what asks them
 
     def prepare_here(self) -> None:
         """Run the initializer in the caller, once, before its first item.

@@ -19,6 +19,7 @@ from teamster.errors import PoolClosed
 from teamster.spine.workers.contract import Batch, Spec
 from teamster.spine.workers.job import Job, Terms
 from teamster.spine.workers.team import Team
+from teamster.tasks.window import Patience
 
 _SPECS_KEPT = 64
 _GRACE_S = 0.0005  # how long an answer may find nobody who reads it
@@ -71,6 +72,7 @@ class Desk:
         self._terms = terms
         self._open: set[Future[Any]] = set()
         self._specs: OrderedDict[bytes, Spec] = OrderedDict()
+        self._patience = Patience()
         self._reader: threading.Thread | None = None
         self._closing = False
         self._asleep = False
@@ -80,6 +82,7 @@ class Desk:
         self, pool: object, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
         """Queue one call; `pool` lives as long as its future."""
+        self._patience.ends()
         future = HelpingFuture(self, pool)
         spec, kept = self._spec_for(function)
         job = self._job(spec, future, kept)
@@ -166,6 +169,12 @@ class Desk:
         """Lead the team until `future` is done, where a leader is of use; returns the seconds still to wait."""
         if self._team.crew.pulls and not self._closing and not self._team.crew.is_inside():
             try:
+                left = self._patience.left_s()
+                if left is not None and (seconds is None or left < seconds):
+                    self._team.run_until(future.done, seconds=left)
+                    if not self._patience.ends():
+                        return seconds
+                    seconds = None if seconds is None else seconds - left
                 self._team.run_until(future.done, seconds=seconds)
             except KeyboardInterrupt as interrupt:
                 raise interrupt.with_traceback(None) from None  # where in the polling it struck is of no interest

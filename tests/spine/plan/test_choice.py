@@ -4,8 +4,8 @@
 import pytest
 
 from teamster.errors import UsageError
+from teamster.machine.gil import GilShare
 from teamster.spine.plan.choice import CANDIDATES, Limits, best, choose, conclude, neighbours, predict
-from teamster.spine.plan.gil import GilShare
 from teamster.spine.plan.plan import Candidate, Evidence
 
 MS = 1e-3

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from teamster.spine.plan.gil import GilShare
+from teamster.machine.gil import GilShare
 from teamster.spine.plan.plan import Candidate, Evidence, Plan, show_seconds
 
 PLAN = Plan(

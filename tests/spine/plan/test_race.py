@@ -3,8 +3,8 @@
 
 import pytest
 
+from teamster.machine.gil import GilShare
 from teamster.spine.plan.choice import Limits, neighbours, predict
-from teamster.spine.plan.gil import GilShare
 from teamster.spine.plan.plan import Candidate, Evidence
 from teamster.spine.plan.race import Race
 

@@ -11,6 +11,7 @@ from teamster.spine.workers.contract import Batch, Kept, Member
 from teamster.spine.workers.job import Job, Terms
 from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.results import join_results, pack_results, unpack_results
+from teamster.spine.workers.serial import SerialCrew
 
 
 class LoadsBadly:
@@ -69,7 +70,7 @@ def test_a_record_whose_front_was_rescued_brings_the_rest() -> None:
     batch = Batch(job, 10, [0] * 5)
     batch.number = 1
     member.outstanding.append(batch)
-    reports = Reports(nothing)
+    reports = Reports(SerialCrew(None, ()))
     for first, values in ((1, ["a", "b"]), (4, ["d"]), (1, ["a", "b", "c", "d", "e"]), (1, ["a", "b", "c", "d", "e"])):
         reports.handle(Kept(member, first, values))
     assert taken == [(10, ["a", "b"]), (12, ["c", "d", "e"])]

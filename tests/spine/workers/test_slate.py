@@ -71,6 +71,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.sent: list[tuple[object, ...]] = []
+        self.bytes_sent = 0
 
     def put(self, message: tuple[object, ...]) -> None:
         self.sent.append(message)
@@ -129,8 +130,8 @@ def test_the_frontier_is_never_behind_what_ran() -> None:
     words = Halting(slate)
     runner = Runner(Spec(words.ran.append), words.ran.append, words)  # type: ignore[arg-type]
     runner.item_ns = 100_000 / 8
-    runner._in_blocks(range(1, 21), 1, KeepAll())
-    runner._one_by_one(range(21, 24), 21, 20, KeepAll())
-    runner._in_blocks(range(24, 34), 24, KeepAll())
+    runner._in_blocks(range(1, 21), 1, 0, KeepAll(), None)
+    runner._one_by_one(range(21, 24), 21, 20, KeepAll(), None)
+    runner._in_blocks(range(24, 34), 24, 23, KeepAll(), None)
     assert words.ran == list(range(1, 34))
     assert max(words.seen) <= 34 + 8

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from teamster.spine.plan.gil import GilShare
+from teamster.machine.gil import GilShare
 from teamster.spine.trace.report import show_bytes
 
 

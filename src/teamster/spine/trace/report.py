@@ -4,9 +4,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING, Any, Protocol
+
+from teamster.spine.trace.ring import COMPUTE
+from teamster.spine.trace.timeline import JobNote, Lane, Row, Spans, Timeline, coarser
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _KIB = 1024.0
+_MOST_ROWS = 4096
 
 
 class Decision(Protocol):
@@ -28,10 +36,32 @@ class Decision(Protocol):
         """All of it, for machines."""
 
 
+class Account:
+    """What one worker has done: sums, and each batch as long as there are not too many."""
+
+    __slots__ = ("busy_ns", "index", "items", "kind", "label", "rows")
+
+    def __init__(self, kind: str, index: int) -> None:
+        self.kind = kind
+        self.index = index
+        self.label = "caller" if kind == "caller" else f"{kind} {index}"
+        self.items = self.busy_ns = 0
+        self.rows: list[Row] = []
+
+    def add(self, items: int, busy_ns: int, ended_ns: int) -> None:
+        """One batch more."""
+        self.items += items
+        self.busy_ns += busy_ns
+        self.rows.append((ended_ns - busy_ns, ended_ns, -1, items, 1, COMPUTE))
+        if len(self.rows) > _MOST_ROWS:
+            self.rows = coarser(self.rows, _MOST_ROWS // 2)
+
+
 @dataclass(slots=True)
 class Ledger:
     """Running counts of one team; its lock guards them."""
 
+    kind: str = "caller"
     items: int = 0
     failures: int = 0
     batches: int = 0
@@ -40,17 +70,19 @@ class Ledger:
     timeouts: int = 0
     pickled_bytes: int = 0
     arena_bytes: int = 0
-    workers: dict[int, list[int]] = field(default_factory=dict)  # index -> [items, busy ns]
+    workers: dict[int, Account] = field(default_factory=dict)  # by index
 
-    def note(self, worker: int, items: int, busy_ns: int) -> None:
+    def note(self, worker: int, items: int, busy_ns: int, ended_ns: int) -> None:
         """Add a finished batch to its worker."""
-        account = self.workers.setdefault(worker, [0, 0])
-        account[0] += items
-        account[1] += busy_ns
+        account = self.workers.get(worker)
+        if account is None:
+            account = self.workers[worker] = Account(self.kind, worker)
+        account.add(items, busy_ns, ended_ns)
 
-    def accounts(self, count: int) -> list[list[int]]:
-        """Items and busy time by the index of the worker, of `count` workers or of as many as there were."""
-        return [self.workers.get(index, [0, 0]) for index in range(max([count, *(index + 1 for index in self.workers)]))]
+    def accounts(self, count: int) -> list[Account]:
+        """By the index of the worker, of `count` workers or of as many as there were."""
+        indices = range(max([count, *(index + 1 for index in self.workers)]))
+        return [self.workers.get(index) or Account(self.kind, index) for index in indices]
 
     def add(self, other: Ledger) -> None:
         """Add the counts of another team, but for its workers'."""
@@ -68,14 +100,15 @@ class Ledger:
             items=self.items,
             failures=self.failures,
             wall_s=wall_s,
-            busy_s=tuple(busy_ns / 1e9 for _, busy_ns in accounts),
-            items_by_worker=tuple(items for items, _ in accounts),
+            busy_s=tuple(account.busy_ns / 1e9 for account in accounts),
+            items_by_worker=tuple(account.items for account in accounts),
             batches=self.batches,
             pickled_bytes=self.pickled_bytes,
             arena_bytes=self.arena_bytes,
             deaths=self.deaths,
             retries=self.retries,
             timeouts=self.timeouts,
+            batches_by_worker=tuple((each.label, each.kind, each.index, tuple(each.rows)) for each in accounts),
         )
 
 
@@ -99,6 +132,7 @@ class Report:
         deaths: workers that died without being asked to.
         retries: items run again after a death.
         timeouts: items that ran too long.
+        batches_by_worker: what `timeline` is drawn from.
 
     Example:
         >>> import teamster as ts
@@ -123,6 +157,64 @@ class Report:
     deaths: int
     retries: int
     timeouts: int
+    batches_by_worker: tuple[tuple[str, str, int, tuple[Row, ...]], ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def timeline(self) -> Timeline:
+        """The pool's batches, a lane for each worker; short ones beside each other are drawn as one.
+
+        Every pool has this, recorded or not. With `ts.record` there is more: every item, what else the workers did, and curves.
+        """
+        lanes = tuple(Lane(label, kind, index, 0, Spans(list(rows))) for label, kind, index, rows in self.batches_by_worker if rows)
+        now = perf_counter_ns()
+        begin_ns = min((min(lane.spans.begin) for lane in lanes), default=now)
+        end_ns = max((max(lane.spans.end) for lane in lanes), default=now)
+        started_s = (time_ns() - (now - begin_ns)) / 1e9
+        return Timeline(begin_ns, end_ns, started_s, ("", "batch"), lanes, jobs=(self.as_note(),))
+
+    def as_note(self) -> JobNote:
+        """What a timeline shows beside its lanes.
+
+        Returns:
+            Plan and report, for people and for machines.
+
+        Example:
+            >>> import teamster as ts
+            >>> ts.Pool("serial").report().as_note().title
+            'serial(1)'
+        """
+        facts = {"plan": self.plan.to_dict(), "report": self.to_dict()}
+        return JobNote(f"{self.backend}({self.workers})", str(self.plan), str(self), facts)
+
+    def plot(self) -> Figure:
+        """Draw the workers' batches against seconds.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            UsageError: matplotlib is not installed.
+
+        Example:
+            >>> import teamster as ts
+            >>> with ts.Pool("serial") as pool:
+            ...     _ = pool.map(abs, [-1, 2])
+            >>> len(pool.report().plot().axes) > 0
+            True
+        """
+        from teamster.spine.trace.showing import plot
+
+        return plot(self)
+
+    def _repr_png_(self) -> bytes | None:
+        from teamster.spine.trace.showing import png_of
+
+        return png_of(self.timeline)
+
+    def _repr_html_(self) -> str:
+        from teamster.spine.trace.showing import html_of
+
+        return html_of(self.timeline, str(self))
 
     @property
     def utilization(self) -> float:
@@ -141,7 +233,7 @@ class Report:
             >>> ts.Pool("serial").report().to_dict()["items"]
             0
         """
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "batches_by_worker"}
         return {**values, "plan": self.plan.to_dict(), "utilization": self.utilization}
 
     def __str__(self) -> str:

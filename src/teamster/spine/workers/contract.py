@@ -116,7 +116,8 @@ class Kept:
 class Finished:
     """A batch is over: `ran` items of it were run in `run_ns`.
 
-    Its thread was on a processor for `cpu_ns` of them, and for `delay_ns` ready to be, while others had it.
+    Its thread was on a processor for `cpu_ns` of them, and for `delay_ns` ready to be, while others had it. It ended at `ended_ns`
+    of the clock.
     """
 
     member: Member
@@ -125,6 +126,7 @@ class Finished:
     run_ns: int
     cpu_ns: int = 0
     delay_ns: int = 0
+    ended_ns: int = 0
 
 
 @dataclass(slots=True)

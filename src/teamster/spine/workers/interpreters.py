@@ -15,14 +15,18 @@ import contextvars
 import pickle
 import sys
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any
 
 from teamster.errors import RemoteError, UsageError
+from teamster.spine.trace.ring import COMPUTE
+from teamster.spine.trace.spans import current_ring
 from teamster.spine.transport.pickled import Parcel, pack_whole
 from teamster.spine.workers import interpreter_main
 from teamster.spine.workers.context import carry
 from teamster.spine.workers.contract import Batch, Kept, Spec, WorkerInfo
 from teamster.spine.workers.failure import rebuild, refused
+from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.slate import COMMITTED, STARTED, WIDTH
 from teamster.spine.workers.threads import Place, ReportSink, ThreadCrew, ThreadMember
 
@@ -92,12 +96,15 @@ class _InInterpreter:
             items = pack_whole(batch.items)
         except BaseException as reason:
             return self._refuse(batch, member, sink, reason)
+        began = perf_counter_ns()
         try:
             records = self._call(spec, items, batch)
         except BaseException as error:  # what it names cannot be imported in there, or the items cannot be unpickled
             records = []
             for number in range(batch.number, batch.number + batch.size):
                 sink.keep_failure(number, RemoteError(f"the interpreter could not run it: {error}"))
+        if (ring := current_ring()) is not None:  # this thread's: in there nobody records
+            ring.write(began, perf_counter_ns(), batch.first, batch.size, ring.name(title_of(spec.function)), COMPUTE)
         for first, count, failed, data in records:
             if failed:
                 sink.keep_failure(first, rebuild(pickle.loads(data)))

@@ -28,6 +28,8 @@ from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 from teamster.machine.run_delay import RunDelay
+from teamster.spine.trace import spans
+from teamster.spine.trace.ring import INITIALISE, SERIALISE, TRANSFER, WAIT, Ring
 from teamster.spine.transport import pickled
 from teamster.spine.transport.channel import Channel, Wire
 from teamster.spine.transport.pickled import Parcel, unpack_function
@@ -35,7 +37,7 @@ from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Spec, WorkerInfo
 from teamster.spine.workers.failure import describe
 from teamster.spine.workers.results import PLAIN, join_results, keep_one_by_one, pack_results
-from teamster.spine.workers.runner import Runner
+from teamster.spine.workers.runner import Runner, title_of
 from teamster.spine.workers.slate import (
     COMMITTED,
     FAILED_BIT,
@@ -48,6 +50,7 @@ from teamster.spine.workers.slate import (
     WIDTH,
     Slate,
 )
+from teamster.spine.workers.tracing import WorkerRecorder
 
 FLUSH_NS = 5_000_000
 """How long a finished result waits for others to be sent with it; what nobody waits for may wait longer (`_PATIENT_NS`).
@@ -77,6 +80,7 @@ class ResultSink:
         self._end = LOG_START
         self._sent_ns = perf_counter_ns()
         self.patience_ns = FLUSH_NS
+        self.ring: Ring | None = None  # while somebody records
 
     def keep(self, first: int, values: list[Any]) -> None:
         """Save the results of consecutive items; one that does not pickle becomes that item's failure."""
@@ -86,11 +90,14 @@ class ResultSink:
                 self._log(first, 1, data)
                 self._join(first, data)
                 return
+        began = perf_counter_ns() if self.ring is not None else 0
         try:
             parcel = pack_results(values)
         except BaseException as reason:
             keep_one_by_one(self, first, values, reason)
         else:
+            if self.ring is not None:
+                spans.note(self.ring, SERIALISE, "pickle results", began, parcel.nbytes)
             self._save(first, len(values), False, parcel)
 
     def keep_failure(self, first: int, error: BaseException) -> None:
@@ -103,7 +110,9 @@ class ResultSink:
         size = len(parcel.data)
         if parcel.buffers or self._end + RECORD.size + size > NBYTES:
             self._end_run()
+            began = perf_counter_ns()
             self._records.append((first, count, failed, self._channel.stow(parcel)))
+            spans.note(self.ring, TRANSFER, "copy results to shared memory", began, parcel.nbytes)
             self.flush()
             return
         self._log(first, count | FAILED_BIT if failed else count, parcel.data)
@@ -151,7 +160,9 @@ class ResultSink:
             return
         records, self._records = self._records, []
         finished, self._finished = self._finished, []
+        began, before = perf_counter_ns(), self._channel.bytes_sent
         self._channel.put(("results", records, finished))
+        spans.note(self.ring, TRANSFER, "send results", began, self._channel.bytes_sent - before)
         self._slate.empty_log()
         self._end = LOG_START
         self._sent_ns = perf_counter_ns()
@@ -165,6 +176,8 @@ class ProcessWorker:
         self._slate = slate
         self._sink = ResultSink(channel, slate)
         self._delay = RunDelay()
+        self._tracing = WorkerRecorder(slate)
+        self._idle_ns = perf_counter_ns()
         self._specs: dict[int, tuple[tuple[Any, ...], Wire]] = {}
         self._runners: dict[int, tuple[Runner, contextvars.Context]] = {}
         self._actions: dict[str, Callable[..., None]] = {
@@ -186,6 +199,9 @@ class ProcessWorker:
 
     def _setup(self, settings: dict[str, Any], info: WorkerInfo, initializer: Wire) -> None:
         apply_settings(settings, self._channel.put)
+        ring = self._tracing.ring_if_asked()
+        spans.note(ring, INITIALISE, "start the process", settings["asked_ns"])
+        began = perf_counter_ns()
         whoami.set_process_worker(info)
         data, buffers = self._channel.parts(initializer)
         try:
@@ -197,6 +213,8 @@ class ProcessWorker:
             self._channel.put(("ready", describe(error)))
         else:
             self._channel.put(("ready", None))
+        spans.note(ring, INITIALISE, "initializer", began)
+        self._idle_ns = perf_counter_ns()
 
     def _learn(self, identity: int, how: tuple[Any, ...], wire: Wire) -> None:
         self._specs[identity] = how, wire
@@ -211,10 +229,13 @@ class ProcessWorker:
         words[WIDTH] = count
         words[STARTED_NS] = 0  # the clock of a timeout stands while the function is fetched: it may import torch for the first time
         words[STARTED] = number  # unpickling runs code of the user's, too: a death in there must find its item
+        self._sink.ring = ring = self._tracing.ring_if_asked()
+        spans.note(ring, WAIT, "wait for work", self._idle_ns)
         try:
             runner, context = self._runners.get(identity) or self._prepare(identity)
-            words[STARTED_NS] = perf_counter_ns()
+            opened = words[STARTED_NS] = perf_counter_ns()
             items = self._channel.open(wire)
+            spans.note(ring, SERIALISE, "unpickle arguments", opened)
         except BaseException as error:
             self._sink.flush()
             self._channel.put(("unreadable", number, describe(error)))
@@ -226,15 +247,17 @@ class ProcessWorker:
         began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), self._delay.read_ns()
         ran = context.run(runner.run, items, number, index, self._sink)
         del items
-        run_ns = perf_counter_ns() - began
-        self._sink.finish(number, ran, run_ns, thread_time_ns() - cpu_began, self._delay.read_ns() - delay_began)
-        if run_ns > _SHORT_NS:
+        self._idle_ns = ended = perf_counter_ns()
+        self._sink.finish(number, ran, ended - began, thread_time_ns() - cpu_began, self._delay.read_ns() - delay_began, ended)
+        if ended - began > _SHORT_NS:
             self._sink.flush()
+            self._idle_ns = perf_counter_ns()
 
     def _prepare(self, identity: int) -> tuple[Runner, contextvars.Context]:
         """Open a function for its first batch."""
         from teamster.spine.workers.context import unfold
 
+        began = perf_counter_ns()
         (style, seed, careful, hurry, carried, generators), wire = self._specs[identity]
         for name in generators:
             import_module(name)  # a task that loads it itself would find it without the seed
@@ -243,6 +266,7 @@ class ProcessWorker:
         prepared = Runner(spec, function, self._slate.words), unfold(carried)
         self._specs.pop(identity)
         self._runners[identity] = prepared
+        spans.note(spans.current_ring(), INITIALISE, f"load {title_of(function)}", began)
         return prepared
 
 

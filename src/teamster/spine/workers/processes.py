@@ -23,11 +23,11 @@ from collections.abc import Callable
 from typing import Any
 
 from teamster.machine.memory import oom_kills
-from teamster.spine.transport.arena import ArenaFull, Broadcast
-from teamster.spine.transport.channel import SPIN_NS, Channel, Wire, pair
-from teamster.spine.transport.pickled import Parcel, pack
+from teamster.spine.trace import spans
+from teamster.spine.trace.ring import SERIALISE, TRANSFER, WAIT
+from teamster.spine.transport.channel import SPIN_NS, Channel, pair
+from teamster.spine.transport.pickled import pack
 from teamster.spine.workers import streams
-from teamster.spine.workers.context import carry
 from teamster.spine.workers.contract import (
     Batch,
     Died,
@@ -41,9 +41,9 @@ from teamster.spine.workers.contract import (
 )
 from teamster.spine.workers.death import Death
 from teamster.spine.workers.failure import rebuild, refused
+from teamster.spine.workers.functions import Functions
 from teamster.spine.workers.process_member import ProcessMember
 from teamster.spine.workers.results import unpack_results
-from teamster.spine.workers.seeds import loaded_generators
 from teamster.spine.workers.slate import LIMIT, LOG_END, NO_LIMIT, Slate
 from teamster.spine.workers.starters import Setup, Starter
 
@@ -77,7 +77,7 @@ class ProcessCrew:
         self._watched_control = self._watched_generation = -1
         self._next_token = 0
         self._closing = False
-        self._broadcasts: dict[int, Broadcast | None] = {}
+        self._functions = Functions()
         self._killed_before = oom_kills()
         self._settled_bytes = [0, 0]  # by pickle, by arena, of members that are gone
 
@@ -85,11 +85,7 @@ class ProcessCrew:
 
     def prepare(self, spec: Spec, context: contextvars.Context) -> None:
         """Pickle the function, and what of the context can travel."""
-        try:
-            spec.parcel = pack(spec.function)
-        except Exception as reason:
-            raise refused(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
-        spec.context = carry(context) if len(context) else []
+        self._functions.prepare(spec, context)
 
     def enlist(self, index: int) -> ProcessMember:
         """Ask for a worker; its channel takes work from now on."""
@@ -99,10 +95,12 @@ class ProcessCrew:
         channel = Channel(ours, blocking=False)
         member = ProcessMember(index, self._next_token, channel, slate)
         self._tokens[member.token] = member
+        spans.welcome(member.traced)
         try:
             self._starter.start(member.token, theirs, slate.descriptor)
         except BaseException:
             del self._tokens[member.token]
+            spans.part(member.traced)
             channel.close()
             slate.close()
             raise
@@ -139,17 +137,21 @@ class ProcessCrew:
         """Send a batch, and its function before it when the worker does not have it yet."""
         assert isinstance(member, ProcessMember)
         spec: Spec = batch.job.spec
+        ring, began = spans.current_ring(), time.perf_counter_ns()
         try:
             parcel = batch.parcel or pack(batch.items)
         except KeyboardInterrupt:
             raise
         except BaseException as reason:
             raise refused("the argument", reason) from reason
+        spans.note(ring, SERIALISE, "pickle arguments", began, parcel.nbytes)
         member.channel.cork()
         if spec.identity not in member.known:
-            self._teach(member, spec)
+            self._put(member, self._functions.lesson(member, spec))
         batch.job.item_bytes = parcel.nbytes / batch.size
+        began = time.perf_counter_ns()
         wire = member.channel.stow(parcel)
+        spans.note(ring, TRANSFER, "copy arguments to shared memory", began, parcel.nbytes)
         index = max(batch.first, 0)
         self._put(member, ("batch", spec.identity, batch.number, batch.size, index, batch.careful, wire))
 
@@ -159,32 +161,13 @@ class ProcessCrew:
             if member.channel.corked:
                 self._put(member, None)
 
-    def _teach(self, member: ProcessMember, spec: Spec) -> None:
-        how = (spec.style, spec.seed, spec.careful, spec.hurry, spec.context, loaded_generators() if spec.seed is not None else ())
-        self._put(member, ("spec", spec.identity, how, self._stow_function(member, spec)))
-        member.known.add(spec.identity)
-
-    def _stow_function(self, member: ProcessMember, spec: Spec) -> Wire:
-        parcel: Parcel = spec.parcel
-        if not parcel.buffers:
-            return member.channel.stow(parcel)
-        if spec.identity not in self._broadcasts:
-            try:
-                self._broadcasts[spec.identity] = Broadcast(parcel.buffers)
-            except ArenaFull:
-                self._broadcasts[spec.identity] = None
-        broadcast = self._broadcasts[spec.identity]
-        return member.channel.stow(parcel) if broadcast is None else member.channel.stow_broadcast(parcel.data, broadcast)
-
     def is_inside(self) -> bool:
         """Never: members are other processes."""
         return False
 
     def forget(self, spec: Spec) -> None:
         """Nobody will use this function again: workers drop it."""
-        if broadcast := self._broadcasts.pop(spec.identity, None):
-            self._settled_bytes[1] += broadcast.nbytes
-            broadcast.close()
+        self._functions.forget(spec)
         for member in list(self._members.values()):
             if spec.identity in member.known:
                 member.known.discard(spec.identity)
@@ -251,12 +234,15 @@ class ProcessCrew:
 
     def _poll(self, seconds: float | None, eager: bool) -> list[tuple[int, int]]:
         """Poll, at first without sleeping: a processor that went to sleep takes some 50 us to wake up."""
-        until = time.perf_counter_ns() + (SPIN_NS if eager and seconds != 0 else 0)
+        began = time.perf_counter_ns()
+        until = began + (SPIN_NS if eager and seconds != 0 else 0)
         while time.perf_counter_ns() < until:
             if ready := self._epoll.poll(0):
                 return ready
             os.sched_yield()  # whoever has work goes first
-        return self._epoll.poll(seconds)
+        ready = self._epoll.poll(seconds)
+        spans.note(spans.current_ring(), WAIT, "wait for workers", began)
+        return ready
 
     def _drain_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -288,8 +274,10 @@ class ProcessCrew:
             self._epoll.unregister(member.channel.fileno())
             del self._members[member.channel.fileno()]
             return
+        ring, began = spans.current_ring(), time.perf_counter_ns()
         for message in messages:
             self._translate(member, message, events)
+        spans.note(ring, SERIALISE, "unpickle results", began)
 
     def _translate(self, member: ProcessMember, message: tuple[Any, ...], events: list[Event]) -> None:
         kind = message[0]
@@ -320,8 +308,13 @@ class ProcessCrew:
                 self._watch_control()
             return
         for message in messages:
-            if message[0] == "died" and message[1] in self._tokens:
-                self._tokens[message[1]].death = message[2], message[3]
+            told = self._tokens.get(message[1])
+            if told is None:
+                continue
+            if message[0] == "born":
+                told.pid = message[2]
+            elif message[0] == "died":
+                told.death = message[2], message[3]
 
     def _bury(self, events: list[Event]) -> None:
         now = time.perf_counter_ns()
@@ -344,6 +337,7 @@ class ProcessCrew:
             return
         self._settled_bytes[0] += member.channel.bytes_sent + member.channel.bytes_received
         self._settled_bytes[1] += member.channel.bytes_moved
+        spans.part(member.traced)
         member.channel.close()
         member.slate.close()
 
@@ -359,7 +353,7 @@ class ProcessCrew:
         for member in list(self._tokens.values()):
             pickled += member.channel.bytes_sent + member.channel.bytes_received
             arena += member.channel.bytes_moved
-        return pickled, arena + sum(broadcast.nbytes for broadcast in self._broadcasts.values() if broadcast)
+        return pickled, arena + self._functions.bytes_shared()
 
     # --- the end -----------------------------------------------------------------------------------------------------------
 
@@ -387,9 +381,7 @@ class ProcessCrew:
         for member in list(self._tokens.values()):
             self.release(member)
         self._starter.close()
-        for broadcast in self._broadcasts.values():
-            if broadcast is not None:
-                broadcast.close()
+        self._functions.close()
         self._members.clear()
         self._epoll.close()
         self._wake_read.close()

@@ -11,6 +11,7 @@ from time import perf_counter_ns
 
 from teamster.errors import WorkerStartError
 from teamster.spine.trace.report import Ledger
+from teamster.spine.trace.spans import mark
 from teamster.spine.workers.contract import Batch, Crew, Died, Event, Finished, Kept, Member, Ready, Unreadable
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.recovery import judge, piece
@@ -26,7 +27,7 @@ class Reports:
         self.members: list[Member] = []
         self.queue: deque[Batch] = deque()
         self.jobs: set[Job] = set()
-        self.ledger = Ledger()
+        self.ledger = Ledger(crew.kind)
         self.closed = False
         self._start_failures = 0
         self.start_error: BaseException | None = None  # of the worker that came up last, or did not
@@ -93,7 +94,7 @@ class Reports:
         batch = member.outstanding.popleft()
         member.busy_ns += event.run_ns
         member.items += event.ran
-        self.ledger.note(member.index, event.ran, event.run_ns)
+        self.ledger.note(member.index, event.ran, event.run_ns, event.ended_ns)
         if event.ran:
             batch.job.observe(event)
         if event.ran < batch.size and not batch.job.cancelled:
@@ -138,6 +139,8 @@ class Reports:
             return
         verdict = judge(member, died)
         member.outstanding.clear()
+        who = f"{self.crew.kind} {member.index}"
+        mark(f"{who} {'died' if member.doomed is None else 'was ended'}", who)
         if member.doomed is None:
             self.ledger.deaths += 1
             if not member.ready and died.running is None:

@@ -18,6 +18,8 @@ from itertools import islice, starmap
 from time import perf_counter_ns
 from typing import Any, Protocol
 
+from teamster.spine.trace.ring import COMPUTE, Ring
+from teamster.spine.trace.spans import current_ring
 from teamster.spine.workers.contract import Spec
 from teamster.spine.workers.seeds import seed_task
 from teamster.spine.workers.slate import COMMITTED, LIMIT, STARTED, STARTED_NS, WIDTH
@@ -50,6 +52,7 @@ class Runner:
         self._function = function
         self.hurry = spec.hurry
         self._call = _caller(spec, function)
+        self._title = title_of(function)
         self.item_ns = float(BULK_BELOW_NS)  # of the function alone
         self._spent_ns = 0  # in calls of the function, in the piece that runs
 
@@ -59,13 +62,14 @@ class Runner:
         Returns:
             How many were run; fewer than there are when the parent took the rest back.
         """
-        ran = 0
+        ran, ring = 0, current_ring()
         while ran < len(items):
             # A batch may be as long as the user wants, and change on the way: what the function takes is asked again and again.
             bulk = self.item_ns < BULK_BELOW_NS and not self._spec.careful
             piece = items[ran : ran + (BULK_ITEMS if bulk else _FEW_ITEMS)]
             self._spent_ns = 0
-            done = self._in_blocks(piece, first + ran, sink) if bulk else self._one_by_one(piece, first + ran, index + ran, sink)
+            run = self._in_blocks if bulk else self._one_by_one
+            done = run(piece, first + ran, index + ran, sink, ring)
             ran += done
             if done:
                 self._learn(self._spent_ns / done, done)
@@ -81,10 +85,14 @@ class Runner:
         """Run one by one from now on, whatever the items take."""
         self._spec.careful = True
 
-    def _one_by_one(self, items: Sequence[Any], first: int, index: int, sink: Sink) -> int:
+    def _one_by_one(self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None) -> int:
         words, call, seed, keep = self._words, self._call, self._spec.seed, sink.keep
         words[WIDTH] = 1
         number, spent = first, 0
+        write, name, piece_began = None, 0, perf_counter_ns()
+        if ring is not None:
+            name = ring.name(self._title)
+            write = ring.write if ring.grain_ns <= self.item_ns else None
         for item in items:
             began = words[STARTED_NS] = perf_counter_ns()
             words[STARTED] = number
@@ -94,17 +102,25 @@ class Runner:
                 if seed is not None:
                     seed_task(seed, index + number - first)
                 value = call(item)
-                spent += perf_counter_ns() - began
+                ended = perf_counter_ns()
+                spent += ended - began
             except BaseException as error:
+                if ring is not None:
+                    raised = ring.name(f"{self._title} raised {type(error).__name__}")
+                    ring.write(began, perf_counter_ns(), index + number - first, 1, raised, COMPUTE)
                 sink.keep_failure(number, error)
             else:
+                if write is not None:  # before the result is safe: whatever is finished is on the timeline
+                    write(began, ended, index + number - first, 1, name, COMPUTE)
                 keep(number, [value])
             number += 1
             words[COMMITTED] = number
+        if ring is not None and write is None and number > first:
+            ring.write(piece_began, perf_counter_ns(), index, number - first, name, COMPUTE)
         self._spent_ns = spent
         return number - first
 
-    def _in_blocks(self, items: Sequence[Any], first: int, sink: Sink) -> int:
+    def _in_blocks(self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None) -> int:
         words = self._words
         position, width = 0, max(1, min(BULK_ITEMS, int(_BULK_NS / self.item_ns)))
         while position < len(items):
@@ -115,7 +131,10 @@ class Runner:
             if first + position >= words[LIMIT]:
                 break
             self._run_block(block, first + position, sink)
-            self._spent_ns += perf_counter_ns() - began
+            ended = perf_counter_ns()
+            self._spent_ns += ended - began
+            if ring is not None:
+                ring.write(began, ended, index + position, len(block), ring.name(self._title), COMPUTE)
             position += len(block)
             words[COMMITTED] = first + position
         return position
@@ -137,6 +156,12 @@ class Runner:
             if position < len(block):  # an item that raised StopIteration ends the loop without an exception
                 sink.keep_failure(first + position, failure or StopIteration())
                 position += 1
+
+
+def title_of(function: Callable[..., Any]) -> str:
+    """What a function is called on a timeline."""
+    inner = getattr(function, "func", function)  # of a functools.partial
+    return str(getattr(inner, "__qualname__", type(inner).__name__)).replace("<locals>.", "")
 
 
 def _caller(spec: Spec, function: Callable[..., Any]) -> Callable[[Any], Any]:

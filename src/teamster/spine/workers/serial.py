@@ -109,7 +109,8 @@ class SerialCrew:
         finally:
             self._busy_in = 0
             whoami.set_thread_worker(before)
-            events.append(Finished(member, batch.number, ran, perf_counter_ns() - began))
+            ended = perf_counter_ns()
+            events.append(Finished(member, batch.number, ran, ended - began, ended_ns=ended))
         return events
 
     def _runner_for(self, spec: Spec) -> Runner:

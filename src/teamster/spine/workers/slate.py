@@ -9,6 +9,7 @@
           LIMIT       items from here on must not be started: the parent takes them back     <- the only word the parent writes
           COMMITTED   every item below is finished and its result safe
           LOG_END     bytes of results in the log
+          TRACING     1 while the worker is to write its spans (trace/ring.py), behind everything else in the file
           EPOCH       counts how often the log was emptied, odd while it is: a reader that saw it change has read nonsense
     log   results that are finished and not sent yet, as records (item, count, failed, data)
     tail  what faulthandler writes when the worker crashes (behind the log, in the file only)
@@ -28,12 +29,16 @@ import os
 import struct
 from typing import Any
 
-STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END, EPOCH = range(7)
+from teamster.spine.trace.ring import NBYTES as RING_NBYTES
+
+STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END, EPOCH, TRACING = range(8)
 
 NO_LIMIT = 2**63
 SETTLE_NS = 1_000_000
 NBYTES = 64 * 1024
 LOG_START = 64
+TRACE_AT = 1024 * 1024
+"""Where the ring of spans is in the file, which has that size only while somebody records: room for a crash's text before it."""
 
 RECORD = struct.Struct("<QII")
 """Header of a record in the log: first item, items with the top bit for a failure, bytes of data that follow."""
@@ -76,10 +81,16 @@ class Slate:
         """The slate behind a descriptor, which it keeps."""
         return cls(mmap.mmap(descriptor, NBYTES), descriptor)
 
+    def ring_memory(self) -> mmap.mmap:
+        """The memory of the ring of spans; a file has only the pages of it that were written."""
+        if os.fstat(self.descriptor).st_size < TRACE_AT + RING_NBYTES:
+            os.ftruncate(self.descriptor, TRACE_AT + RING_NBYTES)
+        return mmap.mmap(self.descriptor, RING_NBYTES, offset=TRACE_AT)
+
     def reset(self) -> None:
         """As new: nothing started, nothing taken back."""
         words = self.words
-        words[STARTED] = words[WIDTH] = words[STARTED_NS] = words[LOG_END] = words[EPOCH] = 0
+        words[STARTED] = words[WIDTH] = words[STARTED_NS] = words[LOG_END] = words[EPOCH] = words[TRACING] = 0
         words[COMMITTED] = 1
         words[LIMIT] = NO_LIMIT
 
@@ -124,7 +135,7 @@ class Slate:
 
     def last_words(self) -> str:
         """What faulthandler wrote when the worker crashed; empty when it did not."""
-        return os.pread(self.descriptor, 16 * 1024, NBYTES).decode("utf-8", "replace")
+        return os.pread(self.descriptor, 16 * 1024, NBYTES).rstrip(b"\0").decode("utf-8", "replace")
 
     def close(self) -> None:
         """Let go of the memory."""

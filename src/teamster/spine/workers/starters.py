@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+from time import perf_counter_ns
 from typing import Any
 
 from teamster.errors import StartMethodRefused
@@ -32,6 +33,7 @@ class Setup:
         """The state of the program now, in a form that travels."""
         main_file = getattr(sys.modules.get("__main__"), "__file__", None)
         return {
+            "asked_ns": perf_counter_ns(),
             "environ": {**os.environ, **environment(self._native_threads)},
             "native_threads": self._native_threads,
             "path": list(sys.path),

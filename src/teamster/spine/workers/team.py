@@ -24,6 +24,8 @@ from time import perf_counter_ns
 from typing import Any
 
 from teamster.errors import PoolClosed, UsageError
+from teamster.spine.trace.ring import WAIT
+from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.contract import Batch, Crew, Event, Member, Spec, Style
 from teamster.spine.workers.handing import Handing
 from teamster.spine.workers.job import Job
@@ -156,10 +158,12 @@ class Team(Handing):
         if self._leader_yields:
             self.crew.wake()
         self._followers += 1
+        began = perf_counter_ns()
         try:
             self.changed.wait(seconds)
         finally:
             self._followers -= 1
+            note(current_ring(), WAIT, "wait for workers", began)
 
     def _lead(self, seconds: float | None) -> None:
         try:

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 from teamster.machine.native_threads import ProcessWideLimit, limit_in_this_thread
 from teamster.machine.run_delay import RunDelay
+from teamster.spine.trace.ring import INITIALISE, WAIT
+from teamster.spine.trace.spans import current_ring, name_lane, note
 from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Batch, Died, Event, Finished, Kept, Member, Ready, Spec, WorkerInfo
 from teamster.spine.workers.failure import domesticate
@@ -141,20 +143,24 @@ class ThreadCrew:
         return _InThread(WorkerInfo(member.index, self.kind, self._count), self._native_threads, self._initialize, self._limit)
 
     def _live(self, member: ThreadMember) -> None:
+        name_lane(f"{self.kind} {member.index}", self.kind, member.index)
         place: Place | None = None
+        began = perf_counter_ns()
         error: BaseException | None = None
         try:
             place = self._place(member)
         except BaseException as raised:
             error = domesticate(raised)
+        note(current_ring(), INITIALISE, "start", began)
         self.report(member, [Ready(member, error)])
-        sink, delay = ReportSink(member, self.report), RunDelay()
+        sink, delay, idle_ns = ReportSink(member, self.report), RunDelay(), perf_counter_ns()
         while (batch := member.inbox.get()) is not None:
+            note(current_ring(), WAIT, "wait for work", idle_ns)
             began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), delay.read_ns()
             ran = place.run(batch, member, sink) if place is not None else 0  # what was handed before it failed is not run
-            run_ns = perf_counter_ns() - began
+            idle_ns = perf_counter_ns()
             cpu_ns, delay_ns = thread_time_ns() - cpu_began, delay.read_ns() - delay_began
-            sink.tell([Finished(member, batch.number, ran, run_ns, cpu_ns, delay_ns)])
+            sink.tell([Finished(member, batch.number, ran, idle_ns - began, cpu_ns, delay_ns, idle_ns)])
             del batch
         if place is not None:
             place.close()

@@ -57,6 +57,7 @@ class GilSampler:
 
     Args:
         beside: called after each wake-up, in the sampling thread; what was seen counts where it returns True.
+        mean_s: average distance of two samples, in seconds; every tenfold costs a tenth.
 
     Example:
         >>> with GilSampler() as sampler:
@@ -65,8 +66,9 @@ class GilSampler:
         True
     """
 
-    def __init__(self, beside: Callable[[], bool] | None = None) -> None:
+    def __init__(self, beside: Callable[[], bool] | None = None, mean_s: float = _MEAN_S) -> None:
         self._beside = beside
+        self._mean_s = mean_s
         self._over = threading.Lock()  # held while it samples; the wait for it is the sleep, which its release ends
         self._over.acquire()
         self._thread: threading.Thread | None = None
@@ -91,10 +93,14 @@ class GilSampler:
         # Moments within one wait saw the same holding: what is independent are the wake-ups.
         return GilShare(held, math.sqrt(max(held * (1 - held), 1 / self._moments) / self._wakes), self._moments)
 
+    def counts(self) -> tuple[int, int]:
+        """Moments looked at so far, and those at which the lock was held; the difference of two readings is a window."""
+        return self._moments, self._held
+
     def _sample(self) -> None:
         from resource import RUSAGE_THREAD, getrusage  # not with the module: Linux has it, others may not
 
-        distances = _exponential(_MEAN_S)
+        distances = _exponential(self._mean_s)
         due = perf_counter() + next(distances)
         while True:
             before = getrusage(RUSAGE_THREAD).ru_nvcsw

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy
 import pytest
 
-from teamster.spine.plan.gil import GilSampler, GilShare, is_available
+from teamster.machine.gil import GilSampler, GilShare, is_available
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="needs Linux, and an interpreter with a GIL")
 

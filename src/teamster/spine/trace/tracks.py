@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From tracks, one a life of a worker or thread, to lanes, one a place on the picture.
+
+A worker that was replaced goes on in its lane, and so does the worker of the same number in the next pool; where two of one label
+were there at the same time, the second has a lane of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+
+from teamster.spine.trace.timeline import Lane, Spans
+
+_ORDER = ("caller", "serial", "thread", "interpreter", "process")
+
+
+@dataclass(slots=True)
+class Track:
+    """One life."""
+
+    label: str
+    kind: str
+    index: int
+    pid: int = 0
+    spans: Spans = field(default_factory=Spans)
+    began_ns: int = field(default_factory=perf_counter_ns)
+    ended_ns: int = 0
+
+    @property
+    def first_ns(self) -> int:
+        """When it shows first."""
+        return min(self.began_ns, min(self.spans.begin, default=self.began_ns))
+
+
+def lanes_of(tracks: list[Track], begin_ns: int, end_ns: int) -> tuple[Lane, ...]:
+    """Lanes with what happened in a window; tracks without a span in it are left out.
+
+    Args:
+        tracks: lives, in any order.
+        begin_ns: of the window.
+        end_ns: of the window.
+
+    Returns:
+        The caller's threads first, then workers by kind and number.
+
+    Example:
+        >>> tracks = [Track("process 0", "process", 0, 1, Spans([(1, 2, 0, 1, 0, 0)]), 0, 3) for _ in range(2)]
+        >>> [lane.label for lane in lanes_of(tracks, 0, 9)]
+        ['process 0', 'process 0 (2)']
+    """
+    lanes: dict[tuple[str, int], list[tuple[Track, Spans]]] = {}
+    for track in sorted(tracks, key=lambda track: track.first_ns):
+        spans = track.spans.clipped(begin_ns, end_ns)
+        if not len(spans):
+            continue
+        number = 1
+        while (placed := lanes.get((track.label, number))) and placed[-1][0].ended_ns > track.first_ns:
+            number += 1
+        lanes.setdefault((track.label, number), []).append((track, spans))
+    made = [_lane(label, number, placed) for (label, number), placed in lanes.items()]
+    return tuple(sorted(made, key=lambda lane: (_ORDER.index(lane.kind), lane.index, lane.label)))
+
+
+def _lane(label: str, number: int, placed: list[tuple[Track, Spans]]) -> Lane:
+    spans = Spans()
+    for _, each in placed:
+        spans.extend(each)
+    first, last = placed[0][0], placed[-1][0]
+    shown = label if number == 1 else f"{label} ({number})"
+    return Lane(shown, last.kind, last.index, last.pid, spans, first.first_ns, last.ended_ns)

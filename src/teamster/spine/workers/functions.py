@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What process workers know of functions: each gets one once, and what it carries of large things in one segment for all."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import Any
+
+from teamster.spine.transport.arena import ArenaFull, Broadcast
+from teamster.spine.transport.channel import Wire
+from teamster.spine.transport.pickled import Parcel, pack
+from teamster.spine.workers.context import carry
+from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.failure import refused
+from teamster.spine.workers.process_member import ProcessMember
+from teamster.spine.workers.seeds import loaded_generators
+
+
+class Functions:
+    """The functions of one crew, as messages to its workers."""
+
+    def __init__(self) -> None:
+        self._broadcasts: dict[int, Broadcast | None] = {}
+        self._settled_bytes = 0  # of segments that are gone
+
+    def prepare(self, spec: Spec, context: contextvars.Context) -> None:
+        """Pickle the function, and what of the context can travel.
+
+        Raises:
+            TransferError: the function does not pickle.
+        """
+        try:
+            spec.parcel = pack(spec.function)
+        except Exception as reason:
+            raise refused(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
+        spec.context = carry(context) if len(context) else []
+
+    def lesson(self, member: ProcessMember, spec: Spec) -> tuple[Any, ...]:
+        """The message that tells a worker of a function."""
+        how = (spec.style, spec.seed, spec.careful, spec.hurry, spec.context, loaded_generators() if spec.seed is not None else ())
+        message = "spec", spec.identity, how, self._stow(member, spec)
+        member.known.add(spec.identity)
+        return message
+
+    def _stow(self, member: ProcessMember, spec: Spec) -> Wire:
+        parcel: Parcel = spec.parcel
+        if not parcel.buffers:
+            return member.channel.stow(parcel)
+        if spec.identity not in self._broadcasts:
+            try:
+                self._broadcasts[spec.identity] = Broadcast(parcel.buffers)
+            except ArenaFull:
+                self._broadcasts[spec.identity] = None
+        broadcast = self._broadcasts[spec.identity]
+        return member.channel.stow(parcel) if broadcast is None else member.channel.stow_broadcast(parcel.data, broadcast)
+
+    def forget(self, spec: Spec) -> None:
+        """Nobody will use this function again."""
+        if broadcast := self._broadcasts.pop(spec.identity, None):
+            self._settled_bytes += broadcast.nbytes
+            broadcast.close()
+
+    def bytes_shared(self) -> int:
+        """Bytes that went through segments, so far."""
+        return self._settled_bytes + sum(broadcast.nbytes for broadcast in self._broadcasts.values() if broadcast)
+
+    def close(self) -> None:
+        """Let go of all segments."""
+        for broadcast in self._broadcasts.values():
+            if broadcast is not None:
+                broadcast.close()

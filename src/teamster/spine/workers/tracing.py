@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a process worker records: into the ring behind its slate, while its parent asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from teamster.spine.trace import spans
+from teamster.spine.trace.ring import Ring
+from teamster.spine.workers.slate import TRACING, Slate
+
+
+class WorkerRecorder:
+    """Writes where the parent reads; all threads of the worker share its ring."""
+
+    def __init__(self, slate: Slate) -> None:
+        self._slate = slate
+        self._ring: Ring | None = None
+        self._on = False
+
+    def ring_if_asked(self) -> Ring | None:
+        """The ring, while the parent records; asked before each batch."""
+        if (on := bool(self._slate.words[TRACING])) != self._on:
+            self._on = on
+            spans.install(self if on else None)
+        return self.ring() if on else None
+
+    def ring(self) -> Ring:
+        """That of this worker."""
+        if self._ring is None:
+            self._ring = Ring(self._slate.ring_memory())
+        return self._ring
+
+    def mark(self, text: str, lane: str) -> None:
+        """Marks are the parent's."""
+
+    def attend(self, key: int, note: Callable[[], Any]) -> None:
+        """A pool inside a task is not on the parent's timeline."""
+
+    def follow(self, remote: spans.Remote) -> None:
+        """Nor are its workers."""
+
+    def leave(self, remote: spans.Remote) -> None:
+        """Nor are its workers."""

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What pools tell whoever records: their plans and reports, at the end of the recording or of the pool."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+from teamster.spine.trace.report import Report
+from teamster.spine.trace.spans import current_recorder
+from teamster.spine.workers.whoami import is_inside_worker
+from teamster.tasks.roster import Roster
+
+
+class Reporting(Protocol):
+    """A pool."""
+
+    _roster: Roster
+
+    def report(self) -> Report:
+        """What it has done so far."""
+
+
+def record_if_asked() -> None:
+    """Record the whole program, if the environment says so; workers have the same environment.
+
+    Raises:
+        UsageError: it names a file that cannot be written.
+    """
+    if "TEAMSTER_TRACE" in os.environ and not is_inside_worker():
+        from teamster.spine.trace.recording import record_program
+
+        record_program()
+
+
+def attend(pool: Reporting) -> None:
+    """A call begins: have a recording that is under way ask for the report at its end."""
+    if (recorder := current_recorder()) is not None:
+        weak = weakref.ref(pool)
+        recorder.attend(pool._roster.number, lambda: living.report().as_note() if (living := weak()) is not None else None)
+
+
+def leave(pool: Reporting) -> None:
+    """A pool ends: its last report is what a recording shows."""
+    if (recorder := current_recorder()) is not None and (report := pool.report()).wall_s:
+        note = report.as_note()
+        recorder.attend(pool._roster.number, lambda: note)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What this program's pools are doing right now, as plain values."""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import perf_counter_ns
+from typing import Any, Protocol
+
+from teamster.machine.cpus import usable_cores
+from teamster.machine.usage import resident_bytes
+from teamster.spine.trace.report import Report
+from teamster.spine.workers.contract import Member
+from teamster.spine.workers.runner import title_of
+from teamster.spine.workers.team import Team
+from teamster.tasks.lifetime import open_pools
+from teamster.tasks.roster import Roster
+
+VERSION = 1
+
+
+class Seen(Protocol):
+    """A pool."""
+
+    _roster: Roster
+
+    def report(self) -> Report:
+        """What it has done so far."""
+
+
+def take_snapshot() -> dict[str, Any]:
+    """Look at every pool of this process.
+
+    Returns:
+        Plain values, ready for JSON: ``version``, ``pid``, ``command``, ``now_ns`` (CLOCK_MONOTONIC), ``cores``, ``memory_bytes``
+        and ``pools``, each with ``id``, ``title``, ``reason``, ``items``, ``failures``, ``wall_s``, ``deaths``, ``retries``,
+        ``timeouts``, ``pickled_bytes``, ``arena_bytes``, ``queue`` (items handed out or queued, and not done), ``calls``
+        (``function``, ``done``, ``total`` or None, ``seconds``) and ``workers`` (``label``, ``kind``, ``pid``, ``state``,
+        ``items``, ``busy_s``, ``function``, ``index``, ``since_s``, ``memory_bytes``).
+
+    Example:
+        >>> import teamster as ts
+        >>> with ts.Pool("serial") as pool:
+        ...     _ = pool.map(abs, [-1])
+        ...     take_snapshot()["pools"][-1]["items"]
+        1
+    """
+    pools: list[Any] = [pool for pool in open_pools if isinstance(getattr(pool, "_roster", None), Roster)]
+    pools.sort(key=lambda pool: pool._roster.number)
+    return {
+        "version": VERSION,
+        "pid": os.getpid(),
+        "command": " ".join([os.path.basename(sys.argv[0] or sys.executable), *sys.argv[1:]]) if sys.argv else "",
+        "now_ns": perf_counter_ns(),
+        "cores": usable_cores(),
+        "memory_bytes": resident_bytes(os.getpid()),
+        "pools": [_pool(pool) for pool in pools],
+    }
+
+
+def _pool(pool: Seen) -> dict[str, Any]:
+    report, roster = pool.report(), pool._roster
+    with roster.lock:
+        mappings = [mapping for mapping in roster.calls if not mapping.over]
+        runs_here = any(mapping.runs_here() for mapping in mappings)
+        queue = sum(_waiting(team) for team in roster.teams)
+        accounts = list(zip(report.batches_by_worker, report.items_by_worker, report.busy_s, strict=True))
+        members = {(team.crew.kind, member.index): (team, member) for team in roster.teams for member in team.members}
+        workers = []
+        for (label, kind, index, _), items, busy_s in accounts:
+            team, member = members.get((kind, index), (None, None))
+            if team is not None and member is not None:
+                state = _state(team, member)
+            else:
+                state = {"state": "running" if kind == "caller" and runs_here else "idle" if items else "absent"}
+            workers.append({"label": label, "kind": kind, "items": items, "busy_s": busy_s, **_NOTHING, **state})
+    numbers = ("items", "failures", "wall_s", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes")
+    return {
+        "id": roster.number,
+        "title": f"{report.backend}({report.workers})",
+        "reason": report.reason,
+        **{name: getattr(report, name) for name in numbers},
+        "queue": queue,
+        "calls": [mapping.progress() for mapping in mappings],
+        "workers": workers,
+    }
+
+
+_NOTHING = {"pid": None, "function": None, "index": None, "since_s": None, "memory_bytes": None}
+
+
+def _waiting(team: Team) -> int:
+    """Items that were handed out or queued, and are not done."""
+    queued = sum(batch.size for batch in team.queue)
+    return queued + sum(batch.size - batch.done for member in team.members for batch in member.outstanding)
+
+
+def _state(team: Team, member: Member) -> dict[str, Any]:
+    pid = getattr(member, "pid", None)
+    state: dict[str, Any] = {"pid": pid, "memory_bytes": resident_bytes(pid) if pid else None}
+    running = team.crew.running(member)
+    if not member.ready and team.crew.pulls:
+        return {**state, "state": "starting"}
+    if running is None or not member.outstanding:
+        return {**state, "state": "idle"}
+    number, _, since_ns = running
+    batch = next((batch for batch in member.outstanding if batch.number <= number < batch.number + batch.size), None)
+    if batch is None:
+        return {**state, "state": "running"}
+    since_s = (perf_counter_ns() - since_ns) / 1e9 if since_ns else 0.0
+    index = batch.first + number - batch.number if batch.first >= 0 else None
+    function = title_of(batch.job.spec.function)
+    return {**state, "state": "running" if since_ns else "loading", "function": function, "index": index, "since_s": since_s}

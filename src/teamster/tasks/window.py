@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A window through which others can look at a program that runs: ``teamster top`` asks, and gets a snapshot of its pools.
+
+::
+
+    a call that lasts a second --> socket, mode 0600, in the runtime folder <-- teamster top
+                                     a thread that sleeps in accept()
+
+Nobody looks: nothing happens, the thread never wakes up. The end of the program takes the socket away; after a ``kill -9`` a shell
+does, which waits for the end of a pipe and for nothing else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import socket
+import stat
+import tempfile
+import threading
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from teamster.spine.workers.nursery import fill_standard_numbers
+from teamster.spine.workers.whoami import is_inside_worker
+
+PATIENCE_S = 1.0
+"""Calls shorter than this are over before anybody could look."""
+
+_GUARD = '(read -r _ <&3; rm -f -- "$1") &'  # what a shell runs in the background has /dev/null for its standard input
+_JOIN_S = 1.0
+_LONGEST_PATH = 100  # bytes, of a socket's address
+
+
+def runtime_folder() -> str:
+    """Where the sockets of this user's programs are.
+
+    Returns:
+        A folder, which is not made here.
+
+    Example:
+        >>> runtime_folder().startswith("/")
+        True
+    """
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    if given.startswith("/") and os.path.isdir(given):
+        return f"{given}/teamster"
+    return f"{tempfile.gettempdir()}/teamster-{os.getuid()}"
+
+
+def check_folder(folder: str) -> bool:
+    """Whether a folder is this user's alone: in a temporary folder anybody may have made it.
+
+    Args:
+        folder: the path.
+
+    Returns:
+        False also when there is none.
+
+    Example:
+        >>> check_folder("/no/such/folder")
+        False
+    """
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+
+
+class Window:
+    """The socket of this program."""
+
+    def __init__(self, snapshot: Callable[[], dict[str, Any]]) -> None:
+        self._snapshot = snapshot
+        self._pid = os.getpid()
+        self._sockets: dict[socket.socket, threading.Thread] = {}  # that of the listener, and of everybody who looks
+        self._guard = -1
+        self.path = ""
+
+    def open(self) -> None:
+        """Let others look from now on; where the folder cannot be had, nobody can."""
+        folder = runtime_folder()
+        with contextlib.suppress(FileExistsError, OSError):
+            os.mkdir(folder, 0o700)
+        path = f"{folder}/{self._pid}.sock"
+        if not check_folder(folder) or len(os.fsencode(path)) > _LONGEST_PATH:
+            return
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            hidden = f"{folder}/.{self._pid}"  # until it can be asked; a program that had this number before may have left one
+            for old in (hidden, path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(old)
+            self._guard = _start_guard(path)
+            listener.bind(hidden)
+            os.chmod(hidden, 0o600)
+            listener.listen()
+            os.rename(hidden, path)
+        except OSError:
+            listener.close()
+            self.close()
+            return
+        self.path = path
+        self._attend(self._serve, listener)
+
+    def _attend(self, serve: Callable[[socket.socket], None], end: socket.socket) -> None:
+        thread = self._sockets[end] = threading.Thread(target=serve, args=(end,), name="teamster-window", daemon=True)
+        thread.start()
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # closed
+                return
+            self._attend(self._answer, connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        """A line for each line that comes."""
+        with connection, contextlib.suppress(OSError), connection.makefile("rwb") as stream:
+            for _ in stream:
+                stream.write(json.dumps(self._snapshot()).encode() + b"\n")
+                stream.flush()
+        self._sockets.pop(connection, None)
+
+    def close(self) -> None:
+        """Take the socket away."""
+        if self._pid != os.getpid():  # a forked copy of the program: it is not its own
+            return
+        if self.path:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+            self.path = ""
+        for end, thread in list(self._sockets.items()):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # which wakes the thread up; closing would not
+            thread.join(_JOIN_S)  # who forks next counts threads
+            end.close()
+        self._sockets.clear()
+        if self._guard >= 0:
+            os.close(self._guard)
+            self._guard = -1
+
+
+def _start_guard(path: str) -> int:
+    """Have a shell remove `path` when this process is gone; returns what it waits for the end of.
+
+    The shell that is started ends at once and leaves another behind, which is not this program's child: programs wait for their
+    children. It leads a session of its own, so that Ctrl-C does not end it.
+    """
+    fill_standard_numbers()
+    read, write = os.pipe()
+    try:
+        quiet = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+        moves = [*quiet, (os.POSIX_SPAWN_DUP2, read, 3)]
+        command = ["sh", "-c", _GUARD, "teamster-guard", path]
+        pid = os.posix_spawn("/bin/sh", command, {}, file_actions=moves, setsid=True)
+        os.waitpid(pid, 0)
+    except OSError:
+        os.close(write)
+        raise
+    finally:
+        os.close(read)
+    return write
+
+
+class Patience:
+    """Opens the window of this program when something has lasted for a while."""
+
+    __slots__ = ("_until_s",)
+
+    def __init__(self) -> None:
+        self._until_s = perf_counter() + PATIENCE_S
+
+    def left_s(self) -> float | None:
+        """Seconds until the next look; None when it is over."""
+        return max(0.0, self._until_s - perf_counter()) if self._until_s else None
+
+    def ends(self) -> bool:
+        """Whether it ends now: once, and then others can look."""
+        if not self._until_s or perf_counter() < self._until_s:
+            return False
+        self._until_s = 0.0
+        announce()
+        return True
+
+
+_window: Window | None = None
+_lock = threading.Lock()
+_closed_for_good = False
+
+
+def announce() -> None:
+    """A call takes its time: others may want to look."""
+    global _window
+    if _window is not None or _closed_for_good or is_inside_worker():
+        return
+    from teamster.tasks.snapshot import take_snapshot
+
+    with _lock:
+        if _window is None:
+            _window = Window(take_snapshot)
+            _window.open()
+            atexit.register(_window.close)
+
+
+def shut_before(start_method: str | None) -> None:
+    """Close the window for good where the program forks its workers, which is safe without threads only."""
+    global _closed_for_good
+    if start_method != "fork":
+        return
+    with _lock:
+        _closed_for_good = True
+        if _window is not None:
+            _window.close()
+
+
+def _forget() -> None:
+    """In a forked copy of the program: the window is the original's."""
+    global _window, _lock
+    _window, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
