@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("out/demo.html"), help="where the timeline goes")
     parser.add_argument("--picture", type=Path, help="draw it, too: .png or .svg, with matplotlib")
     arguments = parser.parse_args()
-    arguments.page.parent.mkdir(parents=True, exist_ok=True)
+    for path in filter(None, (arguments.page, arguments.picture)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore", SyntaxWarning)  # what the sources warn of is not our subject
     warnings.simplefilter("ignore", DeprecationWarning)
     folder = sysconfig.get_path("stdlib")

@@ -2,6 +2,7 @@
 """``teamster compare``, run as a user runs it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,32 @@ def test_bad_input_is_one_line(folder: Path, arguments: list[str], message: str)
 def test_no_lines_at_all(folder: Path) -> None:
     done = compare(folder, "work:wait", "-", stdin="")
     assert (done.stderr, done.returncode) == ("teamster: there is no input\n", 2)
+
+
+def test_a_page_shows_all_ways_above_each_other(folder: Path) -> None:
+    done = compare(folder, "work:wait", "-", "--workers", "2", "--html", "page.html")
+    assert (done.stderr, done.returncode) == ("", 0)
+    page = (folder / "page.html").read_text()
+    for text in ("serial", "thread(2)", "process(2)", "auto: ", "work:wait: 12 of 12 inputs", "times as fast as the plain loop"):
+        assert text in page
+    facts = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0])
+    assert [group["name"].split(":")[0] for group in facts["groups"]] == ["serial", "thread(2)", "process(2)", "auto"]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("page.png", "--html takes a file that ends in .html, not 'page.png'"), ("no/page.html", "No such file or directory")],
+)
+def test_a_page_that_cannot_be_written_is_an_error_before_anything_runs(folder: Path, path: str, says: str) -> None:
+    done = compare(folder, "work:note", "-", "--html", path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (folder / "ran").exists()
+
+
+def test_the_figures_are_the_same_with_a_page(folder: Path) -> None:
+    done = compare(folder, "work:wait", "-", "--workers", "2", "--html", "page.html", "--json")
+    facts = json.loads(done.stdout)
+    assert [run["items"] for run in facts["runs"]] == [12] * 4
+    assert "timeline" not in facts["runs"][0]

@@ -14,6 +14,9 @@ import psutil
 import pytest
 
 import teamster as ts
+from teamster.spine.plan.plan import Candidate
+from teamster.spine.plan.race import Race
+from teamster.spine.workers.team import Team
 from teamster.tasks.measured import MeasuredMapping
 
 CALLS = {"count": 0}
@@ -111,6 +114,39 @@ def test_the_first_result_is_there_before_any_worker() -> None:
 
 def test_one_item_runs_here() -> None:
     assert ts.map(lambda _: ts.current_worker(), [1]) == [ts.WorkerInfo(0, "serial", 1)]
+
+
+def test_processes_that_are_wanted_again_get_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were started in each window, and sent away in the same, as long as there were items."""
+    began, musters, back = time.perf_counter(), [], []
+    muster = Team.muster
+
+    def choose(self: Race, horizon_s: float, start_s: dict[str, float] | None = None) -> Candidate:
+        self.settled = True
+        if self.current.measured is None:
+            return self.current
+        if time.perf_counter() - began < 0.5 or "thread" in back:
+            return Candidate("process", 2)
+        if self.current.backend == "thread":
+            back.append("thread")
+        return Candidate("thread", 2)
+
+    def slow_muster(self: Team) -> int:
+        musters.append(muster(self))
+        return musters[-1] if len(musters) > 3 and back else 0 if back else musters[-1]
+
+    monkeypatch.setattr(Race, "choose", choose)
+    monkeypatch.setattr(Team, "muster", slow_muster)
+    monkeypatch.setattr(MeasuredMapping, "_is_unclear", lambda self, wanted: False)
+
+    def nap(_: int) -> str:
+        time.sleep(0.005)
+        return ts.current_worker().kind  # type: ignore[union-attr]
+
+    with ts.Pool() as pool:
+        kinds = pool.map(nap, range(800))
+    assert "thread" in kinds
+    assert kinds[-1] == "process"
 
 
 @pytest.mark.parametrize("lazy", [False, True])

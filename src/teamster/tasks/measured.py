@@ -337,10 +337,9 @@ class MeasuredMapping(OwnItemsMapping):
         self._leave()
         self._race.start(wanted)
         mark(f"auto: {wanted.backend}({wanted.workers})")
-        self._working = self.work_on(team, spec)
-        dear = self._evidence is not None and self._evidence.wall_s > _LONG_ITEM_S
-        job, cores = self._working.job, self._limits.cores
-        self._meter = Meter(job, lambda: self._reported, wanted.workers, wanted.backend, cores, dear=dear, lazy=self._lazy)
+        self._working = leg = self.work_on(team, spec)
+        dear, cores = self._evidence is not None and self._evidence.wall_s > _LONG_ITEM_S, self._limits.cores
+        self._meter = Meter(leg.job, lambda: self._reported, wanted.workers, wanted.backend, cores, dear=dear, lazy=self._lazy)
 
     def _leave(self) -> None:
         """Whoever works gets no more items."""
@@ -372,7 +371,8 @@ class MeasuredMapping(OwnItemsMapping):
         wanted = self._race.choose(left / rate, self._start_s())
         if left / rate > _FEW_S:
             self._change_to(wanted)
-        if self._starting is not None and self._race.settled and self._race.current.backend != "process":
+        # Not while they are wanted and only not up yet: they were started in each window, and sent away. (A timeline showed it.)
+        if self._starting is not None and self._race.settled and "process" not in (self._race.current.backend, wanted.backend):
             self._starting.rest()  # they were started in vain, or have lost
             self._starting = None
 

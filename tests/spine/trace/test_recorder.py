@@ -12,7 +12,7 @@ import pytest
 
 import teamster as ts
 from teamster.spine.trace.recorder import close_recorder, open_recorder
-from teamster.spine.trace.ring import COMPUTE, INITIALISE, KINDS, SERIALISE, TRANSFER, WAIT
+from teamster.spine.trace.ring import CAPACITY, COMPUTE, INITIALISE, KINDS, SERIALISE, TRANSFER, USER, WAIT
 from teamster.spine.trace.timeline import Timeline
 
 
@@ -230,3 +230,22 @@ def test_the_recorder_ends_with_its_last_recording() -> None:
             pass
         assert any(thread.name == "teamster-recorder" for thread in threading.enumerate())
     assert not any(thread.name == "teamster-recorder" for thread in threading.enumerate())
+
+
+def test_spans_that_come_too_fast_are_counted_and_the_short_ones_stop() -> None:
+    recorder = open_recorder()
+    try:
+        ring = recorder.ring()
+        with recorder._lock:  # nobody reads meanwhile
+            for number in range(3 * CAPACITY):
+                ring.write(number, number + 1, number, 1, 0, USER)
+        timeline = recorder.timeline(0)
+        assert timeline.lost + sum(sum(lane.spans.count) for lane in timeline.lanes) == 3 * CAPACITY
+        assert ring.grain_ns > 0
+        lost = timeline.lost
+        for _ in range(100):
+            with ts.span("short"):
+                pass
+        assert recorder.timeline(0).lost == lost + 100
+    finally:
+        close_recorder(recorder)

@@ -13,8 +13,10 @@ def timeline(*lanes: Lane, end_ns: int = 100) -> Timeline:
     return Timeline(0, end_ns, 0.0, ("", "work"), lanes)
 
 
-def lane(rows: list[tuple[int, int]], label: str = "process 0", kind: str = "process", **life: int) -> Lane:
-    return Lane(label, kind, 0, 1, Spans([(begin, end, 0, 1, 1, COMPUTE) for begin, end in rows]), **life)
+def lane(
+    rows: list[tuple[int, int]], label: str = "process 0", kind: str = "process", lives: tuple[tuple[int, int], ...] = ()
+) -> Lane:
+    return Lane(label, kind, 0, 1, Spans([(begin, end, 0, 1, 1, COMPUTE) for begin, end in rows]), lives)
 
 
 def test_short_spans_beside_each_other_are_merged_and_counted() -> None:
@@ -61,7 +63,7 @@ def test_reduced_keeps_to_the_bound_and_says_so() -> None:
 
 
 def test_what_was_lost_is_said() -> None:
-    assert Timeline(0, 1, 0.0, ("",), (), lost=1_234).left_out.startswith("1,234 spans came faster")
+    assert Timeline(0, 1, 0.0, ("",), (), lost=1_234).left_out.startswith("1,234 spans were too short, or came faster")
 
 
 def test_a_window_cuts_at_its_edges() -> None:
@@ -76,8 +78,8 @@ def test_utilization_counts_what_overlaps_once() -> None:
 
 
 def test_utilization_is_of_workers_that_are_there() -> None:
-    early = lane([(0, 50)], began_ns=1, ended_ns=50)
-    late = lane([(50, 75)], "process 1", began_ns=50, ended_ns=100)
+    early = lane([(0, 50)], lives=((0, 50),))
+    late = lane([(50, 75)], "process 1", lives=((50, 100),))
     assert timeline(early, late).utilization(4) == pytest.approx([1.0, 1.0, 1.0, 0.0], abs=0.05)
 
 

@@ -7,7 +7,7 @@ import struct
 from array import array
 from typing import Any
 
-from teamster.spine.trace.ring import CAPACITY, GRAIN_NS, HEAD, NAMES_AT, NAMES_END, PID, RECORD_NBYTES, RECORDS_AT
+from teamster.spine.trace.ring import CAPACITY, GRAIN_NS, HEAD, NAMES_AT, NAMES_END, PID, RECORD_NBYTES, RECORDS_AT, SKIPPED
 from teamster.spine.trace.timeline import Spans
 
 _WRITERS = 8  # threads that may be in the middle of a record
@@ -50,7 +50,18 @@ class RingReader:
         self._table = [0]  # the ring's number of a name -> the program's
         self._names_read = 0
         self._position = self._words[HEAD]
-        self.lost = 0
+        self._skipped = self._words[SKIPPED]
+        self._overrun = 0
+
+    @property
+    def lost(self) -> int:
+        """Spans that will never be read."""
+        return self._overrun + self._words[SKIPPED] - self._skipped
+
+    @property
+    def overrun(self) -> int:
+        """Those of them that were written, and written over before they were read."""
+        return self._overrun
 
     @property
     def pid(self) -> int:
@@ -71,7 +82,7 @@ class RingReader:
         # What the writer has begun to write over meanwhile is not what it was. A slot that is taken and not yet written looks like
         # the oldest record, so a few of those are not trusted either.
         safe = max(first, min(head, self._words[HEAD] - CAPACITY + _WRITERS))
-        self.lost += safe - self._position
+        self._overrun += safe - self._position
         self._position = head
         return self._columns(data[(safe - first) * RECORD_NBYTES :])
 

@@ -35,7 +35,7 @@ _COARSER = 8
 _READ_S = 0.05
 _SAMPLE_S = 0.25
 _SHARE = 0.02  # of a processor, for reading and sampling
-_GIL_MEAN_S = 0.005
+_GIL_MEAN_S = 0.01  # each look takes the lock from whoever runs Python code, and from the sampler of a choice
 _MOST_MARKS = 10_000
 
 
@@ -164,7 +164,10 @@ class ProgramRecorder:
                 self._read(source)
 
     def _read(self, source: _Source) -> None:
+        before = source.reader.overrun
         spans = source.reader.read()
+        if source.reader.overrun > before:  # the short ones come too fast, and take the place of the long ones
+            self._raise_grain()
         if len(spans):
             source.track.spans.extend(spans)
             self._kept += len(spans)
@@ -181,7 +184,7 @@ class ProgramRecorder:
         """Halve what is kept, at least."""
         with self._shaping:
             while self._kept > self._most // 2:
-                self._grain_ns = max(_FIRST_GRAIN_NS, self._grain_ns * _COARSER)
+                self._raise_grain()
                 for track in list(self._tracks):
                     with self._lock:
                         spans, track.spans = track.spans, Spans()
@@ -190,9 +193,13 @@ class ProgramRecorder:
                         merged.extend(track.spans)
                         track.spans = merged
                 self._kept = sum(len(track.spans) for track in list(self._tracks))
-            with self._lock:
-                for source in self._sources:
-                    source.reader.coarsen(self._grain_ns)
+
+    def _raise_grain(self) -> None:
+        """Have shorter spans written together, or not at all."""
+        with self._lock:
+            self._grain_ns = max(_FIRST_GRAIN_NS, self._grain_ns * _COARSER)
+            for source in self._sources:
+                source.reader.coarsen(self._grain_ns)
 
     def _sample(self, meter: UsageMeter, pids: set[int], gil_before: tuple[int, int]) -> tuple[int, int]:
         usage, gil = meter.read(pids), self._gil.counts()

@@ -144,8 +144,7 @@ def _lane(lane: Lane, origin_ns: int) -> dict[str, Any]:
         "kind": lane.kind,
         "pid": lane.pid,
         "spans": len(lane.spans),
-        "began": lane.began_ns - origin_ns if lane.began_ns else None,
-        "ended": lane.ended_ns - origin_ns if lane.ended_ns else None,
+        "lives": [[begin - origin_ns, end - origin_ns] for begin, end in lane.lives],
     }
 
 

@@ -7,6 +7,7 @@
              GRAIN_NS    shorter spans may be drawn together with their neighbours         <- the only word the reader writes
              NAMES_END   bytes of the names
              PID         of the writer
+             SKIPPED     spans of the user's own that were shorter than GRAIN_NS, and not written
     names    what spans are called, each as two bytes of length and its text; a record has its number, counted from 1
     records  32 bytes: begin, end (ns of CLOCK_MONOTONIC), argument, count, name, kind
 
@@ -29,11 +30,11 @@ COMPUTE, WAIT, SERIALISE, TRANSFER, INITIALISE, USER = range(6)
 KINDS = ("compute", "wait", "serialise", "transfer", "initialise", "span")
 """By number, for people."""
 
-HEAD, GRAIN_NS, NAMES_END, PID = range(4)
+HEAD, GRAIN_NS, NAMES_END, PID, SKIPPED = range(5)
 
 NAMES_AT = 64
 RECORDS_AT = 16 * 1024
-CAPACITY = 1 << 15
+CAPACITY = 1 << 16
 _RECORD = struct.Struct("=QQqIHBx")
 RECORD_NBYTES = _RECORD.size
 
@@ -49,13 +50,13 @@ class Ring:
     Several threads of a process may write: each takes a slot of its own.
     """
 
-    __slots__ = ("_words", "memory", "names", "write")
+    __slots__ = ("memory", "names", "words", "write")
 
     def __init__(self, memory: Any) -> None:
         self.memory = memory
-        self._words = memoryview(memory)[:NAMES_AT].cast("Q")
+        self.words = memoryview(memory)[:NAMES_AT].cast("Q")
         self.names: dict[str, int] = {}  # number by name, as far as there are some
-        self._words[PID] = os.getpid()
+        self.words[PID] = os.getpid()
         self.write = self._writer()
 
     @classmethod
@@ -65,7 +66,7 @@ class Ring:
 
     def _writer(self) -> Write:
         """A closure: attributes of an object would take a third longer."""
-        words, pack, memory = self._words, _RECORD.pack_into, self.memory
+        words, pack, memory = self.words, _RECORD.pack_into, self.memory
         next_slot = itertools.count(words[HEAD]).__next__
 
         def write(begin: int, end: int, argument: int, count: int, name: int, kind: int) -> None:
@@ -82,18 +83,18 @@ class Ring:
 
     def _add_name(self, text: str) -> int:
         encoded = text.encode("utf-8", "replace")[:200]
-        end = self._words[NAMES_END]
+        end = self.words[NAMES_END]
         stop = end + 2 + len(encoded)
         number = len(self.names) + 1
         if NAMES_AT + stop > RECORDS_AT:
             number = 0
         else:
             self.memory[NAMES_AT + end : NAMES_AT + stop] = struct.pack("=H", len(encoded)) + encoded
-            self._words[NAMES_END] = stop
+            self.words[NAMES_END] = stop
         self.names[text] = number
         return number
 
     @property
     def grain_ns(self) -> int:
         """Spans shorter than this may be written together with their neighbours."""
-        return self._words[GRAIN_NS]
+        return self.words[GRAIN_NS]

@@ -48,7 +48,7 @@ def check_path(path: str | os.PathLike[str]) -> str:
         with tempfile.TemporaryFile(dir=folder):  # the only way to know; it leaves nothing behind
             pass
     except OSError as error:
-        raise UsageError(f"a timeline cannot be written to {where!r}: {error.strerror} ({folder!r})") from error
+        raise UsageError(f"a timeline cannot be written to {where!r}: {error.strerror} ({folder!r})") from None
     return where
 
 

@@ -18,7 +18,7 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from teamster.spine.trace.ring import USER, Ring
+from teamster.spine.trace.ring import GRAIN_NS, SKIPPED, USER, Ring
 
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without inspect, which takes 10 ms to load
 
@@ -172,8 +172,11 @@ class span:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         began, self._began = self._began
         if _recorder is not None:
-            ring = _recorder.ring()
-            ring.write(began, perf_counter_ns(), -1, 1, ring.names.get(self._name) or ring.name(self._name), USER)
+            ring, ended = _recorder.ring(), perf_counter_ns()
+            if ended - began < ring.words[GRAIN_NS]:  # there were too many; whatever contains it is shown
+                ring.words[SKIPPED] += 1
+            else:
+                ring.write(began, ended, -1, 1, ring.names.get(self._name) or ring.name(self._name), USER)
 
     def __call__(self, function: Function) -> Function:
         """Show every call of `function`.

@@ -126,8 +126,7 @@ class Lane:
         index: the worker's; -1 for a thread of the program.
         pid: of the process that it ran in; of the last one when a worker was replaced.
         spans: what it did.
-        began_ns: when it was there.
-        ended_ns: when it went.
+        lives: when it was there, from and to (ns); of a worker that was replaced, one after the other. Empty for always.
 
     Example:
         >>> Lane("process 0", "process", 0, 4711, Spans()).label
@@ -139,8 +138,7 @@ class Lane:
     index: int
     pid: int
     spans: Spans
-    began_ns: int = 0
-    ended_ns: int = 0
+    lives: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +214,7 @@ class Timeline:
         marks: moments.
         jobs: plan and report of each pool.
         grain_ns: spans of fewer nanoseconds may be drawn together with their neighbours; 0 when all are there.
-        lost: spans that came faster than they could be read.
+        lost: spans that came faster than they could be read, or were too short where there were too many.
 
     Example:
         >>> lane = Lane("caller", "caller", -1, 1, Spans([(0, 500_000_000, 0, 1, 1, 0)]))
@@ -255,7 +253,7 @@ class Timeline:
         if self.grain_ns:
             said.append(f"spans shorter than {show_ns(self.grain_ns)} are drawn together with their neighbours")
         if self.lost:
-            said.append(f"{self.lost:,} spans came faster than they could be read, and are missing")
+            said.append(f"{self.lost:,} spans were too short, or came faster than they could be read, and are missing")
         return "; ".join(said)
 
     def reduced(self, most: int) -> Timeline:
@@ -299,10 +297,10 @@ class Timeline:
         busy, there = [0.0] * bins, [0.0] * bins
         for lane in lanes:
             work = [(begin, end) for begin, end, _, _, _, kind in lane.spans.rows() if kind in AT_WORK]
-            life = (lane.began_ns or self.begin_ns, lane.ended_ns or self.end_ns)
+            lives = lane.lives or ((self.begin_ns, self.end_ns),)
             for index, share in enumerate(_covered(work, self.begin_ns, width, bins)):
                 busy[index] += share
-            for index, share in enumerate(_covered([life, *work], self.begin_ns, width, bins)):
+            for index, share in enumerate(_covered([*lives, *work], self.begin_ns, width, bins)):
                 there[index] += share
         return [min(1.0, share / of) if of else 0.0 for share, of in zip(busy, there, strict=True)]
 

@@ -66,6 +66,7 @@ def _lane(label: str, number: int, placed: list[tuple[Track, Spans]]) -> Lane:
     spans = Spans()
     for _, each in placed:
         spans.extend(each)
-    first, last = placed[0][0], placed[-1][0]
+    last = placed[-1][0]
+    lives = tuple((track.first_ns, track.ended_ns) for track, _ in placed)
     shown = label if number == 1 else f"{label} ({number})"
-    return Lane(shown, last.kind, last.index, last.pid, spans, first.first_ns, last.ended_ns)
+    return Lane(shown, last.kind, last.index, last.pid, spans, lives)

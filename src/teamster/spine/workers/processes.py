@@ -125,6 +125,7 @@ class ProcessCrew:
     def dismiss(self, member: Member) -> None:
         """Close the worker's channel: it ends by itself."""
         assert isinstance(member, ProcessMember)
+        spans.part(member.traced)  # it is idle; and whoever takes its place is on the timeline in its lane
         member.channel.shut()
 
     # --- work --------------------------------------------------------------------------------------------------------------

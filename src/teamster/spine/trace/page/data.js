@@ -150,14 +150,29 @@ function summarise(group, lane) {
   }
 }
 
-/** How many lanes are at work, as steps over time with the integral up to each: any window then costs two searches. */
+/** When the worker of a lane was there, within the timeline. */
+function livesOf(lane, group) {
+  const lives = lane.lives.length ? lane.lives : [[0, group.ns]];
+  return lives.map(([begin, end]) => [Math.max(0, begin), Math.min(group.ns, end)]);
+}
+
+/** How many lanes are at work, and how many are there. */
 function workOf(group) {
   const workers = group.lanes.filter((lane) => lane.kind !== 'caller');
   const lanes = workers.length ? workers : group.lanes;
-  const from = Float64Array.from(lanes.flatMap((lane) => lane.edges.from)).sort();
-  const to = Float64Array.from(lanes.flatMap((lane) => lane.edges.to)).sort();
+  const work = stepsOf(lanes.flatMap((lane) => lane.edges.from), lanes.flatMap((lane) => lane.edges.to));
+  const lives = lanes.flatMap((lane) => livesOf(lane, group)).filter(([begin, end]) => end > begin);
+  group.there = stepsOf(lives.map(([begin]) => begin), lives.map(([, end]) => end));
+  for (const lane of group.lanes) lane.edges = null;
+  return work;
+}
+
+/** How many of some intervals hold at a moment, as steps with the integral up to each: any window then costs two searches. */
+function stepsOf(begins, ends) {
+  const from = Float64Array.from(begins).sort();
+  const to = Float64Array.from(ends).sort();
   const n = from.length * 2;
-  const work = { at: new Float64Array(n), level: new Int32Array(n), sum: new Float64Array(n), lanes: lanes.length };
+  const work = { at: new Float64Array(n), level: new Int32Array(n), sum: new Float64Array(n) };
   for (let k = 0, a = 0, b = 0, level = 0, sum = 0, before = 0; k < n; k += 1) {
     const rises = a < from.length && from[a] < to[b];
     const at = rises ? from[a] : to[b];
@@ -168,7 +183,6 @@ function workOf(group) {
     work.level[k] = level;
     work.sum[k] = sum;
   }
-  for (const lane of group.lanes) lane.edges = null;
   return work;
 }
 
@@ -176,7 +190,8 @@ function workOf(group) {
 function coarseWork(group) {
   const n = group.work.length;
   const step = group.ns / n;
-  const work = { at: new Float64Array(n), level: Float64Array.from(group.work), sum: new Float64Array(n), lanes: 1 };
+  const work = { at: new Float64Array(n), level: Float64Array.from(group.work), sum: new Float64Array(n) };
+  group.there = stepsOf([0], [group.ns]);
   for (let k = 1; k < n; k += 1) {
     work.at[k] = k * step;
     work.sum[k] = work.sum[k - 1] + work.level[k - 1] * step;
@@ -189,10 +204,10 @@ function workUntil(work, t) {
   return k < 0 ? 0 : work.sum[k] + work.level[k] * (t - work.at[k]);
 }
 
-/** Share of the workers that are at work between two moments. */
+/** Share of the workers that are there which is at work between two moments. */
 function utilization(group, t0, t1) {
-  if (!group.work.lanes || t1 <= t0) return 0;
-  return Math.min(1, (workUntil(group.work, t1) - workUntil(group.work, t0)) / (t1 - t0) / group.work.lanes);
+  const there = workUntil(group.there, t1) - workUntil(group.there, t0);
+  return there > 0 ? Math.min(1, (workUntil(group.work, t1) - workUntil(group.work, t0)) / there) : 0;
 }
 
 /** The value of a curve at a moment: that of the point before; NaN outside of it. */

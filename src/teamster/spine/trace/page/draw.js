@@ -72,12 +72,12 @@ function drawLane(row, y) {
 /** A band while the worker was there. */
 function drawPresence(row, y) {
   const { lane, group, size } = row;
-  const x0 = xOf(lane.began === null ? 0 : Math.max(0, lane.began));
-  const x1 = xOf(lane.ended === null ? group.ns : Math.min(group.ns, lane.ended));
-  const from = Math.max(app.left, x0);
-  const to = Math.min(app.width, x1);
   pen.fillStyle = app.colours.track;
-  if (to > from) pen.fillRect(from, y + size.pad - 1, to - from, row.height - size.pad * 2 + 2);
+  for (const [begin, end] of livesOf(lane, group)) {
+    const from = Math.max(app.left, xOf(begin));
+    const to = Math.min(app.width, xOf(end));
+    if (to > from) pen.fillRect(from, y + size.pad - 1, to - from, row.height - size.pad * 2 + 2);
+  }
 }
 
 function xOf(ns) { return app.left + (ns - viewBegin()) * perNs(); }
