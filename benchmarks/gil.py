@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from teamster.machine.gil import GilSampler, GilShare
-from tests.spine.plan.test_gil import WORK
+from tests.machine.test_gil import WORK
 
 
 def calls_in(work: Callable[[], object], seconds: float) -> float:

@@ -2,7 +2,7 @@
 """What a span costs, and what nobody pays who does not record.
 
 Question: under 1 us and under 100 bytes a span while recording; nothing measurable while not?
-Method:   with and without a recorder in turn, in one run, medians of rounds: single steps by processor time, whole maps by the clock.
+Method:   with and without a recorder in turn, in one run, medians of rounds: steps by processor time, whole maps by the clock.
 Command:  make bench-trace
 Result:   see README, "What happened".
 """
@@ -84,7 +84,7 @@ def loop(count: int) -> None:
 
 def costs(rounds: int, count: int) -> dict[str, tuple[float, float]]:
     """Nanoseconds with nobody recording, and with somebody."""
-    cases = {"an item in a worker": run_items, "ts.span": use_spans, "a record with both clock reads": write_records, "empty loop": loop}
+    cases = {"an item in a worker": run_items, "ts.span": use_spans, "a record, clocks read": write_records, "empty loop": loop}
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in cases}
     for _ in range(rounds):
         for on in (False, True):

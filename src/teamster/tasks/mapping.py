@@ -25,7 +25,7 @@ from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
 from teamster.tasks.call import MapCall
 from teamster.tasks.clock import WallClock
-from teamster.tasks.window import Patience
+from teamster.tasks.patience import Patience
 
 _GLANCE_NS = 1_000_000
 _SMALL = (int, float, bool, type(None))

@@ -21,10 +21,10 @@ from teamster.tasks.clock import WallClock
 from teamster.tasks.lifetime import open_pools
 from teamster.tasks.mapping import Mapping, Results
 from teamster.tasks.noting import attend, leave, record_if_asked
+from teamster.tasks.patience import shut_before
 from teamster.tasks.progress import Bar, Progress
 from teamster.tasks.roster import Roster
 from teamster.tasks.source import Source
-from teamster.tasks.window import shut_before
 
 if TYPE_CHECKING:  # futures are loaded by the first submit: they cost a quarter of the time to a first result
     from concurrent.futures import Future

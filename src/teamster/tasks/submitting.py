@@ -19,7 +19,7 @@ from teamster.errors import PoolClosed
 from teamster.spine.workers.contract import Batch, Spec
 from teamster.spine.workers.job import Job, Terms
 from teamster.spine.workers.team import Team
-from teamster.tasks.window import Patience
+from teamster.tasks.patience import Patience
 
 _SPECS_KEPT = 64
 _GRACE_S = 0.0005  # how long an answer may find nobody who reads it

@@ -21,14 +21,10 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 from teamster.spine.workers.nursery import fill_standard_numbers
 from teamster.spine.workers.whoami import is_inside_worker
-
-PATIENCE_S = 1.0
-"""Calls shorter than this are over before anybody could look."""
 
 _GUARD = '(read -r _ <&3; rm -f -- "$1") &'  # what a shell runs in the background has /dev/null for its standard input
 _JOIN_S = 1.0
@@ -168,27 +164,6 @@ def _start_guard(path: str) -> int:
     return write
 
 
-class Patience:
-    """Opens the window of this program when something has lasted for a while."""
-
-    __slots__ = ("_until_s",)
-
-    def __init__(self) -> None:
-        self._until_s = perf_counter() + PATIENCE_S
-
-    def left_s(self) -> float | None:
-        """Seconds until the next look; None when it is over."""
-        return max(0.0, self._until_s - perf_counter()) if self._until_s else None
-
-    def ends(self) -> bool:
-        """Whether it ends now: once, and then others can look."""
-        if not self._until_s or perf_counter() < self._until_s:
-            return False
-        self._until_s = 0.0
-        announce()
-        return True
-
-
 _window: Window | None = None
 _lock = threading.Lock()
 _closed_for_good = False
@@ -208,11 +183,9 @@ def announce() -> None:
             atexit.register(_window.close)
 
 
-def shut_before(start_method: str | None) -> None:
-    """Close the window for good where the program forks its workers, which is safe without threads only."""
+def shut() -> None:
+    """Close the window, and open none any more: the program forks, which is safe without threads only."""
     global _closed_for_good
-    if start_method != "fork":
-        return
     with _lock:
         _closed_for_good = True
         if _window is not None:

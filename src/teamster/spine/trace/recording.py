@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from teamster.spine.trace.recorder import ProgramRecorder
 
+
 class Recording:
     """What `record` returns: a context manager that holds the timeline of its block.
 
