@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import teamster as ts
-from teamster.tasks.window import Window, check_folder, runtime_folder
+from teamster.tasks.window import Window, check_folder, runtime_folder, runtime_folders
 
 
 @pytest.fixture
@@ -69,7 +69,8 @@ def test_a_link_in_its_place_is_not_followed(runtime: Path) -> None:
 
 def test_without_a_runtime_folder_there_is_one_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    assert runtime_folder() == f"{tempfile.gettempdir()}/teamster-{os.getuid()}"
+    assert runtime_folders()[-1] == f"{tempfile.gettempdir()}/teamster-{os.getuid()}"
+    assert runtime_folder() == runtime_folders()[0]
 
 
 JOB = """

@@ -32,6 +32,8 @@ COMMANDS = {
     # name: (module, help)
     "map": ("teamster.cli.map", "run a function over files or lines, results as JSON lines"),
     "compare": ("teamster.cli.compare", "run a function over files or lines in every way, and say which is best"),
+    "lab": ("teamster.cli.lab.command", "repeat the four classic experiments on this machine, and write a report"),
+    "top": ("teamster.cli.top.command", "watch the jobs that run: workers, progress, memory"),
     "machine": ("teamster.cli.machine", "show the cores, memory and GPUs that are really usable"),
 }
 

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from teamster.machine.cpus import usable_cores
 from teamster.machine.usage import resident_bytes
-from teamster.spine.trace.report import Report
+from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.contract import Member
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
+from teamster.tasks.clock import WallClock
 from teamster.tasks.lifetime import open_pools
 from teamster.tasks.roster import Roster
 
@@ -24,9 +25,11 @@ class Seen(Protocol):
     """A pool."""
 
     _roster: Roster
+    _clock: WallClock
 
-    def report(self) -> Report:
-        """What it has done so far."""
+    @property
+    def plan(self) -> Plan:
+        """How it works."""
 
 
 def take_snapshot() -> dict[str, Any]:
@@ -46,7 +49,7 @@ def take_snapshot() -> dict[str, Any]:
         ...     take_snapshot()["pools"][-1]["items"]
         1
     """
-    pools: list[Any] = [pool for pool in open_pools if isinstance(getattr(pool, "_roster", None), Roster)]
+    pools: list[Any] = [pool for pool in list(open_pools) if isinstance(getattr(pool, "_roster", None), Roster)]
     pools.sort(key=lambda pool: pool._roster.number)
     return {
         "version": VERSION,
@@ -60,27 +63,31 @@ def take_snapshot() -> dict[str, Any]:
 
 
 def _pool(pool: Seen) -> dict[str, Any]:
-    report, roster = pool.report(), pool._roster
+    plan, roster = pool.plan, pool._roster
     with roster.lock:
-        mappings = [mapping for mapping in roster.calls if not mapping.over]
+        roster.note_bytes()
+        ledger = roster.ledger()
+        mappings = [mapping for mapping in list(roster.calls) if not mapping.over]
         runs_here = any(mapping.runs_here() for mapping in mappings)
         queue = sum(_waiting(team) for team in roster.teams)
-        accounts = list(zip(report.batches_by_worker, report.items_by_worker, report.busy_s, strict=True))
         members = {(team.crew.kind, member.index): (team, member) for team in roster.teams for member in team.members}
         workers = []
-        for (label, kind, index, _), items, busy_s in accounts:
-            team, member = members.get((kind, index), (None, None))
+        for account in ledger.accounts(plan.workers):
+            kind, items = account.kind, account.items
+            team, member = members.get((kind, account.index), (None, None))
             if team is not None and member is not None:
                 state = _state(team, member)
             else:
                 state = {"state": "running" if kind == "caller" and runs_here else "idle" if items else "absent"}
-            workers.append({"label": label, "kind": kind, "items": items, "busy_s": busy_s, **_NOTHING, **state})
-    numbers = ("items", "failures", "wall_s", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes")
+            known = {"label": account.label, "kind": kind, "items": items, "busy_s": account.busy_ns / 1e9}
+            workers.append({**known, **_NOTHING, **state})
+    numbers = ("items", "failures", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes")
     return {
         "id": roster.number,
-        "title": f"{report.backend}({report.workers})",
-        "reason": report.reason,
-        **{name: getattr(report, name) for name in numbers},
+        "title": f"{plan.backend}({plan.workers})",
+        "reason": plan.reason,
+        "wall_s": pool._clock.seconds,
+        **{name: getattr(ledger, name) for name in numbers},
         "queue": queue,
         "calls": [mapping.progress() for mapping in mappings],
         "workers": workers,

@@ -41,10 +41,22 @@ def runtime_folder() -> str:
         >>> runtime_folder().startswith("/")
         True
     """
-    given = os.environ.get("XDG_RUNTIME_DIR", "")
-    if given.startswith("/") and os.path.isdir(given):
-        return f"{given}/teamster"
-    return f"{tempfile.gettempdir()}/teamster-{os.getuid()}"
+    return runtime_folders()[0]
+
+
+def runtime_folders() -> list[str]:
+    """Where the sockets of this user's programs may be: a job of cron has no runtime folder, and a terminal has.
+
+    Returns:
+        The folder that programs use that are started here, then others.
+
+    Example:
+        >>> runtime_folders()[-1].endswith(f"teamster-{os.getuid()}")
+        True
+    """
+    given = os.environ.get("XDG_RUNTIME_DIR", "") or f"/run/user/{os.getuid()}"
+    folders = [f"{given}/teamster"] if given.startswith("/") and os.path.isdir(given) else []
+    return [*folders, f"{tempfile.gettempdir()}/teamster-{os.getuid()}"]
 
 
 def check_folder(folder: str) -> bool:
@@ -117,7 +129,8 @@ class Window:
 
     def _answer(self, connection: socket.socket) -> None:
         """A line for each line that comes."""
-        with connection, contextlib.suppress(OSError), connection.makefile("rwb") as stream:
+        # Whatever goes wrong here is nothing that the program should hear of: who looks asks again.
+        with connection, contextlib.suppress(Exception), connection.makefile("rwb") as stream:
             for _ in stream:
                 stream.write(json.dumps(self._snapshot()).encode() + b"\n")
                 stream.flush()

@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter, perf_counter_ns, time_ns
+from time import perf_counter, perf_counter_ns, thread_time, time_ns
 
 from teamster.errors import UsageError
 from teamster.machine.gil import GilSampler
@@ -145,7 +145,7 @@ class ProgramRecorder:
         gil_before = self._gil.counts()
         pause = _READ_S
         while not self._over.wait(pause):
-            began = perf_counter()
+            began, spent = perf_counter(), thread_time()
             with self._lock:
                 self._read_all()
                 pids = {source.reader.pid for source in self._sources if source.remote is not None} - {0}
@@ -154,7 +154,9 @@ class ProgramRecorder:
             if began - sampled > _SAMPLE_S:
                 sampled = began
                 gil_before = self._sample(meter, pids, gil_before)
-            pause = max(_READ_S, (perf_counter() - began) / _SHARE)
+            # By processor time: waiting for the lock of an interpreter whose threads compute is not work. (The curves of a run
+            # ended with its first threads.)
+            pause = max(_READ_S, (thread_time() - spent) / _SHARE)
 
     def _read_all(self) -> None:
         for source in list(self._sources):
