@@ -51,6 +51,7 @@ class UsageMeter:
         self._proc = f"{root.rstrip('/')}/proc"
         self._stat = _throttle_file(root)
         self._threads: dict[str, tuple[int, int]] = {}
+        self._known: set[int] = set()
         self._throttled_s = self._read_throttled()
         self._read_s = perf_counter()
         self._read_threads([os.getpid()])
@@ -76,6 +77,7 @@ class UsageMeter:
     def _read_threads(self, pids: list[int]) -> tuple[int, int]:
         """Run time and run delay (ns) since the last look, of all threads that are still there."""
         seen: dict[str, tuple[int, int]] = {}
+        new: dict[str, tuple[int, int]] = {}  # of processes seen for the first time: what they did before does not count
         for pid in pids:
             try:
                 threads = os.listdir(f"{self._proc}/{pid}/task")
@@ -84,8 +86,8 @@ class UsageMeter:
             for thread in threads:
                 fields = (read_text(f"{self._proc}/{pid}/task/{thread}/schedstat") or "").split()
                 if len(fields) >= 2:
-                    seen[thread] = int(fields[0]), int(fields[1])
-        before, self._threads = self._threads, seen
+                    (seen if pid in self._known else new)[thread] = int(fields[0]), int(fields[1])
+        before, self._threads, self._known = self._threads, seen | new, set(pids)
         run_ns = sum(run - before.get(thread, (0, 0))[0] for thread, (run, _) in seen.items())
         delay_ns = sum(delay - before.get(thread, (0, 0))[1] for thread, (_, delay) in seen.items())
         return run_ns, delay_ns

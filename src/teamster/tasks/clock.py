@@ -13,7 +13,7 @@ class WallClock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls = 0
-        self._began = 0.0
+        self._began = self._ended = 0.0
         self._total_s = 0.0
 
     def __enter__(self) -> None:
@@ -26,7 +26,13 @@ class WallClock:
         with self._lock:
             self._calls -= 1
             if not self._calls:
-                self._total_s += perf_counter() - self._began
+                self._ended = perf_counter()
+                self._total_s += self._ended - self._began
+
+    def ran_since(self, moment: float) -> bool:
+        """Whether a call was under way after a moment of `perf_counter`."""
+        with self._lock:
+            return bool(self._calls) or self._ended > moment
 
     @property
     def seconds(self) -> float:

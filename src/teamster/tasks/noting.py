@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import weakref
+from functools import partial
 from typing import Protocol
 
 from teamster.spine.trace.report import Report
 from teamster.spine.trace.spans import current_recorder
+from teamster.spine.trace.timeline import JobNote
 from teamster.spine.workers.whoami import is_inside_worker
+from teamster.tasks.clock import WallClock
 from teamster.tasks.roster import Roster
 
 
@@ -17,6 +20,7 @@ class Reporting(Protocol):
     """A pool."""
 
     _roster: Roster
+    _clock: WallClock
 
     def report(self) -> Report:
         """What it has done so far."""
@@ -37,12 +41,16 @@ def record_if_asked() -> None:
 def attend(pool: Reporting) -> None:
     """A call begins: have a recording that is under way ask for the report at its end."""
     if (recorder := current_recorder()) is not None:
-        weak = weakref.ref(pool)
-        recorder.attend(pool._roster.number, lambda: living.report().as_note() if (living := weak()) is not None else None)
+        recorder.attend(pool._roster.number, partial(_ask, weakref.ref(pool)))
 
 
 def leave(pool: Reporting) -> None:
     """A pool ends: its last report is what a recording shows."""
     if (recorder := current_recorder()) is not None and (report := pool.report()).wall_s:
-        note = report.as_note()
-        recorder.attend(pool._roster.number, lambda: note)
+        note, clock = report.as_note(), pool._clock
+        recorder.attend(pool._roster.number, lambda begin_ns: note if clock.ran_since(begin_ns / 1e9) else None)
+
+
+def _ask(weak: weakref.ref[Reporting], begin_ns: int) -> JobNote | None:
+    pool = weak()
+    return pool.report().as_note() if pool is not None and pool._clock.ran_since(begin_ns / 1e9) else None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from time import perf_counter
 
 PATIENCE_S = 1.0
@@ -30,6 +31,13 @@ class Patience:
         self._until_s = 0.0
         announce()
         return True
+
+
+def retire_window() -> None:
+    """No pool is open any more: nothing is left to look at."""
+    window = sys.modules.get("teamster.tasks.window")
+    if window is not None:
+        window.retire()
 
 
 def shut_before(start_method: str | None) -> None:

@@ -18,7 +18,7 @@ from teamster.tasks.call import MapCall
 from teamster.tasks.check import OnError, check_callable, check_limits, check_map
 from teamster.tasks.choosing import Chooser, decide, what_needs_processes
 from teamster.tasks.clock import WallClock
-from teamster.tasks.lifetime import open_pools
+from teamster.tasks.lifetime import open_pools, take_leave
 from teamster.tasks.mapping import Mapping, Results
 from teamster.tasks.noting import attend, leave, record_if_asked
 from teamster.tasks.patience import shut_before
@@ -354,7 +354,7 @@ class Pool:
         if self._desk is not None:
             self._desk.join()
         leave(self)
-        open_pools.discard(self)
+        take_leave(self)
 
     def _disown(self) -> None:
         self._desk = None

@@ -172,7 +172,8 @@ class Desk:
                 left = self._patience.left_s()
                 if left is not None and (seconds is None or left < seconds):
                     self._team.run_until(future.done, seconds=left)
-                    if not self._patience.ends():
+                    self._patience.ends()
+                    if future.done():
                         return seconds
                     seconds = None if seconds is None else seconds - left
                 self._team.run_until(future.done, seconds=seconds)

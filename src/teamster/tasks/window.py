@@ -20,6 +20,7 @@ import socket
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from teamster.spine.workers.whoami import is_inside_worker
 
 _GUARD = '(read -r _ <&3; rm -f -- "$1") &'  # what a shell runs in the background has /dev/null for its standard input
 _JOIN_S = 1.0
+_BREATH_S = 0.1
 _LONGEST_PATH = 100  # bytes, of a socket's address
 
 
@@ -108,12 +110,12 @@ class Window:
             os.chmod(hidden, 0o600)
             listener.listen()
             os.rename(hidden, path)
-        except OSError:
+            self.path = path
+            self._attend(self._serve, listener)
+        except (OSError, RuntimeError):  # the latter: there is no thread to be had
+            self._sockets.clear()
             listener.close()
             self.close()
-            return
-        self.path = path
-        self._attend(self._serve, listener)
 
     def _attend(self, serve: Callable[[socket.socket], None], end: socket.socket) -> None:
         thread = self._sockets[end] = threading.Thread(target=serve, args=(end,), name="teamster-window", daemon=True)
@@ -123,9 +125,13 @@ class Window:
         while True:
             try:
                 connection, _ = listener.accept()
-            except OSError:  # closed
-                return
-            self._attend(self._answer, connection)
+            except OSError:
+                if not self.path:  # closed
+                    return
+                time.sleep(_BREATH_S)  # no descriptor to be had
+                continue
+            with contextlib.suppress(RuntimeError):
+                self._attend(self._answer, connection)
 
     def _answer(self, connection: socket.socket) -> None:
         """A line for each line that comes."""
@@ -135,6 +141,13 @@ class Window:
                 stream.write(json.dumps(self._snapshot()).encode() + b"\n")
                 stream.flush()
         self._sockets.pop(connection, None)
+
+    def let_go(self) -> None:
+        """Close what a forked copy of the program has of it."""
+        for end in self._sockets:
+            end.close()
+        if self._guard >= 0:
+            os.close(self._guard)
 
     def close(self) -> None:
         """Take the socket away."""
@@ -178,7 +191,7 @@ def _start_guard(path: str) -> int:
 
 
 _window: Window | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()  # a pool may be collected, and end, in the middle of it
 _closed_for_good = False
 
 
@@ -193,7 +206,6 @@ def announce() -> None:
         if _window is None:
             _window = Window(take_snapshot)
             _window.open()
-            atexit.register(_window.close)
 
 
 def shut() -> None:
@@ -205,10 +217,26 @@ def shut() -> None:
             _window.close()
 
 
+def retire() -> None:
+    """The last pool has ended: close the window until another call lasts; a thread less for a program that forks."""
+    global _window
+    with _lock:
+        window, _window = _window, None
+        if window is not None:
+            window.close()
+
+
+@atexit.register
+def _close() -> None:
+    retire()
+
+
 def _forget() -> None:
-    """In a forked copy of the program: the window is the original's."""
+    """In a forked copy of the program: the window is the original's, and what it has of it would keep that open."""
     global _window, _lock
-    _window, _lock = None, threading.Lock()
+    if _window is not None:
+        _window.let_go()
+    _window, _lock = None, threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import teamster as ts
 from teamster.spine.trace.recorder import close_recorder, open_recorder
 from teamster.spine.trace.ring import CAPACITY, COMPUTE, INITIALISE, KINDS, SERIALISE, TRANSFER, USER, WAIT
 from teamster.spine.trace.timeline import Timeline
+from teamster.spine.workers.process_member import Traced
 
 
 def items_of(timeline: Timeline) -> Counter[int]:
@@ -249,3 +251,110 @@ def test_spans_that_come_too_fast_are_counted_and_the_short_ones_stop() -> None:
         assert recorder.timeline(0).lost == lost + 100
     finally:
         close_recorder(recorder)
+
+
+def test_recursive_spans_past_the_bound_are_merged_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans of one name inside of each other could not be merged, and the grain grew until it did not fit its word."""
+    recorder = open_recorder()
+    try:
+        monkeypatch.setattr(recorder, "_most", 2_000)
+        ring = recorder.ring()
+        for number in range(10_000):
+            at = 100_000 * number
+            for depth in (3, 2, 1, 0):
+                ring.write(at + depth, at + 90_000 - depth, -1, 1, ring.name("walk"), USER)
+        timeline = recorder.timeline(0)
+        assert timeline.spans <= 2_000
+        assert sum(sum(lane.spans.count) for lane in timeline.lanes) + timeline.lost == 40_000
+        assert any(thread.name == "teamster-recorder" for thread in threading.enumerate())
+    finally:
+        close_recorder(recorder)
+
+
+def test_a_forked_child_that_records_does_not_take_the_parents_workers() -> None:
+    with ts.Pool("process", workers=1) as pool:
+        pool.map(busy, range(5))
+        with ts.record() as recording:
+            pool.map(busy, range(10))
+            pid = os.fork()
+            if pid == 0:
+                with ts.record() as own:
+                    pass
+                os._exit(len(own.timeline.lanes))
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            pool.map(busy, range(10))
+    assert items_of(recording.timeline) == Counter([*range(10), *range(10)])
+
+
+def test_a_forked_child_that_leaves_the_block_writes_nothing(tmp_path: Any) -> None:
+    with ts.record(tmp_path / "run.json"):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with ts.record():
+                    pass
+                sys.exit(0)  # through the end of the block
+            except SystemExit:
+                pass
+            finally:
+                os._exit(len(list(tmp_path.iterdir())))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert [each.name for each in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_thread_pools_after_each_other_share_their_lanes_and_let_go_of_their_rings() -> None:
+    with ts.record() as recording:
+        for _ in range(30):
+            ts.map(busy, range(4), backend="thread", workers=2)
+        recorder = recording._recorder
+        assert recorder is not None
+        assert len(recorder._sources) < 10
+    assert len(recording.timeline.lanes) <= 5
+    assert sum(items_of(recording.timeline).values()) == 120
+
+
+def test_a_recording_shows_only_its_own_pools_and_losses() -> None:
+    with ts.record() as outer:
+        ts.map(busy, range(4), backend="serial")
+        assert outer._recorder is not None
+        outer._recorder._lost += 99
+        with ts.record() as inner:
+            ts.map(busy, range(4), backend="thread", workers=2)
+    assert [note.title for note in inner.timeline.jobs] == ["thread(2)"]
+    assert [note.title for note in outer.timeline.jobs] == ["serial(1)", "thread(2)"]
+    assert (inner.timeline.lost, outer.timeline.lost) == (0, 99)
+
+
+def test_a_worker_that_cannot_be_followed_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Traced) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Traced, "memory", refuse)
+    with ts.record() as recording:
+        assert ts.map(abs, [-1, 2], backend="process", workers=1) == [1, 2]
+    assert [mark.text for mark in recording.timeline.marks] == [
+        "process 0 is not on the timeline: there is no memory for its spans"
+    ]
+
+
+def test_without_a_thread_for_the_recorder_nothing_is_left_half_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == "teamster-recorder":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            ts.record().__enter__()
+    with ts.record() as recording:
+        ts.map(abs, [1], backend="serial")
+    assert items_of(recording.timeline) == Counter([0])
+
+
+def test_submitted_calls_have_no_index() -> None:
+    with ts.record() as recording, ts.Pool("process", workers=1) as pool:
+        pool.submit(busy, 1).result()
+    assert [row[2] for lane in recording.timeline.lanes for row in lane.spans.rows() if row[5] == COMPUTE] == [-1]

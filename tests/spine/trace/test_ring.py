@@ -119,3 +119,16 @@ def test_the_ring_outlives_a_writer_that_is_killed() -> None:
     os.close(write)
     assert list(reader.read().argument) == list(range(1_000))
     assert reader.pid == pid
+
+
+def test_a_name_that_still_fits_after_one_was_refused_is_its_own() -> None:
+    """The reader counts the names that are there; refused ones were counted, too, and what came after them had others' names."""
+    ring, names = Ring.private(), Names()
+    reader = reader_of(ring, names)
+    for number in range(100):
+        ring.name(f"{number:04}" * 50)
+    for text in ("alpha", "beta"):
+        if number := ring.name(text):
+            ring.write(1, 2, 0, 1, number, COMPUTE)
+            (found,) = reader.read().name
+            assert names.table()[found] == text

@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ class Recording:
     def __init__(self, path: str | None) -> None:
         self.path = path
         self._recorder: ProgramRecorder | None = None
-        self._begin_ns = 0
+        self._begin_ns = self._lost_before = self._pid = 0
         self._timeline: Timeline | None = None
 
     def __enter__(self) -> Recording:
@@ -46,6 +47,7 @@ class Recording:
         if self._recorder is not None:
             raise UsageError("this recording is under way already; make another with ts.record()")
         recorder = open_recorder()
+        self._lost_before, self._pid = recorder.lost, os.getpid()
         self._begin_ns = perf_counter_ns()
         self._recorder, self._timeline = recorder, None
         return self
@@ -54,10 +56,11 @@ class Recording:
         from teamster.spine.trace.recorder import close_recorder
 
         recorder = self._recorder
-        if recorder is None:  # a forked copy of the program, or closed before
+        if recorder is None or self._pid != os.getpid():  # closed before; or a forked copy of the program, whose it is not
+            self._recorder = None
             return
         try:
-            self._timeline = recorder.timeline(self._begin_ns)
+            self._timeline = recorder.timeline(self._begin_ns, self._lost_before)
         finally:
             self._recorder = None
             close_recorder(recorder)
@@ -79,9 +82,9 @@ class Recording:
         """
         if self._timeline is not None:
             return self._timeline
-        if self._recorder is None:
+        if self._recorder is None or self._pid != os.getpid():
             raise UsageError("nothing was recorded: use the recording in a with block")
-        return self._recorder.timeline(self._begin_ns)
+        return self._recorder.timeline(self._begin_ns, self._lost_before)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the timeline, once more or to another place.
@@ -156,6 +159,7 @@ def record(path: str | os.PathLike[str] | None = None) -> Recording:
 
 
 _program: Recording | None = None
+_program_lock = threading.Lock()
 
 
 def record_program() -> None:
@@ -165,14 +169,15 @@ def record_program() -> None:
         UsageError: it names one that cannot be written.
     """
     global _program
-    if _program is not None or not (path := os.environ.get("TEAMSTER_TRACE")):
-        return
-    try:
-        recording = record(os.path.abspath(path))
-    except UsageError as error:
-        raise UsageError(f"TEAMSTER_TRACE: {error}") from None
-    _program = recording.__enter__()
-    atexit.register(_end_program, os.getpid())
+    with _program_lock:  # two threads may open their first pools at once
+        if _program is not None or not (path := os.environ.get("TEAMSTER_TRACE")):
+            return
+        try:
+            recording = record(os.path.abspath(path))
+        except UsageError as error:
+            raise UsageError(f"TEAMSTER_TRACE: {error}") from None
+        _program = recording.__enter__()
+        atexit.register(_end_program, os.getpid())
 
 
 def _end_program(pid: int) -> None:

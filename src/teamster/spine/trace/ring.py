@@ -85,13 +85,11 @@ class Ring:
         encoded = text.encode("utf-8", "replace")[:200]
         end = self.words[NAMES_END]
         stop = end + 2 + len(encoded)
-        number = len(self.names) + 1
         if NAMES_AT + stop > RECORDS_AT:
-            number = 0
-        else:
-            self.memory[NAMES_AT + end : NAMES_AT + stop] = struct.pack("=H", len(encoded)) + encoded
-            self.words[NAMES_END] = stop
-        self.names[text] = number
+            return 0
+        self.memory[NAMES_AT + end : NAMES_AT + stop] = struct.pack("=H", len(encoded)) + encoded
+        self.words[NAMES_END] = stop
+        number = self.names[text] = len(self.names) + 1  # the reader counts those that are there, and so do we
         return number
 
     @property

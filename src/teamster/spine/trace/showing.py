@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
+import itertools
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +18,9 @@ from teamster.spine.trace.timeline import Timeline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_partials = itertools.count()
 
 
 def check_path(path: str | os.PathLike[str]) -> str:
@@ -34,21 +40,31 @@ def check_path(path: str | os.PathLike[str]) -> str:
         Traceback (most recent call last):
         teamster.errors.UsageError: a timeline is written as .html, .png, .svg, .json or .pftrace; 'timeline.txt' ends otherwise
     """
-    where = os.fspath(path)
+    where: Any = path
+    if isinstance(where, os.PathLike):
+        where = os.fspath(where)
+    if not isinstance(where, str):
+        raise UsageError(f"a timeline is written to a path, not to {type(path).__name__} {path!r:.60}")
     ending = os.path.splitext(where)[1].lower()
     if ending not in _WRITERS:
         *most, last = _WRITERS
         raise UsageError(f"a timeline is written as {', '.join(most)} or {last}; {where!r} ends otherwise")
     if ending in (".png", ".svg"):
         _check_matplotlib()
-    if os.path.isdir(where):
-        raise UsageError(f"a timeline cannot be written to {where!r}: it is a folder")
     folder = os.path.dirname(where) or "."
     try:
+        if os.path.lexists(where) and stat.S_ISDIR(os.stat(where).st_mode):
+            raise UsageError(f"a timeline cannot be written to {where!r}: it is a folder")
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(where)  # a name that is too long
         with tempfile.TemporaryFile(dir=folder):  # the only way to know; it leaves nothing behind
             pass
     except OSError as error:
         raise UsageError(f"a timeline cannot be written to {where!r}: {error.strerror} ({folder!r})") from None
+    except ValueError as error:  # of the system's calls, for a name with a zero in it
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"a timeline cannot be written to {where!r}: {error}") from None
     return where
 
 
@@ -88,7 +104,7 @@ def save(timeline: Timeline, path: str | os.PathLike[str]) -> None:
 @contextmanager
 def _whole(path: str) -> Iterator[BinaryIO]:
     """A file that takes its place when it is complete."""
-    partial = f"{path}.{os.getpid()}.partial"
+    partial = os.path.join(os.path.dirname(path), f".teamster-{os.getpid()}-{next(_partials)}")
     try:
         with open(partial, "wb") as file:
             yield file

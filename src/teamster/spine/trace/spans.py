@@ -37,14 +37,17 @@ class Recorder(Protocol):
     def mark(self, text: str, lane: str) -> None:
         """Note a moment."""
 
-    def attend(self, key: int, note: Callable[[], Any]) -> None:
-        """Ask `note` at the end for what is to be said of a pool; a second time, ask another."""
+    def attend(self, key: int, note: Callable[[int], Any]) -> None:
+        """Ask `note` at the end for what is to be said of a pool since a moment (ns); a second time, ask another."""
 
     def follow(self, remote: Remote) -> None:
         """Read a worker's ring from now on."""
 
     def leave(self, remote: Remote) -> None:
         """Read it for the last time: the worker is gone."""
+
+    def leave_thread(self) -> None:
+        """The same of the calling thread, which ends."""
 
 
 class Remote(Protocol):
@@ -63,6 +66,7 @@ class Remote(Protocol):
 
 _recorder: Recorder | None = None
 _remotes: weakref.WeakSet[Remote] = weakref.WeakSet()
+_remotes_lock = threading.RLock()  # a pool may be collected, and its workers leave, in the middle of it
 _of_thread = threading.local()
 
 
@@ -79,24 +83,34 @@ def lane_of_thread() -> tuple[str, str, int] | None:
 
 def remotes() -> list[Remote]:
     """The workers in other processes."""
-    return list(_remotes)
+    with _remotes_lock:
+        return list(_remotes)
 
 
 def is_there(remote: Remote) -> bool:
     """Whether a worker is still there."""
-    return remote in _remotes
+    with _remotes_lock:
+        return remote in _remotes
+
+
+def forget() -> None:
+    """In a forked copy of the program: workers and recorder are the original's."""
+    global _recorder, _remotes, _remotes_lock
+    _recorder, _remotes, _remotes_lock = None, weakref.WeakSet(), threading.RLock()
 
 
 def welcome(remote: Remote) -> None:
     """A worker in another process is there."""
-    _remotes.add(remote)
+    with _remotes_lock:
+        _remotes.add(remote)
     if _recorder is not None:
         _recorder.follow(remote)
 
 
 def part(remote: Remote) -> None:
     """A worker in another process is gone; its memory can still be read, and is let go after this."""
-    _remotes.discard(remote)  # first: who follows it looks for it, and holds the lock that `leave` waits for
+    with _remotes_lock:
+        _remotes.discard(remote)  # first: who follows it looks for it, and holds the lock that `leave` waits for
     if _recorder is not None:
         _recorder.leave(remote)
 
@@ -122,6 +136,12 @@ def mark(text: str, lane: str = "") -> None:
     """Note a moment, if somebody records."""
     if _recorder is not None:
         _recorder.mark(text, lane)
+
+
+def leave_thread() -> None:
+    """The calling thread ends."""
+    if _recorder is not None:
+        _recorder.leave_thread()
 
 
 def note(ring: Ring | None, kind: int, name: str, begin_ns: int, argument: int = -1) -> None:
@@ -158,7 +178,7 @@ class span:
     __slots__ = ("_began", "_name")
 
     def __init__(self, name: str) -> None:
-        if name.__class__ is not str:
+        if not isinstance(name, str):
             from teamster.errors import UsageError
 
             raise UsageError(f"the name of a span must be a string, not {type(name).__name__} {name!r:.60}")

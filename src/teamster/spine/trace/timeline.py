@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from teamster.spine.trace.ring import COMPUTE, INITIALISE, KINDS, SERIALISE, TRANSFER, USER
+from teamster.spine.trace.ring import COMPUTE, INITIALISE, SERIALISE, TRANSFER, USER
 
 _TYPES = "qqqIHB"
 
@@ -93,9 +93,9 @@ class Spans:
         for row in self.rows():
             begin, end, argument, count, name, kind = row
             before = open_rows.get((name, kind))
-            if before is not None and end - begin < grain_ns and 0 <= begin - before[1] < grain_ns:
+            if before is not None and end - begin < grain_ns and begin - before[1] < grain_ns:  # beside, across, inside
                 whole = before[2] + argument if kind in _IN_BYTES and argument >= 0 else before[2]  # else the first item's index
-                row = before[0], end, whole, before[3] + count, name, kind
+                row = min(begin, before[0]), max(end, before[1]), whole, before[3] + count, name, kind
             elif before is not None:
                 done.append(before)
             open_rows[name, kind] = row
@@ -337,19 +337,3 @@ def show_ns(ns: float) -> str:
         if ns < limit:
             return f"{ns / divisor:.3g} {unit}"
     return f"{ns / 1e9:.3g} s"
-
-
-def kind_name(kind: int) -> str:
-    """What a kind is called.
-
-    Args:
-        kind: its number.
-
-    Returns:
-        Its name.
-
-    Example:
-        >>> kind_name(0)
-        'compute'
-    """
-    return KINDS[kind]

@@ -26,6 +26,28 @@ class Track:
     spans: Spans = field(default_factory=Spans)
     began_ns: int = field(default_factory=perf_counter_ns)
     ended_ns: int = 0
+    earlier: list[tuple[int, int]] = field(default_factory=list)
+
+    def continue_with(self, other: Track) -> bool:
+        """Take in the life of whoever has taken its place.
+
+        Args:
+            other: a track of the same label, which is over.
+
+        Returns:
+            False where the two were there at the same time.
+        """
+        if self.ended_ns > other.first_ns:
+            return False
+        self.earlier.append((self.first_ns, self.ended_ns))
+        self.spans.extend(other.spans)
+        self.began_ns, self.ended_ns, self.pid = other.began_ns, other.ended_ns, other.pid
+        return True
+
+    @property
+    def lives(self) -> list[tuple[int, int]]:
+        """From and to, of each."""
+        return [*self.earlier, (self.began_ns if self.earlier else self.first_ns, self.ended_ns)]
 
     @property
     def first_ns(self) -> int:
@@ -58,15 +80,20 @@ def lanes_of(tracks: list[Track], begin_ns: int, end_ns: int) -> tuple[Lane, ...
         while (placed := lanes.get((track.label, number))) and placed[-1][0].ended_ns > track.first_ns:
             number += 1
         lanes.setdefault((track.label, number), []).append((track, spans))
-    made = [_lane(label, number, placed) for (label, number), placed in lanes.items()]
+    made = [_lane(label, number, placed, begin_ns, end_ns) for (label, number), placed in lanes.items()]
     return tuple(sorted(made, key=lambda lane: (_ORDER.index(lane.kind), lane.index, lane.label)))
 
 
-def _lane(label: str, number: int, placed: list[tuple[Track, Spans]]) -> Lane:
+def _lane(label: str, number: int, placed: list[tuple[Track, Spans]], begin_ns: int, end_ns: int) -> Lane:
     spans = Spans()
     for _, each in placed:
         spans.extend(each)
     last = placed[-1][0]
-    lives = tuple((track.first_ns, track.ended_ns) for track, _ in placed)
+    lives = tuple(
+        (max(begin, begin_ns), min(end, end_ns))
+        for track, _ in placed
+        for begin, end in track.lives
+        if end > begin_ns and begin < end_ns
+    )
     shown = label if number == 1 else f"{label} ({number})"
     return Lane(shown, last.kind, last.index, last.pid, spans, lives)

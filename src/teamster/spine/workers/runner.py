@@ -88,7 +88,8 @@ class Runner:
     def _one_by_one(self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None) -> int:
         words, call, seed, keep = self._words, self._call, self._spec.seed, sink.keep
         words[WIDTH] = 1
-        number, spent = first, 0
+        number, spent, failed = first, 0, 0
+        known = self._spec.style != "apply"  # else they are calls, each for itself, and have no index
         write, name, piece_began = None, 0, perf_counter_ns()
         if ring is not None:
             name = ring.name(self._title)
@@ -107,16 +108,17 @@ class Runner:
             except BaseException as error:
                 if ring is not None:
                     raised = ring.name(f"{self._title} raised {type(error).__name__}")
-                    ring.write(began, perf_counter_ns(), index + number - first, 1, raised, COMPUTE)
+                    ring.write(began, perf_counter_ns(), index + number - first if known else -1, 1, raised, COMPUTE)
+                    failed += 1
                 sink.keep_failure(number, error)
             else:
                 if write is not None:  # before the result is safe: whatever is finished is on the timeline
-                    write(began, ended, index + number - first, 1, name, COMPUTE)
+                    write(began, ended, index + number - first if known else -1, 1, name, COMPUTE)
                 keep(number, [value])
             number += 1
             words[COMMITTED] = number
-        if ring is not None and write is None and number > first:
-            ring.write(piece_began, perf_counter_ns(), index, number - first, name, COMPUTE)
+        if ring is not None and write is None and number - failed > first:
+            ring.write(piece_began, perf_counter_ns(), index if known else -1, number - first - failed, name, COMPUTE)
         self._spent_ns = spent
         return number - first
 

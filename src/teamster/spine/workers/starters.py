@@ -175,9 +175,11 @@ def refuse_unsafe_fork() -> None:
         raise StartMethodRefused(f"start_method='fork' after CUDA was initialised: a forked CUDA context cannot be used; {instead}")
     others = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
     if others:
+        recorded = "teamster-recorder" in others
+        hint = " (a recording is under way: open the pool before it)" if recorded else ""
         raise StartMethodRefused(
             f"start_method='fork' while other threads run ({', '.join(others[:3])}): a lock that one of them holds would never"
-            f" be released in the worker; {instead}"
+            f" be released in the worker{hint}; {instead}"
         )
     if _native_threads() > 1 and _openmp_loaded():
         raise StartMethodRefused(

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from teamster.machine.native_threads import ProcessWideLimit, limit_in_this_thread
 from teamster.machine.run_delay import RunDelay
 from teamster.spine.trace.ring import INITIALISE, WAIT
-from teamster.spine.trace.spans import current_ring, name_lane, note
+from teamster.spine.trace.spans import current_ring, leave_thread, name_lane, note
 from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Batch, Died, Event, Finished, Kept, Member, Ready, Spec, WorkerInfo
 from teamster.spine.workers.failure import domesticate
@@ -165,6 +165,7 @@ class ThreadCrew:
         if place is not None:
             place.close()
         delay.close()
+        leave_thread()
         ended = Died(member, None, lambda index, attempts: RuntimeError(f"{self.kind} worker ended before item {index}"))
         self.report(member, [ended])
 

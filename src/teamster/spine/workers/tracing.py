@@ -17,14 +17,19 @@ class WorkerRecorder:
     def __init__(self, slate: Slate) -> None:
         self._slate = slate
         self._ring: Ring | None = None
-        self._on = False
+        self._on = self._refused = False
 
     def ring_if_asked(self) -> Ring | None:
         """The ring, while the parent records; asked before each batch."""
         if (on := bool(self._slate.words[TRACING])) != self._on:
             self._on = on
-            spans.install(self if on else None)
-        return self.ring() if on else None
+            try:
+                if on:
+                    self.ring()
+                spans.install(self if on else None)
+            except OSError:  # no memory for it: the work is more than its picture
+                self._refused = True
+        return self.ring() if on and not self._refused else None
 
     def ring(self) -> Ring:
         """That of this worker."""
@@ -35,7 +40,10 @@ class WorkerRecorder:
     def mark(self, text: str, lane: str) -> None:
         """Marks are the parent's."""
 
-    def attend(self, key: int, note: Callable[[], Any]) -> None:
+    def leave_thread(self) -> None:
+        """Threads of a task are in the worker's lane."""
+
+    def attend(self, key: int, note: Callable[[int], Any]) -> None:
         """A pool inside a task is not on the parent's timeline."""
 
     def follow(self, remote: spans.Remote) -> None:
