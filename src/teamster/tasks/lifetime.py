@@ -8,8 +8,6 @@ import os
 import weakref
 from typing import Protocol
 
-from teamster.tasks.patience import retire_window
-
 
 class Ending(Protocol):
     """What is ended here: a pool."""
@@ -19,13 +17,6 @@ class Ending(Protocol):
 
     def _disown(self) -> None:
         """The workers are another process's."""
-
-
-def take_leave(pool: Ending) -> None:
-    """A pool has ended; with the last one goes what all of them share."""
-    open_pools.discard(pool)
-    if not open_pools:
-        retire_window()
 
 
 open_pools: weakref.WeakSet[Ending] = weakref.WeakSet()

@@ -6,6 +6,8 @@ from __future__ import annotations
 import sys
 from time import perf_counter
 
+from teamster.tasks.lifetime import Ending, open_pools
+
 PATIENCE_S = 1.0
 """Calls shorter than this are over before anybody could look."""
 
@@ -33,10 +35,11 @@ class Patience:
         return True
 
 
-def retire_window() -> None:
-    """No pool is open any more: nothing is left to look at."""
+def take_leave(pool: Ending) -> None:
+    """A pool has ended; with the last one nothing is left to look at."""
+    open_pools.discard(pool)
     window = sys.modules.get("teamster.tasks.window")
-    if window is not None:
+    if window is not None and not open_pools:
         window.retire()
 
 

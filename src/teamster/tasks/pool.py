@@ -18,10 +18,10 @@ from teamster.tasks.call import MapCall
 from teamster.tasks.check import OnError, check_callable, check_limits, check_map
 from teamster.tasks.choosing import Chooser, decide, what_needs_processes
 from teamster.tasks.clock import WallClock
-from teamster.tasks.lifetime import open_pools, take_leave
+from teamster.tasks.lifetime import open_pools
 from teamster.tasks.mapping import Mapping, Results
 from teamster.tasks.noting import attend, leave, record_if_asked
-from teamster.tasks.patience import shut_before
+from teamster.tasks.patience import shut_before, take_leave
 from teamster.tasks.progress import Bar, Progress
 from teamster.tasks.roster import Roster
 from teamster.tasks.source import Source
