@@ -6,7 +6,8 @@
 #   make doctest     the examples in the docstrings
 #   make bench       install the peers, then measure side by side          (make bench ARGS="--help")
 #   make bench-gil   how right the GIL-held share is
-#   make bench-trace what a span of a timeline costs
+#   make bench-parallel  DataParallel beside the plain module and DDP
+#   make bench-trace     what a span of a timeline costs
 #   make regret      how much is lost by leaving the choice to Teamster    (make regret ARGS="--quick --only json")
 #   make clean       remove caches and build products
 #   make distclean   remove .venv too
@@ -22,7 +23,7 @@ ARGS ?=
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 
-.PHONY: demo test lint doctest bench bench-gil bench-trace regret clean distclean
+.PHONY: demo test lint doctest bench bench-gil bench-parallel bench-trace regret clean distclean
 
 demo: $(VENV)/.stamp-run
 	$(BIN)/python -m examples.demo $(ARGS)
@@ -44,6 +45,9 @@ bench: $(VENV)/.stamp-bench
 
 bench-gil: $(VENV)/.stamp-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.gil $(ARGS)
+
+bench-parallel: $(VENV)/.stamp-dev
+	$(BIN)/python -m benchmarks.data_parallel $(ARGS)
 
 bench-trace: $(VENV)/.stamp-dev
 	$(BIN)/python -m benchmarks.trace $(ARGS)

@@ -4,6 +4,7 @@
 ::
 
     ts.map(f, xs)   Pool   teamster map           what you call          tasks/, cli/
+    DataParallel                                  (needs torch)          parallel/
             |
            plan      what to do, and why                                 spine/plan
             |

@@ -3,6 +3,7 @@
 
 ::
 
+    openmp           the helpers that spin on others' processors
     native_threads   how many threads BLAS, OpenMP and torch take, and how to hold them to a number
     machine          all facts in one frozen value: ``Machine.detect()``
         gpus         the accelerators

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One model, several devices, one process: `DataParallel` and its four steps, a drop-in for torch.nn.parallel on any device.
+
+::
+
+    1  scattering    slices of the batch              2  replicas    the module on each device
+    3  applying      all at once, persistent threads  4  gathering   outputs together on one device
+
+    wrapper          DataParallel                     one_call    data_parallel
+    joining          backward in parallel where autograd has one thread        stepping    forward, loss and backward in one go
+    carried          what of the caller's state the threads take over          threads     one a device, kept
+    criterion        a loss in slices     choosing    how many CPU replicas pay     balance, timing
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from teamster.parallel.applying import parallel_apply
+    from teamster.parallel.gathering import gather
+    from teamster.parallel.one_call import data_parallel
+    from teamster.parallel.replicas import replicate
+    from teamster.parallel.scattering import scatter, scatter_kwargs
+    from teamster.parallel.timing import StepReport
+    from teamster.parallel.wrapper import DataParallel
+
+__all__ = [
+    "DataParallel",
+    "StepReport",
+    "data_parallel",
+    "gather",
+    "parallel_apply",
+    "replicate",
+    "scatter",
+    "scatter_kwargs",
+]
+
+_HOMES = {
+    "DataParallel": "wrapper",
+    "StepReport": "timing",
+    "data_parallel": "one_call",
+    "gather": "gathering",
+    "parallel_apply": "applying",
+    "replicate": "replicas",
+    "scatter": "scattering",
+    "scatter_kwargs": "scattering",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the file that owns a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Step 3: all replicas at once, each in its device's thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter_ns, thread_time_ns
+from typing import Any
+
+import torch
+from torch import nn
+
+from teamster.errors import UsageError
+from teamster.machine.cpus import usable_cores
+from teamster.parallel.carried import carry_all, is_hooked
+from teamster.parallel.threads import DeviceThreads
+from teamster.tensors.devices import DeviceLike, as_device
+from teamster.tensors.nest import tensors_of
+
+_shared: dict[tuple[torch.device, ...], DeviceThreads] = {}
+_lock = threading.Lock()
+
+
+def inner_threads(devices: Sequence[torch.device]) -> int | None:
+    """Threads of OpenMP and BLAS for each replica: the cores shared out on CPUs, as they are on accelerators."""
+    return max(1, usable_cores() // len(devices)) if devices[0].type == "cpu" else None
+
+
+def shared_threads(devices: Sequence[torch.device]) -> DeviceThreads:
+    """Threads that `parallel_apply` keeps between calls."""
+    key = tuple(devices)
+    with _lock:
+        if key not in _shared:
+            _shared[key] = DeviceThreads(devices, inner_threads(devices), "teamster-shared")
+        return _shared[key]
+
+
+def apply_all(
+    replicas: Sequence[Callable[..., Any]],
+    inputs: Sequence[tuple[Any, ...]],
+    kwargs: Sequence[dict[str, Any]],
+    devices: list[torch.device],
+    threads: DeviceThreads,
+    tell: Callable[[str, int, int, int], None] = lambda phase, replica, began, cpu: None,
+) -> list[Any]:
+    """Call replica i with its arguments in thread i, with the caller's state; see `parallel_apply`."""
+    jobs = [
+        partial(carried.run, partial(_call, replica, given, named, partial(tell, "forward", index)))
+        for index, (replica, given, named, carried) in enumerate(zip(replicas, inputs, kwargs, carry_all(devices), strict=True))
+    ]
+    return threads.run_in_turn(jobs) if is_hooked() else threads.run(jobs)
+
+
+def _call(replica: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any], tell: Callable[[int, int], None]) -> Any:
+    began, cpu_began = perf_counter_ns(), thread_time_ns()
+    try:
+        return replica(*given, **named)
+    finally:
+        tell(began, thread_time_ns() - cpu_began)
+
+
+def parallel_apply(
+    modules: Sequence[nn.Module],
+    inputs: Sequence[Any],
+    kwargs_tup: Sequence[dict[str, Any]] | None = None,
+    devices: Sequence[DeviceLike | None] | None = None,
+) -> list[Any]:
+    """Call each module with its inputs, all at once.
+
+    The threads are kept for the next call. They take over the caller's grad mode, inference mode, autocast, default device, context
+    variables, hooks on saved tensors, and CUDA streams.
+
+    Args:
+        modules: one a device.
+        inputs: for each module a tuple of positional arguments, or a single one.
+        kwargs_tup: for each module its keyword arguments.
+        devices: where they are; None looks at the inputs.
+
+    Returns:
+        The outputs, in order, when all are done.
+
+    Raises:
+        UsageError: the numbers differ.
+        Exception: what the first module that failed raised, as its own type, with a note "in replica 1 on device cpu".
+
+    Example:
+        >>> double = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.constant_(double.weight, 2.0)
+        >>> [output.item() for output in parallel_apply([double, double], [torch.ones(1), torch.zeros(1)])]
+        [2.0, 0.0]
+    """
+    named = list(kwargs_tup) if kwargs_tup is not None else [{} for _ in modules]
+    places = list(devices) if devices is not None else [None] * len(modules)
+    for what, count in (("inputs", len(inputs)), ("kwargs_tup", len(named)), ("devices", len(places))):
+        if count != len(modules):
+            raise UsageError(f"parallel_apply has {len(modules)} modules and {count} {what}; there must be one each")
+    if not modules:
+        return []
+    given = [each if isinstance(each, (tuple, list)) else (each,) for each in inputs]
+    found = [
+        as_device(place) if place is not None else _device_of(each, named)
+        for place, each, named in zip(places, given, named, strict=True)
+    ]
+    return apply_all(modules, [tuple(each) for each in given], named, found, shared_threads(found))
+
+
+def _device_of(inputs: Any, kwargs: dict[str, Any]) -> torch.device:
+    tensors = tensors_of((list(inputs), kwargs))
+    return as_device(tensors[0].device) if tensors else torch.device("cpu")

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A loss in slices: each device computes its own, and together they are that of the whole batch.
+
+::
+
+    mean over samples   -->  sum of each slice, and how much it counts      -->  sum of sums / sum of counts
+
+What counts is what the criterion's mean divides by: the weights of targets that are not ignored, elements, or samples.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+_BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss)
+_BY_ELEMENT = (
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.KLDivLoss,
+    nn.PoissonNLLLoss,
+    nn.SoftMarginLoss,
+)
+
+
+def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """A criterion that tells how much its result counts.
+
+    Args:
+        criterion: a loss module, or any function of outputs and targets that takes a mean over samples.
+
+    Returns:
+        A function of outputs, targets and the number of samples that returns a sum and a count; the whole batch's loss is the sum
+        of sums divided by the sum of counts.
+
+    Example:
+        >>> loss = in_slices(nn.CrossEntropyLoss(ignore_index=0))
+        >>> total, count = loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]), 3)
+        >>> round((total / count).item(), 4), count.item()
+        (0.6931, 2.0)
+    """
+    reduction = getattr(criterion, "reduction", "mean")
+    if reduction == "none":
+        from teamster.errors import UsageError
+
+        raise UsageError("loss= needs a criterion with reduction 'mean' or 'sum'; 'none' gives no single loss")
+    if reduction == "sum":
+        return lambda outputs, targets, samples: (criterion(outputs, targets), torch.ones(()))
+    if isinstance(criterion, _BY_CLASS) and isinstance(criterion, nn.Module):
+        return _summed(criterion, _count_targets)
+    if isinstance(criterion, _BY_ELEMENT) and reduction == "mean":
+        return _summed(criterion, lambda _, outputs, targets: float(torch.broadcast_shapes(outputs.shape, targets.shape).numel()))
+    return lambda outputs, targets, samples: (criterion(outputs, targets) * samples, torch.tensor(float(samples)))
+
+
+def _summed(criterion: Any, count: Callable[[Any, Any, Any], Any]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    whole = copy.copy(criterion)
+    whole.reduction = "sum"
+    return lambda outputs, targets, samples: (whole(outputs, targets), torch.as_tensor(count(criterion, outputs, targets)))
+
+
+def _count_targets(criterion: Any, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    if targets.is_floating_point():  # probabilities of classes: the mean is over samples
+        return torch.tensor(float(targets.numel() // targets.shape[1 if targets.ndim > 1 else 0]))
+    kept = targets != criterion.ignore_index
+    if criterion.weight is None:
+        return kept.sum().to(outputs.dtype)
+    weights = functional.embedding(targets.masked_fill(~kept, 0).reshape(-1), criterion.weight[:, None]).reshape(targets.shape)
+    return (weights * kept).sum()

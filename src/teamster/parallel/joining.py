@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Backward in parallel: each CPU replica has a graph and a thread of its own; one autograd function joins them.
+
+::
+
+    parameters, inputs ==detach==> leaves of replica i --> graph of replica i --> outputs          in thread i
+          |                                                                          |
+          +-------------- Join (in the caller's graph) ------------------------> outputs
+
+On a CPU, one backward call runs in one thread, so a single graph through all replicas would run them one after the other. `Join`
+runs them at once, then sums the gradients of each parameter in the order of the replicas, so that results repeat bit for bit.
+
+With ``create_graph=True`` the gradients have graphs themselves, over the same leaves: another `Join` ties those to the parameters,
+the inputs and the gradients that came in, and so on to any order.
+
+The replicas' graphs live as long as the caller's: they hang on a saved tensor of `Join`, which autograd lets go of with its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter_ns, thread_time_ns
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from teamster.parallel.carried import carry_all
+from teamster.parallel.threads import DeviceThreads
+
+_SMALL_BYTES = 1 << 18  # are summed faster by who has them than by threads that have to be told
+
+Tell = Callable[[str, int, int, int], None]
+"""Takes a phase, the replica (-1 for the caller), when it began and how long it was on a processor (ns)."""
+
+
+@dataclass(slots=True)
+class Part:
+    """What one replica has computed.
+
+    Attributes:
+        outputs: tensors with a graph.
+        leaves: where that graph begins.
+        sources: for each leaf the number of the outer tensor that it stands for.
+    """
+
+    outputs: list[torch.Tensor]
+    leaves: list[torch.Tensor]
+    sources: list[int]
+
+
+@dataclass(slots=True)
+class Joined:
+    """All parts, and what they hang together with."""
+
+    parts: list[Part]
+    outer: list[torch.Tensor]
+    threads: DeviceThreads
+    device: torch.device
+    tell: Tell
+    in_turn: bool = False
+    """Whether hooks on saved tensors were active: then they are called by one thread, as they expect."""
+
+    def join(self) -> list[torch.Tensor]:
+        """The parts' outputs, one after the other, as functions of the outer tensors."""
+        with saved_tensors_hooks(lambda _: self, _carry):  # the user's own hooks are not meant for this one
+            return list(Join.apply(self, *self.outer))
+
+    def backward(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Gradients of the outer tensors."""
+        return self._differentiable(grads) if torch.is_grad_enabled() else self._accumulate(grads)
+
+    def _run(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+        return self.threads.run_in_turn(jobs) if self.in_turn else self.threads.run(jobs)
+
+    def _accumulate(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        carried = carry_all([self.device])[0]
+        jobs, at = [], 0
+        for index, part in enumerate(self.parts):
+            given = grads[at : at + len(part.outputs)]
+            jobs.append(partial(carried.run, partial(_run_backward, part, given, partial(self.tell, "backward", index))))
+            at += len(part.outputs)
+        found = self._run(jobs)
+        began = perf_counter_ns()
+        total = sum_gradients([(part.sources, of_part) for part, of_part in zip(self.parts, found, strict=True)], self.threads)
+        self.tell("reduce", -1, began, 0)
+        return [total.get(index) for index in range(len(self.outer))]
+
+    def _differentiable(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        carried = carry_all([self.device])[0]
+        parts, jobs, at = [], [], 0
+        outer = list(self.outer)
+        for part in self.parts:
+            given = [(output, grad) for output, grad in zip(part.outputs, grads[at:], strict=False) if grad is not None]
+            at += len(part.outputs)
+            leaves = [grad.detach().requires_grad_() for _, grad in given]
+            jobs.append(partial(carried.run, partial(_run_grad, [output for output, _ in given], part.leaves, leaves)))
+            sources = [*part.sources, *range(len(outer), len(outer) + len(leaves))]
+            outer += [grad for _, grad in given]
+            parts.append(Part([], [*part.leaves, *leaves], sources))
+        return self._tie(parts, outer, self._run(jobs))
+
+    def _tie(self, parts: list[Part], outer: list[torch.Tensor], found: list[Any]) -> list[torch.Tensor | None]:
+        """Gradients with graphs over the leaves, as functions of the outer tensors."""
+        for part, of_part in zip(parts, found, strict=True):
+            part.outputs = [grad for grad in of_part if grad is not None and grad.requires_grad]
+        tied = iter(Joined(parts, outer, self.threads, self.device, self.tell, self.in_turn).join())
+        total: list[torch.Tensor | None] = [None] * len(self.outer)
+        for part, of_part in zip(self.parts, found, strict=True):
+            for source, grad in zip(part.sources, of_part, strict=True):
+                if grad is not None:
+                    whole = next(tied) if grad.requires_grad else grad
+                    before = total[source]
+                    total[source] = whole if before is None else before + whole
+        return total
+
+
+def _carry(joined: Joined) -> torch.Tensor:
+    """Autograd gives back a tensor, and wants one."""
+    token = torch.empty(0)
+    token.joined = joined
+    return token
+
+
+class Join(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
+    """The parts' outputs as functions of the outer tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, joined: Joined, *outer: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Pass on what was computed."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(torch.empty(0))
+        return tuple(output.detach() for part in joined.parts for output in part.outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """Run all replicas' backward passes."""
+        (token,) = ctx.saved_tensors
+        joined: Joined = token.joined
+        return None, *joined.backward(grads)
+
+
+def _run_backward(part: Part, grads: Sequence[torch.Tensor | None], tell: Callable[[int, int], None]) -> list[torch.Tensor | None]:
+    began, cpu_began = perf_counter_ns(), thread_time_ns()
+    given = [(output, grad) for output, grad in zip(part.outputs, grads, strict=True) if grad is not None]
+    try:
+        if given:
+            # `backward` and not `grad`: tensors that the module holds without having registered them get theirs, too.
+            torch.autograd.backward([output for output, _ in given], [grad for _, grad in given], retain_graph=True)
+    finally:  # what a failed pass has left is not there in the next
+        found = take_gradients(part.leaves)
+    tell(began, thread_time_ns() - cpu_began)
+    return found
+
+
+def _run_grad(outputs: list[torch.Tensor], leaves: list[torch.Tensor], grads: list[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+    if not outputs:
+        return [None] * len(leaves)
+    with torch.enable_grad():
+        found: Sequence[torch.Tensor | None] = torch.autograd.grad(outputs, leaves, grads, create_graph=True, allow_unused=True)
+    return found
+
+
+def take_gradients(leaves: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    """What a backward pass has left on leaves, which have none afterwards.
+
+    Args:
+        leaves: of one replica.
+
+    Returns:
+        A gradient for each; None where it had no part in the result.
+
+    Example:
+        >>> leaf = torch.ones(2, requires_grad=True)
+        >>> leaf.sum().backward()
+        >>> take_gradients([leaf])[0].tolist(), leaf.grad
+        ([1.0, 1.0], None)
+    """
+    found = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    return found
+
+
+def sum_gradients(
+    found: Sequence[tuple[Sequence[int], Sequence[torch.Tensor | None]]], threads: DeviceThreads
+) -> dict[int, torch.Tensor]:
+    """Sum what the replicas have found, in their order.
+
+    Args:
+        found: of each replica the numbers of the sources, and the gradients, which may be changed.
+        threads: who sums; each a share of the sources.
+
+    Returns:
+        The sums by the number of the source.
+
+    Example:
+        >>> threads = DeviceThreads([torch.device("cpu")], None)
+        >>> sum_gradients([([0], [torch.ones(1)]), ([0], [torch.ones(1)])], threads)
+        {0: tensor([2.])}
+    """
+    total: dict[int, torch.Tensor] = {}
+    for sources, grads in found:
+        pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for source, grad in zip(sources, grads, strict=True):
+            if grad is None:
+                continue
+            before = total.get(source)
+            if before is None:
+                total[source] = grad
+            elif before.layout == grad.layout == torch.strided:
+                pairs.append((before, grad))
+            else:
+                total[source] = add_any(before, grad)
+        _add_all(pairs, threads, len(found))
+    return total
+
+
+def add_any(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The sum of two gradients of which one may be sparse, as an embedding's.
+
+    Args:
+        one: a gradient.
+        other: another.
+
+    Returns:
+        Their sum; sparse where both are.
+
+    Example:
+        >>> add_any(torch.eye(2).to_sparse(), torch.ones(2, 2)).tolist()
+        [[2.0, 1.0], [1.0, 2.0]]
+    """
+    return other + one if one.layout != torch.strided else one + other  # a sparse one adds to a dense one, and not the reverse
+
+
+def _add_all(pairs: list[tuple[torch.Tensor, torch.Tensor]], threads: DeviceThreads, shares: int) -> None:
+    """Add in place; large ones in all threads, each an equal part of the bytes."""
+    total = sum(grad.nbytes for _, grad in pairs)
+    if total < _SMALL_BYTES:
+        _add(pairs)
+        return
+    flat = [pair for pair in pairs if pair[0].nbytes <= total // (2 * shares) or not _both_contiguous(pair)]
+    groups: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in range(shares)]
+    filled = [0] * shares
+    for before, grad in pairs:
+        if any(before is each for each, _ in flat):
+            least = filled.index(min(filled))
+            groups[least].append((before, grad))
+            filled[least] += grad.nbytes
+        else:  # one that is larger than a share is cut
+            cuts = zip(before.view(-1).tensor_split(shares), grad.view(-1).tensor_split(shares), strict=True)
+            for group, cut in zip(groups, cuts, strict=True):
+                group.append(cut)
+    threads.run([partial(_add, group) for group in groups])
+
+
+def _both_contiguous(pair: tuple[torch.Tensor, torch.Tensor]) -> bool:
+    return bool(pair[0].is_contiguous() and pair[1].is_contiguous())
+
+
+def _add(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    if pairs:
+        with torch.no_grad():
+            torch._foreach_add_([before for before, _ in pairs], [grad for _, grad in pairs])

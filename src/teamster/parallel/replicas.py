@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Step 2: the module once a device.
+
+::
+
+    copy_structure     modules, shared ones once, hooks and plain attributes by reference; tensors as told
+    replicate          for accelerators, and for one call: tensors that lead back to the module's own parameters
+    Replicas           for CPU replicas, step after step: leaves of their own over the same memory; built once
+
+Replicas on one device share the memory of the parameters. Buffers of the first are the module's own, so that what it writes in
+place (statistics of a BatchNorm) stays; the others write into copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from teamster.errors import UsageError
+from teamster.tensors.devices import DeviceLike, as_devices
+
+Swap = Callable[[torch.Tensor], torch.Tensor]
+
+_BUCKET_BYTES = 10 << 20
+
+
+def check_replicable(module: nn.Module) -> None:
+    """Refuse a module that cannot be copied without harm.
+
+    Args:
+        module: the user's.
+
+    Raises:
+        UsageError: it is compiled as a whole, or has Python modules below a ScriptModule, or parameters without a shape yet.
+
+    Example:
+        >>> check_replicable(nn.Linear(2, 2))
+    """
+    for name, each in module.named_modules():
+        if isinstance(each, torch._dynamo.OptimizedModule):
+            what = f"the submodule {name!r}" if name else "the module"
+            raise UsageError(f"{what} is wrapped in torch.compile, whose copies would empty it: call its compile() instead")
+        scripted = isinstance(each, torch.jit.ScriptModule)
+        if scripted and any(not isinstance(child, torch.jit.ScriptModule) for child in each.modules()):
+            raise UsageError("a module with Python modules below a ScriptModule cannot be replicated")
+    lazy = [name for name, each in module.named_parameters() if isinstance(each, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise UsageError(f"the parameter {lazy[0]!r} has no shape yet: run the module on one batch before it is replicated")
+
+
+def copy_structure(module: nn.Module, parameter: Swap, buffer: Swap) -> nn.Module:
+    """A copy of a module with other tensors.
+
+    Args:
+        module: what to copy; it is not changed.
+        parameter: gives what stands for a parameter; asked once for a tied one.
+        buffer: gives what stands for a buffer.
+
+    Returns:
+        The copy, whose plain attributes and hooks are the module's own.
+
+    Example:
+        >>> linear = nn.Linear(2, 2)
+        >>> copied = copy_structure(linear, lambda tensor: tensor, lambda tensor: tensor)
+        >>> copied.weight is linear.weight, copied is linear
+        (True, False)
+    """
+    return _Copying(parameter, buffer).copied(module)
+
+
+class _Copying:
+    """One copy on its way.
+
+    Functions inside of each other would be a circle, which holds the copies until it is collected.
+    """
+
+    def __init__(self, parameter: Swap, buffer: Swap) -> None:
+        self._parameter = parameter
+        self._buffer = buffer
+        self._modules: dict[int, nn.Module] = {}
+        self._tensors: dict[int, torch.Tensor] = {}
+
+    def copied(self, each: nn.Module) -> nn.Module:
+        """The copy of a module; a shared one is copied once."""
+        if id(each) in self._modules:
+            return self._modules[id(each)]
+        made = self._modules[id(each)] = each._replicate_for_data_parallel()
+        for name, child in each._modules.items():
+            made._modules[name] = None if child is None else self.copied(child)
+        for name, tensor in each._parameters.items():
+            made._parameters[name] = self._swapped(tensor, self._parameter)
+        for name, tensor in each._buffers.items():
+            made._buffers[name] = self._swapped(tensor, self._buffer)
+        if isinstance(each, nn.RNNBase):  # it keeps a list of its weights, which its __setattr__ would have changed
+            made._flat_weights = [getattr(made, name, None) for name in each._flat_weights_names]
+        return made
+
+    def _swapped(self, tensor: torch.Tensor | None, swap: Swap) -> torch.Tensor | None:
+        if tensor is None:
+            return None
+        if id(tensor) not in self._tensors:
+            self._tensors[id(tensor)] = swap(tensor)
+        return self._tensors[id(tensor)]
+
+
+class _State:
+    """What a copied module holds, and how to put it back when a forward pass has set something on it."""
+
+    __slots__ = ("_dicts",)
+
+    def __init__(self, module: nn.Module) -> None:
+        held = (module.__dict__, module._parameters, module._buffers, module._modules)
+        self._dicts = [(each, dict(each), list(map(id, each.values()))) for each in held]
+
+    def restore(self) -> None:
+        """Put back what is not there any more, and take away what is new."""
+        for now, before, ids in self._dicts:
+            if list(map(id, now.values())) != ids:
+                now.clear()
+                now.update(before)
+
+
+def replicate(network: nn.Module, devices: Sequence[DeviceLike] | int, detach: bool = False) -> list[nn.Module]:
+    """Copy a module to devices; gradients of the copies lead back to its own parameters.
+
+    Args:
+        network: what to copy; on the first device.
+        devices: names of devices; a number n for n accelerators, or n replicas on the CPU.
+        detach: whether gradients lead nowhere.
+
+    Returns:
+        A module for each device. On one device parameters are shared, to others they go in buckets of 10 MiB.
+
+    Raises:
+        UsageError: the module cannot be replicated, or a device does not exist.
+
+    Example:
+        >>> first, second = replicate(nn.Linear(2, 2), ["cpu", "cpu"])
+        >>> first.weight.data_ptr() == second.weight.data_ptr()
+        True
+    """
+    check_replicable(network)
+    found = as_devices(devices)
+    parameters = list(network.parameters())
+    buffers = list(network.buffers())
+    replicas = []
+    for index, device in enumerate(found):
+        moved = _broadcast(parameters, device, detach)
+        moved |= _copy_buffers(buffers, device, detach, first=index == 0)
+        replicas.append(copy_structure(network, partial(_look_up, moved), partial(_look_up, moved)))
+    return replicas
+
+
+def _look_up(moved: dict[int, torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+    return moved[id(tensor)]
+
+
+def _broadcast(tensors: list[torch.Tensor], device: torch.device, detach: bool) -> dict[int, torch.Tensor]:
+    """Tensors on another device, by the identity of the original; few large copies instead of many small ones."""
+    sources = [each.detach() if detach else each for each in tensors]
+    if all(each.device == device for each in tensors):
+        views = [each if detach else each.view_as(each) for each in sources]
+        return {id(each): view for each, view in zip(tensors, views, strict=True)}
+    made: dict[int, torch.Tensor] = {}
+    for bucket in buckets_of(tensors):
+        flat = torch.cat([sources[index].reshape(-1) for index in bucket]).to(device, non_blocking=True)
+        pieces = flat.split([tensors[index].numel() for index in bucket])
+        for index, piece in zip(bucket, pieces, strict=True):
+            made[id(tensors[index])] = piece.view(tensors[index].shape)
+    return made
+
+
+def _copy_buffers(buffers: list[torch.Tensor], device: torch.device, detach: bool, *, first: bool) -> dict[int, torch.Tensor]:
+    made = {}
+    for each in buffers:
+        if each.requires_grad and not detach:
+            made[id(each)] = each.to(device) if each.device != device else each.view_as(each)
+        else:
+            made[id(each)] = each if first and each.device == device else each.detach().to(device, copy=True)
+    return made
+
+
+def buckets_of(tensors: Sequence[torch.Tensor], most_bytes: int = _BUCKET_BYTES) -> list[list[int]]:
+    """Groups of tensors that travel together.
+
+    Args:
+        tensors: in the order in which they are needed.
+        most_bytes: of a group with more than one.
+
+    Returns:
+        Their indices, group by group; each is of one dtype and device.
+
+    Example:
+        >>> buckets_of([torch.zeros(4), torch.zeros(4), torch.zeros(4, dtype=torch.int)], 32)
+        [[0, 1], [2]]
+    """
+    groups: list[list[int]] = []
+    latest: dict[Any, tuple[list[int], int]] = {}
+    for index, each in enumerate(tensors):
+        key = each.dtype, each.device
+        group, filled = latest.get(key, ([], most_bytes + 1))
+        if filled + each.nbytes > most_bytes:
+            group, filled = [], 0
+            groups.append(group)
+        group.append(index)
+        latest[key] = group, filled + each.nbytes
+    return groups
+
+
+class Replicas:
+    """Copies of a module on one CPU, kept from step to step and built again when the module has changed.
+
+    Each copy has leaves of its own over the memory of the module's parameters, so that each can run its own backward pass.
+
+    Args:
+        module: the user's.
+        count: how many copies.
+
+    Example:
+        >>> linear = nn.Linear(2, 2)
+        >>> replicas = Replicas(linear, 2)
+        >>> first, second = replicas.fresh()
+        >>> first.weight is second.weight, first.weight.data_ptr() == linear.weight.data_ptr()
+        (False, True)
+    """
+
+    def __init__(self, module: nn.Module, count: int) -> None:
+        self._module = module
+        self._count = count
+        self._signature: Any = None
+        self._made: list[nn.Module] = []
+        self._states: list[list[_State]] = []
+        self.sources: list[torch.Tensor] = []
+        """Parameters of the module, and buffers that want gradients; each once."""
+        self.leaves: list[list[torch.Tensor]] = []
+        """What stands for them in each copy."""
+        self._buffers: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
+        self.built = 0
+
+    def fresh(self, count: int | None = None) -> list[nn.Module]:
+        """The copies, as if they were new.
+
+        Args:
+            count: how many of them are needed; None for all.
+
+        Returns:
+            Modules; what an earlier step has set on them is gone.
+        """
+        signature = _signature(self._module)
+        if signature != self._signature:
+            self._build()
+            self._signature = signature
+        else:
+            for state in self._states:
+                for each in state:
+                    each.restore()
+        with torch.no_grad():
+            for original, copies in self._buffers:
+                for copied in copies:
+                    copied.copy_(original)
+        return self._made[: count or self._count]
+
+    def _build(self) -> None:
+        check_replicable(self._module)
+        self.built += 1
+        self.sources, self.leaves, self._buffers = [], [[] for _ in range(self._count)], []
+        known: dict[int, int] = {}
+
+        def leaf(index: int) -> Swap:
+            def make(tensor: torch.Tensor) -> torch.Tensor:
+                made = tensor.detach().requires_grad_(tensor.requires_grad)
+                if isinstance(tensor, nn.Parameter):
+                    made = nn.Parameter(made, requires_grad=tensor.requires_grad)
+                if tensor.requires_grad:
+                    if id(tensor) not in known:
+                        known[id(tensor)] = len(self.sources)
+                        self.sources.append(tensor)
+                    self.leaves[index].append(made)
+                return made
+
+            return make
+
+        def buffer(index: int) -> Swap:
+            def make(tensor: torch.Tensor) -> torch.Tensor:
+                if tensor.requires_grad:
+                    return leaf(index)(tensor)
+                if index == 0:
+                    self._buffers.append((tensor, []))
+                    return tensor
+                made = tensor.detach().clone()
+                next(copies for original, copies in self._buffers if original is tensor).append(made)
+                return made
+
+            return make
+
+        with torch.inference_mode(False), torch.enable_grad():
+            self._made = [copy_structure(self._module, leaf(index), buffer(index)) for index in range(self._count)]
+        self._states = [[_State(each) for each in made.modules()] for made in self._made]
+
+
+def _signature(module: nn.Module) -> list[Any]:
+    """What a copy was made of; anything else now means that it is no copy any more."""
+    found: list[Any] = []
+    for each in module.modules():
+        found.append(id(each))
+        found += map(id, each.__dict__.values())
+        for tensor in (*each._parameters.values(), *each._buffers.values()):
+            if tensor is not None:
+                found += id(tensor), tensor.data_ptr(), tensor.requires_grad, tensor.dtype, tensor.shape
+        found += map(id, each._modules.values())
+    return found

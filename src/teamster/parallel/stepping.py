@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Step mode: forward, loss and backward of each slice in one go, in the slice's own thread.
+
+::
+
+    thread i:   loss_fn(replica i, slice i) * samples of i / all samples --> backward --> gradients of its leaves
+    caller:     sums them in the order of the replicas, and leaves them on the module's parameters
+
+Faster than the drop-in form: the threads are told once a step and not twice, and no output is put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter_ns, thread_time_ns
+from typing import Any
+
+import torch
+from torch import nn
+
+from teamster.errors import UsageError
+from teamster.parallel.carried import carry_all, is_hooked
+from teamster.parallel.joining import Tell, add_any, sum_gradients, take_gradients
+from teamster.parallel.replicas import Replicas
+from teamster.parallel.threads import DeviceThreads
+
+LossFunction = Callable[..., torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one device gets of a call.
+
+    Attributes:
+        inputs: positional arguments.
+        kwargs: keyword arguments.
+        size: samples.
+        device: where.
+    """
+
+    inputs: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    size: int
+    device: torch.device
+
+
+def run_step(
+    loss_fn: LossFunction, pieces: Sequence[Piece], replicas: Replicas, threads: DeviceThreads, tell: Tell
+) -> torch.Tensor:
+    """One step on CPU replicas.
+
+    Args:
+        loss_fn: takes a module and the slices, returns the slice's mean loss.
+        pieces: one a replica.
+        replicas: of the module.
+        threads: theirs.
+        tell: takes what the phases take.
+
+    Returns:
+        The whole batch's mean loss, without a graph.
+
+    Raises:
+        Exception: what a replica raised; no parameter's gradient has changed then.
+    """
+    began = perf_counter_ns()
+    modules = replicas.fresh(len(pieces))
+    tell("replicate", -1, began, 0)
+    samples = sum(piece.size for piece in pieces)
+    carried = carry_all([piece.device for piece in pieces])
+    jobs = []
+    for index, (piece, module) in enumerate(zip(pieces, modules, strict=True)):
+        share = piece.size / samples if samples else 1.0
+        work = partial(_run_piece, loss_fn, module, piece, share, replicas.leaves[index], partial(_told, tell, index))
+        jobs.append(partial(carried[index].run, work))
+    found = threads.run_in_turn(jobs) if is_hooked() else threads.run(jobs)
+    began = perf_counter_ns()
+    sources = list(range(len(replicas.sources)))
+    total = sum_gradients([(sources, grads) for _, grads in found], threads)
+    deposit([(replicas.sources[index], grad) for index, grad in total.items()])
+    tell("reduce", -1, began, 0)
+    return torch.stack([loss for loss, _ in found]).sum()
+
+
+def _told(tell: Tell, index: int, phase: str, began_ns: int, cpu_ns: int) -> None:
+    tell(phase, index, began_ns, cpu_ns)
+
+
+def _run_piece(
+    loss_fn: LossFunction,
+    module: nn.Module,
+    piece: Piece,
+    share: float,
+    leaves: Sequence[torch.Tensor],
+    tell: Callable[[str, int, int], None],
+) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+    began, cpu_began = perf_counter_ns(), thread_time_ns()
+    loss = check_loss(loss_fn(module, *piece.inputs, **piece.kwargs)) * share
+    now, cpu_now = perf_counter_ns(), thread_time_ns()
+    tell("forward", began, cpu_now - cpu_began)
+    try:
+        if loss.requires_grad:
+            loss.backward()
+    finally:
+        grads = take_gradients(leaves)
+    tell("backward", now, thread_time_ns() - cpu_now)
+    return loss.detach(), grads
+
+
+def check_loss(loss: Any) -> torch.Tensor:
+    """Refuse what is no loss.
+
+    Args:
+        loss: what the user's function has returned.
+
+    Returns:
+        The same.
+
+    Raises:
+        UsageError: it is not a tensor with one element.
+
+    Example:
+        >>> check_loss(torch.tensor(1.0)).item()
+        1.0
+    """
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"{type(loss).__name__}"
+        raise UsageError(f"the loss function of step() must return one number as a tensor, the mean over its slice; not {what}")
+    return loss.reshape(())
+
+
+def deposit(grads: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Add gradients to those of parameters, as a backward pass does, hooks included.
+
+    Args:
+        grads: parameters, and what to add to their gradients.
+
+    Example:
+        >>> weight = torch.zeros(1, requires_grad=True)
+        >>> deposit([(weight, torch.ones(1))]); deposit([(weight, torch.ones(1))])
+        >>> weight.grad
+        tensor([2.])
+    """
+    summed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for source, grad in grads:
+        if not source.is_leaf or source._backward_hooks or source._post_accumulate_grad_hooks:
+            torch.autograd.backward([source], [grad])
+        elif source.grad is None:
+            source.grad = grad
+        elif grad.layout != torch.strided or source.grad.layout != torch.strided:
+            source.grad = add_any(source.grad, grad)
+        else:
+            summed.append((source.grad, grad))
+    if summed:
+        with torch.no_grad():
+            torch._foreach_add_([before for before, _ in summed], [grad for _, grad in summed])

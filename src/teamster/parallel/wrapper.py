@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`DataParallel`: the class that a user holds; what it does stands in its neighbours.
+
+::
+
+    batch --> scattering --> applying: replicas, each in its thread --> gathering --> output
+                                |                                        ^
+                                +--> joining (CPU: a graph each) --------+          stepping: forward, loss, backward in one go
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter_ns
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from teamster.errors import UsageError
+from teamster.machine.cpus import usable_cores
+from teamster.parallel.applying import apply_all, inner_threads
+from teamster.parallel.balance import warn_of_imbalance
+from teamster.parallel.carried import is_hooked
+from teamster.parallel.choosing import Choosing
+from teamster.parallel.criterion import in_slices
+from teamster.parallel.gathering import gather
+from teamster.parallel.joining import Joined, Part
+from teamster.parallel.replicas import Replicas, check_replicable, replicate
+from teamster.parallel.scattering import batch_size, chunk_sizes, slices
+from teamster.parallel.stepping import LossFunction, Piece, check_loss, run_step
+from teamster.parallel.threads import DeviceThreads
+from teamster.parallel.timing import StepReport, Timing
+from teamster.tensors.devices import DeviceLike, accelerator, as_device, as_devices
+from teamster.tensors.nest import tensors_of, walk
+
+Weights = Sequence[float] | Literal["measured"] | None
+
+_OWN = ("_choosing", "_losses", "_replicas", "_speeds", "_threads", "_timing")
+_FRESH = 0.5  # weight of the newest measurement of a device's speed
+
+
+class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
+    """Runs a module on several devices at once: each gets a slice of the batch, gradients come together on the first.
+
+    A drop-in for `torch.nn.DataParallel` on any devices, CPU replicas included: these share the module's parameters.
+
+    Args:
+        module: what to run; its parameters are on the first device.
+        device_ids: names of devices; a number n for n accelerators, or n replicas on the CPU; None for all accelerators, or,
+            where there are none, for as many CPU replicas as the first steps show to pay.
+        output_device: where outputs are gathered; None for the first device.
+        dim: along which samples are counted.
+        weights: for unequal devices: their speeds in any unit, or "measured".
+        loss: a criterion: then the last positional argument is the target, each device computes the loss of its slice, and the
+            result is the loss of the whole batch.
+
+    Raises:
+        UsageError: a device does not exist, or the module cannot be replicated.
+
+    Example:
+        >>> model = DataParallel(nn.Linear(3, 2), device_ids=["cpu", "cpu"])
+        >>> model(torch.ones(5, 3)).shape
+        torch.Size([5, 2])
+        >>> sorted(model.state_dict())
+        ['module.bias', 'module.weight']
+        >>> model.close()
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device_ids: Sequence[DeviceLike] | int | None = None,
+        output_device: DeviceLike | None = None,
+        dim: int = 0,
+        *,
+        weights: Weights = None,
+        loss: Callable[..., torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        check_replicable(module)
+        self.module = module
+        self.dim = dim
+        self.device_ids = as_devices(all_devices() if device_ids is None else device_ids)
+        self.output_device = self.device_ids[0] if output_device is None else as_device(output_device)
+        object.__setattr__(self, "loss", loss)  # no submodule: its weights are not the model's
+        self._losses: dict[torch.device, Callable[..., Any]] = {}  # of a slice, by device
+        if loss is not None:
+            self._loss_on(self.device_ids[0])  # says what is wrong with it
+        self._fixed = device_ids is not None
+        self._weights = weights
+        if weights is not None and weights != "measured":
+            chunk_sizes(0, len(self.device_ids), weights)  # says what is wrong with them
+        warn_of_imbalance(self.device_ids)
+        if len(self.device_ids) == 1:
+            module.to(self.device_ids[0])
+        self._forget()
+
+    def _forget(self) -> None:
+        """What belongs to this process and not to the model: neither pickled nor copied."""
+        cpu = self.device_ids[0].type == "cpu"
+        self._threads: DeviceThreads | None = None
+        self._replicas: Replicas | None = None
+        self._timing = Timing()
+        self._choosing = Choosing(len(self.device_ids), fixed=self._fixed, cpu=cpu)
+        self._losses = {}
+        self._speeds = [1.0] * len(self.device_ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in _OWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            module = self.__dict__.get("_modules", {}).get("module")
+            if module is None or name in _OWN:
+                raise
+            return getattr(module, name)  # of the wrapped module, as if it were not wrapped
+
+    # --- the drop-in form --------------------------------------------------------------------------------------------------
+
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        """Scatter, replicate, apply, gather.
+
+        Args:
+            *inputs: of the module; the target last where there is a `loss`.
+            **kwargs: of the module.
+
+        Returns:
+            The module's output for the whole batch; with a `loss`, its value for the whole batch.
+
+        Raises:
+            UsageError: inputs cannot be scattered, or outputs cannot be gathered.
+
+        Example:
+            >>> DataParallel(nn.Identity(), ["cpu", "cpu"])(torch.arange(3)).tolist()
+            [0, 1, 2]
+        """
+        if self._is_alone:
+            return self._run_alone(inputs, kwargs)
+        pieces = self._scatter(inputs, kwargs)
+        began = perf_counter_ns()
+        if len(pieces) == 1:
+            output = self._run_alone(pieces[0].inputs, pieces[0].kwargs)
+        else:
+            outputs = self._apply(pieces)
+            told = perf_counter_ns()
+            output = self._put_together(outputs)
+            self._timing.tell("gather", -1, told)
+        self._learn(pieces, began)
+        return output
+
+    def _scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Piece]:
+        self._check_placement()
+        began = perf_counter_ns()
+        devices = self.device_ids[: self._choosing.replicas]
+        count = batch_size((inputs, kwargs), self.dim)
+        if count is None:  # nothing to slice: all devices get all of it, as torch has it; or one, where there is nothing at all
+            sizes = [1] * (len(devices) if inputs or kwargs else 1)
+            devices = devices[: len(sizes)]
+        else:
+            sizes = chunk_sizes(count, len(devices), self._weights_of(len(devices)))
+            used = [index for index, size in enumerate(sizes) if size] or [0]
+            sizes, devices = [sizes[index] for index in used], [devices[index] for index in used]
+        both = (
+            [(inputs, kwargs)]
+            if len(devices) == 1 and devices[0].type == "cpu"
+            else slices((inputs, kwargs), sizes, devices, self.dim)
+        )
+        pieces = [Piece(given, named, size, device) for (given, named), size, device in zip(both, sizes, devices, strict=True)]
+        self._timing.begin_step(len(pieces))
+        self._timing.tell("scatter", -1, began)
+        return pieces
+
+    def _weights_of(self, count: int) -> Sequence[float] | None:
+        if self._weights == "measured":
+            return self._speeds[:count]
+        return None if self._weights is None else self._weights[:count]
+
+    def _check_placement(self) -> None:
+        first = self.device_ids[0]
+        for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
+            if tensor.device != first:
+                raise UsageError(f"{name!r} is on device {tensor.device}, and all of the module must be on device_ids[0], {first}")
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether the plain module does it all, on the CPU, and nothing is left to be found out."""
+        return self._choosing.replicas == 1 and self._choosing.settled and self.device_ids[0].type == "cpu"
+
+    def _run_alone(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.loss is None:
+            return self.module(*inputs, **kwargs)
+        return self.loss(self.module(*inputs[:-1], **kwargs), inputs[-1])
+
+    def _apply(self, pieces: list[Piece]) -> list[Any]:
+        """Outputs of the replicas, as functions of the module's parameters and the inputs."""
+        devices = [piece.device for piece in pieces]
+        began = perf_counter_ns()
+        if devices[0].type != "cpu":
+            modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
+            self._timing.tell("replicate", -1, began)
+            given = [(piece.inputs, piece.kwargs) for piece in pieces]
+            return self._run(modules, given, pieces)
+        replicas = self._fresh_replicas()
+        modules = replicas.fresh(len(pieces))
+        self._timing.tell("replicate", -1, began)
+        if not torch.is_grad_enabled():
+            return self._run(modules, [(piece.inputs, piece.kwargs) for piece in pieces], pieces)
+        outer: dict[int, int] = {id(each): index for index, each in enumerate(replicas.sources)}
+        tensors, parts, given = list(replicas.sources), [], []
+        for index, piece in enumerate(pieces):
+            part = Part([], list(replicas.leaves[index]), list(range(len(replicas.sources))))
+            given.append(walk((piece.inputs, piece.kwargs), partial(_as_leaf, part, outer, tensors)))
+            parts.append(part)
+        outputs = self._run(modules, given, pieces)
+        for part, output in zip(parts, outputs, strict=True):
+            part.outputs = [each for each in tensors_of(output) if each.requires_grad]
+        if not any(part.outputs for part in parts):
+            return outputs
+        assert self._threads is not None
+        tied = iter(Joined(parts, tensors, self._threads, devices[0], self._timing.tell, is_hooked()).join())
+        return [walk(output, lambda each: next(tied) if each.requires_grad else each) for output in outputs]
+
+    def _run(self, modules: list[nn.Module], given: list[tuple[tuple[Any, ...], dict[str, Any]]], pieces: list[Piece]) -> list[Any]:
+        runs: list[Any] = modules
+        if self.loss is not None:
+            runs = [
+                partial(_run_with_loss, module, self._loss_on(piece.device), piece.size)
+                for module, piece in zip(modules, pieces, strict=True)
+            ]
+        devices = [piece.device for piece in pieces]
+        inputs, kwargs = [each for each, _ in given], [each for _, each in given]
+        return apply_all(runs, inputs, kwargs, devices, self._lines(), self._timing.tell)
+
+    def _put_together(self, outputs: list[Any]) -> Any:
+        if self.loss is None:
+            return gather(outputs, self.output_device, self.dim)
+        sums = torch.stack([total.to(self.output_device) for total, _ in outputs]).sum()
+        if getattr(self.loss, "reduction", "mean") == "sum":
+            return sums
+        return sums / torch.stack([count.to(self.output_device) for _, count in outputs]).sum().to(sums.dtype)
+
+    def _loss_on(self, device: torch.device) -> Callable[..., Any]:
+        """The criterion for a slice; one that has weights is there once a device."""
+        if device not in self._losses:
+            loss: Any = self.loss
+            if isinstance(loss, nn.Module) and device.type != "cpu":
+                loss = copy.deepcopy(loss).to(device)
+            self._losses[device] = in_slices(loss)
+        return self._losses[device]
+
+    def _lines(self) -> DeviceThreads:
+        if self._threads is None:
+            self._threads = DeviceThreads(self.device_ids, inner_threads(self.device_ids))
+        return self._threads
+
+    def _fresh_replicas(self) -> Replicas:
+        if self._replicas is None:
+            self._replicas = Replicas(self.module, len(self.device_ids))
+        return self._replicas
+
+    def _learn(self, pieces: list[Piece], began_ns: int) -> None:
+        seconds, samples = (perf_counter_ns() - began_ns) / 1e9, sum(piece.size for piece in pieces)
+        self._choosing.saw(len(pieces), seconds, samples)
+        if len(pieces) > 1:
+            self._choosing.hint(self._timing.steps, self._timing.at_once)
+        if self._weights == "measured":
+            for index, piece in enumerate(pieces):
+                speed = piece.size / max(1, self._timing.latest.get(index, 1))
+                self._speeds[index] += _FRESH * (speed - self._speeds[index]) if self._timing.steps > 1 else speed - 1.0
+
+    # --- step mode ---------------------------------------------------------------------------------------------------------
+
+    def step(self, loss_fn: LossFunction, *batch: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward, loss and backward of the whole batch, each slice in one go; leaves the gradients on the parameters.
+
+        Args:
+            loss_fn: called with a replica and its slice, ``loss_fn(module, *slice)``; returns the slice's mean loss.
+            *batch: tensors in containers, of which each device gets a slice.
+            **kwargs: sliced, too.
+
+        Returns:
+            The whole batch's mean loss, without a graph.
+
+        Raises:
+            UsageError: the batch cannot be scattered, or the loss is not one number.
+
+        Example:
+            >>> model = DataParallel(nn.Linear(2, 1), ["cpu", "cpu"])
+            >>> loss = model.step(lambda module, x, y: nn.functional.mse_loss(module(x), y), torch.ones(4, 2), torch.zeros(4, 1))
+            >>> loss.ndim, model.module.weight.grad.shape
+            (0, torch.Size([1, 2]))
+        """
+        if self._is_alone:
+            return self._step_alone(loss_fn, batch, kwargs)
+        pieces = self._scatter(batch, kwargs)
+        began = perf_counter_ns()
+        if len(pieces) == 1:
+            loss = self._step_alone(loss_fn, pieces[0].inputs, pieces[0].kwargs)
+        elif self.device_ids[0].type == "cpu":
+            loss = run_step(loss_fn, pieces, self._fresh_replicas(), self._lines(), self._timing.tell)
+        else:
+            loss = self._step_on_accelerators(loss_fn, pieces)
+        self._learn(pieces, began)
+        return loss.detach()
+
+    def _step_alone(self, loss_fn: LossFunction, batch: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        loss = check_loss(loss_fn(self.module, *batch, **kwargs))
+        if loss.requires_grad:
+            loss.backward()
+        return loss.detach()
+
+    def _step_on_accelerators(self, loss_fn: LossFunction, pieces: list[Piece]) -> torch.Tensor:
+        """One graph: autograd has a thread for each device there."""
+        devices = [piece.device for piece in pieces]
+        modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
+        runs = [partial(loss_fn, module) for module in modules]
+        losses = apply_all(
+            runs, [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces], devices, self._lines(), self._timing.tell
+        )
+        samples = sum(piece.size for piece in pieces)
+        shares = [check_loss(loss).to(devices[0]) * (piece.size / samples) for loss, piece in zip(losses, pieces, strict=True)]
+        total = torch.stack(shares).sum()
+        if total.requires_grad:
+            total.backward()
+        return total
+
+    # --- the rest ----------------------------------------------------------------------------------------------------------
+
+    def report(self) -> StepReport:
+        """What the steps so far have taken, phase by phase.
+
+        Returns:
+            Sums in seconds; ``print`` shows milliseconds a step.
+
+        Example:
+            >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).report().steps
+            0
+        """
+        return self._timing.read()
+
+    def close(self) -> None:
+        """End the threads; a later call starts others. They end with the object, too.
+
+        Example:
+            >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).close()
+        """
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
+
+
+def _as_leaf(part: Part, outer: dict[int, int], tensors: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+    """What a replica sees of an input that wants a gradient: a leaf of its own graph, which may be written over."""
+    if not tensor.requires_grad:
+        return tensor
+    if id(tensor) not in outer:
+        outer[id(tensor)] = len(tensors)
+        tensors.append(tensor)
+    leaf = tensor.detach().requires_grad_()
+    part.leaves.append(leaf)
+    part.sources.append(outer[id(tensor)])
+    return leaf.clone()
+
+
+def _run_with_loss(module: nn.Module, loss: Callable[..., Any], samples: int, *inputs: Any, **kwargs: Any) -> Any:
+    return loss(module(*inputs[:-1], **kwargs), inputs[-1], samples)
+
+
+def all_devices() -> Sequence[DeviceLike] | int:
+    """What there is: all accelerators, or a CPU replica for each usable core."""
+    kind = accelerator()
+    if kind == "cpu":
+        return usable_cores()
+    return torch.cuda.device_count() if kind == "cuda" else [kind]

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The lowest place that imports torch: tensors inside of containers, and names of devices."""
