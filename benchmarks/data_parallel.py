@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.multiprocessing  # teaches pipes to pass tensors by their shared memory
 from torch import nn
 from torch.nn import functional
 
@@ -95,7 +96,7 @@ class FreshThreads(DeviceThreads):
         return results
 
 
-def serve_ddp(rank: int, name: str, rendezvous: str, pipe: Any) -> None:
+def serve_ddp(rank: int, name: str, rendezvous: str, pipe: Any, barrier: Any) -> None:
     """A rank of DDP: runs as many steps as the pipe says, and tells how long they took (s)."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -113,18 +114,48 @@ def serve_ddp(rank: int, name: str, rendezvous: str, pipe: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
-class Ddp:
-    """Two ranks, as one contender."""
+def serve_shared(rank: int, name: str, rendezvous: str, pipe: Any, barrier: Any) -> None:
+    """A rank that adds up gradients in shared memory by hand: one flat tensor a rank, two barriers a step."""
+    flat = pipe.recv()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    weights = list(model.parameters())
+    inputs, target = (each.chunk(REPLICAS)[rank] for each in batch_of(name))
+    while (steps := pipe.recv()) > 0:
+        barrier.wait()
+        began = time.perf_counter()
+        for _ in range(steps):
+            model.zero_grad()
+            loss_of(model, inputs, target).backward()
+            torch.cat([each.grad.reshape(-1) for each in weights if each.grad is not None], out=flat[rank])
+            barrier.wait()
+            mean = torch.stack(list(flat)).mean(0)
+            for each, part in zip(weights, mean.split([each.numel() for each in weights]), strict=True):
+                each.grad = part.view(each.shape)
+            barrier.wait()
+        pipe.send(time.perf_counter() - began)
 
-    def __init__(self, name: str) -> None:
+
+class Ranks:
+    """Two processes, as one contender."""
+
+    def __init__(self, name: str, serve: Callable[..., None]) -> None:
         context = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory()
+        barrier = self._barrier = context.Barrier(REPLICAS)  # kept: it is gone with its last name here
         pairs = [context.Pipe() for _ in range(REPLICAS)]
         self._pipes = [ours for ours, _ in pairs]
-        arguments = [(rank, name, f"{self._folder.name}/meet", theirs) for rank, (_, theirs) in enumerate(pairs)]
-        self._ranks = [context.Process(target=serve_ddp, args=each, daemon=True) for each in arguments]
+        arguments = [(rank, name, f"{self._folder.name}/meet", theirs, barrier) for rank, (_, theirs) in enumerate(pairs)]
+        self._ranks = [context.Process(target=serve, args=each, daemon=True) for each in arguments]
         for rank in self._ranks:
             rank.start()
+
+    def share(self, numbers: int) -> None:
+        """Give all of them the same memory."""
+        flat = torch.zeros(REPLICAS, numbers).share_memory_()
+        for pipe in self._pipes:
+            pipe.send(flat)
 
     def run(self, steps: int) -> float:
         for pipe in self._pipes:
@@ -139,7 +170,7 @@ class Ddp:
         self._folder.cleanup()
 
 
-def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], Ddp, list[DataParallel]]:
+def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], list[Ranks], list[DataParallel]]:
     torch.manual_seed(0)
     inputs, target = batch_of(name)
     all_threads = torch.get_num_threads()
@@ -168,7 +199,8 @@ def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], Ddp, li
     def backward(module: nn.Module) -> Callable[[], object]:
         return lambda: loss_of(module, inputs, target).backward()
 
-    ddp = Ddp(name)
+    ranks = [Ranks(name, serve_ddp), Ranks(name, serve_shared)]
+    ranks[1].share(sum(each.numel() for each in plain.parameters()))
     return (
         {
             "plain, all threads": timed(plain, backward(plain)),
@@ -177,16 +209,17 @@ def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], Ddp, li
             "DataParallel, drop-in": timed(parallel[0], backward(parallel[0])),
             "DataParallel, step()": timed(parallel[1], lambda: parallel[1].step(loss_of, inputs, target)),
             "a thread per pass": timed(parallel[2], backward(parallel[2])),
-            "DDP, gloo": ddp.run,
+            "DDP, gloo": ranks[0].run,
+            "averaging by shared memory": ranks[1].run,
         },
-        ddp,
+        ranks,
         parallel,
     )
 
 
 def measure(name: str, rounds: int, seconds: float) -> dict[str, float]:
     """Milliseconds a step, by contender."""
-    runs, ddp, parallel = contenders_of(name)
+    runs, ranks, parallel = contenders_of(name)
     times: dict[str, list[float]] = {each: [] for each in runs}
     for run in runs.values():
         run(5)
@@ -195,7 +228,8 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, float]:
         for each, run in runs.items():
             times[each].append(run(steps) / steps * 1e3)
             time.sleep(0.02)  # helpers of OpenMP that spin after one contender are not the next one's
-    ddp.close()
+    for rank in ranks:
+        rank.close()
     for each in parallel[:2]:
         each.close()
     return {each: statistics.median(found) for each, found in times.items()}

@@ -100,8 +100,8 @@ def parallel_apply(
         return []
     given = [each if isinstance(each, (tuple, list)) else (each,) for each in inputs]
     found = [
-        as_device(place) if place is not None else _device_of(each, named)
-        for place, each, named in zip(places, given, named, strict=True)
+        as_device(place) if place is not None else _device_of(each, own)
+        for place, each, own in zip(places, given, named, strict=True)
     ]
     return apply_all(modules, [tuple(each) for each in given], named, found, shared_threads(found))
 

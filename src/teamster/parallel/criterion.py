@@ -55,17 +55,40 @@ def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[tor
         raise UsageError("loss= needs a criterion with reduction 'mean' or 'sum'; 'none' gives no single loss")
     if reduction == "sum":
         return lambda outputs, targets, samples: (criterion(outputs, targets), torch.ones(()))
-    if isinstance(criterion, _BY_CLASS) and isinstance(criterion, nn.Module):
+    criterion = _AS_MODULES.get(criterion, criterion)
+    if _is_one_of(criterion, _BY_CLASS):
         return _summed(criterion, _count_targets)
-    if isinstance(criterion, _BY_ELEMENT) and reduction == "mean":
+    if _is_one_of(criterion, _BY_ELEMENT) and reduction == "mean":
         return _summed(criterion, lambda _, outputs, targets: float(torch.broadcast_shapes(outputs.shape, targets.shape).numel()))
     return lambda outputs, targets, samples: (criterion(outputs, targets) * samples, torch.tensor(float(samples)))
+
+
+_AS_MODULES: dict[Any, nn.Module] = {
+    functional.cross_entropy: nn.CrossEntropyLoss(),
+    functional.nll_loss: nn.NLLLoss(),
+    functional.mse_loss: nn.MSELoss(),
+    functional.l1_loss: nn.L1Loss(),
+    functional.smooth_l1_loss: nn.SmoothL1Loss(),
+}
+
+
+def _is_one_of(criterion: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether it is one of torch's, and computes as those do: a subclass may take its mean in its own way."""
+    return any(isinstance(criterion, kind) and type(criterion).forward is kind.forward for kind in kinds)  # type: ignore[attr-defined]
 
 
 def _summed(criterion: Any, count: Callable[[Any, Any, Any], Any]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     whole = copy.copy(criterion)
     whole.reduction = "sum"
-    return lambda outputs, targets, samples: (whole(outputs, targets), torch.as_tensor(count(criterion, outputs, targets)))
+    return lambda outputs, targets, samples: (
+        whole(_wide(outputs), _wide(targets)),
+        torch.as_tensor(count(criterion, outputs, targets)),
+    )
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """A sum over a slice is too large for half precision, where the mean is not."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _count_targets(criterion: Any, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -73,6 +96,11 @@ def _count_targets(criterion: Any, outputs: torch.Tensor, targets: torch.Tensor)
         return torch.tensor(float(targets.numel() // targets.shape[1 if targets.ndim > 1 else 0]))
     kept = targets != criterion.ignore_index
     if criterion.weight is None:
-        return kept.sum().to(outputs.dtype)
+        return kept.sum()
     weights = functional.embedding(targets.masked_fill(~kept, 0).reshape(-1), criterion.weight[:, None]).reshape(targets.shape)
     return (weights * kept).sum()
+
+
+def run_with_loss(module: nn.Module, loss: Callable[..., Any], samples: int, *inputs: Any, **kwargs: Any) -> Any:
+    """A replica's loss: the last of its inputs is the target."""
+    return loss(module(*inputs[:-1], **kwargs), inputs[-1], samples)

@@ -85,7 +85,7 @@ def _join_containers(outputs: list[Any], device: torch.device, dim: int, where: 
 
 
 def _concatenate(outputs: list[torch.Tensor], device: torch.device, dim: int, where: str) -> torch.Tensor:
-    moved = [output.to(device, non_blocking=True) for output in outputs]
+    moved = [output.to(device, non_blocking=device.type != "cpu") for output in outputs]
     if moved[0].ndim == 0:
         _warn_of_scalars()
         return torch.stack([output.reshape(()) for output in moved])

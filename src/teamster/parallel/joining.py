@@ -117,6 +117,19 @@ class Joined:
         return total
 
 
+def as_leaf(part: Part, outer: dict[int, int], tensors: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+    """What a replica sees of an input that wants a gradient: a leaf of its own graph, which may be written over."""
+    if not tensor.requires_grad:
+        return tensor
+    if id(tensor) not in outer:
+        outer[id(tensor)] = len(tensors)
+        tensors.append(tensor)
+    leaf = tensor.detach().requires_grad_()
+    part.leaves.append(leaf)
+    part.sources.append(outer[id(tensor)])
+    return leaf.clone()
+
+
 def _carry(joined: Joined) -> torch.Tensor:
     """Autograd gives back a tensor, and wants one."""
     token = torch.empty(0)
@@ -242,10 +255,11 @@ def _add_all(pairs: list[tuple[torch.Tensor, torch.Tensor]], threads: DeviceThre
         _add(pairs)
         return
     flat = [pair for pair in pairs if pair[0].nbytes <= total // (2 * shares) or not _both_contiguous(pair)]
+    whole = {id(before) for before, _ in flat}
     groups: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in range(shares)]
     filled = [0] * shares
     for before, grad in pairs:
-        if any(before is each for each, _ in flat):
+        if id(before) in whole:
             least = filled.index(min(filled))
             groups[least].append((before, grad))
             filled[least] += grad.nbytes

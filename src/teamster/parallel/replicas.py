@@ -201,7 +201,7 @@ def buckets_of(tensors: Sequence[torch.Tensor], most_bytes: int = _BUCKET_BYTES)
     groups: list[list[int]] = []
     latest: dict[Any, tuple[list[int], int]] = {}
     for index, each in enumerate(tensors):
-        key = each.dtype, each.device
+        key = each.dtype, each.device, each.requires_grad
         group, filled = latest.get(key, ([], most_bytes + 1))
         if filled + each.nbytes > most_bytes:
             group, filled = [], 0
@@ -238,7 +238,7 @@ class Replicas:
         """Parameters of the module, and buffers that want gradients; each once."""
         self.leaves: list[list[torch.Tensor]] = []
         """What stands for them in each copy."""
-        self._buffers: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
+        self._buffers: list[tuple[list[tuple[nn.Module, str]], torch.Tensor]] = []
         self.built = 0
 
     def fresh(self, count: int | None = None) -> list[nn.Module]:
@@ -255,14 +255,19 @@ class Replicas:
             self._build()
             self._signature = signature
         else:
-            for state in self._states:
-                for each in state:
-                    each.restore()
-        with torch.no_grad():
-            for original, copies in self._buffers:
-                for copied in copies:
-                    copied.copy_(original)
+            self.tidy()
+        # New ones in each step, and not written over: the graph of a step before may have saved them.
+        for holders, original in self._buffers:
+            copied = original.detach().clone()
+            for holder, name in holders:
+                holder._buffers[name] = copied
         return self._made[: count or self._count]
+
+    def tidy(self) -> None:
+        """Take away what a forward pass has set on the copies: it may hold a graph."""
+        for state in self._states:
+            for each in state:
+                each.restore()
 
     def _build(self) -> None:
         check_replicable(self._module)
@@ -285,31 +290,33 @@ class Replicas:
             return make
 
         def buffer(index: int) -> Swap:
-            def make(tensor: torch.Tensor) -> torch.Tensor:
-                if tensor.requires_grad:
-                    return leaf(index)(tensor)
-                if index == 0:
-                    self._buffers.append((tensor, []))
-                    return tensor
-                made = tensor.detach().clone()
-                next(copies for original, copies in self._buffers if original is tensor).append(made)
-                return made
-
-            return make
+            return lambda tensor: leaf(index)(tensor) if tensor.requires_grad else tensor
 
         with torch.inference_mode(False), torch.enable_grad():
             self._made = [copy_structure(self._module, leaf(index), buffer(index)) for index in range(self._count)]
+        self._buffers = [place for made in self._made[1:] for place in _places_of_buffers(made)]
         self._states = [[_State(each) for each in made.modules()] for made in self._made]
+
+
+def _places_of_buffers(module: nn.Module) -> list[tuple[list[tuple[nn.Module, str]], torch.Tensor]]:
+    """Where each buffer stands in a copy, in which it is still the original's."""
+    places: dict[int, tuple[list[tuple[nn.Module, str]], torch.Tensor]] = {}
+    for each in module.modules():
+        for name, tensor in each._buffers.items():
+            if tensor is not None and not tensor.requires_grad:
+                places.setdefault(id(tensor), ([], tensor))[0].append((each, name))
+    return list(places.values())
 
 
 def _signature(module: nn.Module) -> list[Any]:
     """What a copy was made of; anything else now means that it is no copy any more."""
     found: list[Any] = []
     for each in module.modules():
-        found.append(id(each))
+        found += id(each), type(each)
         found += map(id, each.__dict__.values())
         for tensor in (*each._parameters.values(), *each._buffers.values()):
             if tensor is not None:
                 found += id(tensor), tensor.data_ptr(), tensor.requires_grad, tensor.dtype, tensor.shape
+                found += tensor.stride(), tensor.storage_offset()
         found += map(id, each._modules.values())
     return found

@@ -112,7 +112,7 @@ def slices(value: Any, sizes: Sequence[int], devices: Sequence[torch.device], di
     """
     if isinstance(value, torch.Tensor):
         pieces = value.split(list(sizes), dim) if value.ndim else [value] * len(sizes)
-        return [piece.to(device, non_blocking=True) for piece, device in zip(pieces, devices, strict=True)]
+        return [piece.to(device, non_blocking=device.type != "cpu") for piece, device in zip(pieces, devices, strict=True)]
     if _is_array(value):
         if not value.ndim:
             return [value] * len(sizes)

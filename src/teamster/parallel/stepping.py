@@ -12,7 +12,7 @@ Faster than the drop-in form: the threads are told once a step and not twice, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
@@ -25,6 +25,7 @@ from teamster.parallel.carried import carry_all, is_hooked
 from teamster.parallel.joining import Tell, add_any, sum_gradients, take_gradients
 from teamster.parallel.replicas import Replicas
 from teamster.parallel.threads import DeviceThreads
+from teamster.tensors.nest import walk
 
 LossFunction = Callable[..., torch.Tensor]
 
@@ -38,12 +39,14 @@ class Piece:
         kwargs: keyword arguments.
         size: samples.
         device: where.
+        index: which of the devices, of those that were named.
     """
 
     inputs: tuple[Any, ...]
     kwargs: dict[str, Any]
     size: int
     device: torch.device
+    index: int = 0
 
 
 def run_step(
@@ -70,8 +73,12 @@ def run_step(
     samples = sum(piece.size for piece in pieces)
     carried = carry_all([piece.device for piece in pieces])
     jobs = []
+    links: list[tuple[torch.Tensor, torch.Tensor]] = []
     for index, (piece, module) in enumerate(zip(pieces, modules, strict=True)):
         share = piece.size / samples if samples else 1.0
+        piece = replace(
+            piece, **dict(zip(("inputs", "kwargs"), walk((piece.inputs, piece.kwargs), partial(_cut, links)), strict=True))
+        )
         work = partial(_run_piece, loss_fn, module, piece, share, replicas.leaves[index], partial(_told, tell, index))
         jobs.append(partial(carried[index].run, work))
     found = threads.run_in_turn(jobs) if is_hooked() else threads.run(jobs)
@@ -79,8 +86,24 @@ def run_step(
     sources = list(range(len(replicas.sources)))
     total = sum_gradients([(sources, grads) for _, grads in found], threads)
     deposit([(replicas.sources[index], grad) for index, grad in total.items()])
+    _pass_on(links)
+    replicas.tidy()
     tell("reduce", -1, began, 0)
     return torch.stack([loss for loss, _ in found]).sum()
+
+
+def _cut(links: list[tuple[torch.Tensor, torch.Tensor]], tensor: torch.Tensor) -> torch.Tensor:
+    """A leaf for a slice that has a graph: that graph is the caller's, and one thread's."""
+    if not tensor.requires_grad:
+        return tensor
+    links.append((tensor, tensor.detach().requires_grad_()))
+    return links[-1][1].clone()
+
+
+def _pass_on(links: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    found = [(tensor, leaf.grad) for tensor, leaf in links if leaf.grad is not None]
+    if found:
+        torch.autograd.backward([tensor for tensor, _ in found], [grad for _, grad in found])
 
 
 def _told(tell: Tell, index: int, phase: str, began_ns: int, cpu_ns: int) -> None:
@@ -143,15 +166,18 @@ def deposit(grads: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         tensor([2.])
     """
     summed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    graphed: list[tuple[torch.Tensor, torch.Tensor]] = []
     for source, grad in grads:
         if not source.is_leaf or source._backward_hooks or source._post_accumulate_grad_hooks:
-            torch.autograd.backward([source], [grad])
+            graphed.append((source, grad))
         elif source.grad is None:
             source.grad = grad
         elif grad.layout != torch.strided or source.grad.layout != torch.strided:
             source.grad = add_any(source.grad, grad)
         else:
             summed.append((source.grad, grad))
+    if graphed:  # in one pass: they may share a graph
+        torch.autograd.backward([source for source, _ in graphed], [grad for _, grad in graphed])
     if summed:
         with torch.no_grad():
             torch._foreach_add_([before for before, _ in summed], [grad for _, grad in summed])

@@ -11,6 +11,7 @@ A failure in one thread lets the others end what they do, so that nothing runs o
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ import torch
 
 from teamster.machine.openmp import release_helpers
 from teamster.spine.trace.spans import name_lane
+
+_PATIENCE_S = 5.0
 
 Job = Callable[[], Any]
 
@@ -87,8 +90,13 @@ class DeviceThreads:
 
     def finish(self, slots: Sequence[_Slot]) -> list[Any]:
         """Wait for all; see `run`."""
-        for slot in slots:
-            slot.done.acquire()
+        try:
+            for slot in slots:
+                slot.done.acquire()
+        except BaseException:  # Ctrl-C: what runs must not meet the next step
+            for slot in slots:
+                slot.done.acquire(timeout=_PATIENCE_S)
+            raise
         failed = next((index for index, slot in enumerate(slots) if slot.error is not None), None)
         if failed is not None:
             error = slots[failed].error
@@ -115,10 +123,10 @@ class DeviceThreads:
         ready = threading.Event()
         arguments = inbox, index, self._inner, ready
         thread = threading.Thread(target=_serve, args=arguments, name=f"{self._name}-{index}", daemon=True)
-        self._inboxes.append(inbox)
-        self._threads.append(thread)
         thread.start()
         ready.wait()
+        self._inboxes.append(inbox)  # not before: there may be no thread to be had
+        self._threads.append(thread)
 
     def close(self) -> None:
         """End the threads; a later job brings others."""
@@ -129,7 +137,7 @@ class DeviceThreads:
             inbox.put(None)
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join()
+                thread.join(_PATIENCE_S)
 
     def __del__(self) -> None:
         for inbox in getattr(self, "_inboxes", ()):
@@ -184,6 +192,15 @@ def _work(slot: _Slot) -> None:
         slot.error = error
     slot.job = None
     slot.done.release()
+
+
+def _forget() -> None:
+    """In a forked copy of the program: the threads are the original's."""
+    for each in list(_open):
+        each._threads, each._inboxes, each._lock = [], [], threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 @atexit.register

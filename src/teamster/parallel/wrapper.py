@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter_ns
@@ -25,9 +26,9 @@ from teamster.parallel.applying import apply_all, inner_threads
 from teamster.parallel.balance import warn_of_imbalance
 from teamster.parallel.carried import is_hooked
 from teamster.parallel.choosing import Choosing
-from teamster.parallel.criterion import in_slices
+from teamster.parallel.criterion import in_slices, run_with_loss
 from teamster.parallel.gathering import gather
-from teamster.parallel.joining import Joined, Part
+from teamster.parallel.joining import Joined, Part, as_leaf
 from teamster.parallel.replicas import Replicas, check_replicable, replicate
 from teamster.parallel.scattering import batch_size, chunk_sizes, slices
 from teamster.parallel.stepping import LossFunction, Piece, check_loss, run_step
@@ -38,7 +39,8 @@ from teamster.tensors.nest import tensors_of, walk
 
 Weights = Sequence[float] | Literal["measured"] | None
 
-_OWN = ("_choosing", "_losses", "_replicas", "_speeds", "_threads", "_timing")
+_OWN = ("_choosing", "_lock", "_losses", "_replicas", "_speeds", "_threads", "_timing")
+_LEAST_SHARE = 0.05  # of the fastest device's, for the slowest
 _FRESH = 0.5  # weight of the newest measurement of a device's speed
 
 
@@ -106,6 +108,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self._timing = Timing()
         self._choosing = Choosing(len(self.device_ids), fixed=self._fixed, cpu=cpu)
         self._losses = {}
+        self._lock = threading.RLock()  # steps of several threads take turns: they share the replicas
         self._speeds = [1.0] * len(self.device_ids)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,6 +117,11 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._forget()
+
+    def _replicate_for_data_parallel(self) -> DataParallel:
+        made: DataParallel = super()._replicate_for_data_parallel()
+        made._forget()  # inside of another: each copy has threads of its own
+        return made
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -145,6 +153,10 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         """
         if self._is_alone:
             return self._run_alone(inputs, kwargs)
+        with self._lock:
+            return self._run_parallel(inputs, kwargs)
+
+    def _run_parallel(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         pieces = self._scatter(inputs, kwargs)
         began = perf_counter_ns()
         if len(pieces) == 1:
@@ -161,12 +173,16 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self._check_placement()
         began = perf_counter_ns()
         devices = self.device_ids[: self._choosing.replicas]
+        used = list(range(len(devices)))
         count = batch_size((inputs, kwargs), self.dim)
         if count is None:  # nothing to slice: all devices get all of it, as torch has it; or one, where there is nothing at all
             sizes = [1] * (len(devices) if inputs or kwargs else 1)
-            devices = devices[: len(sizes)]
+            devices, used = devices[: len(sizes)], used[: len(sizes)]
         else:
             sizes = chunk_sizes(count, len(devices), self._weights_of(len(devices)))
+            if count and not sizes[0]:  # the first device has the module, and keeps what it writes into its buffers
+                sizes[sizes.index(max(sizes))] -= 1
+                sizes[0] = 1
             used = [index for index, size in enumerate(sizes) if size] or [0]
             sizes, devices = [sizes[index] for index in used], [devices[index] for index in used]
         both = (
@@ -174,15 +190,16 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             if len(devices) == 1 and devices[0].type == "cpu"
             else slices((inputs, kwargs), sizes, devices, self.dim)
         )
-        pieces = [Piece(given, named, size, device) for (given, named), size, device in zip(both, sizes, devices, strict=True)]
+        rows = zip(both, sizes, devices, used, strict=True)
+        pieces = [Piece(given, named, size, device, index) for (given, named), size, device, index in rows]
         self._timing.begin_step(len(pieces))
         self._timing.tell("scatter", -1, began)
         return pieces
 
     def _weights_of(self, count: int) -> Sequence[float] | None:
-        if self._weights == "measured":
-            return self._speeds[:count]
-        return None if self._weights is None else self._weights[:count]
+        if count < len(self.device_ids):  # a trial
+            return None
+        return self._speeds if self._weights == "measured" else self._weights
 
     def _check_placement(self) -> None:
         first = self.device_ids[0]
@@ -218,14 +235,16 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         tensors, parts, given = list(replicas.sources), [], []
         for index, piece in enumerate(pieces):
             part = Part([], list(replicas.leaves[index]), list(range(len(replicas.sources))))
-            given.append(walk((piece.inputs, piece.kwargs), partial(_as_leaf, part, outer, tensors)))
+            given.append(walk((piece.inputs, piece.kwargs), partial(as_leaf, part, outer, tensors)))
             parts.append(part)
         outputs = self._run(modules, given, pieces)
+        replicas.tidy()
         for part, output in zip(parts, outputs, strict=True):
             part.outputs = [each for each in tensors_of(output) if each.requires_grad]
         if not any(part.outputs for part in parts):
             return outputs
         assert self._threads is not None
+        tensors.append(torch.empty(0, requires_grad=True))  # tensors that nobody has registered may be all that want gradients
         tied = iter(Joined(parts, tensors, self._threads, devices[0], self._timing.tell, is_hooked()).join())
         return [walk(output, lambda each: next(tied) if each.requires_grad else each) for output in outputs]
 
@@ -233,7 +252,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         runs: list[Any] = modules
         if self.loss is not None:
             runs = [
-                partial(_run_with_loss, module, self._loss_on(piece.device), piece.size)
+                partial(run_with_loss, module, self._loss_on(piece.device), piece.size)
                 for module, piece in zip(modules, pieces, strict=True)
             ]
         devices = [piece.device for piece in pieces]
@@ -252,7 +271,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         """The criterion for a slice; one that has weights is there once a device."""
         if device not in self._losses:
             loss: Any = self.loss
-            if isinstance(loss, nn.Module) and device.type != "cpu":
+            if isinstance(loss, nn.Module) and device != self.device_ids[0]:
                 loss = copy.deepcopy(loss).to(device)
             self._losses[device] = in_slices(loss)
         return self._losses[device]
@@ -272,10 +291,13 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self._choosing.saw(len(pieces), seconds, samples)
         if len(pieces) > 1:
             self._choosing.hint(self._timing.steps, self._timing.at_once)
-        if self._weights == "measured":
-            for index, piece in enumerate(pieces):
-                speed = piece.size / max(1, self._timing.latest.get(index, 1))
-                self._speeds[index] += _FRESH * (speed - self._speeds[index]) if self._timing.steps > 1 else speed - 1.0
+        if self._weights == "measured" and len(pieces) > 1:
+            for number, piece in enumerate(pieces):
+                speed = piece.size / max(1, self._timing.latest.get(number, 1))
+                before = self._speeds[piece.index]
+                self._speeds[piece.index] = speed if before == 1.0 else before + _FRESH * (speed - before)
+            least = _LEAST_SHARE * max(self._speeds)
+            self._speeds = [max(least, speed) for speed in self._speeds]  # or it would never be measured again
 
     # --- step mode ---------------------------------------------------------------------------------------------------------
 
@@ -301,6 +323,10 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         """
         if self._is_alone:
             return self._step_alone(loss_fn, batch, kwargs)
+        with self._lock:
+            return self._step_parallel(loss_fn, batch, kwargs)
+
+    def _step_parallel(self, loss_fn: LossFunction, batch: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         pieces = self._scatter(batch, kwargs)
         began = perf_counter_ns()
         if len(pieces) == 1:
@@ -356,23 +382,6 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         if self._threads is not None:
             self._threads.close()
             self._threads = None
-
-
-def _as_leaf(part: Part, outer: dict[int, int], tensors: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
-    """What a replica sees of an input that wants a gradient: a leaf of its own graph, which may be written over."""
-    if not tensor.requires_grad:
-        return tensor
-    if id(tensor) not in outer:
-        outer[id(tensor)] = len(tensors)
-        tensors.append(tensor)
-    leaf = tensor.detach().requires_grad_()
-    part.leaves.append(leaf)
-    part.sources.append(outer[id(tensor)])
-    return leaf.clone()
-
-
-def _run_with_loss(module: nn.Module, loss: Callable[..., Any], samples: int, *inputs: Any, **kwargs: Any) -> Any:
-    return loss(module(*inputs[:-1], **kwargs), inputs[-1], samples)
 
 
 def all_devices() -> Sequence[DeviceLike] | int:

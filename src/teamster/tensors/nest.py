@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import UserDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,17 +70,27 @@ def remake(value: Any, parts: list[Any]) -> Any:
     """
     if is_namedtuple(value):
         return type(value)._make(parts)
+    if isinstance(value, Mapping):
+        return _refill(value, parts)
     if is_dataclass_instance(value):
         made = copy.copy(value)
         for field, part in zip(dataclasses.fields(value), parts, strict=True):
             object.__setattr__(made, field.name, part)  # a frozen one refuses any other way
         return made
-    if isinstance(value, Mapping):
-        filled: Any = copy.copy(value)  # keeps a default factory, and what a subclass has of its own
-        for key, part in zip(list(value), parts, strict=True):
-            filled[key] = part
-        return filled
     return type(value)(parts)
+
+
+def _refill(value: Mapping[Any, Any], parts: list[Any]) -> Any:
+    filled: Any
+    if is_dataclass_instance(value):  # both at once, as outputs of large models are
+        return type(value)(**dict(zip(value, parts, strict=True)))
+    if not isinstance(value, (dict, UserDict)):  # a copy of it might share what it holds
+        filled = type(value)(dict(zip(value, parts, strict=True)))  # type: ignore[call-arg]
+        return filled
+    filled = copy.copy(value)  # keeps a default factory, and what a subclass has of its own
+    for key, part in zip(list(value), parts, strict=True):
+        filled[key] = part
+    return filled
 
 
 def parts_of(value: Any) -> list[Any] | None:
