@@ -46,7 +46,7 @@ def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[tor
         >>> loss = in_slices(nn.CrossEntropyLoss(ignore_index=0))
         >>> total, count = loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]), 3)
         >>> round((total / count).item(), 4), count.item()
-        (0.6931, 2.0)
+        (0.6931, 2)
     """
     reduction = getattr(criterion, "reduction", "mean")
     if reduction == "none":
