@@ -50,7 +50,7 @@ def apply_all(
         partial(carried.run, partial(_call, replica, given, named, partial(tell, "forward", index)))
         for index, (replica, given, named, carried) in enumerate(zip(replicas, inputs, kwargs, carry_all(devices), strict=True))
     ]
-    return threads.run_in_turn(jobs) if is_hooked() else threads.run(jobs)
+    return threads.run(jobs, in_turn=is_hooked())
 
 
 def _call(replica: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any], tell: Callable[[int, int], None]) -> Any:

@@ -72,9 +72,6 @@ class Joined:
         """Gradients of the outer tensors."""
         return self._differentiable(grads) if torch.is_grad_enabled() else self._accumulate(grads)
 
-    def _run(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-        return self.threads.run_in_turn(jobs) if self.in_turn else self.threads.run(jobs)
-
     def _accumulate(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
         carried = carry_all([self.device])[0]
         jobs, at = [], 0
@@ -82,7 +79,7 @@ class Joined:
             given = grads[at : at + len(part.outputs)]
             jobs.append(partial(carried.run, partial(_run_backward, part, given, partial(self.tell, "backward", index))))
             at += len(part.outputs)
-        found = self._run(jobs)
+        found = self.threads.run(jobs, in_turn=self.in_turn)
         began = perf_counter_ns()
         total = sum_gradients([(part.sources, of_part) for part, of_part in zip(self.parts, found, strict=True)], self.threads)
         self.tell("reduce", -1, began, 0)
@@ -100,7 +97,7 @@ class Joined:
             sources = [*part.sources, *range(len(outer), len(outer) + len(leaves))]
             outer += [grad for _, grad in given]
             parts.append(Part([], [*part.leaves, *leaves], sources))
-        return self._tie(parts, outer, self._run(jobs))
+        return self._tie(parts, outer, self.threads.run(jobs, in_turn=self.in_turn))
 
     def _tie(self, parts: list[Part], outer: list[torch.Tensor], found: list[Any]) -> list[torch.Tensor | None]:
         """Gradients with graphs over the leaves, as functions of the outer tensors."""

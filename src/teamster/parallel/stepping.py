@@ -81,7 +81,7 @@ def run_step(
         )
         work = partial(_run_piece, loss_fn, module, piece, share, replicas.leaves[index], partial(_told, tell, index))
         jobs.append(partial(carried[index].run, work))
-    found = threads.run_in_turn(jobs) if is_hooked() else threads.run(jobs)
+    found = threads.run(jobs, in_turn=is_hooked())
     began = perf_counter_ns()
     sources = list(range(len(replicas.sources)))
     total = sum_gradients([(sources, grads) for _, grads in found], threads)

@@ -54,11 +54,12 @@ class DeviceThreads:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
-    def run(self, jobs: Sequence[Job]) -> list[Any]:
+    def run(self, jobs: Sequence[Job], *, in_turn: bool = False) -> list[Any]:
         """Run job i in thread i, all at once.
 
         Args:
             jobs: at most as many as there are devices.
+            in_turn: run them here instead, one after the other.
 
         Returns:
             Their results, in order, when all are done.
@@ -66,30 +67,23 @@ class DeviceThreads:
         Raises:
             BaseException: what the first failed job raised, with a note that names its device.
         """
-        if threading.current_thread() in self._threads:  # a replica that uses what it is part of would wait for itself
-            return self.run_in_turn(jobs)
-        return self.finish(self.start(jobs))
-
-    def run_in_turn(self, jobs: Sequence[Job]) -> list[Any]:
-        """Run the jobs here, one after the other; see `run`."""
         slots = [_Slot(job) for job in jobs]
-        for slot in slots:
-            _work(slot)
-        return self.finish(slots)
+        if in_turn or threading.current_thread() in self._threads:  # a replica that uses what it is part of would wait for itself
+            for slot in slots:
+                _work(slot)
+        else:
+            self._hand_out(slots)
+        return self._collect(slots)
 
-    def start(self, jobs: Sequence[Job]) -> list[_Slot]:
-        """Begin what `finish` ends."""
+    def _hand_out(self, slots: Sequence[_Slot]) -> None:
         if self._inner is not None:
             release_helpers()  # or they spin on the replicas' processors
         with self._lock:
-            self._open(len(jobs))
-            slots = [_Slot(job) for job in jobs]
+            self._open(len(slots))
             for inbox, slot in zip(self._inboxes, slots, strict=False):
                 inbox.put(slot)
-        return slots
 
-    def finish(self, slots: Sequence[_Slot]) -> list[Any]:
-        """Wait for all; see `run`."""
+    def _collect(self, slots: Sequence[_Slot]) -> list[Any]:
         try:
             for slot in slots:
                 slot.done.acquire()

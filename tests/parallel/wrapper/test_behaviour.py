@@ -8,7 +8,6 @@ import gc
 import pickle
 import threading
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,15 +20,6 @@ from teamster.parallel.wrapper import DataParallel as Wrapper
 from tests.parallel.models import mlp
 
 pytestmark = pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning")  # true of all models as small as these
-
-
-@pytest.fixture(autouse=True)
-def doubles() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-    gc.collect()
 
 
 def test_a_module_that_changes_is_replicated_again() -> None:

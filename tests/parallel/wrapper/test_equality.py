@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import copy
-import gc
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,15 +15,6 @@ from teamster.parallel import DataParallel
 from tests.parallel.models import MODELS, check_gradients, dense, mlp
 
 pytestmark = pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning")  # true of all models as small as these
-
-
-@pytest.fixture(autouse=True)
-def doubles() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-    gc.collect()
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 5])

@@ -22,14 +22,6 @@ from tests.parallel.models import check_gradients, mlp
 pytestmark = pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning")
 
 
-@pytest.fixture(autouse=True)
-def doubles() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @dataclass
 class Output(OrderedDict):  # type: ignore[type-arg]
     """A dataclass and a dict at once, as outputs of large models are."""
