@@ -76,7 +76,7 @@ def test_waiting_goes_to_many_threads() -> None:
 
 def test_every_kind_is_thought_of_and_none_of_them_stays() -> None:
     """SHA-256 of megabytes could run in threads and in processes; how many cores are free, no test can know."""
-    plan = chosen(lambda data: hashlib.sha256(data).digest(), [bytes(2_000_000)] * 200)
+    plan = chosen(lambda data: hashlib.sha256(data).digest(), [bytes(2_000_000)] * 600)
     assert {each.backend for each in plan.candidates} == {"serial", "thread", "process"}
     assert [each.note for each in plan.candidates] == [""] * len(plan.candidates)
 

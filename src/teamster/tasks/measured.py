@@ -241,8 +241,8 @@ class MeasuredMapping(OwnItemsMapping):
         horizon_s = self._left() * here.item_s
         if not here.watched and ((here.run_ns > _WATCH_NS and horizon_s > _FEW_S) or (here.wants_watch and self._left() > _MANY)):
             here.watch()
-        if horizon_s < _FEW_S or here.seen_s <= _SEEN_S or self._source.exhausted or now < self._next_look_s:
-            return
+        if horizon_s < _FEW_S or here.seen_s <= _SEEN_S or self._source.exhausted or now < self._next_look_s or self._wants_check():
+            return  # where a check is wanted, the next item tells: threads that had the rest before it would never meet processes
         pause_s = _LOOK_SHARE * here.run_ns / 1e9 if here.gil() is not None and self._starting is None else 0.0
         self._next_look_s = now + min(max(_LOOK_S, pause_s), _MOST_PAUSE_S)
         self._evidence = self._look()
