@@ -3,7 +3,8 @@
 
 Question: how long does forward, loss and backward of one batch take, on 2 replicas with 1 inner thread each?
 Method:   all contenders in one run, in turn, medians of rounds; DDP over gloo lives in two processes of its own, which wait on a
-          pipe while others run. The optimizer is not timed: it is the same for all.
+          pipe while others run. The optimizer is not timed: it is the same for all. What one replica costs over the plain module is
+          too small beside a step: a module that does nothing shows it.
 Command:  make bench-parallel          (make bench-parallel ARGS="--models mlp,cnn --rounds 15")
 Result:   see docs/data_parallel.md
 """
@@ -235,6 +236,21 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, float]:
     return {each: statistics.median(found) for each, found in times.items()}
 
 
+def wrapper_us(calls: int = 20_000, rounds: int = 9) -> float:
+    """What DataParallel with one replica adds to a call, in microseconds."""
+    plain = nn.Identity()
+    wrapped = DataParallel(nn.Identity(), 1)
+    x = torch.zeros(1)
+
+    def seconds(module: nn.Module) -> float:
+        began = time.perf_counter()
+        for _ in range(calls):
+            module(x)
+        return time.perf_counter() - began
+
+    return statistics.median(seconds(wrapped) - seconds(plain) for _ in range(rounds)) / calls * 1e6
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="mlp,cnn,gpt,deep")
@@ -253,6 +269,9 @@ def main() -> None:
         for each, ms in times.items():
             print(f"  {each:26}{ms:>12.2f}{ms / best:>15.2f}x")
         print()
+    added = wrapper_us()
+    shares = ", ".join(f"{added / 10 / times['plain, all threads']:.2f}% of {name}" for name, times in found.items())
+    print(f"one replica adds {added:.1f} us to a call: {shares}")
 
 
 if __name__ == "__main__":

@@ -1,68 +1,128 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How many replicas pay: decided from the first steps, said in one hint."""
+"""How a step is run: decided from the first ones, for each kind of step, and looked at again."""
 
 from __future__ import annotations
 
 import warnings
 
 import pytest
+import torch
 
-from teamster.parallel.choosing import Choosing
+from teamster.parallel.choosing import Choosing, Contest, Kind, Lap
+
+TRAINING = Kind(by_step=False, with_grad=True, training=True)
+EVALUATION = Kind(by_step=False, with_grad=False, training=False)
+MOST_STEPS = 60
 
 
-def run(choosing: Choosing, seconds: dict[int, float], most_steps: int = 50) -> list[int]:
-    """Steps until it is settled; each number of replicas takes the same time in every step."""
+def auto(replicas: int = 4) -> Choosing:
+    return Choosing(replicas, fixed=False, cpu=True)
+
+
+def end(lap: Lap, seconds: float, whole: float = 0.0) -> None:
+    """As if the step had taken so long, by the sample."""
+    assert lap.ended is not None
+    lap.forward_s, lap.whole_s = seconds, whole
+    lap.ended.append(lap)
+
+
+def run(choosing: Choosing, seconds: dict[int, float], kind: Kind = TRAINING) -> list[int]:
+    """Steps until nothing is tried any more; each number of replicas takes the same time in all of them."""
     taken = []
-    while not choosing.settled and len(taken) < most_steps:
-        taken.append(choosing.replicas)
-        choosing.saw(choosing.replicas, seconds[choosing.replicas], 32)
+    while (lap := choosing.begin(kind)).ended is not None and len(taken) < MOST_STEPS:
+        taken.append(lap.replicas)
+        end(lap, seconds[lap.replicas])
     return taken
 
 
 @pytest.mark.parametrize(("together", "chosen"), [(0.5, 4), (0.94, 4), (0.96, 1), (1.0, 1), (3.0, 1)])
 def test_replicas_stay_only_where_they_are_clearly_faster(together: float, chosen: int) -> None:
-    choosing = Choosing(4, fixed=False, cpu=True)
+    choosing = auto()
     taken = run(choosing, {1: 1.0, 4: together})
-    assert choosing.settled
-    assert choosing.replicas == chosen
+    assert choosing.begin(TRAINING).replicas == chosen
     assert taken[0] == 1  # nothing is started before it has been tried without
     assert len(taken) <= 8
     assert set(taken) == {1, 4}
 
 
 def test_the_first_step_of_each_is_a_warm_up() -> None:
-    choosing, first = Choosing(2, fixed=False, cpu=True), {1, 2}
-    while not choosing.settled:
-        count = choosing.replicas
-        choosing.saw(count, 100.0 if count in first else 1.0 / count, 8)
-        first.discard(count)
-    assert choosing.replicas == 2
+    choosing, seen = auto(2), set()
+    while (lap := choosing.begin(TRAINING)).ended is not None:
+        end(lap, 100.0 if lap.replicas not in seen else 1.0 / lap.replicas)
+        seen.add(lap.replicas)
+    assert lap.replicas == 2
 
 
-def test_batches_of_different_sizes_are_compared_by_the_sample() -> None:
-    choosing, samples = Choosing(2, fixed=False, cpu=True), 1
-    while not choosing.settled:
-        choosing.saw(choosing.replicas, samples * (1.0 if choosing.replicas == 1 else 0.6), samples)
-        samples = samples % 7 + 1
-    assert choosing.replicas == 2
+def test_each_kind_of_step_chooses_for_itself() -> None:
+    choosing = auto(2)
+    run(choosing, {1: 1.0, 2: 0.5})
+    run(choosing, {1: 1.0, 2: 1.5}, EVALUATION)
+    assert choosing.begin(TRAINING).replicas == 2
+    assert choosing.begin(EVALUATION).replicas == 1
 
 
-def test_steps_that_fewer_replicas_ran_and_empty_ones_do_not_mislead() -> None:
-    choosing = Choosing(4, fixed=False, cpu=True)
-    for _ in range(20):
-        choosing.saw(3, 0.001, 3)
-    assert not choosing.settled
-    choosing.saw(choosing.replicas, 0.1, 0)
-    run(choosing, {1: 1.0, 4: 0.5})
-    assert choosing.settled
+def test_the_backward_pass_counts_where_there_is_one() -> None:
+    choosing = auto(2)
+    while (lap := choosing.begin(TRAINING)).ended is not None:
+        alone = lap.replicas == 1
+        end(lap, 1.0 if alone else 2.0, whole=9.0 if alone else 5.0)  # slower forward, faster together
+    assert lap.replicas == 2
+    choosing = auto(2)
+    for number in range(MOST_STEPS):
+        if (lap := choosing.begin(TRAINING)).ended is None:
+            break
+        alone = lap.replicas == 1
+        end(lap, 1.0 if alone else 2.0, whole=0.0 if alone else 5.0 * (number % 2))  # not in all ways: forward passes are compared
+    assert lap.replicas == 1
 
 
-@pytest.mark.parametrize(("most", "fixed", "cpu"), [(1, False, True), (3, True, True), (3, False, False)])
-def test_what_is_given_needs_no_trial(most: int, fixed: bool, cpu: bool) -> None:
+def test_a_step_that_did_not_end_is_no_turn() -> None:
+    choosing = auto(2)
+    for _ in range(MOST_STEPS):
+        assert choosing.begin(TRAINING).replicas == 1  # it raised an error, each time
+    run(choosing, {1: 1.0, 2: 0.5})
+    assert choosing.begin(TRAINING).replicas == 2
+
+
+def test_a_choice_is_looked_at_again_and_less_and_less_often() -> None:
+    contest, trials, steps = Contest([1, 2]), [], 0
+    while len(trials) < 3:
+        lap = contest.begin()
+        if lap.ended is not None:
+            if not trials or steps - trials[-1] > 20:
+                trials.append(steps)
+            end(lap, 1.0 if lap.replicas == (1 if len(trials) < 2 else 2) else 2.0)  # another one is faster the second time
+        steps += 1
+    assert trials[0] == 0
+    assert 500 <= trials[1] < 520
+    assert 1000 <= trials[2] - trials[1] < 1020
+    assert contest.best == 2
+
+
+def test_a_lap_is_timed_until_the_backward_pass_has_ended() -> None:
+    x = torch.ones(2, requires_grad=True)
+    ended: list[Lap] = []
+    lap = Lap(1, ended, samples=2)
+    output = {"y": x * 2, "name": "a", "leaf": x}
+    lap.end(output)
+    assert ended == [lap]
+    assert lap.forward_s > 0
+    assert not lap.whole_s
+    loss = output["y"].sum()
+    loss.backward(retain_graph=True)
+    first = lap.whole_s
+    assert first > lap.forward_s
+    loss.backward()
+    assert lap.whole_s == first
+
+
+@pytest.mark.parametrize(("most", "fixed", "cpu"), [(1, False, True), (1, True, True), (3, True, False), (3, False, False)])
+def test_where_there_is_no_choice_nothing_is_tried(most: int, fixed: bool, cpu: bool) -> None:
     choosing = Choosing(most, fixed=fixed, cpu=cpu)
-    assert (choosing.settled, choosing.replicas) == (True, most)
-    choosing.saw(most, 100.0, 1)
-    assert choosing.replicas == most
+    for _ in range(MOST_STEPS):
+        lap = choosing.begin(TRAINING)
+        assert (lap.replicas, lap.ended) == (most, None)
+        lap.end()  # says nothing
 
 
 def test_the_hint_comes_once_and_only_where_replicas_wait_for_each_other() -> None:

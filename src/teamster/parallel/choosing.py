@@ -1,18 +1,143 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How many CPU replicas pay, found out in the first steps: the plain module and all replicas take turns, the faster one stays."""
+"""How many CPU replicas pay, found out in the first steps: the plain module and all replicas take turns, the faster one stays.
+
+::
+
+    the plain module, all replicas, the plain module, ...      -->      the faster one, for some hundred steps
+
+Training and evaluation, forward passes and `step()` choose each for themselves. A forward pass with gradients is timed until its
+backward pass has ended, where one follows. After some hundred steps both take turns again: what was measured on a busy machine does
+not stay for good.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import torch
+
+from teamster.tensors.nest import tensors_of
 
 _TURNS = 4  # of each; the first is a warm-up
 _WORTH = 0.95
+_AGAIN = 500  # steps, and twice as many each time
 _HINT_AFTER = 12
 _ALONE = 1.25
 
 
+class Kind(NamedTuple):
+    """Steps that are alike."""
+
+    by_step: bool
+    with_grad: bool
+    training: bool
+
+
+@dataclass(slots=True)
+class Lap:
+    """One step on its way.
+
+    Attributes:
+        replicas: how many run it.
+        ended: of a trial, those that as many ran; None where nothing is tried.
+        samples: in the batch.
+        began_s: when it began.
+        forward_s: how long it took a sample, without what comes back.
+        whole_s: the same until the backward pass had ended; 0 where there was none.
+    """
+
+    replicas: int
+    ended: list[Lap] | None = None
+    samples: int = 1
+    began_s: float = field(default_factory=perf_counter)
+    forward_s: float = 0.0
+    whole_s: float = 0.0
+
+    def end(self, output: Any = None) -> None:
+        """The step, or its forward pass, is over; a graph in `output` tells when the backward pass is."""
+        if self.ended is None:
+            return
+        self.forward_s = self._seconds()
+        self.ended.append(self)
+        for tensor in tensors_of(output):
+            if tensor.grad_fn is not None:
+                tensor.grad_fn.register_prehook(self._at_backward)
+
+    def _seconds(self) -> float:
+        return (perf_counter() - self.began_s) / max(1, self.samples)
+
+    def _at_backward(self, grads: Any) -> None:
+        torch.autograd.Variable._execution_engine.queue_callback(self._at_its_end)
+
+    def _at_its_end(self) -> None:
+        if not self.whole_s:  # a second pass over the same graph is another affair
+            self.whole_s = self._seconds()
+
+
+class Contest:
+    """Numbers of replicas that take turns until the fastest is known.
+
+    Args:
+        counts: the first one stays unless another is clearly faster.
+
+    Attributes:
+        best: the fastest, as far as one knows.
+
+    Example:
+        >>> contest = Contest([1, 2])
+        >>> while contest.is_open():
+        ...     lap = contest.begin()
+        ...     lap.ended.append(Lap(lap.replicas, forward_s=1.0 / lap.replicas))
+        >>> contest.best
+        2
+    """
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self._counts = counts
+        self._ended: dict[int, list[Lap]] = {count: [] for count in counts}
+        self._open = len(counts) > 1
+        self._pause = self._left = _AGAIN
+        self.best = counts[0]
+
+    def is_open(self) -> bool:
+        """Whether they take turns."""
+        if self._open and min(map(len, self._ended.values())) >= _TURNS:
+            self._conclude()
+        return self._open
+
+    def begin(self) -> Lap:
+        """The next step: whoever had fewest turns has it, or the best."""
+        if self.is_open():
+            count = min(self._counts, key=lambda count: len(self._ended[count]))
+            return Lap(count, self._ended[count])
+        if len(self._counts) > 1:
+            self._left -= 1
+            self._open = self._left <= 0
+        return Lap(self.best)
+
+    def _conclude(self) -> None:
+        times = {count: _seconds_of(laps[1:]) for count, laps in self._ended.items()}
+        whole = all(whole_s for _, whole_s in times.values())
+        seconds = {count: pair[whole] for count, pair in times.items()}
+        first, fastest = self._counts[0], min(self._counts, key=seconds.__getitem__)
+        self.best = fastest if seconds[fastest] < _WORTH * seconds[first] else first
+        self._ended = {count: [] for count in self._counts}
+        self._open = False
+        self._left = self._pause
+        self._pause *= 2
+
+
+def _seconds_of(laps: Sequence[Lap]) -> tuple[float, float]:
+    """The shortest forward pass, and the shortest with its backward pass (0: there was none)."""
+    return min(lap.forward_s for lap in laps), min((lap.whole_s for lap in laps if lap.whole_s), default=0.0)
+
+
 class Choosing:
-    """Chooses the number of replicas, step by step.
+    """Chooses the number of replicas for each kind of step.
 
     Args:
         most: replicas at the most.
@@ -20,39 +145,29 @@ class Choosing:
         cpu: whether they are on the CPU.
 
     Example:
-        >>> choosing = Choosing(2, fixed=False, cpu=True)
-        >>> while not choosing.settled:
-        ...     choosing.saw(choosing.replicas, 1.0 / choosing.replicas, 64)
-        >>> choosing.replicas
-        2
+        >>> Choosing(2, fixed=False, cpu=True).begin(Kind(False, True, True)).replicas
+        1
     """
 
     def __init__(self, most: int, *, fixed: bool, cpu: bool) -> None:
         self._most = most
-        self._cpu = cpu
-        self._fixed = fixed
-        self._seen: dict[int, list[float]] = {1: [], most: []}
-        self._hinted = False
-        self.settled = fixed or most == 1 or not cpu
-        self.replicas = most if self.settled else 1
+        self._hints = fixed and cpu and most > 1
+        self._counts = [1, most] if cpu and most > 1 and not fixed else [most]
+        self._contests: dict[Kind, Contest] = {}
 
-    def saw(self, replicas: int, seconds: float, samples: int) -> None:
-        """A forward pass took so long.
+    def begin(self, kind: Kind) -> Lap:
+        """A step begins.
 
         Args:
-            replicas: how many ran it.
-            seconds: of all of it.
-            samples: in the batch.
+            kind: what it is like.
+
+        Returns:
+            How to run it; to be told of its end.
         """
-        if self.settled or replicas != self.replicas:
-            return
-        self._seen[replicas].append(seconds / max(1, samples))
-        if all(len(seen) >= _TURNS for seen in self._seen.values()):
-            alone, together = (min(self._seen[count][1:]) for count in (1, self._most))
-            self.settled = True
-            self.replicas = self._most if together < _WORTH * alone else 1
-        else:
-            self.replicas = self._most if len(self._seen[self._most]) < len(self._seen[1]) else 1
+        contest = self._contests.get(kind)
+        if contest is None:
+            contest = self._contests.setdefault(kind, Contest(self._counts))
+        return contest.begin()
 
     def hint(self, steps: int, at_once: float) -> None:
         """Say once that replicas which the user has asked for do not run at the same time.
@@ -61,9 +176,9 @@ class Choosing:
             steps: so far.
             at_once: how many replicas computed at one time, on average.
         """
-        if self._hinted or not (self._fixed and self._cpu and self._most > 1) or steps < _HINT_AFTER:
+        if not self._hints or steps < _HINT_AFTER:
             return
-        self._hinted = True
+        self._hints = False
         if at_once < _ALONE:
             warnings.warn(
                 f"of {self._most} CPU replicas {at_once:.2f} compute at one time: operations as small as this module's hold the"

@@ -19,7 +19,7 @@ The replicas' graphs live as long as the caller's: they hang on a saved tensor o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
@@ -103,7 +103,7 @@ class Joined:
         """Gradients with graphs over the leaves, as functions of the outer tensors."""
         for part, of_part in zip(parts, found, strict=True):
             part.outputs = [grad for grad in of_part if grad is not None and grad.requires_grad]
-        tied = iter(Joined(parts, outer, self.threads, self.device, self.tell, self.in_turn).join())
+        tied = iter(replace(self, parts=parts, outer=outer).join())
         total: list[torch.Tensor | None] = [None] * len(self.outer)
         for part, of_part in zip(self.parts, found, strict=True):
             for source, grad in zip(part.sources, of_part, strict=True):

@@ -72,6 +72,25 @@ def copy_structure(module: nn.Module, parameter: Swap, buffer: Swap) -> nn.Modul
     return _Copying(parameter, buffer).copied(module)
 
 
+def loose_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Leaves that want gradients and that one module, without those below it, has as plain attributes.
+
+    Args:
+        module: any.
+
+    Returns:
+        Their names and themselves.
+
+    Example:
+        >>> module = nn.Module()
+        >>> module.scale, module.name = torch.ones(1, requires_grad=True), "a"
+        >>> [name for name, _ in loose_tensors(module)]
+        ['scale']
+    """
+    held = module.__dict__.items()
+    return [(name, each) for name, each in held if isinstance(each, torch.Tensor) and each.requires_grad and each.is_leaf]
+
+
 class _Copying:
     """One copy on its way.
 
@@ -97,6 +116,8 @@ class _Copying:
             made._buffers[name] = self._swapped(tensor, self._buffer)
         if isinstance(each, nn.RNNBase):  # it keeps a list of its weights, which its __setattr__ would have changed
             made._flat_weights = [getattr(made, name, None) for name in each._flat_weights_names]
+        for name, tensor in loose_tensors(each):
+            made.__dict__[name] = self._swapped(tensor, self._parameter)
         return made
 
     def _swapped(self, tensor: torch.Tensor | None, swap: Swap) -> torch.Tensor | None:
@@ -145,7 +166,8 @@ def replicate(network: nn.Module, devices: Sequence[DeviceLike] | int, detach: b
     """
     check_replicable(network)
     found = as_devices(devices)
-    parameters = list(network.parameters())
+    loose = {id(each): each for module in network.modules() for _, each in loose_tensors(module)}
+    parameters = list({**{id(each): each for each in network.parameters()}, **loose}.values())
     buffers = list(network.buffers())
     replicas = []
     for index, device in enumerate(found):
@@ -314,7 +336,8 @@ def _signature(module: nn.Module) -> list[Any]:
     for each in module.modules():
         found += id(each), type(each)
         found += map(id, each.__dict__.values())
-        for tensor in (*each._parameters.values(), *each._buffers.values()):
+        held = [value for value in each.__dict__.values() if isinstance(value, torch.Tensor)]
+        for tensor in (*each._parameters.values(), *each._buffers.values(), *held):
             if tensor is not None:
                 found += id(tensor), tensor.data_ptr(), tensor.requires_grad, tensor.dtype, tensor.shape
                 found += tensor.stride(), tensor.storage_offset()

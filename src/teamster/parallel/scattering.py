@@ -12,6 +12,7 @@ every device.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +45,7 @@ def chunk_sizes(count: int, parts: int, weights: Sequence[float] | None = None) 
     """
     if weights is None:
         return [count // parts + (index < count % parts) for index in range(parts)]
-    if len(weights) != parts or min(weights) < 0 or not sum(weights) > 0:
+    if len(weights) != parts or not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
         raise UsageError(f"weights must be {parts} numbers of 0 or more, not all 0, one for each device; not {list(weights)}")
     exact = [count * weight / sum(weights) for weight in weights]
     sizes = [int(share) for share in exact]
@@ -104,12 +105,14 @@ def slices(value: Any, sizes: Sequence[int], devices: Sequence[torch.device], di
         dim: along which.
 
     Returns:
-        As many as there are devices.
+        As many as there are devices; a single one gets all of it.
 
     Example:
         >>> [piece["x"].tolist() for piece in slices({"x": torch.arange(3)}, [2, 1], as_devices(2), 0)]
         [[0, 1], [2]]
     """
+    if len(devices) == 1:
+        return [value if devices[0].type == "cpu" else _moved(value, devices[0])]
     if isinstance(value, torch.Tensor):
         pieces = value.split(list(sizes), dim) if value.ndim else [value] * len(sizes)
         return [piece.to(device, non_blocking=device.type != "cpu") for piece, device in zip(pieces, devices, strict=True)]
@@ -124,6 +127,13 @@ def slices(value: Any, sizes: Sequence[int], devices: Sequence[torch.device], di
         return [value] * len(sizes)
     by_part = [slices(part, sizes, devices, dim) for part in parts]
     return [remake(value, list(of_device)) for of_device in zip(*by_part, strict=True)]
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, (torch.Tensor, PackedSequence)):  # a part of the latter stays on the CPU
+        return value.to(device, non_blocking=True)
+    parts = parts_of(value)
+    return remake(value, [_moved(part, device) for part in parts]) if parts else value
 
 
 def scatter(inputs: Any, target_devices: Sequence[DeviceLike] | int, dim: int = 0, weights: Sequence[float] | None = None) -> Any:

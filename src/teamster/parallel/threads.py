@@ -15,13 +15,13 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import Any
 
 import torch
 
-from teamster.machine.openmp import release_helpers
+from teamster.machine.openmp import parked_helpers, release_helpers
 from teamster.spine.trace.spans import name_lane
 
 _PATIENCE_S = 5.0
@@ -29,6 +29,9 @@ _PATIENCE_S = 5.0
 Job = Callable[[], Any]
 
 _open: weakref.WeakSet[DeviceThreads] = weakref.WeakSet()
+_default_lock = threading.Lock()  # of the number that torch has for new threads
+_here = threading.local()
+"""`above`: whose jobs the current thread's job is part of, from the outermost to its own."""
 
 
 class DeviceThreads:
@@ -67,19 +70,29 @@ class DeviceThreads:
         Raises:
             BaseException: what the first failed job raised, with a note that names its device.
         """
-        slots = [_Slot(job) for job in jobs]
-        if in_turn or threading.current_thread() in self._threads:  # a replica that uses what it is part of would wait for itself
+        above = getattr(_here, "above", ())
+        slots = [_Slot(job, (*above, self)) for job in jobs]
+        if in_turn or self in above:  # a replica that uses what it is part of, through others even, would wait for itself
             for slot in slots:
                 _work(slot)
-        else:
-            self._hand_out(slots)
-        return self._collect(slots)
-
-    def _hand_out(self, slots: Sequence[_Slot]) -> None:
-        if self._inner is not None:
-            release_helpers()  # or they spin on the replicas' processors
+            return self._collect(slots)
         with self._lock:
             self._open(len(slots))
+        with self._callers_helpers_away():
+            self._hand_out(slots)
+            return self._collect(slots)
+
+    def _callers_helpers_away(self) -> AbstractContextManager[object]:
+        """Or they spin on the replicas' processors. See `machine.openmp` for the two ways."""
+        if self._inner == 1:
+            return parked_helpers()
+        if self._inner is not None:
+            release_helpers()
+        return nullcontext()
+
+    def _hand_out(self, slots: Sequence[_Slot]) -> None:
+        with self._lock:
+            self._open(len(slots))  # again: somebody may have closed it
             for inbox, slot in zip(self._inboxes, slots, strict=False):
                 inbox.put(slot)
 
@@ -141,10 +154,11 @@ class DeviceThreads:
 class _Slot:
     """A job on its way, and what became of it."""
 
-    __slots__ = ("done", "error", "job", "result")
+    __slots__ = ("above", "done", "error", "job", "result")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, above: tuple[DeviceThreads, ...]) -> None:
         self.job: Job | None = job
+        self.above = above
         self.result: Any = None
         self.error: BaseException | None = None
         self.done = threading.Lock()
@@ -155,15 +169,24 @@ class _Slot:
 def _kept_default() -> Iterator[None]:
     """What the replicas' threads set for themselves is not what the program's other threads get.
 
-    torch keeps one number for threads that have not used it yet, and the last one to be set is that.
+    torch keeps one number for threads that have not used it yet, and the last one to be set is that. The caller may be a replica
+    with a number of its own, so a thread that has none is asked. One caller at a time: of two replicas that had others inside of
+    them, the second took the first one's number for the program's.
     """
-    before = torch.get_num_threads()  # asking settles the caller's own number
-    try:
-        yield
-    finally:
-        helper = threading.Thread(target=torch.set_num_threads, args=(before,))
-        helper.start()
-        helper.join()
+    torch.get_num_threads()  # asking settles the caller's own number
+    found: list[int] = []
+    with _default_lock:
+        _in_new_thread(lambda: found.append(torch.get_num_threads()))
+        try:
+            yield
+        finally:
+            _in_new_thread(lambda: torch.set_num_threads(found[0]))
+
+
+def _in_new_thread(function: Callable[[], None]) -> None:
+    helper = threading.Thread(target=function)
+    helper.start()
+    helper.join()
 
 
 def _serve(inbox: SimpleQueue[Any], index: int, inner: int | None, ready: threading.Event) -> None:
@@ -180,11 +203,13 @@ def _serve(inbox: SimpleQueue[Any], index: int, inner: int | None, ready: thread
 
 def _work(slot: _Slot) -> None:
     assert slot.job is not None
+    before, _here.above = getattr(_here, "above", ()), slot.above
     try:
         slot.result = slot.job()
     except BaseException as error:
         slot.error = error
-    slot.job = None
+    _here.above = before
+    slot.job, slot.above = None, ()
     slot.done.release()
 
 

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,7 +24,7 @@ from teamster.machine.cpus import usable_cores
 from teamster.parallel.applying import apply_all, inner_threads
 from teamster.parallel.balance import warn_of_imbalance
 from teamster.parallel.carried import is_hooked
-from teamster.parallel.choosing import Choosing
+from teamster.parallel.choosing import Choosing, Kind, Lap
 from teamster.parallel.criterion import in_slices, run_with_loss
 from teamster.parallel.gathering import gather
 from teamster.parallel.joining import Joined, Part, as_leaf
@@ -34,14 +33,13 @@ from teamster.parallel.scattering import batch_size, chunk_sizes, slices
 from teamster.parallel.stepping import LossFunction, Piece, check_loss, run_step
 from teamster.parallel.threads import DeviceThreads
 from teamster.parallel.timing import StepReport, Timing
+from teamster.parallel.weighing import Speeds
 from teamster.tensors.devices import DeviceLike, accelerator, as_device, as_devices
 from teamster.tensors.nest import tensors_of, walk
 
 Weights = Sequence[float] | Literal["measured"] | None
 
-_OWN = ("_choosing", "_lock", "_losses", "_replicas", "_speeds", "_threads", "_timing")
-_LEAST_SHARE = 0.05  # of the fastest device's, for the slowest
-_FRESH = 0.5  # weight of the newest measurement of a device's speed
+_OWN = ("_choosing", "_lock", "_replicas", "_sliced", "_speeds", "_threads", "_timing")
 
 
 class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -88,17 +86,16 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self.device_ids = as_devices(all_devices() if device_ids is None else device_ids)
         self.output_device = self.device_ids[0] if output_device is None else as_device(output_device)
         object.__setattr__(self, "loss", loss)  # no submodule: its weights are not the model's
-        self._losses: dict[torch.device, Callable[..., Any]] = {}  # of a slice, by device
-        if loss is not None:
-            self._loss_on(self.device_ids[0])  # says what is wrong with it
         self._fixed = device_ids is not None
-        self._weights = weights
-        if weights is not None and weights != "measured":
-            chunk_sizes(0, len(self.device_ids), weights)  # says what is wrong with them
+        self._measures = weights == "measured"
+        self._weights = None if weights == "measured" else weights
+        chunk_sizes(0, len(self.device_ids), self._weights)  # says what is wrong with them
         warn_of_imbalance(self.device_ids)
         if len(self.device_ids) == 1:
             module.to(self.device_ids[0])
         self._forget()
+        if loss is not None:
+            self._loss_on(self.device_ids[0])  # says what is wrong with it
 
     def _forget(self) -> None:
         """What belongs to this process and not to the model: neither pickled nor copied."""
@@ -107,9 +104,9 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self._replicas: Replicas | None = None
         self._timing = Timing()
         self._choosing = Choosing(len(self.device_ids), fixed=self._fixed, cpu=cpu)
-        self._losses = {}
+        self._sliced: Callable[..., Any] | None = None
         self._lock = threading.RLock()  # steps of several threads take turns: they share the replicas
-        self._speeds = [1.0] * len(self.device_ids)
+        self._speeds = Speeds(len(self.device_ids)) if self._measures else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in _OWN}
@@ -151,66 +148,72 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             >>> DataParallel(nn.Identity(), ["cpu", "cpu"])(torch.arange(3)).tolist()
             [0, 1, 2]
         """
-        if self._is_alone:
+        lap = self._begin(by_step=False)
+        if lap is None:
             return self._run_alone(inputs, kwargs)
         with self._lock:
-            return self._run_parallel(inputs, kwargs)
+            return self._run_parallel(inputs, kwargs, lap)
 
-    def _run_parallel(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        pieces = self._scatter(inputs, kwargs)
-        began = perf_counter_ns()
-        if len(pieces) == 1:
+    def _begin(self, *, by_step: bool) -> Lap | None:
+        """How the next step is to run; None: by the plain module, on the CPU, and nothing is left to be found out."""
+        on_cpu = self.device_ids[0].type == "cpu"
+        if on_cpu and len(self.device_ids) == 1:
+            return None
+        lap = self._choosing.begin(Kind(by_step, torch.is_grad_enabled(), self.module.training))
+        return lap if lap.replicas > 1 or lap.ended is not None or not on_cpu else None
+
+    def _run_parallel(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> Any:
+        pieces = self._scatter(inputs, kwargs, lap)
+        if lap.replicas == 1:
             output = self._run_alone(pieces[0].inputs, pieces[0].kwargs)
+        elif len(pieces) == 1 and self.loss is not None:
+            output = self._run_alone(pieces[0].inputs, pieces[0].kwargs).to(self.output_device)
         else:
-            outputs = self._apply(pieces)
-            told = perf_counter_ns()
+            outputs = [self._run_alone(pieces[0].inputs, pieces[0].kwargs)] if len(pieces) == 1 else self._apply(pieces)
+            began = perf_counter_ns()
             output = self._put_together(outputs)
-            self._timing.tell("gather", -1, told)
-        self._learn(pieces, began)
+            self._timing.tell("gather", -1, began)
+        self._learn(pieces, lap, output)
         return output
 
-    def _scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Piece]:
+    def _scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> list[Piece]:
         self._check_placement()
         began = perf_counter_ns()
-        devices = self.device_ids[: self._choosing.replicas]
-        used = list(range(len(devices)))
-        count = batch_size((inputs, kwargs), self.dim)
-        if count is None:  # nothing to slice: all devices get all of it, as torch has it; or one, where there is nothing at all
-            sizes = [1] * (len(devices) if inputs or kwargs else 1)
-            devices, used = devices[: len(sizes)], used[: len(sizes)]
-        else:
-            sizes = chunk_sizes(count, len(devices), self._weights_of(len(devices)))
-            if count and not sizes[0]:  # the first device has the module, and keeps what it writes into its buffers
-                sizes[sizes.index(max(sizes))] -= 1
-                sizes[0] = 1
-            used = [index for index, size in enumerate(sizes) if size] or [0]
-            sizes, devices = [sizes[index] for index in used], [devices[index] for index in used]
-        both = (
-            [(inputs, kwargs)]
-            if len(devices) == 1 and devices[0].type == "cpu"
-            else slices((inputs, kwargs), sizes, devices, self.dim)
-        )
-        rows = zip(both, sizes, devices, used, strict=True)
+        count = self._count_samples((inputs, kwargs), lap)
+        sizes = self._sizes(count, lap.replicas, anything=bool(inputs or kwargs))
+        used = [index for index, size in enumerate(sizes) if size] or [0]
+        sizes, devices = [sizes[index] for index in used], [self.device_ids[index] for index in used]
+        rows = zip(slices((inputs, kwargs), sizes, devices, self.dim), sizes, devices, used, strict=True)
         pieces = [Piece(given, named, size, device, index) for (given, named), size, device, index in rows]
         self._timing.begin_step(len(pieces))
         self._timing.tell("scatter", -1, began)
         return pieces
 
-    def _weights_of(self, count: int) -> Sequence[float] | None:
-        if count < len(self.device_ids):  # a trial
-            return None
-        return self._speeds if self._weights == "measured" else self._weights
+    def _count_samples(self, given: Any, lap: Lap) -> int | None:
+        try:
+            count = batch_size(given, self.dim)
+        except UsageError:
+            if lap.replicas > 1 and (self._fixed or self.device_ids[0].type != "cpu"):
+                raise
+            count, lap.replicas, lap.ended = None, 1, None  # the plain module may know what to do with it
+        lap.samples = count or 1
+        return count
+
+    def _sizes(self, count: int | None, replicas: int, *, anything: bool) -> list[int]:
+        if count is None:  # nothing to slice: all devices get all of it, as torch has it; or one, where there is nothing at all
+            return [1] * (replicas if anything else 1)
+        weights = self._speeds.weights if self._speeds else self._weights
+        sizes = chunk_sizes(count, replicas, weights if replicas == len(self.device_ids) else None)
+        if count and not sizes[0]:  # the first device has the module, and keeps what it writes into its buffers
+            sizes[sizes.index(max(sizes))] -= 1
+            sizes[0] = 1
+        return sizes
 
     def _check_placement(self) -> None:
         first = self.device_ids[0]
         for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
             if tensor.device != first:
                 raise UsageError(f"{name!r} is on device {tensor.device}, and all of the module must be on device_ids[0], {first}")
-
-    @property
-    def _is_alone(self) -> bool:
-        """Whether the plain module does it all, on the CPU, and nothing is left to be found out."""
-        return self._choosing.replicas == 1 and self._choosing.settled and self.device_ids[0].type == "cpu"
 
     def _run_alone(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.loss is None:
@@ -268,13 +271,13 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         return sums / torch.stack([count.to(self.output_device) for _, count in outputs]).sum().to(sums.dtype)
 
     def _loss_on(self, device: torch.device) -> Callable[..., Any]:
-        """The criterion for a slice; one that has weights is there once a device."""
-        if device not in self._losses:
-            loss: Any = self.loss
-            if isinstance(loss, nn.Module) and device != self.device_ids[0]:
-                loss = copy.deepcopy(loss).to(device)
-            self._losses[device] = in_slices(loss)
-        return self._losses[device]
+        """The criterion for a slice on a device."""
+        loss: Any = self.loss
+        if isinstance(loss, nn.Module) and device != self.device_ids[0]:
+            return in_slices(replicate(loss, [device])[0])  # anew each time: its weights may have changed
+        if self._sliced is None:
+            self._sliced = in_slices(loss)
+        return self._sliced
 
     def _lines(self) -> DeviceThreads:
         if self._threads is None:
@@ -286,18 +289,13 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             self._replicas = Replicas(self.module, len(self.device_ids))
         return self._replicas
 
-    def _learn(self, pieces: list[Piece], began_ns: int) -> None:
-        seconds, samples = (perf_counter_ns() - began_ns) / 1e9, sum(piece.size for piece in pieces)
-        self._choosing.saw(len(pieces), seconds, samples)
+    def _learn(self, pieces: list[Piece], lap: Lap, output: Any = None) -> None:
+        if len(pieces) == lap.replicas:
+            lap.end(output)
         if len(pieces) > 1:
             self._choosing.hint(self._timing.steps, self._timing.at_once)
-        if self._weights == "measured" and len(pieces) > 1:
-            for number, piece in enumerate(pieces):
-                speed = piece.size / max(1, self._timing.latest.get(number, 1))
-                before = self._speeds[piece.index]
-                self._speeds[piece.index] = speed if before == 1.0 else before + _FRESH * (speed - before)
-            least = _LEAST_SHARE * max(self._speeds)
-            self._speeds = [max(least, speed) for speed in self._speeds]  # or it would never be measured again
+            if self._speeds is not None:
+                self._speeds.learn(pieces, self._timing.latest)
 
     # --- step mode ---------------------------------------------------------------------------------------------------------
 
@@ -321,21 +319,21 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             >>> loss.ndim, model.module.weight.grad.shape
             (0, torch.Size([1, 2]))
         """
-        if self._is_alone:
+        lap = self._begin(by_step=True)
+        if lap is None:
             return self._step_alone(loss_fn, batch, kwargs)
         with self._lock:
-            return self._step_parallel(loss_fn, batch, kwargs)
+            return self._step_parallel(loss_fn, batch, kwargs, lap)
 
-    def _step_parallel(self, loss_fn: LossFunction, batch: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        pieces = self._scatter(batch, kwargs)
-        began = perf_counter_ns()
+    def _step_parallel(self, loss_fn: LossFunction, batch: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> torch.Tensor:
+        pieces = self._scatter(batch, kwargs, lap)
         if len(pieces) == 1:
             loss = self._step_alone(loss_fn, pieces[0].inputs, pieces[0].kwargs)
         elif self.device_ids[0].type == "cpu":
             loss = run_step(loss_fn, pieces, self._fresh_replicas(), self._lines(), self._timing.tell)
         else:
             loss = self._step_on_accelerators(loss_fn, pieces)
-        self._learn(pieces, began)
+        self._learn(pieces, lap)
         return loss.detach()
 
     def _step_alone(self, loss_fn: LossFunction, batch: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
