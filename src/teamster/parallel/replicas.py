@@ -262,6 +262,7 @@ class Replicas:
         """What stands for them in each copy."""
         self._buffers: list[tuple[list[tuple[nn.Module, str]], torch.Tensor]] = []
         self.built = 0
+        self._tidy = False
 
     def fresh(self, count: int | None = None) -> list[nn.Module]:
         """The copies, as if they were new.
@@ -276,8 +277,9 @@ class Replicas:
         if signature != self._signature:
             self._build()
             self._signature = signature
-        else:
+        elif not self._tidy:
             self.tidy()
+        self._tidy = False
         # New ones in each step, and not written over: the graph of a step before may have saved them.
         for holders, original in self._buffers:
             copied = original.detach().clone()
@@ -290,6 +292,7 @@ class Replicas:
         for state in self._states:
             for each in state:
                 each.restore()
+        self._tidy = True
 
     def _build(self) -> None:
         check_replicable(self._module)
