@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from teamster.parallel.stepping import Piece
+from teamster.parallel.scattering import Piece
 from teamster.parallel.weighing import Speeds
 
 

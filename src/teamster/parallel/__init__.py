@@ -9,7 +9,8 @@
     wrapper          DataParallel                     one_call    data_parallel
     joining          backward in parallel where autograd has one thread        stepping    forward, loss and backward in one go
     carried          what of the caller's state the threads take over          threads     one a device, kept
-    criterion        a loss in slices     choosing    how many CPU replicas pay     balance, timing
+    criterion        a loss in slices     choosing    how many CPU replicas pay     recomputing  checkpoints that draw
+    weighing         speeds of devices    balance     devices that differ           timing       what the phases took
 """
 
 from __future__ import annotations

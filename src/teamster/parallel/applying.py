@@ -44,13 +44,15 @@ def apply_all(
     devices: list[torch.device],
     threads: DeviceThreads,
     tell: Callable[[str, int, int, int], None] = lambda phase, replica, began, cpu: None,
+    *,
+    in_turn: bool = False,
 ) -> list[Any]:
     """Call replica i with its arguments in thread i, with the caller's state; see `parallel_apply`."""
     jobs = [
         partial(carried.run, partial(_call, replica, given, named, partial(tell, "forward", index)))
         for index, (replica, given, named, carried) in enumerate(zip(replicas, inputs, kwargs, carry_all(devices), strict=True))
     ]
-    return threads.run(jobs, in_turn=is_hooked())
+    return threads.run(jobs, in_turn=in_turn or is_hooked())
 
 
 def _call(replica: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any], tell: Callable[[int, int], None]) -> Any:

@@ -28,7 +28,10 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from teamster.parallel.carried import carry_all
+from teamster.parallel.replicas import Replicas
+from teamster.parallel.scattering import Piece
 from teamster.parallel.threads import DeviceThreads
+from teamster.tensors.nest import tensors_of, walk
 
 _SMALL_BYTES = 1 << 18  # are summed faster by who has them than by threads that have to be told
 
@@ -114,7 +117,47 @@ class Joined:
         return total
 
 
-def as_leaf(part: Part, outer: dict[int, int], tensors: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+def apply_joined(
+    run: Callable[[list[Piece]], list[Any]],
+    pieces: Sequence[Piece],
+    replicas: Replicas,
+    threads: DeviceThreads,
+    tell: Tell,
+    *,
+    in_turn: bool,
+) -> list[Any]:
+    """Run the replicas, each with a graph of its own, and join these.
+
+    Args:
+        run: gives the output of each replica for its piece.
+        pieces: one a replica.
+        replicas: fresh ones.
+        threads: theirs.
+        tell: takes what the phases take.
+        in_turn: whether one replica's backward pass runs after the other's.
+
+    Returns:
+        The outputs, as functions of the module's parameters and the inputs.
+    """
+    outer: dict[int, int] = {id(each): index for index, each in enumerate(replicas.sources)}
+    tensors, parts, given = list(replicas.sources), [], []
+    for index, piece in enumerate(pieces):
+        part = Part([], list(replicas.leaves[index]), list(range(len(replicas.sources))))
+        inputs, kwargs = walk((piece.inputs, piece.kwargs), partial(_as_leaf, part, outer, tensors))
+        given.append(replace(piece, inputs=inputs, kwargs=kwargs))
+        parts.append(part)
+    outputs = run(given)
+    replicas.tidy()
+    for part, output in zip(parts, outputs, strict=True):
+        part.outputs = [each for each in tensors_of(output) if each.requires_grad]
+    if not any(part.outputs for part in parts):
+        return outputs
+    tensors.append(torch.empty(0, requires_grad=True))  # tensors that nobody has registered may be all that want gradients
+    tied = iter(Joined(parts, tensors, threads, pieces[0].device, tell, in_turn).join())
+    return [walk(output, lambda each: next(tied) if each.requires_grad else each) for output in outputs]
+
+
+def _as_leaf(part: Part, outer: dict[int, int], tensors: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
     """What a replica sees of an input that wants a gradient: a leaf of its own graph, which may be written over."""
     if not tensor.requires_grad:
         return tensor

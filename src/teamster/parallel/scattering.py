@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,25 @@ from torch.nn.utils.rnn import PackedSequence
 from teamster.errors import UsageError
 from teamster.tensors.devices import DeviceLike, as_devices
 from teamster.tensors.nest import parts_of, remake
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one device gets of a call.
+
+    Attributes:
+        inputs: positional arguments.
+        kwargs: keyword arguments.
+        size: samples.
+        device: where.
+        index: which of the devices, of those that were named.
+    """
+
+    inputs: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    size: int
+    device: torch.device
+    index: int = 0
 
 
 def chunk_sizes(count: int, parts: int, weights: Sequence[float] | None = None) -> list[int]:

@@ -12,7 +12,7 @@ Faster than the drop-in form: the threads are told once a step and not twice, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
@@ -21,36 +21,18 @@ import torch
 from torch import nn
 
 from teamster.errors import UsageError
-from teamster.parallel.carried import carry_all, is_hooked
+from teamster.parallel.carried import carry_all
 from teamster.parallel.joining import Tell, add_any, sum_gradients, take_gradients
 from teamster.parallel.replicas import Replicas
+from teamster.parallel.scattering import Piece
 from teamster.parallel.threads import DeviceThreads
 from teamster.tensors.nest import walk
 
 LossFunction = Callable[..., torch.Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one device gets of a call.
-
-    Attributes:
-        inputs: positional arguments.
-        kwargs: keyword arguments.
-        size: samples.
-        device: where.
-        index: which of the devices, of those that were named.
-    """
-
-    inputs: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    size: int
-    device: torch.device
-    index: int = 0
-
-
 def run_step(
-    loss_fn: LossFunction, pieces: Sequence[Piece], replicas: Replicas, threads: DeviceThreads, tell: Tell
+    loss_fn: LossFunction, pieces: Sequence[Piece], replicas: Replicas, threads: DeviceThreads, tell: Tell, *, in_turn: bool = False
 ) -> torch.Tensor:
     """One step on CPU replicas.
 
@@ -60,6 +42,7 @@ def run_step(
         replicas: of the module.
         threads: theirs.
         tell: takes what the phases take.
+        in_turn: whether one replica runs after the other.
 
     Returns:
         The whole batch's mean loss, without a graph.
@@ -81,7 +64,7 @@ def run_step(
         )
         work = partial(_run_piece, loss_fn, module, piece, share, replicas.leaves[index], partial(_told, tell, index))
         jobs.append(partial(carried[index].run, work))
-    found = threads.run(jobs, in_turn=is_hooked())
+    found = threads.run(jobs, in_turn=in_turn)
     began = perf_counter_ns()
     sources = list(range(len(replicas.sources)))
     total = sum_gradients([(sources, grads) for _, grads in found], threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from teamster.parallel.stepping import Piece
+from teamster.parallel.scattering import Piece
 
 _LEAST_SHARE = 0.05  # of the fastest device's, for the slowest: or it would never be measured again
 _FRESH = 0.5  # weight of the newest measurement

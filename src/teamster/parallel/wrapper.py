@@ -27,19 +27,19 @@ from teamster.parallel.carried import is_hooked
 from teamster.parallel.choosing import Choosing, Kind, Lap
 from teamster.parallel.criterion import in_slices, run_with_loss
 from teamster.parallel.gathering import gather
-from teamster.parallel.joining import Joined, Part, as_leaf
+from teamster.parallel.joining import apply_joined
+from teamster.parallel.recomputing import Recomputing
 from teamster.parallel.replicas import Replicas, check_replicable, replicate
-from teamster.parallel.scattering import batch_size, chunk_sizes, slices
-from teamster.parallel.stepping import LossFunction, Piece, check_loss, run_step
+from teamster.parallel.scattering import Piece, batch_size, chunk_sizes, slices
+from teamster.parallel.stepping import LossFunction, check_loss, run_step
 from teamster.parallel.threads import DeviceThreads
 from teamster.parallel.timing import StepReport, Timing
 from teamster.parallel.weighing import Speeds
 from teamster.tensors.devices import DeviceLike, accelerator, as_device, as_devices
-from teamster.tensors.nest import tensors_of, walk
 
 Weights = Sequence[float] | Literal["measured"] | None
 
-_OWN = ("_choosing", "_lock", "_replicas", "_sliced", "_speeds", "_threads", "_timing")
+_OWN = ("_choosing", "_lock", "_recomputing", "_replicas", "_sliced", "_speeds", "_threads", "_timing")
 
 
 class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -105,6 +105,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self._timing = Timing()
         self._choosing = Choosing(len(self.device_ids), fixed=self._fixed, cpu=cpu)
         self._sliced: Callable[..., Any] | None = None
+        self._recomputing = Recomputing()
         self._lock = threading.RLock()  # steps of several threads take turns: they share the replicas
         self._speeds = Speeds(len(self.device_ids)) if self._measures else None
 
@@ -222,36 +223,23 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     def _apply(self, pieces: list[Piece]) -> list[Any]:
         """Outputs of the replicas, as functions of the module's parameters and the inputs."""
-        devices = [piece.device for piece in pieces]
         began = perf_counter_ns()
-        if devices[0].type != "cpu":
+        if self.device_ids[0].type != "cpu":
+            devices = [piece.device for piece in pieces]
             modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
             self._timing.tell("replicate", -1, began)
-            given = [(piece.inputs, piece.kwargs) for piece in pieces]
-            return self._run(modules, given, pieces)
+            return self._run(modules, pieces, in_turn=False)
         replicas = self._fresh_replicas()
         modules = replicas.fresh(len(pieces))
         self._timing.tell("replicate", -1, began)
         if not torch.is_grad_enabled():
-            return self._run(modules, [(piece.inputs, piece.kwargs) for piece in pieces], pieces)
-        outer: dict[int, int] = {id(each): index for index, each in enumerate(replicas.sources)}
-        tensors, parts, given = list(replicas.sources), [], []
-        for index, piece in enumerate(pieces):
-            part = Part([], list(replicas.leaves[index]), list(range(len(replicas.sources))))
-            given.append(walk((piece.inputs, piece.kwargs), partial(as_leaf, part, outer, tensors)))
-            parts.append(part)
-        outputs = self._run(modules, given, pieces)
-        replicas.tidy()
-        for part, output in zip(parts, outputs, strict=True):
-            part.outputs = [each for each in tensors_of(output) if each.requires_grad]
-        if not any(part.outputs for part in parts):
-            return outputs
-        assert self._threads is not None
-        tensors.append(torch.empty(0, requires_grad=True))  # tensors that nobody has registered may be all that want gradients
-        tied = iter(Joined(parts, tensors, self._threads, devices[0], self._timing.tell, is_hooked()).join())
-        return [walk(output, lambda each: next(tied) if each.requires_grad else each) for output in outputs]
+            return self._run(modules, pieces, in_turn=is_hooked())
+        in_turn = self._recomputing.is_in_turn(self.module)
+        with self._recomputing.watch(self.module):
+            run = partial(self._run, modules, in_turn=in_turn)
+            return apply_joined(run, pieces, replicas, self._lines(), self._timing.tell, in_turn=in_turn)
 
-    def _run(self, modules: list[nn.Module], given: list[tuple[tuple[Any, ...], dict[str, Any]]], pieces: list[Piece]) -> list[Any]:
+    def _run(self, modules: list[nn.Module], pieces: list[Piece], *, in_turn: bool) -> list[Any]:
         runs: list[Any] = modules
         if self.loss is not None:
             runs = [
@@ -259,8 +247,8 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
                 for module, piece in zip(modules, pieces, strict=True)
             ]
         devices = [piece.device for piece in pieces]
-        inputs, kwargs = [each for each, _ in given], [each for _, each in given]
-        return apply_all(runs, inputs, kwargs, devices, self._lines(), self._timing.tell)
+        inputs, kwargs = [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces]
+        return apply_all(runs, inputs, kwargs, devices, self._lines(), self._timing.tell, in_turn=in_turn)
 
     def _put_together(self, outputs: list[Any]) -> Any:
         if self.loss is None:
@@ -330,7 +318,9 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         if len(pieces) == 1:
             loss = self._step_alone(loss_fn, pieces[0].inputs, pieces[0].kwargs)
         elif self.device_ids[0].type == "cpu":
-            loss = run_step(loss_fn, pieces, self._fresh_replicas(), self._lines(), self._timing.tell)
+            in_turn = self._recomputing.is_in_turn(self.module)
+            with self._recomputing.watch(self.module):
+                loss = run_step(loss_fn, pieces, self._fresh_replicas(), self._lines(), self._timing.tell, in_turn=in_turn)
         else:
             loss = self._step_on_accelerators(loss_fn, pieces)
         self._learn(pieces, lap)
