@@ -31,6 +31,7 @@ from teamster.parallel import DataParallel
 from teamster.parallel.threads import DeviceThreads
 
 REPLICAS = 2
+WARM_UP = 12  # steps; device_ids=None has made its choice then
 
 
 class Gpt(nn.Module):
@@ -175,12 +176,13 @@ def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], list[Ra
     torch.manual_seed(0)
     inputs, target = batch_of(name)
     all_threads = torch.get_num_threads()
-    plain, dropin, stepped, fresh, single = MODELS[name](), *(MODELS[name]() for _ in range(4))
+    plain, dropin, stepped, fresh, single, chosen = (MODELS[name]() for _ in range(6))
     parallel = [
         DataParallel(dropin, REPLICAS),
         DataParallel(stepped, REPLICAS),
         DataParallel(fresh, REPLICAS),
         DataParallel(single, 1),
+        DataParallel(chosen),
     ]
     parallel[2]._threads = FreshThreads(parallel[2].device_ids, 1)
 
@@ -209,6 +211,7 @@ def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], list[Ra
             "DataParallel, 1 replica": timed(parallel[3], backward(parallel[3])),
             "DataParallel, drop-in": timed(parallel[0], backward(parallel[0])),
             "DataParallel, step()": timed(parallel[1], lambda: parallel[1].step(loss_of, inputs, target)),
+            "device_ids=None": timed(parallel[4], backward(parallel[4])),
             "a thread per pass": timed(parallel[2], backward(parallel[2])),
             "DDP, gloo": ranks[0].run,
             "averaging by shared memory": ranks[1].run,
@@ -223,7 +226,7 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, float]:
     runs, ranks, parallel = contenders_of(name)
     times: dict[str, list[float]] = {each: [] for each in runs}
     for run in runs.values():
-        run(5)
+        run(WARM_UP)
     steps = max(1, int(seconds / (runs["plain, all threads"](3) / 3)))
     for _ in range(rounds):
         for each, run in runs.items():
@@ -231,7 +234,7 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, float]:
             time.sleep(0.02)  # helpers of OpenMP that spin after one contender are not the next one's
     for rank in ranks:
         rank.close()
-    for each in parallel[:2]:
+    for each in parallel:
         each.close()
     return {each: statistics.median(found) for each, found in times.items()}
 
