@@ -38,11 +38,11 @@ def run(choosing: Choosing, seconds: dict[int, float], kind: Kind = TRAINING) ->
 @pytest.mark.parametrize(("together", "chosen"), [(0.5, 4), (0.94, 4), (0.96, 1), (1.0, 1), (3.0, 1)])
 def test_replicas_stay_only_where_they_are_clearly_faster(together: float, chosen: int) -> None:
     choosing = auto()
-    taken = run(choosing, {1: 1.0, 4: together})
+    taken = run(choosing, {1: 1.0, 2: together + 0.1, 4: together})
     assert choosing.begin(TRAINING).replicas == chosen
     assert taken[0] == 1  # nothing is started before it has been tried without
-    assert len(taken) <= 8
-    assert set(taken) == {1, 4}
+    assert len(taken) <= 12
+    assert set(taken) == {1, 2, 4}
 
 
 def test_the_first_step_of_each_is_a_warm_up() -> None:
@@ -51,6 +51,34 @@ def test_the_first_step_of_each_is_a_warm_up() -> None:
         end(lap, 100.0 if lap.replicas not in seen else 1.0 / lap.replicas)
         seen.add(lap.replicas)
     assert lap.replicas == 2
+
+
+def test_cores_are_shared_out_in_groups() -> None:
+    choosing = auto(12)
+    taken = run(choosing, {1: 1.0, 2: 0.7, 4: 0.5, 8: 0.6, 12: 0.9})
+    assert choosing.begin(TRAINING).replicas == 4
+    assert taken[:5] == [1, 2, 4, 8, 12]
+
+
+def test_who_is_far_behind_has_no_further_turn() -> None:
+    choosing = auto(4)
+    taken = run(choosing, {1: 1.0, 2: 2.1, 4: 2.2})
+    assert (taken.count(1), taken.count(2), taken.count(4)) == (4, 2, 2)
+    assert choosing.begin(TRAINING).replicas == 1
+    choosing = auto(4)
+    taken = run(choosing, {1: 3.0, 2: 1.5, 4: 1.0})
+    assert taken.count(1) == 4  # the plain module is what all are compared with
+    assert choosing.begin(TRAINING).replicas == 4
+
+
+def test_which_numbers_are_in_use_is_known_when_nothing_is_tried() -> None:
+    choosing = auto(2)
+    assert choosing.in_use() == set()
+    choosing.begin(TRAINING)
+    assert choosing.in_use() is None
+    run(choosing, {1: 1.0, 2: 0.5})
+    run(choosing, {1: 1.0, 2: 1.5}, EVALUATION)
+    assert choosing.in_use() == {1, 2}
 
 
 def test_each_kind_of_step_chooses_for_itself() -> None:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How many CPU replicas pay, found out in the first steps: the plain module and all replicas take turns, the faster one stays.
+"""How many CPU replicas pay, found out in the first steps: some numbers of them take turns, the fastest stays.
 
 ::
 
-    the plain module, all replicas, the plain module, ...      -->      the faster one, for some hundred steps
+    16 cores:   1, 2, 4, 8, 16 replicas of 16, 8, 4, 2, 1 inner threads, 1, 2, ...    -->    the fastest, for some hundred steps
+
+One replica is the plain module. Who is more than twice as slow as the fastest has no further turn.
 
 Training and evaluation, forward passes and `step()` choose each for themselves. A forward pass with gradients is timed until its
 backward pass has ended, where one follows. After some hundred steps both take turns again: what was measured on a busy machine does
@@ -24,6 +26,7 @@ from teamster.tensors.nest import tensors_of
 
 _TURNS = 4  # of each; the first is a warm-up
 _WORTH = 0.95
+_HOPELESS = 2.0
 _AGAIN = 500  # steps, and twice as many each time
 _HINT_AFTER = 12
 _ALONE = 1.25
@@ -105,14 +108,27 @@ class Contest:
 
     def is_open(self) -> bool:
         """Whether they take turns."""
-        if self._open and min(map(len, self._ended.values())) >= _TURNS:
+        if self._open and all(len(self._ended[count]) >= _TURNS for count in self._hopeful()):
             self._conclude()
         return self._open
+
+    def _hopeful(self) -> list[int]:
+        """Those that may still be the fastest; the first of them always."""
+        seconds = self._seconds()
+        least = min(seconds.values(), default=0.0)
+        return [count for count in self._counts if count == self._counts[0] or seconds.get(count, 0.0) <= _HOPELESS * least]
+
+    def _seconds(self) -> dict[int, float]:
+        """The shortest laps so far, after the first: until the backward pass has ended where all have had one."""
+        laps = {count: ended[1:] for count, ended in self._ended.items() if len(ended) > 1}
+        if all(any(lap.whole_s for lap in each) for each in laps.values()):
+            return {count: min(lap.whole_s for lap in each if lap.whole_s) for count, each in laps.items()}
+        return {count: min(lap.forward_s for lap in each) for count, each in laps.items()}
 
     def begin(self) -> Lap:
         """The next step: whoever had fewest turns has it, or the best."""
         if self.is_open():
-            count = min(self._counts, key=lambda count: len(self._ended[count]))
+            count = min(self._hopeful(), key=lambda count: len(self._ended[count]))
             return Lap(count, self._ended[count])
         if len(self._counts) > 1:
             self._left -= 1
@@ -120,10 +136,8 @@ class Contest:
         return Lap(self.best)
 
     def _conclude(self) -> None:
-        times = {count: _seconds_of(laps[1:]) for count, laps in self._ended.items()}
-        whole = all(whole_s for _, whole_s in times.values())
-        seconds = {count: pair[whole] for count, pair in times.items()}
-        first, fastest = self._counts[0], min(self._counts, key=seconds.__getitem__)
+        seconds = self._seconds()
+        first, fastest = self._counts[0], min(seconds, key=seconds.__getitem__)
         self.best = fastest if seconds[fastest] < _WORTH * seconds[first] else first
         self._ended = {count: [] for count in self._counts}
         self._open = False
@@ -131,9 +145,20 @@ class Contest:
         self._pause *= 2
 
 
-def _seconds_of(laps: Sequence[Lap]) -> tuple[float, float]:
-    """The shortest forward pass, and the shortest with its backward pass (0: there was none)."""
-    return min(lap.forward_s for lap in laps), min((lap.whole_s for lap in laps if lap.whole_s), default=0.0)
+def group_counts(cores: int) -> list[int]:
+    """Into how many groups cores are shared out to see what pays.
+
+    Args:
+        cores: that may be used.
+
+    Returns:
+        Powers of two, and one group for each core.
+
+    Example:
+        >>> group_counts(2), group_counts(12)
+        ([1, 2], [1, 2, 4, 8, 12])
+    """
+    return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
 
 
 class Choosing:
@@ -152,7 +177,7 @@ class Choosing:
     def __init__(self, most: int, *, fixed: bool, cpu: bool) -> None:
         self._most = most
         self._hints = fixed and cpu and most > 1
-        self._counts = [1, most] if cpu and most > 1 and not fixed else [most]
+        self._counts = group_counts(most) if cpu and not fixed else [most]
         self._contests: dict[Kind, Contest] = {}
 
     def begin(self, kind: Kind) -> Lap:
@@ -168,6 +193,11 @@ class Choosing:
         if contest is None:
             contest = self._contests.setdefault(kind, Contest(self._counts))
         return contest.begin()
+
+    def in_use(self) -> set[int] | None:
+        """The numbers of replicas that were chosen; None while something is tried."""
+        contests = list(self._contests.values())
+        return None if any(each.is_open() for each in contests) else {each.best for each in contests}
 
     def hint(self, steps: int, at_once: float) -> None:
         """Say once that replicas which the user has asked for do not run at the same time.

@@ -43,6 +43,7 @@ def data_parallel(
         [0, 1, 2]
     """
     parallel = DataParallel(module, device_ids if device_ids is not None else all_devices(), output_device, dim)
-    parallel._threads = shared_threads(parallel.device_ids)  # which are there for the next call, and for this one's backward
+    devices = parallel.device_ids
+    parallel._threads = {len(devices): shared_threads(devices)}  # which are there for the next call, and for this one's backward
     given = inputs if isinstance(inputs, tuple) else () if inputs is None else (inputs,)
     return parallel(*given, **(module_kwargs or {}))

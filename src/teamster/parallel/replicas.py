@@ -25,6 +25,9 @@ from teamster.tensors.devices import DeviceLike, as_devices
 
 Swap = Callable[[torch.Tensor], torch.Tensor]
 
+_Places = tuple[list[tuple[nn.Module, str]], torch.Tensor]
+"""Where a buffer stands in a copy, and the original."""
+
 _BUCKET_BYTES = 10 << 20
 
 
@@ -240,7 +243,7 @@ class Replicas:
 
     Args:
         module: the user's.
-        count: how many copies.
+        count: how many copies; more are made when they are needed.
 
     Example:
         >>> linear = nn.Linear(2, 2)
@@ -260,9 +263,9 @@ class Replicas:
         """Parameters of the module, and buffers that want gradients; each once."""
         self.leaves: list[list[torch.Tensor]] = []
         """What stands for them in each copy."""
-        self._buffers: list[tuple[list[tuple[nn.Module, str]], torch.Tensor]] = []
+        self._buffers: list[list[_Places]] = []
         self.built = 0
-        self._tidy = False
+        self._used = 0
 
     def fresh(self, count: int | None = None) -> list[nn.Module]:
         """The copies, as if they were new.
@@ -273,26 +276,29 @@ class Replicas:
         Returns:
             Modules; what an earlier step has set on them is gone.
         """
+        count = count or self._count
         signature = _signature(self._module)
-        if signature != self._signature:
+        if signature != self._signature or count > self._count:
+            self._count = max(count, self._count)
             self._build()
             self._signature = signature
-        elif not self._tidy:
+        else:
             self.tidy()
-        self._tidy = False
+        self._used = count
         # New ones in each step, and not written over: the graph of a step before may have saved them.
-        for holders, original in self._buffers:
-            copied = original.detach().clone()
-            for holder, name in holders:
-                holder._buffers[name] = copied
-        return self._made[: count or self._count]
+        for places in self._buffers[:count]:
+            for holders, original in places:
+                copied = original.detach().clone()
+                for holder, name in holders:
+                    holder._buffers[name] = copied
+        return self._made[:count]
 
     def tidy(self) -> None:
         """Take away what a forward pass has set on the copies: it may hold a graph."""
-        for state in self._states:
+        for state in self._states[: self._used]:
             for each in state:
                 each.restore()
-        self._tidy = True
+        self._used = 0
 
     def _build(self) -> None:
         check_replicable(self._module)
@@ -319,13 +325,13 @@ class Replicas:
 
         with torch.inference_mode(False), torch.enable_grad():
             self._made = [copy_structure(self._module, leaf(index), buffer(index)) for index in range(self._count)]
-        self._buffers = [place for made in self._made[1:] for place in _places_of_buffers(made)]
+        self._buffers = [_places_of_buffers(made) if index else [] for index, made in enumerate(self._made)]
         self._states = [[_State(each) for each in made.modules()] for made in self._made]
 
 
-def _places_of_buffers(module: nn.Module) -> list[tuple[list[tuple[nn.Module, str]], torch.Tensor]]:
+def _places_of_buffers(module: nn.Module) -> list[_Places]:
     """Where each buffer stands in a copy, in which it is still the original's."""
-    places: dict[int, tuple[list[tuple[nn.Module, str]], torch.Tensor]] = {}
+    places: dict[int, _Places] = {}
     for each in module.modules():
         for name, tensor in each._buffers.items():
             if tensor is not None and not tensor.requires_grad:

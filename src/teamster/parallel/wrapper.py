@@ -100,7 +100,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
     def _forget(self) -> None:
         """What belongs to this process and not to the model: neither pickled nor copied."""
         cpu = self.device_ids[0].type == "cpu"
-        self._threads: DeviceThreads | None = None
+        self._threads: dict[int, DeviceThreads] = {}  # by the number of replicas
         self._replicas: Replicas | None = None
         self._timing = Timing()
         self._choosing = Choosing(len(self.device_ids), fixed=self._fixed, cpu=cpu)
@@ -170,7 +170,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         elif len(pieces) == 1 and self.loss is not None:
             output = self._run_alone(pieces[0].inputs, pieces[0].kwargs).to(self.output_device)
         else:
-            outputs = [self._run_alone(pieces[0].inputs, pieces[0].kwargs)] if len(pieces) == 1 else self._apply(pieces)
+            outputs = [self._run_alone(pieces[0].inputs, pieces[0].kwargs)] if len(pieces) == 1 else self._apply(pieces, lap)
             began = perf_counter_ns()
             output = self._put_together(outputs)
             self._timing.tell("gather", -1, began)
@@ -221,25 +221,25 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             return self.module(*inputs, **kwargs)
         return self.loss(self.module(*inputs[:-1], **kwargs), inputs[-1])
 
-    def _apply(self, pieces: list[Piece]) -> list[Any]:
+    def _apply(self, pieces: list[Piece], lap: Lap) -> list[Any]:
         """Outputs of the replicas, as functions of the module's parameters and the inputs."""
         began = perf_counter_ns()
         if self.device_ids[0].type != "cpu":
             devices = [piece.device for piece in pieces]
             modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
             self._timing.tell("replicate", -1, began)
-            return self._run(modules, pieces, in_turn=False)
+            return self._run(modules, pieces, lap=lap, in_turn=False)
         replicas = self._fresh_replicas()
         modules = replicas.fresh(len(pieces))
         self._timing.tell("replicate", -1, began)
         if not torch.is_grad_enabled():
-            return self._run(modules, pieces, in_turn=is_hooked())
+            return self._run(modules, pieces, lap=lap, in_turn=is_hooked())
         in_turn = self._recomputing.is_in_turn(self.module)
         with self._recomputing.watch(self.module):
-            run = partial(self._run, modules, in_turn=in_turn)
-            return apply_joined(run, pieces, replicas, self._lines(), self._timing.tell, in_turn=in_turn)
+            run = partial(self._run, modules, lap=lap, in_turn=in_turn)
+            return apply_joined(run, pieces, replicas, self._lines(lap), self._timing.tell, in_turn=in_turn)
 
-    def _run(self, modules: list[nn.Module], pieces: list[Piece], *, in_turn: bool) -> list[Any]:
+    def _run(self, modules: list[nn.Module], pieces: list[Piece], *, lap: Lap, in_turn: bool) -> list[Any]:
         runs: list[Any] = modules
         if self.loss is not None:
             runs = [
@@ -248,7 +248,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             ]
         devices = [piece.device for piece in pieces]
         inputs, kwargs = [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces]
-        return apply_all(runs, inputs, kwargs, devices, self._lines(), self._timing.tell, in_turn=in_turn)
+        return apply_all(runs, inputs, kwargs, devices, self._lines(lap), self._timing.tell, in_turn=in_turn)
 
     def _put_together(self, outputs: list[Any]) -> Any:
         if self.loss is None:
@@ -267,19 +267,24 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             self._sliced = in_slices(loss)
         return self._sliced
 
-    def _lines(self) -> DeviceThreads:
-        if self._threads is None:
-            self._threads = DeviceThreads(self.device_ids, inner_threads(self.device_ids))
-        return self._threads
+    def _lines(self, lap: Lap) -> DeviceThreads:
+        """The threads for as many replicas; the fewer they are, the more inner threads each has."""
+        if lap.replicas not in self._threads:
+            devices = self.device_ids[: lap.replicas]
+            self._threads[lap.replicas] = DeviceThreads(devices, inner_threads(devices))
+        return self._threads[lap.replicas]
 
     def _fresh_replicas(self) -> Replicas:
         if self._replicas is None:
-            self._replicas = Replicas(self.module, len(self.device_ids))
+            self._replicas = Replicas(self.module, len(self.device_ids) if self._fixed else 1)
         return self._replicas
 
     def _learn(self, pieces: list[Piece], lap: Lap, output: Any = None) -> None:
         if len(pieces) == lap.replicas:
             lap.end(output)
+        if len(self._threads) > 1 and (used := self._choosing.in_use()) is not None:  # a trial has left its threads
+            for count in self._threads.keys() - used:
+                self._threads.pop(count).close()
         if len(pieces) > 1:
             self._choosing.hint(self._timing.steps, self._timing.at_once)
             if self._speeds is not None:
@@ -320,9 +325,9 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         elif self.device_ids[0].type == "cpu":
             in_turn = self._recomputing.is_in_turn(self.module)
             with self._recomputing.watch(self.module):
-                loss = run_step(loss_fn, pieces, self._fresh_replicas(), self._lines(), self._timing.tell, in_turn=in_turn)
+                loss = run_step(loss_fn, pieces, self._fresh_replicas(), self._lines(lap), self._timing.tell, in_turn=in_turn)
         else:
-            loss = self._step_on_accelerators(loss_fn, pieces)
+            loss = self._step_on_accelerators(loss_fn, pieces, lap)
         self._learn(pieces, lap)
         return loss.detach()
 
@@ -332,14 +337,13 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             loss.backward()
         return loss.detach()
 
-    def _step_on_accelerators(self, loss_fn: LossFunction, pieces: list[Piece]) -> torch.Tensor:
+    def _step_on_accelerators(self, loss_fn: LossFunction, pieces: list[Piece], lap: Lap) -> torch.Tensor:
         """One graph: autograd has a thread for each device there."""
         devices = [piece.device for piece in pieces]
         modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
         runs = [partial(loss_fn, module) for module in modules]
-        losses = apply_all(
-            runs, [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces], devices, self._lines(), self._timing.tell
-        )
+        inputs, kwargs = [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces]
+        losses = apply_all(runs, inputs, kwargs, devices, self._lines(lap), self._timing.tell)
         samples = sum(piece.size for piece in pieces)
         shares = [check_loss(loss).to(devices[0]) * (piece.size / samples) for loss, piece in zip(losses, pieces, strict=True)]
         total = torch.stack(shares).sum()
@@ -367,9 +371,8 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         Example:
             >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).close()
         """
-        if self._threads is not None:
-            self._threads.close()
-            self._threads = None
+        while self._threads:
+            self._threads.popitem()[1].close()
 
 
 def all_devices() -> Sequence[DeviceLike] | int:

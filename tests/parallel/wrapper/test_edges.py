@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from typing import Any
@@ -14,8 +15,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from teamster.errors import UsageError
-from teamster.parallel import DataParallel, data_parallel
-from tests.parallel.models import mlp
+from teamster.parallel import DataParallel, applying, data_parallel, wrapper
+from tests.parallel.models import check_gradients, mlp
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning"),
@@ -122,6 +123,24 @@ class Inside(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.run[0](x)
+
+
+def test_cores_in_groups_compute_what_the_plain_module_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (wrapper, applying):
+        monkeypatch.setattr(module, "usable_cores", lambda: 6)
+    plain = mlp()
+    parallel = DataParallel(copy.deepcopy(plain))
+    seen = set()
+    for _ in range(30):
+        x = torch.randn(13, 6)
+        for model in (plain, parallel):
+            model.zero_grad()
+            model(x).pow(2).sum().backward()
+        check_gradients(plain, parallel.module)
+        seen |= {(count, each._inner) for count, each in parallel._threads.items()}
+    assert seen == {(2, 3), (4, 1), (6, 1)}
+    assert len(parallel._threads) <= 1  # those of the others have ended
+    parallel.close()
 
 
 def test_shared_threads_that_are_reached_again_through_others_do_not_wait_for_themselves() -> None:
