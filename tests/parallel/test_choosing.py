@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import warnings
 
 import pytest
@@ -22,7 +24,7 @@ def auto(replicas: int = 4) -> Choosing:
 def end(lap: Lap, seconds: float, whole: float = 0.0) -> None:
     """As if the step had taken so long, by the sample."""
     assert lap.ended is not None
-    lap.forward_s, lap.whole_s = seconds, whole
+    lap.forward_s, lap.backward_s = seconds, whole and whole - seconds
     lap.ended.append(lap)
 
 
@@ -135,13 +137,62 @@ def test_a_lap_is_timed_until_the_backward_pass_has_ended() -> None:
     lap.end(output)
     assert ended == [lap]
     assert lap.forward_s > 0
-    assert not lap.whole_s
+    assert not lap.backward_s
     loss = output["y"].sum()
     loss.backward(retain_graph=True)
-    first = lap.whole_s
-    assert first > lap.forward_s
+    first = lap.backward_s
+    assert first > 0
     loss.backward()
-    assert lap.whole_s == first
+    assert lap.backward_s == first
+
+
+def test_a_backward_pass_through_two_forward_passes_is_nobodys() -> None:
+    x, contest = torch.ones(2, requires_grad=True), Contest([1, 2])
+    laps, outputs = [], []
+    for _ in range(2):
+        laps.append(contest.begin())
+        outputs.append(x * 2)
+        laps[-1].end(outputs[-1])
+    sum(outputs).sum().backward()  # as contrastive training does: the first would have had the time of both
+    assert [bool(lap.backward_s) for lap in laps] == [False, True]
+
+
+def test_what_replicas_cannot_do_is_not_tried_again() -> None:
+    choosing = auto(2)
+    assert choosing.begin(TRAINING).ended is not None
+    choosing.rule_out(TRAINING)
+    for _ in range(2000):
+        lap = choosing.begin(TRAINING)
+        assert (lap.replicas, lap.ended) == (1, None)
+    assert choosing.begin(EVALUATION).ended is not None
+
+
+def test_threads_may_end_a_trial_together() -> None:
+    # One thread concluded while another looked at the laps: ValueError, min() of an empty sequence.
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    errors: list[BaseException] = []
+
+    def work(contest: Contest) -> None:
+        try:
+            for _ in range(10):
+                lap = contest.begin()
+                if lap.ended is not None:
+                    end(lap, 1.0)
+        except BaseException as error:
+            errors.append(error)
+
+    try:
+        for _ in range(200):
+            contest = Contest([1, 2])
+            threads = [threading.Thread(target=work, args=(contest,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not errors
 
 
 @pytest.mark.parametrize(("most", "fixed", "cpu"), [(1, False, True), (1, True, True), (3, True, False), (3, False, False)])

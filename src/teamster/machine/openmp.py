@@ -19,6 +19,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,16 +32,19 @@ _Semaphore = ctypes.c_long * 8  # as large as any
 _library: _Gomp | None = None
 _looked = -1
 _pid = os.getpid()
+_mine = threading.local()
+"""`region`: semaphore and number of threads of the region that the current thread holds open."""
 
 
 class _Gomp:
     """The functions of libgomp that are needed here, and a semaphore's."""
 
     def __init__(self, path: str) -> None:
-        library, libc = ctypes.CDLL(path), ctypes.CDLL(None)
+        library = ctypes.CDLL(path)
+        short, libc = ctypes.PyDLL(path), ctypes.PyDLL(None)  # which keep the interpreter's lock: to get it back may take long
         self.pause = _typed(library.omp_pause_resource_all, ctypes.c_int)
-        self.level = _typed(library.omp_get_level)
-        self.most_threads = _typed(library.omp_get_max_threads)
+        self.level = _typed(short.omp_get_level)
+        self.most_threads = _typed(short.omp_get_max_threads)
         self.start = _typed(library.GOMP_parallel_start, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint)
         self.end = _typed(library.GOMP_parallel_end)
         self.init = _typed(libc.sem_init, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
@@ -57,8 +61,10 @@ def _typed(function: Any, *arguments: Any) -> Any:
 def parked_helpers() -> Iterator[bool]:
     """Let the OpenMP helpers of the calling thread sleep; what it computes itself meanwhile, it computes alone.
 
+    A thread that has no helpers yet gets them by this.
+
     Yields:
-        Whether they sleep; False where OpenMP is not loaded, or is not GNU's, or where the thread has none.
+        Whether they sleep; False where OpenMP is not loaded, or is not GNU's, or where the thread computes alone anyway.
 
     Example:
         >>> with parked_helpers() as parked:
@@ -66,6 +72,8 @@ def parked_helpers() -> Iterator[bool]:
         True
     """
     library = _look()
+    if library is not None and hasattr(_mine, "region"):
+        _end(library)  # Ctrl-C came between two lines here
     if library is None or library.level() or (threads := library.most_threads()) < 2:
         yield False
         return
@@ -73,20 +81,25 @@ def parked_helpers() -> Iterator[bool]:
     address = ctypes.addressof(semaphore)
     library.init(address, 0, 0)
     try:
+        _mine.region = semaphore, threads
         library.start(library.wait, address, threads)
         yield True
     finally:
-        _end(library, address, threads)
+        _end(library)
 
 
-def _end(library: _Gomp, semaphore: int, threads: int) -> None:
-    interrupted: KeyboardInterrupt | None = None
-    while library.level():  # once; or again, if Ctrl-C comes at this very place: the region has to end all the same
+def _end(library: _Gomp) -> None:
+    """End this thread's region whatever comes in between: a thread with an open one computes alone for good."""
+    interrupted: BaseException | None = None
+    while hasattr(_mine, "region"):
         try:
-            for _ in range(threads - 1):
-                library.post(semaphore)
-            library.end()
-        except KeyboardInterrupt as error:
+            semaphore, threads = _mine.region
+            if library.level():
+                for _ in range(threads - 1):
+                    library.post(ctypes.addressof(semaphore))
+                library.end()
+            del _mine.region
+        except BaseException as error:
             interrupted = error
     if interrupted is not None:
         raise interrupted

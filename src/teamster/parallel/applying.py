@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,15 @@ from teamster.tensors.nest import tensors_of
 
 _shared: dict[tuple[torch.device, ...], DeviceThreads] = {}
 _lock = threading.Lock()
+
+
+def _forget() -> None:
+    """In a forked copy of the program nobody holds it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def inner_threads(devices: Sequence[torch.device]) -> int | None:
@@ -52,7 +62,7 @@ def apply_all(
         partial(carried.run, partial(_call, replica, given, named, partial(tell, "forward", index)))
         for index, (replica, given, named, carried) in enumerate(zip(replicas, inputs, kwargs, carry_all(devices), strict=True))
     ]
-    return threads.run(jobs, in_turn=in_turn or is_hooked())
+    return threads.run(jobs, in_turn=in_turn)
 
 
 def _call(replica: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any], tell: Callable[[int, int], None]) -> Any:
@@ -105,7 +115,7 @@ def parallel_apply(
         as_device(place) if place is not None else _device_of(each, own)
         for place, each, own in zip(places, given, named, strict=True)
     ]
-    return apply_all(modules, [tuple(each) for each in given], named, found, shared_threads(found))
+    return apply_all(modules, [tuple(each) for each in given], named, found, shared_threads(found), in_turn=is_hooked())
 
 
 def _device_of(inputs: Any, kwargs: dict[str, Any]) -> torch.device:

@@ -92,6 +92,19 @@ def is_hooked() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
+def is_transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work: both keep to one thread and one graph.
+
+    Returns:
+        True inside of ``torch.func.grad``, ``vmap``, ``jvp`` and ``torch.autograd.forward_ad.dual_level``.
+
+    Example:
+        >>> is_transformed()
+        False
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
 def carry_all(devices: list[torch.device]) -> list[Any]:
     """The caller's state for each of several devices.
 

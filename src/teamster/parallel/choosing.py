@@ -7,15 +7,16 @@
 
 One replica is the plain module. Who is more than twice as slow as the fastest has no further turn.
 
-Training and evaluation, forward passes and `step()` choose each for themselves. A forward pass with gradients is timed until its
-backward pass has ended, where one follows. After some hundred steps both take turns again: what was measured on a busy machine does
-not stay for good.
+Training and evaluation, forward passes and `step()` choose each for themselves. A forward pass with gradients is timed together
+with its backward pass, where one follows before the next forward pass. After some hundred steps both take turns again: what was
+measured on a busy machine does not stay for good.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ class Lap:
         samples: in the batch.
         began_s: when it began.
         forward_s: how long it took a sample, without what comes back.
-        whole_s: the same until the backward pass had ended; 0 where there was none.
+        backward_s: of its backward pass, in which nothing else came back; 0 where there was none.
     """
 
     replicas: int
@@ -58,7 +59,8 @@ class Lap:
     samples: int = 1
     began_s: float = field(default_factory=perf_counter)
     forward_s: float = 0.0
-    whole_s: float = 0.0
+    backward_s: float = 0.0
+    is_latest: Callable[[], bool] = lambda: True
 
     def end(self, output: Any = None) -> None:
         """The step, or its forward pass, is over; a graph in `output` tells when the backward pass is."""
@@ -66,6 +68,7 @@ class Lap:
             return
         self.forward_s = self._seconds()
         self.ended.append(self)
+        self.began_s = 0.0
         for tensor in tensors_of(output):
             if tensor.grad_fn is not None:
                 tensor.grad_fn.register_prehook(self._at_backward)
@@ -74,11 +77,14 @@ class Lap:
         return (perf_counter() - self.began_s) / max(1, self.samples)
 
     def _at_backward(self, grads: Any) -> None:
-        torch.autograd.Variable._execution_engine.queue_callback(self._at_its_end)
+        # A second pass over the same graph is another affair, and so is one that goes through later forward passes, too: of two
+        # that come back at once, the first would have had the time of both.
+        if not self.began_s and not self.backward_s and self.is_latest():
+            self.began_s = perf_counter()
+            torch.autograd.Variable._execution_engine.queue_callback(self._at_its_end)
 
     def _at_its_end(self) -> None:
-        if not self.whole_s:  # a second pass over the same graph is another affair
-            self.whole_s = self._seconds()
+        self.backward_s = self._seconds()
 
 
 class Contest:
@@ -104,10 +110,16 @@ class Contest:
         self._ended: dict[int, list[Lap]] = {count: [] for count in counts}
         self._open = len(counts) > 1
         self._pause = self._left = _AGAIN
+        self._begun = 0
+        self._lock = threading.Lock()
         self.best = counts[0]
 
     def is_open(self) -> bool:
         """Whether they take turns."""
+        with self._lock:
+            return self._is_open()
+
+    def _is_open(self) -> bool:
         if self._open and all(len(self._ended[count]) >= _TURNS for count in self._hopeful()):
             self._conclude()
         return self._open
@@ -119,21 +131,30 @@ class Contest:
         return [count for count in self._counts if count == self._counts[0] or seconds.get(count, 0.0) <= _HOPELESS * least]
 
     def _seconds(self) -> dict[int, float]:
-        """The shortest laps so far, after the first: until the backward pass has ended where all have had one."""
+        """The shortest laps so far, after the first: with the backward pass where all have had one."""
         laps = {count: ended[1:] for count, ended in self._ended.items() if len(ended) > 1}
-        if all(any(lap.whole_s for lap in each) for each in laps.values()):
-            return {count: min(lap.whole_s for lap in each if lap.whole_s) for count, each in laps.items()}
+        if all(any(lap.backward_s for lap in each) for each in laps.values()):
+            return {count: min(lap.forward_s + lap.backward_s for lap in each if lap.backward_s) for count, each in laps.items()}
         return {count: min(lap.forward_s for lap in each) for count, each in laps.items()}
 
     def begin(self) -> Lap:
         """The next step: whoever had fewest turns has it, or the best."""
-        if self.is_open():
-            count = min(self._hopeful(), key=lambda count: len(self._ended[count]))
-            return Lap(count, self._ended[count])
-        if len(self._counts) > 1:
-            self._left -= 1
-            self._open = self._left <= 0
-        return Lap(self.best)
+        with self._lock:
+            self._begun += 1
+            if self._is_open():
+                number = self._begun
+                count = min(self._hopeful(), key=lambda count: len(self._ended[count]))
+                return Lap(count, self._ended[count], is_latest=lambda: number == self._begun)
+            if len(self._counts) > 1:
+                self._left -= 1
+                self._open = self._left <= 0
+            return Lap(self.best)
+
+    def rule_out(self) -> None:
+        """More replicas than the first number cannot do it: no more trials."""
+        with self._lock:
+            self.best = self._counts[0]
+            self._counts, self._open = self._counts[:1], False
 
     def _conclude(self) -> None:
         seconds = self._seconds()
@@ -193,6 +214,14 @@ class Choosing:
         if contest is None:
             contest = self._contests.setdefault(kind, Contest(self._counts))
         return contest.begin()
+
+    def rule_out(self, kind: Kind) -> None:
+        """Leave steps like this one to the plain module.
+
+        Args:
+            kind: of a step that replicas could not do.
+        """
+        self._contests[kind].rule_out()
 
     def in_use(self) -> set[int] | None:
         """The numbers of replicas that were chosen; None while something is tried."""

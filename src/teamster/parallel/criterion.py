@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from teamster.errors import UsageError
 
 _BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss)
 _BY_ELEMENT = (
@@ -32,15 +35,18 @@ _BY_ELEMENT = (
 )
 
 
-def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
     """A criterion that tells how much its result counts.
 
     Args:
-        criterion: a loss module, or any function of outputs and targets that takes a mean over samples.
+        criterion: a loss module or function.
 
     Returns:
         A function of outputs, targets and the number of samples that returns a sum and a count; the whole batch's loss is the sum
-        of sums divided by the sum of counts.
+        of sums divided by the sum of counts. None for a criterion of which nobody knows what its mean is over.
+
+    Raises:
+        UsageError: it gives no single loss.
 
     Example:
         >>> loss = in_slices(nn.CrossEntropyLoss(ignore_index=0))
@@ -48,28 +54,61 @@ def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[tor
         >>> round((total / count).item(), 4), count.item()
         (0.6931, 2)
     """
+    criterion = _as_module(criterion)
     reduction = getattr(criterion, "reduction", "mean")
     if reduction == "none":
-        from teamster.errors import UsageError
-
         raise UsageError("loss= needs a criterion with reduction 'mean' or 'sum'; 'none' gives no single loss")
-    if reduction == "sum":
+    if getattr(criterion, "weight", None) is not None and not _is_one_of(criterion, _BY_CLASS):
+        return None  # of a batch, sample by sample
+    if _is_one_of(criterion, (*_BY_CLASS, *_BY_ELEMENT)) and reduction == "sum":
         return lambda outputs, targets, samples: (criterion(outputs, targets), torch.ones(()))
-    criterion = _AS_MODULES.get(criterion, criterion)
     if _is_one_of(criterion, _BY_CLASS):
         return _summed(criterion, _count_targets)
     if _is_one_of(criterion, _BY_ELEMENT) and reduction == "mean":
         return _summed(criterion, lambda _, outputs, targets: float(torch.broadcast_shapes(outputs.shape, targets.shape).numel()))
-    return lambda outputs, targets, samples: (criterion(outputs, targets) * samples, torch.tensor(float(samples)))
+    if _is_one_of(criterion, (nn.KLDivLoss,)):  # "batchmean"
+        return lambda outputs, targets, samples: (criterion(outputs, targets) * samples, torch.tensor(float(samples)))
+    return None
 
 
-_AS_MODULES: dict[Any, nn.Module] = {
-    functional.cross_entropy: nn.CrossEntropyLoss(),
-    functional.nll_loss: nn.NLLLoss(),
-    functional.mse_loss: nn.MSELoss(),
-    functional.l1_loss: nn.L1Loss(),
-    functional.smooth_l1_loss: nn.SmoothL1Loss(),
-}
+_KINDS: tuple[tuple[Any, type[nn.Module]], ...] = (
+    (functional.cross_entropy, nn.CrossEntropyLoss),
+    (functional.nll_loss, nn.NLLLoss),
+    (functional.mse_loss, nn.MSELoss),
+    (functional.l1_loss, nn.L1Loss),
+    (functional.smooth_l1_loss, nn.SmoothL1Loss),
+)
+
+
+def _as_module(criterion: Any) -> Any:
+    """The class of a function of torch's, with what a partial gives it."""
+    function, keywords = criterion, {}
+    if isinstance(criterion, partial) and not criterion.args:
+        function, keywords = criterion.func, criterion.keywords
+    kind = next((kind for known, kind in _KINDS if known is function), None)
+    return criterion if kind is None else kind(**keywords)
+
+
+def whole_loss(criterion: Any, found: list[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> torch.Tensor:
+    """Put the losses of slices together.
+
+    Args:
+        criterion: the user's.
+        found: sum and count of each slice.
+        device: where the result is to be.
+
+    Returns:
+        The loss of the whole batch.
+
+    Example:
+        >>> found = [(torch.tensor(2.0), torch.tensor(1)), (torch.tensor(4.0), torch.tensor(2))]
+        >>> whole_loss(nn.MSELoss(), found, torch.device("cpu"))
+        tensor(2.)
+    """
+    sums = torch.stack([total.to(device) for total, _ in found]).sum()
+    if getattr(_as_module(criterion), "reduction", "mean") == "sum":
+        return sums
+    return sums / torch.stack([count.to(device) for _, count in found]).sum().to(sums.dtype)
 
 
 def _is_one_of(criterion: Any, kinds: tuple[type, ...]) -> bool:

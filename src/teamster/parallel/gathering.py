@@ -97,6 +97,29 @@ def _concatenate(outputs: list[torch.Tensor], device: torch.device, dim: int, wh
     return torch.cat(moved, dim)
 
 
+def is_by_sample(output: Any, samples: int, dim: int) -> bool:
+    """Whether an output is one that replicas could put together: an entry for each sample wherever there are numbers.
+
+    Args:
+        output: of the plain module, or gathered.
+        samples: in the batch.
+        dim: along which they are counted.
+
+    Returns:
+        False for losses, hidden states whose samples lie along another dimension, and objects that cannot be looked into.
+
+    Example:
+        >>> is_by_sample({"y": torch.ones(4, 2)}, 4, 0), is_by_sample(torch.tensor(1.0), 4, 0)
+        (True, False)
+    """
+    if isinstance(output, torch.Tensor):
+        return -output.ndim <= dim < output.ndim and bool(output.shape[dim] == samples)
+    if output is None or isinstance(output, (str, bytes, bool)):
+        return True
+    parts = parts_of(output)
+    return parts is not None and all(is_by_sample(part, samples, dim) for part in parts)
+
+
 def _warn_of_scalars() -> None:
     """Once in a program: torch says it in every step."""
     global _warned

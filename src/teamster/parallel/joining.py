@@ -18,7 +18,9 @@ The replicas' graphs live as long as the caller's: they hang on a saved tensor o
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter_ns, thread_time_ns
@@ -27,6 +29,7 @@ from typing import Any
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from teamster.errors import UsageError
 from teamster.parallel.carried import carry_all
 from teamster.parallel.replicas import Replicas
 from teamster.parallel.scattering import Piece
@@ -63,8 +66,12 @@ class Joined:
     threads: DeviceThreads
     device: torch.device
     tell: Tell
-    in_turn: bool = False
-    """Whether hooks on saved tensors were active: then they are called by one thread, as they expect."""
+    in_turn: bool
+    """Whether one replica runs after the other, in the caller's thread."""
+    guard: AbstractContextManager[object]
+    """Held then: several callers might write to the same leaves."""
+    versions: list[tuple[weakref.ref[torch.Tensor], int]]
+    """Of inputs when they were scattered: slices count what is written into them for themselves."""
 
     def join(self) -> list[torch.Tensor]:
         """The parts' outputs, one after the other, as functions of the outer tensors."""
@@ -73,7 +80,31 @@ class Joined:
 
     def backward(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
         """Gradients of the outer tensors."""
+        for reference, version in self.versions:
+            if (tensor := reference()) is not None and tensor._version != version:
+                raise RuntimeError(
+                    f"an input of shape {tuple(tensor.shape)} was written into between the forward and the backward pass of a"
+                    " DataParallel, whose replicas may need what it was: give it a copy, or write later"
+                )
+        if any(grad is not None and torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads):
+            return self._batched(grads)
         return self._differentiable(grads) if torch.is_grad_enabled() else self._accumulate(grads)
+
+    def _batched(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """For ``is_grads_batched`` and vectorized jacobians: these know one thread alone, and no gradients on leaves."""
+        if torch.is_grad_enabled():
+            raise UsageError("is_grads_batched goes through a DataParallel without create_graph=True only; use its module")
+        total: list[torch.Tensor | None] = [None] * len(self.outer)
+        at = 0
+        for part in self.parts:
+            given = [(output, grad) for output, grad in zip(part.outputs, grads[at:], strict=False) if grad is not None]
+            at += len(part.outputs)
+            outputs, leaves = [output for output, _ in given], part.leaves
+            found = torch.autograd.grad(outputs, leaves, [grad for _, grad in given], retain_graph=True, allow_unused=True)
+            for source, grad in zip(part.sources, found, strict=True):
+                before = total[source]
+                total[source] = before if grad is None else grad if before is None else before + grad
+        return total
 
     def _accumulate(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
         carried = carry_all([self.device])[0]
@@ -82,7 +113,7 @@ class Joined:
             given = grads[at : at + len(part.outputs)]
             jobs.append(partial(carried.run, partial(_run_backward, part, given, partial(self.tell, "backward", index))))
             at += len(part.outputs)
-        found = self.threads.run(jobs, in_turn=self.in_turn)
+        found = self.threads.run(jobs, in_turn=self.in_turn, guard=self.guard)
         began = perf_counter_ns()
         total = sum_gradients([(part.sources, of_part) for part, of_part in zip(self.parts, found, strict=True)], self.threads)
         self.tell("reduce", -1, began, 0)
@@ -100,7 +131,7 @@ class Joined:
             sources = [*part.sources, *range(len(outer), len(outer) + len(leaves))]
             outer += [grad for _, grad in given]
             parts.append(Part([], [*part.leaves, *leaves], sources))
-        return self._tie(parts, outer, self.threads.run(jobs, in_turn=self.in_turn))
+        return self._tie(parts, outer, self.threads.run(jobs, in_turn=self.in_turn, guard=self.guard))
 
     def _tie(self, parts: list[Part], outer: list[torch.Tensor], found: list[Any]) -> list[torch.Tensor | None]:
         """Gradients with graphs over the leaves, as functions of the outer tensors."""
@@ -124,6 +155,7 @@ def apply_joined(
     threads: DeviceThreads,
     tell: Tell,
     *,
+    given: Any,
     in_turn: bool,
 ) -> list[Any]:
     """Run the replicas, each with a graph of its own, and join these.
@@ -134,27 +166,71 @@ def apply_joined(
         replicas: fresh ones.
         threads: theirs.
         tell: takes what the phases take.
+        given: what the pieces are of.
         in_turn: whether one replica's backward pass runs after the other's.
 
     Returns:
         The outputs, as functions of the module's parameters and the inputs.
     """
     outer: dict[int, int] = {id(each): index for index, each in enumerate(replicas.sources)}
-    tensors, parts, given = list(replicas.sources), [], []
+    versions = _versions_of(given)
+    tensors, parts, cut = list(replicas.sources), [], []
     for index, piece in enumerate(pieces):
         part = Part([], list(replicas.leaves[index]), list(range(len(replicas.sources))))
         inputs, kwargs = walk((piece.inputs, piece.kwargs), partial(_as_leaf, part, outer, tensors))
-        given.append(replace(piece, inputs=inputs, kwargs=kwargs))
+        cut.append(replace(piece, inputs=inputs, kwargs=kwargs))
         parts.append(part)
-    outputs = run(given)
+    outputs = run(cut)
     replicas.tidy()
     for part, output in zip(parts, outputs, strict=True):
         part.outputs = [each for each in tensors_of(output) if each.requires_grad]
     if not any(part.outputs for part in parts):
         return outputs
+    if any(tensor._backward_hooks or tensor.grad_fn is not None or _hooks_after(tensor) for tensor in tensors):
+        tensors = _reached(parts, tensors)
     tensors.append(torch.empty(0, requires_grad=True))  # tensors that nobody has registered may be all that want gradients
-    tied = iter(Joined(parts, tensors, threads, pieces[0].device, tell, in_turn).join())
+    tied = iter(Joined(parts, tensors, threads, pieces[0].device, tell, in_turn, replicas.turn, versions).join())
     return [walk(output, lambda each: next(tied) if each.requires_grad else each) for output in outputs]
+
+
+def _versions_of(given: Any) -> list[tuple[weakref.ref[torch.Tensor], int]]:
+    plain = [each for each in tensors_of(given) if not each.requires_grad and not each.is_inference()]
+    return [(weakref.ref(each), each._version) for each in plain]
+
+
+def _hooks_after(tensor: torch.Tensor) -> bool:
+    return bool(tensor.is_leaf and tensor._post_accumulate_grad_hooks)
+
+
+def _reached(parts: list[Part], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Those that have a part in the outputs: hooks of the others are not called, and what they came from gets no gradient of 0."""
+    numbers: set[int] = set()
+    for part in parts:
+        found = _leaves_below(part.outputs)
+        if found is None:
+            return tensors
+        numbers |= {source for leaf, source in zip(part.leaves, part.sources, strict=True) if id(leaf) in found}
+    kept = sorted(numbers)
+    for part in parts:
+        pairs = [(leaf, kept.index(source)) for leaf, source in zip(part.leaves, part.sources, strict=True) if source in numbers]
+        part.leaves, part.sources = [leaf for leaf, _ in pairs], [source for _, source in pairs]
+    return [tensors[number] for number in kept]
+
+
+def _leaves_below(outputs: list[torch.Tensor]) -> set[int] | None:
+    """Identities of all leaves in a graph; None where a checkpoint hides some."""
+    found, seen, todo = {id(each) for each in outputs if each.is_leaf}, set(), [each.grad_fn for each in outputs]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "Checkpoint" in node.name():
+            return None
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        todo += [below for below, _ in node.next_functions]
+    return found
 
 
 def _as_leaf(part: Part, outer: dict[int, int], tensors: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:

@@ -1,97 +1,148 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Checkpoints that draw random numbers: their replicas take turns.
+"""When replicas have to take turns: checkpoints that draw random numbers, embeddings that are renormalised, hooks on saved tensors.
 
 `torch.utils.checkpoint` runs a part of the module again in the backward pass, with the state that the generator of random numbers
 had at first. torch has one such generator for all threads of a CPU: replicas that run at once draw from it in between, and would be
-run again with other numbers than they had. So a module whose code makes checkpoints runs in turn until a pass has shown that it
-draws no random numbers.
+run again with other numbers than they had. So the first pass of a module runs in turn, and one looks whether it draws random
+numbers; if so, the second one, too, and one looks whether what it leaves for the backward pass belongs to a checkpoint. Only then
+turns are for good. A module that has changed in its switches (training, checkpoints) is looked at again.
 """
 
 from __future__ import annotations
 
-import sys
-import types
+import gc
 import warnings
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from teamster.parallel.carried import is_hooked
 
-_NAMES = {"checkpoint", "checkpoint_sequential", "checkpoint_fn", "_gradient_checkpointing_func"}
-_known: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+_LEFT_BY_CHECKPOINTS = ("_CheckpointFrame", "CheckpointFunctionBackward")  # types of objects, of both kinds of checkpoints
+
+Switches = tuple[bool, ...]
+
+
+class Watch:
+    """One pass: whether it runs in turn, and what is seen of it."""
+
+    def __init__(self, *, in_turn: bool, looks: bool) -> None:
+        self.in_turn = in_turn
+        self.looks = looks
+        self._before = _objects_of_checkpoints() if looks else 0
+        self.checkpoints = False
+
+    def look(self) -> None:
+        """The graph is there now."""
+        if self.looks and not self.checkpoints:
+            self.checkpoints = _objects_of_checkpoints() > self._before
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Of a module in one position of its switches; None: not yet."""
+
+    draws: bool | None = None
+    checkpoints: bool | None = None
+    late: bool = False
+    """Whether it drew only after it had been seen not to."""
 
 
 class Recomputing:
-    """Whether a module's replicas may run at once, as far as it has shown.
-
-    Example:
-        >>> recomputing = Recomputing()
-        >>> recomputing.is_in_turn(nn.Linear(2, 2))
-        False
-    """
+    """What the passes of one module have shown."""
 
     def __init__(self) -> None:
-        self._draws: dict[bool, bool] = {}  # by whether the module trained
-
-    def is_in_turn(self, module: nn.Module) -> bool:
-        """Whether one replica has to run after the other.
-
-        Args:
-            module: the user's.
-
-        Returns:
-            True for one whose code makes checkpoints and that draws random numbers, or may do so; and where hooks on saved tensors
-            are active.
-        """
-        return is_hooked() or (self._draws.get(module.training, True) and _makes_checkpoints(module))
+        self._seen: dict[Switches, _Seen] = {}
+        self._built = 0
+        self._latest = _Seen()
+        self._renormalised = False
 
     @contextmanager
-    def watch(self, module: nn.Module) -> Iterator[None]:
-        """Look whether a pass draws random numbers.
+    def watch(self, module: nn.Module, built: int) -> Iterator[Watch]:
+        """Look at a pass that may have a backward pass.
 
         Args:
             module: the user's.
+            built: how often its replicas were built; it has not changed while that stays the same.
+
+        Yields:
+            What says whether its replicas run in turn; to be told when the graph is there.
         """
-        if not _makes_checkpoints(module):
-            yield
-            return
+        if built != self._built:
+            self._built, self._renormalised = built, is_renormalised(module)
+            self._latest = self._seen.setdefault(_switches_of(module), _Seen())
+        seen = self._latest
+        in_turn = seen.draws is None or (seen.draws and seen.checkpoints is not False)
+        watch = Watch(in_turn=in_turn or self._renormalised or is_hooked(), looks=bool(seen.draws) and seen.checkpoints is None)
         before = torch.get_rng_state()
-        yield
+        yield watch
         draws = not torch.equal(before, torch.get_rng_state())
-        if draws and self._draws.get(module.training) is False:
-            warnings.warn(
-                "a module that makes checkpoints has begun to draw random numbers: the gradients of this step may be of other"
-                " numbers than its outputs; from the next step on its replicas take turns",
-                stacklevel=5,
-            )
-        self._draws[module.training] = draws or self._draws.get(module.training, False)
+        if watch.looks:
+            seen.checkpoints = watch.checkpoints
+            if seen.late and seen.checkpoints:
+                _warn()
+        if draws and seen.draws is False:
+            seen.late = True
+        seen.draws = draws or bool(seen.draws)
 
 
-def _makes_checkpoints(module: nn.Module) -> bool:
-    return any(_has_checkpoints(kind) for kind in {type(each) for each in module.modules()})
+def _warn() -> None:
+    warnings.warn(
+        "a module that makes checkpoints has begun to draw random numbers: in a step before, gradients may be of other numbers than"
+        " outputs; from now on its replicas take turns",
+        stacklevel=7,
+    )
 
 
-def _has_checkpoints(kind: type) -> bool:
-    if (known := _known.get(kind)) is None:
-        known = _known[kind] = _look_at(kind)
-    return known
+def is_renormalised(module: nn.Module) -> bool:
+    """Whether a forward pass writes into parameters that replicas share: embeddings with a largest norm.
+
+    Args:
+        module: the user's.
+
+    Returns:
+        True where two replicas at once might scale a row twice.
+
+    Example:
+        >>> is_renormalised(nn.Sequential(nn.Embedding(3, 2, max_norm=1.0))), is_renormalised(nn.Embedding(3, 2))
+        (True, False)
+    """
+    return any(each.__dict__.get("max_norm") is not None for each in module.modules())
 
 
-def _look_at(kind: type) -> bool:
-    """Whether a method of a class names a checkpoint, or what the class's file knows as one under another name."""
-    below = kind.__mro__[: kind.__mro__.index(nn.Module)] if nn.Module in kind.__mro__ else ()
-    methods = [each for base in below for each in vars(base).values() if isinstance(each, types.FunctionType)]
-    return any(_names_one(method.__code__, method.__globals__) for method in methods)
+def _switches_of(module: nn.Module) -> Switches:
+    """All that is true or false about a module."""
+    return tuple(value for each in module.modules() for value in each.__dict__.values() if value is True or value is False)
 
 
-def _names_one(code: types.CodeType, known: dict[str, Any]) -> bool:
-    module = sys.modules.get("torch.utils.checkpoint")
-    ours = [getattr(module, name, None) for name in ("checkpoint", "checkpoint_sequential")]
-    if any(name in _NAMES or any(known.get(name) is each is not None for each in ours) for name in code.co_names):
-        return True
-    return any(_names_one(inner, known) for inner in code.co_consts if isinstance(inner, types.CodeType))
+def _objects_of_checkpoints() -> int:
+    """How many there are in the program: the graph of a checkpoint keeps one."""
+    return sum(type(each).__name__ in _LEFT_BY_CHECKPOINTS for each in gc.get_objects())
+
+
+def looking(function: Callable[..., torch.Tensor], watch: Watch) -> Callable[..., torch.Tensor]:
+    """A loss function after which one looks.
+
+    Args:
+        function: the user's.
+        watch: told when it has returned.
+
+    Returns:
+        The same function where nothing is looked for.
+
+    Example:
+        >>> looking(torch.sum, Watch(in_turn=False, looks=False)) is torch.sum
+        True
+    """
+    if not watch.looks:
+        return function
+
+    def run(*arguments: object, **keywords: object) -> torch.Tensor:
+        result = function(*arguments, **keywords)
+        watch.look()
+        return result
+
+    return run

@@ -13,6 +13,9 @@ place (statistics of a BatchNorm) stays; the others write into copies.
 
 from __future__ import annotations
 
+import threading
+import types
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -46,7 +49,11 @@ def check_replicable(module: nn.Module) -> None:
     for name, each in module.named_modules():
         if isinstance(each, torch._dynamo.OptimizedModule):
             what = f"the submodule {name!r}" if name else "the module"
-            raise UsageError(f"{what} is wrapped in torch.compile, whose copies would empty it: call its compile() instead")
+            raise UsageError(f"{what} is wrapped in torch.compile, whose copies would empty it: give the module as it was before")
+        own = each.__dict__.get("forward")
+        if isinstance(own, types.FunctionType):
+            what = f"forward of {name!r}" if name else "forward of the module"
+            raise UsageError(f"{what} is a function of its own, which would run the original module: subclass it instead")
         scripted = isinstance(each, torch.jit.ScriptModule)
         if scripted and any(not isinstance(child, torch.jit.ScriptModule) for child in each.modules()):
             raise UsageError("a module with Python modules below a ScriptModule cannot be replicated")
@@ -72,7 +79,10 @@ def copy_structure(module: nn.Module, parameter: Swap, buffer: Swap) -> nn.Modul
         >>> copied.weight is linear.weight, copied is linear
         (True, False)
     """
-    return _Copying(parameter, buffer).copied(module)
+    copying = _Copying(parameter, buffer)
+    made = copying.copied(module)
+    copying.rebind()
+    return made
 
 
 def loose_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
@@ -121,7 +131,25 @@ class _Copying:
             made._flat_weights = [getattr(made, name, None) for name in each._flat_weights_names]
         for name, tensor in loose_tensors(each):
             made.__dict__[name] = self._swapped(tensor, self._parameter)
+        made.__dict__.pop("_compiled_call_impl", None)  # it would run the original
         return made
+
+    def rebind(self) -> None:
+        """Let what the copies have instead of methods of their class work on the copies."""
+        for made in self._modules.values():
+            for name, value in made.__dict__.items():
+                if isinstance(value, (types.MethodType, partial)):
+                    made.__dict__[name] = self._rebound(value)
+
+    def _rebound(self, value: Any) -> Any:
+        if isinstance(value, types.MethodType) and id(value.__self__) in self._modules:
+            return types.MethodType(value.__func__, self._modules[id(value.__self__)])
+        if isinstance(value, partial):
+            arguments = [self._modules.get(id(each), each) for each in value.args]
+            rebound = partial(self._rebound(value.func), *arguments, **value.keywords)
+            rebound.__dict__.update(value.__dict__)
+            return rebound
+        return value
 
     def _swapped(self, tensor: torch.Tensor | None, swap: Swap) -> torch.Tensor | None:
         if tensor is None:
@@ -265,6 +293,8 @@ class Replicas:
         """What stands for them in each copy."""
         self._buffers: list[list[_Places]] = []
         self.built = 0
+        self.turn = threading.RLock()
+        """Of callers that run the copies one after the other, in threads of their own."""
         self._used = 0
 
     def fresh(self, count: int | None = None) -> list[nn.Module]:
@@ -302,6 +332,8 @@ class Replicas:
 
     def _build(self) -> None:
         check_replicable(self._module)
+        if any(each.__dict__.get("_compiled_call_impl") is not None for each in self._module.modules()):
+            warnings.warn("a module was compiled in place, by its compile(): its replicas run without that", stacklevel=6)
         self.built += 1
         self.sources, self.leaves, self._buffers = [], [[] for _ in range(self._count)], []
         known: dict[int, int] = {}

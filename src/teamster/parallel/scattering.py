@@ -101,10 +101,31 @@ def batch_size(inputs: Any, dim: int) -> int | None:
     return next(iter(sizes), None)
 
 
+def batch_size_or_none(inputs: Any, dim: int) -> int | None:
+    """The same; None for what cannot be scattered, too.
+
+    Args:
+        inputs: as of `batch_size`.
+        dim: along which samples are counted.
+
+    Returns:
+        Their number, if there is one.
+
+    Example:
+        >>> batch_size_or_none([torch.ones(4, 2), torch.ones(3)], 0)
+    """
+    try:
+        return batch_size(inputs, dim)
+    except UsageError:
+        return None
+
+
 def _sliceable(value: Any) -> list[Any]:
     """Tensors and arrays with at least one dimension."""
     if isinstance(value, PackedSequence):
         raise UsageError("a PackedSequence cannot be scattered: its rows are not samples; pad the batch and pack in forward")
+    if isinstance(value, torch.Tensor) and (value.is_nested or value.layout != torch.strided):
+        raise UsageError("a nested or sparse tensor cannot be scattered: pad it, or make it dense")
     if isinstance(value, torch.Tensor) or _is_array(value):
         return [value] if value.ndim else []
     return [found for part in parts_of(value) or () for found in _sliceable(part)]
@@ -135,6 +156,8 @@ def slices(value: Any, sizes: Sequence[int], devices: Sequence[torch.device], di
         return [value if devices[0].type == "cpu" else _moved(value, devices[0])]
     if isinstance(value, torch.Tensor):
         pieces = value.split(list(sizes), dim) if value.ndim else [value] * len(sizes)
+        if value.ndim and devices[0].type == "cpu" and not value.requires_grad and not value.is_inference():
+            pieces = [piece.data for piece in pieces]  # one may write into its slice without being in the others' way
         return [piece.to(device, non_blocking=device.type != "cpu") for piece, device in zip(pieces, devices, strict=True)]
     if _is_array(value):
         if not value.ndim:

@@ -32,7 +32,7 @@ LossFunction = Callable[..., torch.Tensor]
 
 
 def run_step(
-    loss_fn: LossFunction, pieces: Sequence[Piece], replicas: Replicas, threads: DeviceThreads, tell: Tell, *, in_turn: bool = False
+    loss_fn: LossFunction, pieces: Sequence[Piece], replicas: Replicas, threads: DeviceThreads, tell: Tell, *, in_turn: bool
 ) -> torch.Tensor:
     """One step on CPU replicas.
 
@@ -62,9 +62,9 @@ def run_step(
         piece = replace(
             piece, **dict(zip(("inputs", "kwargs"), walk((piece.inputs, piece.kwargs), partial(_cut, links)), strict=True))
         )
-        work = partial(_run_piece, loss_fn, module, piece, share, replicas.leaves[index], partial(_told, tell, index))
+        work = partial(_run_piece, loss_fn, module, piece, share, replicas.leaves[index], tell, index)
         jobs.append(partial(carried[index].run, work))
-    found = threads.run(jobs, in_turn=in_turn)
+    found = threads.run(jobs, in_turn=in_turn, guard=replicas.turn)
     began = perf_counter_ns()
     sources = list(range(len(replicas.sources)))
     total = sum_gradients([(sources, grads) for _, grads in found], threads)
@@ -89,28 +89,25 @@ def _pass_on(links: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         torch.autograd.backward([tensor for tensor, _ in found], [grad for _, grad in found])
 
 
-def _told(tell: Tell, index: int, phase: str, began_ns: int, cpu_ns: int) -> None:
-    tell(phase, index, began_ns, cpu_ns)
-
-
 def _run_piece(
     loss_fn: LossFunction,
     module: nn.Module,
     piece: Piece,
     share: float,
     leaves: Sequence[torch.Tensor],
-    tell: Callable[[str, int, int], None],
+    tell: Tell,
+    index: int,
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     began, cpu_began = perf_counter_ns(), thread_time_ns()
     loss = check_loss(loss_fn(module, *piece.inputs, **piece.kwargs)) * share
     now, cpu_now = perf_counter_ns(), thread_time_ns()
-    tell("forward", began, cpu_now - cpu_began)
+    tell("forward", index, began, cpu_now - cpu_began)
     try:
         if loss.requires_grad:
             loss.backward()
     finally:
         grads = take_gradients(leaves)
-    tell("backward", now, thread_time_ns() - cpu_now)
+    tell("backward", index, now, thread_time_ns() - cpu_now)
     return loss.detach(), grads
 
 

@@ -14,13 +14,14 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import Any
 
 import torch
 
+from teamster.errors import UsageError
 from teamster.machine.openmp import parked_helpers, release_helpers
 from teamster.spine.trace.spans import name_lane
 
@@ -28,7 +29,10 @@ _PATIENCE_S = 5.0
 
 Job = Callable[[], Any]
 
+_ITSELF = "a replica has called the DataParallel that it is part of: call the module that forward or loss_fn is given"
+
 _open: weakref.WeakSet[DeviceThreads] = weakref.WeakSet()
+_turnstiles: weakref.WeakSet[Turnstile] = weakref.WeakSet()
 _default_lock = threading.Lock()  # of the number that torch has for new threads
 _here = threading.local()
 """`above`: whose jobs the current thread's job is part of, from the outermost to its own."""
@@ -57,12 +61,13 @@ class DeviceThreads:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
-    def run(self, jobs: Sequence[Job], *, in_turn: bool = False) -> list[Any]:
+    def run(self, jobs: Sequence[Job], *, in_turn: bool = False, guard: AbstractContextManager[object] | None = None) -> list[Any]:
         """Run job i in thread i, all at once.
 
         Args:
             jobs: at most as many as there are devices.
             in_turn: run them here instead, one after the other.
+            guard: entered where they do.
 
         Returns:
             Their results, in order, when all are done.
@@ -72,15 +77,22 @@ class DeviceThreads:
         """
         above = getattr(_here, "above", ())
         slots = [_Slot(job, (*above, self)) for job in jobs]
-        if in_turn or self in above:  # a replica that uses what it is part of, through others even, would wait for itself
-            for slot in slots:
-                _work(slot)
+        # Inside of a replica too: it would wait for itself if it used what it is part of, through others even; two of them that use
+        # each other's would wait for each other; and all processors are in use already.
+        if in_turn or self in above or (above and self._inner is not None):
+            with guard or nullcontext():
+                for slot in slots:
+                    _work(slot)
             return self._collect(slots)
         with self._lock:
             self._open(len(slots))
         with self._callers_helpers_away():
             self._hand_out(slots)
             return self._collect(slots)
+
+    def runs_caller(self) -> bool:
+        """Whether the calling thread is in the middle of one of these jobs."""
+        return self in getattr(_here, "above", ())
 
     def _callers_helpers_away(self) -> AbstractContextManager[object]:
         """Or they spin on the replicas' processors. See `machine.openmp` for the two ways."""
@@ -151,6 +163,44 @@ class DeviceThreads:
             inbox.put(None)
 
 
+class Turnstile:
+    """One step at a time: steps of several threads share the replicas."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._inside = False
+        _turnstiles.add(self)
+
+    @contextmanager
+    def pass_through(self, threads: Iterable[DeviceThreads]) -> Iterator[None]:
+        """Wait until it is one's turn.
+
+        Args:
+            threads: those of the steps.
+
+        Raises:
+            UsageError: a replica of the step that runs wants another step: it would wait for itself.
+        """
+        if not self._lock.acquire(blocking=False):
+            if any(each.runs_caller() for each in threads):
+                raise UsageError(_ITSELF)  # whoever has the lock waits for this thread
+            self._lock.acquire()
+        try:
+            if self._inside:
+                raise UsageError(_ITSELF)
+            self._inside = True
+            try:
+                yield
+            finally:
+                self._inside = False
+        finally:
+            self._lock.release()
+
+    def renew(self) -> None:
+        """In a forked copy of the program: who held it is not there."""
+        self._lock, self._inside = threading.RLock(), False
+
+
 class _Slot:
     """A job on its way, and what became of it."""
 
@@ -215,6 +265,10 @@ def _work(slot: _Slot) -> None:
 
 def _forget() -> None:
     """In a forked copy of the program: the threads are the original's."""
+    global _default_lock
+    _default_lock = threading.Lock()
+    for turnstile in list(_turnstiles):
+        turnstile.renew()
     for each in list(_open):
         each._threads, each._inboxes, each._lock = [], [], threading.Lock()
 

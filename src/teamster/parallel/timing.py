@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 
@@ -20,7 +22,7 @@ class StepReport:
     Attributes:
         steps: forward passes, of `step()` too.
         replicas: how many ran in the latest.
-        seconds: of each phase, in the caller; where the replicas work, the longest of them counts.
+        seconds: of each phase, in the caller; where replicas work at once, the longest of them counts.
         by_replica: seconds of forward and backward, by replica.
 
     Example:
@@ -47,7 +49,19 @@ class StepReport:
         return "\n".join([*lines, f"  replicas  {shares} (busiest / laziest {self.imbalance:.2f})"])
 
 
-@dataclass(slots=True)
+_timings: weakref.WeakSet[Timing] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked copy of the program: who held them is not there."""
+    for each in list(_timings):
+        each._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Timing:
     """Running sums; several threads tell."""
 
@@ -55,11 +69,17 @@ class Timing:
     replicas: int = 1
     latest: dict[int, int] = field(default_factory=dict)
     """Nanoseconds of the latest forward pass, by replica."""
+    in_turn: bool = False
+    """Whether the replicas of the latest step take turns."""
     _cpu_ns: int = 0
+    _at_once_ns: int = 0
     _sums: dict[str, int] = field(default_factory=dict)
     _longest: dict[str, int] = field(default_factory=dict)
     _by_replica: dict[int, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        _timings.add(self)
 
     def tell(self, phase: str, replica: int, began_ns: int, cpu_ns: int = 0) -> None:
         """A phase ends now; of a replica's with the time that it was on a processor."""
@@ -69,9 +89,12 @@ class Timing:
             if replica < 0:
                 self._sums[phase] = self._sums.get(phase, 0) + took
             else:
-                self._longest[phase] = max(self._longest.get(phase, 0), took)
                 self._by_replica[replica] = self._by_replica.get(replica, 0) + took
-                self._cpu_ns += cpu_ns
+                if self.in_turn:
+                    self._sums[phase] = self._sums.get(phase, 0) + took
+                else:
+                    self._longest[phase] = max(self._longest.get(phase, 0), took)
+                    self._cpu_ns += cpu_ns
                 if phase == "forward":
                     self.latest[replica] = took
 
@@ -85,15 +108,18 @@ class Timing:
     def _settle(self) -> None:
         for phase, longest in self._longest.items():
             self._sums[phase] = self._sums.get(phase, 0) + longest
+            self._at_once_ns += longest
         self._longest.clear()
 
     @property
     def at_once(self) -> float:
-        """How many replicas computed at one time, on average: what they were on processors, beside the time of the longest."""
+        """How many replicas computed at one time, on average: what they were on processors, beside the time of the longest.
+
+        Of passes in which they were to do so; all of them, where there was none.
+        """
         with self._lock:
             self._settle()
-            longest = sum(self._sums.get(phase, 0) for phase in ("forward", "backward"))
-            return self._cpu_ns / longest if longest else 0.0
+            return self._cpu_ns / self._at_once_ns if self._at_once_ns else float(self.replicas)
 
     def read(self) -> StepReport:
         """The sums so far."""

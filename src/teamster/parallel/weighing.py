@@ -1,14 +1,63 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`weights="measured"`: how fast each device is, from the forward passes so far."""
+"""How many samples each device gets: as many as others, by given weights, or by how fast it was in the forward passes so far."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from teamster.parallel.scattering import Piece
+from teamster.parallel.scattering import Piece, chunk_sizes
 
 _LEAST_SHARE = 0.05  # of the fastest device's, for the slowest: or it would never be measured again
 _FRESH = 0.5  # weight of the newest measurement
+
+Weights = Sequence[float] | Literal["measured"] | None
+
+
+class Weighing:
+    """Shares out the samples of each batch.
+
+    Args:
+        devices: how many.
+        weights: their speeds in any unit, or "measured"; None for equal ones.
+
+    Raises:
+        UsageError: there are not as many weights as devices, or they are no speeds.
+
+    Example:
+        >>> Weighing(2, [3, 1]).sizes(8, 2)
+        [6, 2]
+    """
+
+    def __init__(self, devices: int, weights: Weights) -> None:
+        self._devices = devices
+        self._weights = None if weights == "measured" else weights
+        self._speeds = Speeds(devices) if weights == "measured" else None
+        chunk_sizes(0, devices, self._weights)  # says what is wrong with them
+
+    def sizes(self, samples: int, replicas: int) -> list[int]:
+        """Of the slices.
+
+        Args:
+            samples: in the batch.
+            replicas: among how many devices; the weights are for all of them.
+
+        Returns:
+            Sizes that sum to `samples`.
+        """
+        weights = self._speeds.weights if self._speeds else self._weights
+        sizes = chunk_sizes(samples, replicas, weights if replicas == self._devices else None)
+        # The first device has the module, and keeps what it writes into its buffers; who had nothing would never be measured again.
+        for index in range(replicas if self._speeds and samples >= replicas else min(samples, 1)):
+            if not sizes[index]:
+                sizes[sizes.index(max(sizes))] -= 1
+                sizes[index] = 1
+        return sizes
+
+    def learn(self, pieces: Sequence[Piece], took_ns: dict[int, int]) -> None:
+        """A step has ended; see `Speeds.learn`."""
+        if self._speeds is not None:
+            self._speeds.learn(pieces, took_ns)
 
 
 class Speeds:
@@ -27,6 +76,7 @@ class Speeds:
 
     def __init__(self, devices: int) -> None:
         self._known: list[float | None] = [None] * devices
+        self._warm = False
         self.weights = [1.0] * devices
 
     def learn(self, pieces: Sequence[Piece], took_ns: dict[int, int]) -> None:
@@ -36,6 +86,9 @@ class Speeds:
             pieces: what each replica had.
             took_ns: of its forward pass, by the number of the piece.
         """
+        if not self._warm:  # the first one pays for what the others find done
+            self._warm = True
+            return
         for number, piece in enumerate(pieces):
             speed, before = piece.size / max(1, took_ns.get(number, 1)), self._known[piece.index]
             self._known[piece.index] = speed if before is None else before + _FRESH * (speed - before)

@@ -10,11 +10,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import perf_counter_ns
-from typing import Any, Literal
+from time import perf_counter, perf_counter_ns
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,23 +22,22 @@ from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.parallel.applying import apply_all, inner_threads
 from teamster.parallel.balance import warn_of_imbalance
-from teamster.parallel.carried import is_hooked
+from teamster.parallel.carried import is_hooked, is_transformed
 from teamster.parallel.choosing import Choosing, Kind, Lap
-from teamster.parallel.criterion import in_slices, run_with_loss
-from teamster.parallel.gathering import gather
+from teamster.parallel.criterion import in_slices, run_with_loss, whole_loss
+from teamster.parallel.gathering import gather, is_by_sample
 from teamster.parallel.joining import apply_joined
-from teamster.parallel.recomputing import Recomputing
+from teamster.parallel.recomputing import Recomputing, is_renormalised, looking
 from teamster.parallel.replicas import Replicas, check_replicable, replicate
-from teamster.parallel.scattering import Piece, batch_size, chunk_sizes, slices
+from teamster.parallel.scattering import Piece, batch_size, batch_size_or_none, slices
 from teamster.parallel.stepping import LossFunction, check_loss, run_step
-from teamster.parallel.threads import DeviceThreads
+from teamster.parallel.threads import DeviceThreads, Turnstile
 from teamster.parallel.timing import StepReport, Timing
-from teamster.parallel.weighing import Speeds
+from teamster.parallel.weighing import Weighing, Weights
 from teamster.tensors.devices import DeviceLike, accelerator, as_device, as_devices
+from teamster.tensors.nest import walk
 
-Weights = Sequence[float] | Literal["measured"] | None
-
-_OWN = ("_choosing", "_lock", "_recomputing", "_replicas", "_sliced", "_speeds", "_threads", "_timing")
+_OWN = ("_choosing", "_recomputing", "_replicas", "_sliced", "_threads", "_timing", "_turnstile", "_weighing")
 
 
 class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -87,27 +85,23 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self.output_device = self.device_ids[0] if output_device is None else as_device(output_device)
         object.__setattr__(self, "loss", loss)  # no submodule: its weights are not the model's
         self._fixed = device_ids is not None
-        self._measures = weights == "measured"
-        self._weights = None if weights == "measured" else weights
-        chunk_sizes(0, len(self.device_ids), self._weights)  # says what is wrong with them
+        self._weights = weights
         warn_of_imbalance(self.device_ids)
         if len(self.device_ids) == 1:
             module.to(self.device_ids[0])
         self._forget()
-        if loss is not None:
-            self._loss_on(self.device_ids[0])  # says what is wrong with it
 
     def _forget(self) -> None:
         """What belongs to this process and not to the model: neither pickled nor copied."""
-        cpu = self.device_ids[0].type == "cpu"
+        self._on_cpu = self.device_ids[0].type == "cpu"
         self._threads: dict[int, DeviceThreads] = {}  # by the number of replicas
         self._replicas: Replicas | None = None
         self._timing = Timing()
-        self._choosing = Choosing(len(self.device_ids), fixed=self._fixed, cpu=cpu)
-        self._sliced: Callable[..., Any] | None = None
+        self._choosing = Choosing(len(self.device_ids), fixed=self._fixed, cpu=self._on_cpu)
+        self._sliced = None if self.loss is None else in_slices(self.loss)  # None for a loss that is only known as a whole
         self._recomputing = Recomputing()
-        self._lock = threading.RLock()  # steps of several threads take turns: they share the replicas
-        self._speeds = Speeds(len(self.device_ids)) if self._measures else None
+        self._turnstile = Turnstile()
+        self._weighing = Weighing(len(self.device_ids), self._weights)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in _OWN}
@@ -149,28 +143,56 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             >>> DataParallel(nn.Identity(), ["cpu", "cpu"])(torch.arange(3)).tolist()
             [0, 1, 2]
         """
-        lap = self._begin(by_step=False)
-        if lap is None:
-            return self._run_alone(inputs, kwargs)
-        with self._lock:
-            return self._run_parallel(inputs, kwargs, lap)
+        if self.loss is not None and self._sliced is None:
+            target = walk(inputs[-1], lambda each: each.to(self.output_device))
+            return self.loss(self._forward(inputs[:-1], kwargs), target)
+        return self._forward(inputs, kwargs)
 
-    def _begin(self, *, by_step: bool) -> Lap | None:
-        """How the next step is to run; None: by the plain module, on the CPU, and nothing is left to be found out."""
-        on_cpu = self.device_ids[0].type == "cpu"
-        if on_cpu and len(self.device_ids) == 1:
+    def _forward(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kind = self._kind(by_step=False)
+        if kind is None:
+            return self._run_alone(inputs, kwargs)
+        with self._turnstile.pass_through(self._threads.values()):
+            lap = self._choosing.begin(kind)
+            if self._fixed or not self._on_cpu:
+                return self._run_parallel(inputs, kwargs, lap)
+            return self._try_parallel(inputs, kwargs, lap, kind)
+
+    def _kind(self, *, by_step: bool) -> Kind | None:
+        """What the next step is like; None: it is the plain module's, on the CPU."""
+        if self._on_cpu and (len(self.device_ids) == 1 or is_transformed()):
             return None
-        lap = self._choosing.begin(Kind(by_step, torch.is_grad_enabled(), self.module.training))
-        return lap if lap.replicas > 1 or lap.ended is not None or not on_cpu else None
+        return Kind(by_step, torch.is_grad_enabled(), self.module.training)
+
+    def _try_parallel(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap, kind: Kind) -> Any:
+        """With replicas that nobody has named: what they cannot do, the plain module does."""
+        samples = batch_size_or_none((inputs, kwargs), self.dim)
+        if lap.replicas > 1 and samples is not None:
+            try:
+                output = self._run_parallel(inputs, kwargs, lap)
+            except Exception:  # the plain module's own errors it raises again
+                output = None
+            if output is not None and (self._sliced is not None or is_by_sample(output, samples, self.dim)):
+                return output
+            self._choosing.rule_out(kind)
+        lap.samples = samples or 1
+        output = self._run_alone(inputs, kwargs)
+        if lap.replicas == 1:
+            lap.end(output)
+            if samples is None or (self._sliced is None and not is_by_sample(output, samples, self.dim)):
+                self._choosing.rule_out(kind)
+            self._tidy()
+        return output
 
     def _run_parallel(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> Any:
         pieces = self._scatter(inputs, kwargs, lap)
         if lap.replicas == 1:
             output = self._run_alone(pieces[0].inputs, pieces[0].kwargs)
-        elif len(pieces) == 1 and self.loss is not None:
+        elif len(pieces) == 1 and self._sliced is not None:
             output = self._run_alone(pieces[0].inputs, pieces[0].kwargs).to(self.output_device)
         else:
-            outputs = [self._run_alone(pieces[0].inputs, pieces[0].kwargs)] if len(pieces) == 1 else self._apply(pieces, lap)
+            given = inputs, kwargs
+            outputs = [self._run_alone(pieces[0].inputs, pieces[0].kwargs)] if len(pieces) == 1 else self._apply(pieces, lap, given)
             began = perf_counter_ns()
             output = self._put_together(outputs)
             self._timing.tell("gather", -1, began)
@@ -180,8 +202,12 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
     def _scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> list[Piece]:
         self._check_placement()
         began = perf_counter_ns()
-        count = self._count_samples((inputs, kwargs), lap)
-        sizes = self._sizes(count, lap.replicas, anything=bool(inputs or kwargs))
+        count = batch_size((inputs, kwargs), self.dim) if lap.replicas > 1 else batch_size_or_none((inputs, kwargs), self.dim)
+        lap.samples = count or 1
+        lap.began_s = perf_counter()
+        # Where nothing can be sliced all devices get all of it, as torch has it; or one, where there is nothing at all.
+        whole = [1] * (lap.replicas if inputs or kwargs else 1)
+        sizes = whole if count is None else self._weighing.sizes(count, lap.replicas)
         used = [index for index, size in enumerate(sizes) if size] or [0]
         sizes, devices = [sizes[index] for index in used], [self.device_ids[index] for index in used]
         rows = zip(slices((inputs, kwargs), sizes, devices, self.dim), sizes, devices, used, strict=True)
@@ -190,26 +216,6 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self._timing.tell("scatter", -1, began)
         return pieces
 
-    def _count_samples(self, given: Any, lap: Lap) -> int | None:
-        try:
-            count = batch_size(given, self.dim)
-        except UsageError:
-            if lap.replicas > 1 and (self._fixed or self.device_ids[0].type != "cpu"):
-                raise
-            count, lap.replicas, lap.ended = None, 1, None  # the plain module may know what to do with it
-        lap.samples = count or 1
-        return count
-
-    def _sizes(self, count: int | None, replicas: int, *, anything: bool) -> list[int]:
-        if count is None:  # nothing to slice: all devices get all of it, as torch has it; or one, where there is nothing at all
-            return [1] * (replicas if anything else 1)
-        weights = self._speeds.weights if self._speeds else self._weights
-        sizes = chunk_sizes(count, replicas, weights if replicas == len(self.device_ids) else None)
-        if count and not sizes[0]:  # the first device has the module, and keeps what it writes into its buffers
-            sizes[sizes.index(max(sizes))] -= 1
-            sizes[0] = 1
-        return sizes
-
     def _check_placement(self) -> None:
         first = self.device_ids[0]
         for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
@@ -217,14 +223,15 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
                 raise UsageError(f"{name!r} is on device {tensor.device}, and all of the module must be on device_ids[0], {first}")
 
     def _run_alone(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.loss is None:
+        if self._sliced is None:
             return self.module(*inputs, **kwargs)
+        assert self.loss is not None
         return self.loss(self.module(*inputs[:-1], **kwargs), inputs[-1])
 
-    def _apply(self, pieces: list[Piece], lap: Lap) -> list[Any]:
+    def _apply(self, pieces: list[Piece], lap: Lap, given: Any) -> list[Any]:
         """Outputs of the replicas, as functions of the module's parameters and the inputs."""
         began = perf_counter_ns()
-        if self.device_ids[0].type != "cpu":
+        if not self._on_cpu:
             devices = [piece.device for piece in pieces]
             modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
             self._timing.tell("replicate", -1, began)
@@ -233,39 +240,41 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         modules = replicas.fresh(len(pieces))
         self._timing.tell("replicate", -1, began)
         if not torch.is_grad_enabled():
-            return self._run(modules, pieces, lap=lap, in_turn=is_hooked())
-        in_turn = self._recomputing.is_in_turn(self.module)
-        with self._recomputing.watch(self.module):
-            run = partial(self._run, modules, lap=lap, in_turn=in_turn)
-            return apply_joined(run, pieces, replicas, self._lines(lap), self._timing.tell, in_turn=in_turn)
+            return self._run(modules, pieces, lap=lap, in_turn=is_hooked() or is_renormalised(self.module))
+        with self._recomputing.watch(self.module, replicas.built) as watch:
+            self._timing.in_turn = watch.in_turn
+            run = partial(self._run, modules, lap=lap, in_turn=watch.in_turn)
+            threads = self._lines(lap)
+            outputs = apply_joined(run, pieces, replicas, threads, self._timing.tell, given=given, in_turn=watch.in_turn)
+            watch.look()
+            return outputs
 
     def _run(self, modules: list[nn.Module], pieces: list[Piece], *, lap: Lap, in_turn: bool) -> list[Any]:
         runs: list[Any] = modules
-        if self.loss is not None:
+        if self._sliced is not None:
             runs = [
                 partial(run_with_loss, module, self._loss_on(piece.device), piece.size)
                 for module, piece in zip(modules, pieces, strict=True)
             ]
+        return self._apply_to(runs, pieces, lap, in_turn=in_turn)
+
+    def _apply_to(self, runs: list[Any], pieces: list[Piece], lap: Lap, *, in_turn: bool = False) -> list[Any]:
         devices = [piece.device for piece in pieces]
         inputs, kwargs = [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces]
         return apply_all(runs, inputs, kwargs, devices, self._lines(lap), self._timing.tell, in_turn=in_turn)
 
     def _put_together(self, outputs: list[Any]) -> Any:
-        if self.loss is None:
-            return gather(outputs, self.output_device, self.dim)
-        sums = torch.stack([total.to(self.output_device) for total, _ in outputs]).sum()
-        if getattr(self.loss, "reduction", "mean") == "sum":
-            return sums
-        return sums / torch.stack([count.to(self.output_device) for _, count in outputs]).sum().to(sums.dtype)
+        if self._sliced is not None:
+            return whole_loss(self.loss, outputs, self.output_device)
+        return gather(outputs, self.output_device, self.dim)
 
     def _loss_on(self, device: torch.device) -> Callable[..., Any]:
         """The criterion for a slice on a device."""
-        loss: Any = self.loss
-        if isinstance(loss, nn.Module) and device != self.device_ids[0]:
-            return in_slices(replicate(loss, [device])[0])  # anew each time: its weights may have changed
-        if self._sliced is None:
-            self._sliced = in_slices(loss)
-        return self._sliced
+        found = self._sliced
+        if isinstance(self.loss, nn.Module) and device != self.device_ids[0]:
+            found = in_slices(replicate(self.loss, [device])[0])  # anew each time: its weights may have changed
+        assert found is not None
+        return found
 
     def _lines(self, lap: Lap) -> DeviceThreads:
         """The threads for as many replicas; the fewer they are, the more inner threads each has."""
@@ -282,13 +291,16 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
     def _learn(self, pieces: list[Piece], lap: Lap, output: Any = None) -> None:
         if len(pieces) == lap.replicas:
             lap.end(output)
-        if len(self._threads) > 1 and (used := self._choosing.in_use()) is not None:  # a trial has left its threads
-            for count in self._threads.keys() - used:
-                self._threads.pop(count).close()
+        self._tidy()
         if len(pieces) > 1:
             self._choosing.hint(self._timing.steps, self._timing.at_once)
-            if self._speeds is not None:
-                self._speeds.learn(pieces, self._timing.latest)
+            self._weighing.learn(pieces, self._timing.latest)
+
+    def _tidy(self) -> None:
+        """End the threads that a trial has left."""
+        if not self._fixed and self._threads and (used := self._choosing.in_use()) is not None:
+            for count in self._threads.keys() - used:
+                self._threads.pop(count).close()
 
     # --- step mode ---------------------------------------------------------------------------------------------------------
 
@@ -312,20 +324,24 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             >>> loss.ndim, model.module.weight.grad.shape
             (0, torch.Size([1, 2]))
         """
-        lap = self._begin(by_step=True)
-        if lap is None:
+        kind = self._kind(by_step=True)
+        if kind is None:
             return self._step_alone(loss_fn, batch, kwargs)
-        with self._lock:
-            return self._step_parallel(loss_fn, batch, kwargs, lap)
+        with self._turnstile.pass_through(self._threads.values()):
+            if not self._fixed and batch_size_or_none((batch, kwargs), self.dim) is None:
+                return self._step_alone(loss_fn, batch, kwargs)
+            return self._step_parallel(loss_fn, batch, kwargs, self._choosing.begin(kind))
 
     def _step_parallel(self, loss_fn: LossFunction, batch: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> torch.Tensor:
         pieces = self._scatter(batch, kwargs, lap)
         if len(pieces) == 1:
             loss = self._step_alone(loss_fn, pieces[0].inputs, pieces[0].kwargs)
-        elif self.device_ids[0].type == "cpu":
-            in_turn = self._recomputing.is_in_turn(self.module)
-            with self._recomputing.watch(self.module):
-                loss = run_step(loss_fn, pieces, self._fresh_replicas(), self._lines(lap), self._timing.tell, in_turn=in_turn)
+        elif self._on_cpu:
+            replicas = self._fresh_replicas()
+            with self._recomputing.watch(self.module, replicas.built) as watch:
+                self._timing.in_turn = watch.in_turn
+                told = looking(loss_fn, watch)
+                loss = run_step(told, pieces, replicas, self._lines(lap), self._timing.tell, in_turn=watch.in_turn)
         else:
             loss = self._step_on_accelerators(loss_fn, pieces, lap)
         self._learn(pieces, lap)
@@ -342,8 +358,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         devices = [piece.device for piece in pieces]
         modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
         runs = [partial(loss_fn, module) for module in modules]
-        inputs, kwargs = [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces]
-        losses = apply_all(runs, inputs, kwargs, devices, self._lines(lap), self._timing.tell)
+        losses = self._apply_to(runs, pieces, lap)
         samples = sum(piece.size for piece in pieces)
         shares = [check_loss(loss).to(devices[0]) * (piece.size / samples) for loss, piece in zip(losses, pieces, strict=True)]
         total = torch.stack(shares).sum()

@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
-import threading
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from teamster.errors import UsageError
-from teamster.parallel import DataParallel, applying, data_parallel, wrapper
+from teamster.parallel import DataParallel
 from tests.parallel.models import check_gradients, mlp
 
 pytestmark = [
@@ -92,82 +92,139 @@ def test_unregistered_tensors_get_gradients_when_they_are_asked_for_and_not_else
     parallel.close()
 
 
-class Lengths(nn.Module):
-    def forward(self, packed: PackedSequence) -> torch.Tensor:
-        return packed.data.sum(), packed.batch_sizes
-
-
-def test_a_packed_sequence_goes_to_the_plain_module_where_nobody_named_replicas() -> None:
-    packed = pack_sequence([torch.ones(2, 1), torch.ones(1, 1)])
-    for parallel in (DataParallel(Lengths()), DataParallel(Lengths(), 1)):
-        for _ in range(16):
-            total, sizes = parallel(packed)
-            assert (total.item(), sizes.tolist()) == (3.0, [2, 1])
-        parallel.close()
-    with pytest.raises(UsageError, match="PackedSequence cannot be scattered"):
-        DataParallel(Lengths(), 2)(packed)
-
-
 @pytest.mark.parametrize("weights", [[math.nan, 1.0], [math.inf, 1.0], [-1.0, 2.0], [0.0, 0.0], [1.0]])
 def test_weights_that_are_no_speeds_are_refused(weights: list[float]) -> None:
     with pytest.raises(UsageError, match="weights must be 2 numbers of 0 or more"):
         DataParallel(mlp(), 2, weights=weights)
 
 
-class Inside(nn.Module):
-    """Runs another module on two devices inside of its own forward pass."""
-
-    def __init__(self, run: Any) -> None:
-        super().__init__()
-        self.run = [run]  # not a child
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.run[0](x)
-
-
-def test_cores_in_groups_compute_what_the_plain_module_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (wrapper, applying):
-        monkeypatch.setattr(module, "usable_cores", lambda: 6)
-    plain = mlp()
-    parallel = DataParallel(copy.deepcopy(plain))
-    seen = set()
-    for _ in range(30):
-        x = torch.randn(13, 6)
-        for model in (plain, parallel):
-            model.zero_grad()
-            model(x).pow(2).sum().backward()
+@pytest.mark.parametrize("step", [False, True])
+def test_modules_that_write_over_their_input(step: bool) -> None:
+    # Slices of one tensor counted what was written into any of them: 20 of 20 backward passes failed.
+    plain = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 6), nn.ReLU(inplace=True))
+    parallel = DataParallel(copy.deepcopy(plain), 2)
+    for _ in range(10):
+        x = torch.randn(40, 6)
+        plain.zero_grad()
+        parallel.zero_grad()
+        plain(x.clone()).mean().backward()
+        if step:
+            parallel.step(lambda module, x: module(x).mean(), x.clone())
+        else:
+            parallel(given := x.clone()).mean().backward()
+            assert torch.equal(given, x.relu())
         check_gradients(plain, parallel.module)
-        seen |= {(count, each._inner) for count, each in parallel._threads.items()}
-    assert seen == {(2, 3), (4, 1), (6, 1)}
-    assert len(parallel._threads) <= 1  # those of the others have ended
     parallel.close()
 
 
-def test_shared_threads_that_are_reached_again_through_others_do_not_wait_for_themselves() -> None:
-    plain, devices = mlp(), ["cpu", "cpu"]
-    middle = DataParallel(Inside(lambda x: data_parallel(plain, x, devices)), 2)
-    outer = Inside(middle)
-    x, found = torch.randn(8, 6), []
-    # The shared threads ran `outer`, whose replicas waited for those of `middle`, which waited for the shared threads.
-    thread = threading.Thread(target=lambda: found.append(data_parallel(outer, x, devices)), daemon=True)
-    thread.start()
-    thread.join(WAIT_S)
-    assert found, "it waits for itself"
-    torch.testing.assert_close(found[0], plain(x))
-    middle.close()
+def test_an_input_that_is_written_into_before_the_backward_pass_is_an_error_as_in_the_plain_module() -> None:
+    for model in (mlp(), DataParallel(mlp(), 2)):
+        x = torch.randn(8, 6)
+        loss = model(x).sum()
+        x.zero_()
+        with pytest.raises(RuntimeError, match=r"written into|modified by an inplace operation"):
+            loss.backward()
 
 
-def test_one_inside_of_another_leaves_the_programs_number_of_threads_alone() -> None:
-    plain = mlp()
-    inner = [DataParallel(plain, 2) for _ in range(8)]
-    number = iter(inner)
-    outer = DataParallel(Inside(lambda x: next(number)(x)), 2)
-    for _ in range(4):
-        torch.testing.assert_close(outer(x := torch.randn(8, 6)), plain(x))
-    found: list[int] = []
-    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-    thread.start()
-    thread.join()
-    assert found == [torch.get_num_threads()]
-    for each in (outer, *inner):
-        each.close()
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        return self.used(x)
+
+
+def test_hooks_of_what_has_no_part_are_not_called() -> None:
+    plain = Branches()
+    seen: list[Any] = []
+    for parameter in plain.parameters():
+        parameter.register_hook(lambda grad: (seen.append(grad), grad.clamp(-1, 1))[1])
+        parameter.register_post_accumulate_grad_hook(lambda parameter: seen.append(parameter.grad))
+    parallel, other = DataParallel(plain, 2), torch.randn(8, 6, requires_grad=True)
+    twice = other * 2
+    twice.register_hook(seen.append)
+    parallel(torch.randn(8, 6), twice).mean().backward()
+    assert len(seen) == 4  # two for each parameter of the branch that was used
+    assert all(grad is not None for grad in seen)
+    assert plain.unused.weight.grad is None
+    assert other.grad is None
+    parallel.close()
+
+
+def test_a_module_that_was_compiled_in_place_runs_its_copies() -> None:
+    # The copies had the original's compiled call: hooks ran three times, and both replicas wrote into its statistics.
+    module = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+    module.compile(backend="eager")
+    calls: list[Any] = []
+    module[0].weight.register_hook(calls.append)
+    parallel = DataParallel(module, 2)
+    with pytest.warns(UserWarning, match="its replicas run without that"):
+        output = parallel(torch.randn(8, 6))
+    output.pow(2).mean().backward()
+    assert (len(calls), module[1].num_batches_tracked.item()) == (1, 1)
+    parallel.close()
+
+
+class Offset(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight
+
+    def other(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight * 3
+
+
+def test_a_forward_that_was_replaced_works_on_the_copies_or_is_refused() -> None:
+    bound, part, free = Offset(), Offset(), Offset()
+    bound.forward = bound.other
+    part.forward = functools.partial(Offset.other, part)
+    x = torch.ones(4, 6)
+    for module in (bound, part):
+        parallel = DataParallel(module, 2)
+        (found,) = torch.autograd.grad(parallel(x).sum(), module.weight)
+        assert found.tolist() == [12.0] * 6
+        parallel.close()
+    free.forward = lambda x: free.other(x)
+    with pytest.raises(UsageError, match="subclass it"):
+        DataParallel(free, 2)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
+def test_transforms_of_torch_go_through_the_plain_module() -> None:
+    plain, x = mlp(), torch.randn(8, 6)
+    parallel = DataParallel(plain, 2)
+    for model in (plain, parallel):
+        with forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(model(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+        assert tangent is not None
+    torch.testing.assert_close(torch.func.grad(lambda x: parallel(x).sum())(x), torch.func.grad(lambda x: plain(x).sum())(x))
+    found = torch.autograd.functional.jacobian(parallel, x, vectorize=True)
+    torch.testing.assert_close(found, torch.autograd.functional.jacobian(plain, x))
+    parallel.close()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        functools.partial(functional.cross_entropy, ignore_index=0),
+        functools.partial(functional.cross_entropy, reduction="sum"),
+        lambda outputs, target: functional.cross_entropy(outputs, target, ignore_index=0),
+        type("Weighted", (nn.CrossEntropyLoss,), {"forward": lambda self, x, y: functional.cross_entropy(x, y, ignore_index=1)})(),
+    ],
+    ids=["partial", "sum", "lambda", "subclass"],
+)
+def test_any_loss_is_that_of_the_whole_batch(loss: Any) -> None:
+    plain, x, target = mlp(), torch.randn(9, 6), torch.tensor([0, 1, 2, 0, 0, 0, 1, 2, 1])
+    parallel = DataParallel(plain, 2, loss=loss)
+    for _ in range(3):
+        torch.testing.assert_close(parallel(x, target), loss(plain(x), target))
+    parallel(x, target).backward()
+    found = plain[0].weight.grad.clone()
+    plain.zero_grad()
+    loss(plain(x), target).backward()
+    torch.testing.assert_close(found, plain[0].weight.grad)
+    parallel.close()

@@ -153,6 +153,8 @@ def test_a_thread_that_cannot_be_started_is_an_error_and_no_hang(monkeypatch: py
             raise RuntimeError("can't start new thread")
         start(self)
 
+    parallel(torch.randn(4, 6))  # in turn
+
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="new thread"):

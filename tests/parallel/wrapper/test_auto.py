@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`DataParallel` without `device_ids`: whatever the trial does, results are the plain module's."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from teamster.errors import UsageError
+from teamster.parallel import DataParallel, applying, wrapper
+from tests.parallel.models import check_gradients, mlp
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning"),
+    pytest.mark.filterwarnings("ignore:the module returns a tensor without dimensions:UserWarning"),
+]
+WAIT_S = 20
+
+
+class Lengths(nn.Module):
+    def forward(self, packed: PackedSequence) -> torch.Tensor:
+        return packed.data.sum(), packed.batch_sizes
+
+
+def test_a_packed_sequence_goes_to_the_plain_module_where_nobody_named_replicas() -> None:
+    packed = pack_sequence([torch.ones(2, 1), torch.ones(1, 1)])
+    for parallel in (DataParallel(Lengths()), DataParallel(Lengths(), 1)):
+        for _ in range(16):
+            total, sizes = parallel(packed)
+            assert (total.item(), sizes.tolist()) == (3.0, [2, 1])
+        parallel.close()
+    with pytest.raises(UsageError, match="PackedSequence cannot be scattered"):
+        DataParallel(Lengths(), 2)(packed)
+
+
+def test_cores_in_groups_compute_what_the_plain_module_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (wrapper, applying):
+        monkeypatch.setattr(module, "usable_cores", lambda: 6)
+    plain = mlp()
+    parallel = DataParallel(copy.deepcopy(plain))
+    seen = set()
+    for _ in range(30):
+        x = torch.randn(13, 6)
+        for model in (plain, parallel):
+            model.zero_grad()
+            model(x).pow(2).sum().backward()
+        check_gradients(plain, parallel.module)
+        seen |= {(count, each._inner) for count, each in parallel._threads.items()}
+    assert seen == {(2, 3), (4, 1), (6, 1)}
+    assert len(parallel._threads) <= 1  # those of the others have ended
+    parallel.close()
+
+
+class Odd(nn.Module):
+    """Outputs that replicas cannot put together as the plain module has them."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.rnn = kind, nn.RNN(3, 4, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        if self.kind == "scalar":
+            return x.mean()
+        if self.kind == "strings":
+            return torch.ones(len(x), 1)
+        if self.kind == "hidden":
+            return self.rnn(x)[1]
+        if self.kind == "object":
+            return object()
+        return len(x)
+
+
+@pytest.mark.parametrize("kind", ["scalar", "strings", "hidden", "object", "length"])
+def test_without_device_ids_outputs_are_the_plain_modules_whatever_they_are(kind: str) -> None:
+    plain = Odd(kind)
+    parallel = DataParallel(plain)
+    parallel.device_ids = [torch.device("cpu")] * 2
+    parallel._forget()
+    for size in (3, 4, 5, 3, 4, 5, 3, 4, 5, 3):
+        x: Any = ["a"] * size if kind == "strings" else torch.randn(size, 2, 3)
+        found, expected = parallel(x), plain(x)
+        assert type(found) is type(expected)
+        if isinstance(found, torch.Tensor):
+            torch.testing.assert_close(found, expected)
+        elif isinstance(found, int):
+            assert found == expected
+    parallel.close()
+
+
+def test_without_device_ids_an_error_is_the_plain_modules() -> None:
+    parallel = DataParallel(mlp())
+    for _ in range(6):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
+            parallel(torch.randn(8, 5))
+        assert not hasattr(caught.value, "__notes__")  # no replica's
+    assert parallel(torch.randn(8, 6)).shape == (8, 3)
+    parallel.close()
