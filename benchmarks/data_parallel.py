@@ -83,7 +83,7 @@ def loss_of(module: nn.Module, inputs: torch.Tensor, target: torch.Tensor) -> to
 class FreshThreads(DeviceThreads):
     """A new thread for each job, as torch's parallel_apply has it."""
 
-    def run(self, jobs: Sequence[Callable[[], Any]], *, in_turn: bool = False) -> list[Any]:
+    def run(self, jobs: Sequence[Callable[[], Any]], **how: Any) -> list[Any]:
         results: list[Any] = [None] * len(jobs)
 
         def work(index: int) -> None:

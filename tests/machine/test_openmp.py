@@ -148,6 +148,18 @@ def test_the_region_ends_when_what_is_inside_fails(fake: Callable[..., FakeGomp]
     assert library.asked[2:] == ["post", "end"]
 
 
+def test_a_region_that_was_left_open_ends_before_the_next(fake: Callable[..., FakeGomp], monkeypatch: pytest.MonkeyPatch) -> None:
+    library = fake(threads=2)
+    with monkeypatch.context() as patched, openmp.parked_helpers():
+        patched.setattr(openmp, "_end", lambda library: None)  # as if Ctrl-C had come at its very beginning
+        parked = openmp.parked_helpers()
+        parked.__enter__()
+    with openmp.parked_helpers():
+        pass
+    assert library.asked[-3:] == ["start 2", "post", "end"]
+    assert library.level() == 0
+
+
 @pytest.mark.parametrize("options", [{"threads": 1}, {"level": 1}])
 def test_without_helpers_and_inside_of_a_region_nothing_is_parked(fake: Callable[..., FakeGomp], options: dict[str, int]) -> None:
     library = fake(**options)
