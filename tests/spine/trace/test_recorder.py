@@ -248,7 +248,9 @@ def test_spans_that_come_too_fast_are_counted_and_the_short_ones_stop() -> None:
         for _ in range(100):
             with ts.span("short"):
                 pass
-        assert recorder.timeline(0).lost == lost + 100
+        timeline = recorder.timeline(0)
+        assert timeline.lost > lost  # most of them, by far; one that the system interrupts is not short, and is there
+        assert timeline.lost + sum(sum(lane.spans.count) for lane in timeline.lanes) == 3 * CAPACITY + 100
     finally:
         close_recorder(recorder)
 
