@@ -22,15 +22,7 @@ from teamster.parallel.joining import sum_gradients, take_gradients
 from teamster.parallel.threads import DeviceThreads
 from tests.conftest import RunScript
 
-pytestmark = pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning")
-
-
-@pytest.fixture(autouse=True)
-def doubles() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = [pytest.mark.usefixtures("doubles"), pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning")]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,12 +22,7 @@ TWO = ["cpu", "cpu"]
 TWO_GPUS = torch.cuda.is_available() and torch.cuda.device_count() > 1
 
 
-@pytest.fixture(autouse=True)
-def doubles() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("doubles")
 
 
 def old_norms() -> nn.Module:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,13 +15,7 @@ from teamster.errors import UsageError
 from teamster.parallel import DataParallel
 from teamster.parallel.stepping import check_loss, deposit
 
-
-@pytest.fixture(autouse=True)
-def doubles() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("doubles")
 
 
 def loss_of(module: nn.Module, x: torch.Tensor, y: torch.Tensor, factor: float = 1.0) -> torch.Tensor:

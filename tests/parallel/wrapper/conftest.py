@@ -5,14 +5,10 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
-def doubles() -> Iterator[None]:
-    """Double precision, the same random numbers in each test, and no replicas that wait for the collector after it."""
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
+def collected(doubles: None) -> Iterator[None]:
+    """No replicas that wait for the collector after a test."""
     yield
-    torch.set_default_dtype(torch.float32)
     gc.collect()
