@@ -22,7 +22,7 @@ from teamster.parallel.joining import sum_gradients, take_gradients
 from teamster.parallel.threads import DeviceThreads
 from tests.conftest import RunScript
 
-pytestmark = [pytest.mark.usefixtures("doubles"), pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning")]
+pytestmark = pytest.mark.usefixtures("doubles")
 
 
 @pytest.fixture

@@ -15,12 +15,6 @@ from teamster.errors import UsageError
 from teamster.parallel import DataParallel, applying, wrapper
 from tests.parallel.models import check_gradients, mlp
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning"),
-    pytest.mark.filterwarnings("ignore:the module returns a tensor without dimensions:UserWarning"),
-]
-WAIT_S = 20
-
 
 class Lengths(nn.Module):
     def forward(self, packed: PackedSequence) -> torch.Tensor:

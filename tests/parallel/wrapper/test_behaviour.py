@@ -20,8 +20,6 @@ from teamster.parallel.choosing import Kind
 from teamster.parallel.wrapper import DataParallel as Wrapper
 from tests.parallel.models import mlp
 
-pytestmark = pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning")  # true of all models as small as these
-
 
 def test_a_module_that_changes_is_replicated_again() -> None:
     parallel = DataParallel(mlp(), 2)

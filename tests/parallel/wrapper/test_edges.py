@@ -18,11 +18,7 @@ from teamster.errors import UsageError
 from teamster.parallel import DataParallel
 from tests.parallel.models import check_gradients, mlp
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning"),
-    pytest.mark.filterwarnings("ignore:the module returns a tensor without dimensions:UserWarning"),
-]
-WAIT_S = 20
+pytestmark = pytest.mark.filterwarnings("ignore:the module returns a tensor without dimensions:UserWarning")
 
 
 class Total(nn.Module):

@@ -14,8 +14,6 @@ from torch.nn import functional
 from teamster.parallel import DataParallel
 from tests.parallel.models import MODELS, check_gradients, dense, mlp
 
-pytestmark = pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning")  # true of all models as small as these
-
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 5])
 @pytest.mark.parametrize("name", MODELS)

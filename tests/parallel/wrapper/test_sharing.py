@@ -17,10 +17,6 @@ from teamster.parallel import DataParallel, data_parallel
 from tests.conftest import RunScript
 from tests.parallel.models import mlp
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning"),
-    pytest.mark.filterwarnings("ignore:the module returns a tensor without dimensions:UserWarning"),
-]
 WAIT_S = 20
 
 
