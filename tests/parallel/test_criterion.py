@@ -40,7 +40,6 @@ ELEMENTS: dict[str, Callable[..., Any]] = {
     "bce": nn.BCELoss(),
     "logits": nn.BCEWithLogitsLoss(pos_weight=WEIGHT),
     "kl": nn.KLDivLoss(),
-    "kl batchmean": nn.KLDivLoss(reduction="batchmean"),
     "poisson": nn.PoissonNLLLoss(),
     "soft margin": nn.SoftMarginLoss(),
     "function": functional.mse_loss,

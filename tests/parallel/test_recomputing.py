@@ -76,8 +76,50 @@ def passes(recomputing: Recomputing, module: nn.Module, count: int, built: int =
 def test_without_random_numbers_only_the_first_pass_is_in_turn() -> None:
     recomputing, module = Recomputing(), Dropping(True, draws=False)
     assert passes(recomputing, module, 3) == [True, False, False]
-    assert passes(recomputing, module.eval(), 2, built=2) == [True, False]  # which had not been seen yet
-    assert passes(recomputing, module.train(), 2, built=3) == [False, False]
+    assert passes(recomputing, module.eval(), 2, built=2) == [True, False]  # it has changed
+    for built in range(3, 20):
+        turns = passes(recomputing, module, 2, built=built)
+    assert turns == [False, False]  # it changes all the time, and does not draw
+
+
+def test_a_module_that_draws_and_changes_all_the_time_runs_in_turn() -> None:
+    recomputing, module = Recomputing(), nn.Dropout()
+    for built in range(1, 30):
+        turns = passes(recomputing, module, 2, built=built)
+    assert turns == [True, True]
+
+
+class Later(Dropping):
+    """Makes checkpoints from some step on."""
+
+    segments = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if self.segments else sum(self.part(x) for _ in range(4))
+
+
+def test_checkpoints_that_begin_later_are_seen() -> None:
+    module = Later(reentrant=False)
+    parallel, x = DataParallel(module, 2), torch.rand(2000, requires_grad=True)
+    for number in range(ROUNDS):
+        if number == 5:
+            module.segments = 2
+        parallel.zero_grad()
+        output = parallel(x)
+        output.sum().backward()
+        torch.testing.assert_close(module.weight.grad, output.detach().sum() / 2.0)
+    parallel.close()
+
+
+def test_checkpoints_are_seen_though_as_many_old_ones_go_meanwhile() -> None:
+    recomputing, module, kept = Recomputing(), Dropping(reentrant=False), {}
+    turns = []
+    for _ in range(4):
+        with recomputing.watch(module, 1) as watch:
+            kept["output"] = module(torch.ones(2, requires_grad=True))  # in the place of the one before
+            watch.look()
+        turns.append(watch.in_turn)
+    assert turns == [True] * 4
 
 
 def test_with_random_numbers_and_without_checkpoints_the_second_is_looked_at_too() -> None:

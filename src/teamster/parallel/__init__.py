@@ -11,6 +11,7 @@
     carried          what of the caller's state the threads take over          threads     one a device, kept
     criterion        a loss in slices     choosing    how many CPU replicas pay     recomputing  checkpoints that draw
     weighing         speeds of devices    balance     devices that differ           timing       what the phases took
+    checking         modules              comparing   replicas that nobody named    graphs       what autograd knows
 """
 
 from __future__ import annotations

@@ -66,8 +66,6 @@ def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[tor
         return _summed(criterion, _count_targets)
     if _is_one_of(criterion, _BY_ELEMENT) and reduction == "mean":
         return _summed(criterion, lambda _, outputs, targets: float(torch.broadcast_shapes(outputs.shape, targets.shape).numel()))
-    if _is_one_of(criterion, (nn.KLDivLoss,)):  # "batchmean"
-        return lambda outputs, targets, samples: (criterion(outputs, targets) * samples, torch.tensor(float(samples)))
     return None
 
 
@@ -86,7 +84,10 @@ def _as_module(criterion: Any) -> Any:
     if isinstance(criterion, partial) and not criterion.args:
         function, keywords = criterion.func, criterion.keywords
     kind = next((kind for known, kind in _KINDS if known is function), None)
-    return criterion if kind is None else kind(**keywords)
+    try:
+        return criterion if kind is None else kind(**keywords)
+    except TypeError:  # the function takes more than the class
+        return criterion
 
 
 def whole_loss(criterion: Any, found: list[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> torch.Tensor:
@@ -117,12 +118,12 @@ def _is_one_of(criterion: Any, kinds: tuple[type, ...]) -> bool:
 
 
 def _summed(criterion: Any, count: Callable[[Any, Any, Any], Any]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    whole = copy.copy(criterion)
-    whole.reduction = "sum"
-    return lambda outputs, targets, samples: (
-        whole(_wide(outputs), _wide(targets)),
-        torch.as_tensor(count(criterion, outputs, targets)),
-    )
+    def summed(outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+        whole = copy.copy(criterion)  # as it is now: its settings may change
+        whole.reduction = "sum"
+        return whole(_wide(outputs), _wide(targets)), torch.as_tensor(count(criterion, outputs, targets))
+
+    return summed
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from teamster.errors import UsageError
-from teamster.parallel.carried import carry_all
+from teamster.parallel.carried import carry_all, is_transformed
+from teamster.parallel.graphs import hooks_after, leaves_below, versions_of
 from teamster.parallel.replicas import Replicas
 from teamster.parallel.scattering import Piece
 from teamster.parallel.threads import DeviceThreads
@@ -69,7 +70,7 @@ class Joined:
     in_turn: bool
     """Whether one replica runs after the other, in the caller's thread."""
     guard: AbstractContextManager[object]
-    """Held then: several callers might write to the same leaves."""
+    """Held in a backward pass: several callers would write to the same leaves."""
     versions: list[tuple[weakref.ref[torch.Tensor], int]]
     """Of inputs when they were scattered: slices count what is written into them for themselves."""
 
@@ -86,7 +87,7 @@ class Joined:
                     f"an input of shape {tuple(tensor.shape)} was written into between the forward and the backward pass of a"
                     " DataParallel, whose replicas may need what it was: give it a copy, or write later"
                 )
-        if any(grad is not None and torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads):
+        if is_transformed() or any(grad is not None and torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads):
             return self._batched(grads)
         return self._differentiable(grads) if torch.is_grad_enabled() else self._accumulate(grads)
 
@@ -173,7 +174,6 @@ def apply_joined(
         The outputs, as functions of the module's parameters and the inputs.
     """
     outer: dict[int, int] = {id(each): index for index, each in enumerate(replicas.sources)}
-    versions = _versions_of(given)
     tensors, parts, cut = list(replicas.sources), [], []
     for index, piece in enumerate(pieces):
         part = Part([], list(replicas.leaves[index]), list(range(len(replicas.sources))))
@@ -182,31 +182,23 @@ def apply_joined(
         parts.append(part)
     outputs = run(cut)
     replicas.tidy()
+    versions = versions_of(given, pieces)
     for part, output in zip(parts, outputs, strict=True):
         part.outputs = [each for each in tensors_of(output) if each.requires_grad]
     if not any(part.outputs for part in parts):
         return outputs
-    if any(tensor._backward_hooks or tensor.grad_fn is not None or _hooks_after(tensor) for tensor in tensors):
+    if any(tensor._backward_hooks or tensor.grad_fn is not None or hooks_after(tensor) for tensor in tensors):
         tensors = _reached(parts, tensors)
     tensors.append(torch.empty(0, requires_grad=True))  # tensors that nobody has registered may be all that want gradients
     tied = iter(Joined(parts, tensors, threads, pieces[0].device, tell, in_turn, replicas.turn, versions).join())
     return [walk(output, lambda each: next(tied) if each.requires_grad else each) for output in outputs]
 
 
-def _versions_of(given: Any) -> list[tuple[weakref.ref[torch.Tensor], int]]:
-    plain = [each for each in tensors_of(given) if not each.requires_grad and not each.is_inference()]
-    return [(weakref.ref(each), each._version) for each in plain]
-
-
-def _hooks_after(tensor: torch.Tensor) -> bool:
-    return bool(tensor.is_leaf and tensor._post_accumulate_grad_hooks)
-
-
 def _reached(parts: list[Part], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """Those that have a part in the outputs: hooks of the others are not called, and what they came from gets no gradient of 0."""
     numbers: set[int] = set()
     for part in parts:
-        found = _leaves_below(part.outputs)
+        found = leaves_below(part.outputs)
         if found is None:
             return tensors
         numbers |= {source for leaf, source in zip(part.leaves, part.sources, strict=True) if id(leaf) in found}
@@ -215,22 +207,6 @@ def _reached(parts: list[Part], tensors: list[torch.Tensor]) -> list[torch.Tenso
         pairs = [(leaf, kept.index(source)) for leaf, source in zip(part.leaves, part.sources, strict=True) if source in numbers]
         part.leaves, part.sources = [leaf for leaf, _ in pairs], [source for _, source in pairs]
     return [tensors[number] for number in kept]
-
-
-def _leaves_below(outputs: list[torch.Tensor]) -> set[int] | None:
-    """Identities of all leaves in a graph; None where a checkpoint hides some."""
-    found, seen, todo = {id(each) for each in outputs if each.is_leaf}, set(), [each.grad_fn for each in outputs]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if "Checkpoint" in node.name():
-            return None
-        if hasattr(node, "variable"):
-            found.add(id(node.variable))
-        todo += [below for below, _ in node.next_functions]
-    return found
 
 
 def _as_leaf(part: Part, outer: dict[int, int], tensors: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from teamster.parallel.applying import shared_threads
-from teamster.parallel.wrapper import DataParallel, all_devices
-from teamster.tensors.devices import DeviceLike
+from teamster.parallel.wrapper import DataParallel
+from teamster.tensors.devices import DeviceLike, all_devices
 
 
 def data_parallel(

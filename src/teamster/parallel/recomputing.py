@@ -5,7 +5,7 @@
 had at first. torch has one such generator for all threads of a CPU: replicas that run at once draw from it in between, and would be
 run again with other numbers than they had. So the first pass of a module runs in turn, and one looks whether it draws random
 numbers; if so, the second one, too, and one looks whether what it leaves for the backward pass belongs to a checkpoint. Only then
-turns are for good. A module that has changed in its switches (training, checkpoints) is looked at again.
+turns are for good. A module that has changed is looked at again, and one that changes all the time runs in turn if it draws.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from teamster.parallel.carried import is_hooked
 
 _LEFT_BY_CHECKPOINTS = ("_CheckpointFrame", "CheckpointFunctionBackward")  # types of objects, of both kinds of checkpoints
 
-Switches = tuple[bool, ...]
+_MOST_LOOKS = 8  # at a module that changes all the time
 
 
 class Watch:
@@ -32,18 +32,20 @@ class Watch:
     def __init__(self, *, in_turn: bool, looks: bool) -> None:
         self.in_turn = in_turn
         self.looks = looks
-        self._before = _objects_of_checkpoints() if looks else 0
+        self._before = _objects_of_checkpoints() if looks else []  # held: what is new must not have the place of what has gone
         self.checkpoints = False
 
     def look(self) -> None:
         """The graph is there now."""
         if self.looks and not self.checkpoints:
-            self.checkpoints = _objects_of_checkpoints() > self._before
+            known = set(map(id, self._before))
+            self.checkpoints = any(id(each) not in known for each in _objects_of_checkpoints())
+            self._before.clear()
 
 
 @dataclass(slots=True)
 class _Seen:
-    """Of a module in one position of its switches; None: not yet."""
+    """Of a module as it is; None: not yet."""
 
     draws: bool | None = None
     checkpoints: bool | None = None
@@ -55,8 +57,7 @@ class Recomputing:
     """What the passes of one module have shown."""
 
     def __init__(self) -> None:
-        self._seen: dict[Switches, _Seen] = {}
-        self._built = 0
+        self._built = self._changes = 0
         self._latest = _Seen()
         self._renormalised = False
 
@@ -73,19 +74,21 @@ class Recomputing:
         """
         if built != self._built:
             self._built, self._renormalised = built, is_renormalised(module)
-            self._latest = self._seen.setdefault(_switches_of(module), _Seen())
+            self._changes += 1
+            before = self._latest
+            self._latest = _Seen() if self._changes <= _MOST_LOOKS else _Seen(before.draws, bool(before.draws))
         seen = self._latest
         in_turn = seen.draws is None or (seen.draws and seen.checkpoints is not False)
         watch = Watch(in_turn=in_turn or self._renormalised or is_hooked(), looks=bool(seen.draws) and seen.checkpoints is None)
-        before = torch.get_rng_state()
+        state = torch.get_rng_state()
         yield watch
-        draws = not torch.equal(before, torch.get_rng_state())
+        draws = not torch.equal(state, torch.get_rng_state())
         if watch.looks:
             seen.checkpoints = watch.checkpoints
             if seen.late and seen.checkpoints:
                 _warn()
         if draws and seen.draws is False:
-            seen.late = True
+            seen.late, seen.checkpoints = True, None
         seen.draws = draws or bool(seen.draws)
 
 
@@ -113,14 +116,9 @@ def is_renormalised(module: nn.Module) -> bool:
     return any(each.__dict__.get("max_norm") is not None for each in module.modules())
 
 
-def _switches_of(module: nn.Module) -> Switches:
-    """All that is true or false about a module."""
-    return tuple(value for each in module.modules() for value in each.__dict__.values() if value is True or value is False)
-
-
-def _objects_of_checkpoints() -> int:
-    """How many there are in the program: the graph of a checkpoint keeps one."""
-    return sum(type(each).__name__ in _LEFT_BY_CHECKPOINTS for each in gc.get_objects())
+def _objects_of_checkpoints() -> list[object]:
+    """All in the program: the graph of a checkpoint keeps one."""
+    return [each for each in gc.get_objects() if type(each).__name__ in _LEFT_BY_CHECKPOINTS]
 
 
 def looking(function: Callable[..., torch.Tensor], watch: Watch) -> Callable[..., torch.Tensor]:

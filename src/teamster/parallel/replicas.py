@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from teamster.errors import UsageError
+from teamster.parallel.checking import check_replicable
 from teamster.tensors.devices import DeviceLike, as_devices
 
 Swap = Callable[[torch.Tensor], torch.Tensor]
@@ -32,34 +32,6 @@ _Places = tuple[list[tuple[nn.Module, str]], torch.Tensor]
 """Where a buffer stands in a copy, and the original."""
 
 _BUCKET_BYTES = 10 << 20
-
-
-def check_replicable(module: nn.Module) -> None:
-    """Refuse a module that cannot be copied without harm.
-
-    Args:
-        module: the user's.
-
-    Raises:
-        UsageError: it is compiled as a whole, or has Python modules below a ScriptModule, or parameters without a shape yet.
-
-    Example:
-        >>> check_replicable(nn.Linear(2, 2))
-    """
-    for name, each in module.named_modules():
-        if isinstance(each, torch._dynamo.OptimizedModule):
-            what = f"the submodule {name!r}" if name else "the module"
-            raise UsageError(f"{what} is wrapped in torch.compile, whose copies would empty it: give the module as it was before")
-        own = each.__dict__.get("forward")
-        if isinstance(own, types.FunctionType):
-            what = f"forward of {name!r}" if name else "forward of the module"
-            raise UsageError(f"{what} is a function of its own, which would run the original module: subclass it instead")
-        scripted = isinstance(each, torch.jit.ScriptModule)
-        if scripted and any(not isinstance(child, torch.jit.ScriptModule) for child in each.modules()):
-            raise UsageError("a module with Python modules below a ScriptModule cannot be replicated")
-    lazy = [name for name, each in module.named_parameters() if isinstance(each, nn.parameter.UninitializedParameter)]
-    if lazy:
-        raise UsageError(f"the parameter {lazy[0]!r} has no shape yet: run the module on one batch before it is replicated")
 
 
 def copy_structure(module: nn.Module, parameter: Swap, buffer: Swap) -> nn.Module:
@@ -146,7 +118,8 @@ class _Copying:
             return types.MethodType(value.__func__, self._modules[id(value.__self__)])
         if isinstance(value, partial):
             arguments = [self._modules.get(id(each), each) for each in value.args]
-            rebound = partial(self._rebound(value.func), *arguments, **value.keywords)
+            keywords = {name: self._modules.get(id(each), each) for name, each in value.keywords.items()}
+            rebound = partial(self._rebound(value.func), *arguments, **keywords)
             rebound.__dict__.update(value.__dict__)
             return rebound
         return value
@@ -294,7 +267,7 @@ class Replicas:
         self._buffers: list[list[_Places]] = []
         self.built = 0
         self.turn = threading.RLock()
-        """Of callers that run the copies one after the other, in threads of their own."""
+        """Held by a backward pass: several callers would write to the same leaves."""
         self._used = 0
 
     def fresh(self, count: int | None = None) -> list[nn.Module]:

@@ -14,7 +14,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import Any
@@ -67,7 +67,7 @@ class DeviceThreads:
         Args:
             jobs: at most as many as there are devices.
             in_turn: run them here instead, one after the other.
-            guard: entered where they do.
+            guard: held meanwhile.
 
         Returns:
             Their results, in order, when all are done.
@@ -86,7 +86,7 @@ class DeviceThreads:
             return self._collect(slots)
         with self._lock:
             self._open(len(slots))
-        with self._callers_helpers_away():
+        with guard or nullcontext(), self._callers_helpers_away():
             self._hand_out(slots)
             return self._collect(slots)
 
@@ -172,7 +172,7 @@ class Turnstile:
         _turnstiles.add(self)
 
     @contextmanager
-    def pass_through(self, threads: Iterable[DeviceThreads]) -> Iterator[None]:
+    def pass_through(self, threads: dict[int, DeviceThreads]) -> Iterator[None]:
         """Wait until it is one's turn.
 
         Args:
@@ -182,7 +182,7 @@ class Turnstile:
             UsageError: a replica of the step that runs wants another step: it would wait for itself.
         """
         if not self._lock.acquire(blocking=False):
-            if any(each.runs_caller() for each in threads):
+            if any(each.runs_caller() for each in list(threads.values())):
                 raise UsageError(_ITSELF)  # whoever has the lock waits for this thread
             self._lock.acquire()
         try:

@@ -19,25 +19,26 @@ import torch
 from torch import nn
 
 from teamster.errors import UsageError
-from teamster.machine.cpus import usable_cores
 from teamster.parallel.applying import apply_all, inner_threads
 from teamster.parallel.balance import warn_of_imbalance
 from teamster.parallel.carried import is_hooked, is_transformed
+from teamster.parallel.checking import check_placement, check_replicable
 from teamster.parallel.choosing import Choosing, Kind, Lap
+from teamster.parallel.comparing import Comparing
 from teamster.parallel.criterion import in_slices, run_with_loss, whole_loss
 from teamster.parallel.gathering import gather, is_by_sample
 from teamster.parallel.joining import apply_joined
 from teamster.parallel.recomputing import Recomputing, is_renormalised, looking
-from teamster.parallel.replicas import Replicas, check_replicable, replicate
+from teamster.parallel.replicas import Replicas, replicate
 from teamster.parallel.scattering import Piece, batch_size, batch_size_or_none, slices
 from teamster.parallel.stepping import LossFunction, check_loss, run_step
 from teamster.parallel.threads import DeviceThreads, Turnstile
 from teamster.parallel.timing import StepReport, Timing
 from teamster.parallel.weighing import Weighing, Weights
-from teamster.tensors.devices import DeviceLike, accelerator, as_device, as_devices
+from teamster.tensors.devices import DeviceLike, all_devices, as_device, as_devices
 from teamster.tensors.nest import walk
 
-_OWN = ("_choosing", "_recomputing", "_replicas", "_sliced", "_threads", "_timing", "_turnstile", "_weighing")
+_OWN = ("_choosing", "_comparing", "_recomputing", "_replicas", "_sliced", "_threads", "_timing", "_turnstile", "_weighing")
 
 
 class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -100,6 +101,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self._choosing = Choosing(len(self.device_ids), fixed=self._fixed, cpu=self._on_cpu)
         self._sliced = None if self.loss is None else in_slices(self.loss)  # None for a loss that is only known as a whole
         self._recomputing = Recomputing()
+        self._comparing = Comparing()
         self._turnstile = Turnstile()
         self._weighing = Weighing(len(self.device_ids), self._weights)
 
@@ -144,6 +146,8 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             [0, 1, 2]
         """
         if self.loss is not None and self._sliced is None:
+            if not inputs:
+                raise UsageError("a DataParallel with a loss needs the target as its last positional argument")
             target = walk(inputs[-1], lambda each: each.to(self.output_device))
             return self.loss(self._forward(inputs[:-1], kwargs), target)
         return self._forward(inputs, kwargs)
@@ -152,7 +156,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         kind = self._kind(by_step=False)
         if kind is None:
             return self._run_alone(inputs, kwargs)
-        with self._turnstile.pass_through(self._threads.values()):
+        with self._turnstile.pass_through(self._threads):
             lap = self._choosing.begin(kind)
             if self._fixed or not self._on_cpu:
                 return self._run_parallel(inputs, kwargs, lap)
@@ -170,18 +174,18 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         if lap.replicas > 1 and samples is not None:
             try:
                 output = self._run_parallel(inputs, kwargs, lap)
+                if self._sliced is not None or self._comparing.agrees((inputs, kwargs), output, samples, self.dim):
+                    return output
             except Exception:  # the plain module's own errors it raises again
-                output = None
-            if output is not None and (self._sliced is not None or is_by_sample(output, samples, self.dim)):
-                return output
-            self._choosing.rule_out(kind)
+                self._fresh_replicas().tidy()
         lap.samples = samples or 1
         output = self._run_alone(inputs, kwargs)
+        self._comparing.keep((inputs, kwargs), output)
         if lap.replicas == 1:
             lap.end(output)
-            if samples is None or (self._sliced is None and not is_by_sample(output, samples, self.dim)):
-                self._choosing.rule_out(kind)
-            self._tidy()
+        if lap.replicas > 1 or samples is None or (self._sliced is None and not is_by_sample(output, samples, self.dim)):
+            self._choosing.rule_out(kind)
+        self._tidy()
         return output
 
     def _run_parallel(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> Any:
@@ -200,7 +204,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         return output
 
     def _scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> list[Piece]:
-        self._check_placement()
+        check_placement(self.module, self.device_ids[0])
         began = perf_counter_ns()
         count = batch_size((inputs, kwargs), self.dim) if lap.replicas > 1 else batch_size_or_none((inputs, kwargs), self.dim)
         lap.samples = count or 1
@@ -215,12 +219,6 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self._timing.begin_step(len(pieces))
         self._timing.tell("scatter", -1, began)
         return pieces
-
-    def _check_placement(self) -> None:
-        first = self.device_ids[0]
-        for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
-            if tensor.device != first:
-                raise UsageError(f"{name!r} is on device {tensor.device}, and all of the module must be on device_ids[0], {first}")
 
     def _run_alone(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._sliced is None:
@@ -289,8 +287,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         return self._replicas
 
     def _learn(self, pieces: list[Piece], lap: Lap, output: Any = None) -> None:
-        if len(pieces) == lap.replicas:
-            lap.end(output)
+        lap.end(output)
         self._tidy()
         if len(pieces) > 1:
             self._choosing.hint(self._timing.steps, self._timing.at_once)
@@ -327,10 +324,21 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         kind = self._kind(by_step=True)
         if kind is None:
             return self._step_alone(loss_fn, batch, kwargs)
-        with self._turnstile.pass_through(self._threads.values()):
-            if not self._fixed and batch_size_or_none((batch, kwargs), self.dim) is None:
+        with self._turnstile.pass_through(self._threads):
+            if self._fixed or not self._on_cpu:
+                return self._step_parallel(loss_fn, batch, kwargs, self._choosing.begin(kind))
+            if batch_size_or_none((batch, kwargs), self.dim) is None:
                 return self._step_alone(loss_fn, batch, kwargs)
-            return self._step_parallel(loss_fn, batch, kwargs, self._choosing.begin(kind))
+            lap = self._choosing.begin(kind)
+            try:
+                return self._step_parallel(loss_fn, batch, kwargs, lap)
+            except Exception:  # before a gradient was left; see `_try_parallel`
+                if lap.replicas == 1:
+                    raise
+            self._fresh_replicas().tidy()
+            loss = self._step_alone(loss_fn, batch, kwargs)
+            self._choosing.rule_out(kind)
+            return loss
 
     def _step_parallel(self, loss_fn: LossFunction, batch: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> torch.Tensor:
         pieces = self._scatter(batch, kwargs, lap)
@@ -388,11 +396,3 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         """
         while self._threads:
             self._threads.popitem()[1].close()
-
-
-def all_devices() -> Sequence[DeviceLike] | int:
-    """What there is: all accelerators, or a CPU replica for each usable core."""
-    kind = accelerator()
-    if kind == "cpu":
-        return usable_cores()
-    return torch.cuda.device_count() if kind == "cuda" else [kind]

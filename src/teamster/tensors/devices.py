@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 
 from teamster.errors import UsageError
+from teamster.machine.cpus import usable_cores
 
 DeviceLike: TypeAlias = "int | str | torch.device"
 
@@ -102,3 +103,19 @@ def as_devices(devices: Sequence[DeviceLike] | int) -> list[torch.device]:
     if found[0].type != "cpu" and len(set(found)) < len(found):
         raise UsageError(f"device_ids name a device twice: {', '.join(map(str, found))}")
     return found
+
+
+def all_devices() -> Sequence[DeviceLike] | int:
+    """What there is: all accelerators, or a CPU replica for each usable core.
+
+    Returns:
+        As `as_devices` takes it.
+
+    Example:
+        >>> len(as_devices(all_devices())) >= 1
+        True
+    """
+    kind = accelerator()
+    if kind == "cpu":
+        return usable_cores()
+    return torch.cuda.device_count() if kind == "cuda" else [kind]

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from teamster.errors import UsageError
-from teamster.parallel import DataParallel, applying, wrapper
+from teamster.parallel import DataParallel, applying
+from teamster.tensors import devices
 from tests.parallel.models import check_gradients, mlp
 
 
@@ -33,7 +34,7 @@ def test_a_packed_sequence_goes_to_the_plain_module_where_nobody_named_replicas(
 
 
 def test_cores_in_groups_compute_what_the_plain_module_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (wrapper, applying):
+    for module in (devices, applying):
         monkeypatch.setattr(module, "usable_cores", lambda: 6)
     plain = mlp()
     parallel = DataParallel(copy.deepcopy(plain))
@@ -72,9 +73,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize("kind", ["scalar", "strings", "hidden", "object", "length"])
 def test_without_device_ids_outputs_are_the_plain_modules_whatever_they_are(kind: str) -> None:
     plain = Odd(kind)
-    parallel = DataParallel(plain)
-    parallel.device_ids = [torch.device("cpu")] * 2
-    parallel._forget()
+    parallel = two(plain)
     for size in (3, 4, 5, 3, 4, 5, 3, 4, 5, 3):
         x: Any = ["a"] * size if kind == "strings" else torch.randn(size, 2, 3)
         found, expected = parallel(x), plain(x)
@@ -83,6 +82,65 @@ def test_without_device_ids_outputs_are_the_plain_modules_whatever_they_are(kind
             torch.testing.assert_close(found, expected)
         elif isinstance(found, int):
             assert found == expected
+    parallel.close()
+
+
+class Similarity(nn.Module):
+    """A square of samples, as contrastive losses take it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ x.t()
+
+
+def two(module: nn.Module) -> DataParallel:
+    """As on a machine with two cores."""
+    parallel = DataParallel(module)
+    parallel.device_ids = [torch.device("cpu")] * 2
+    parallel._forget()
+    return parallel
+
+
+def test_without_device_ids_samples_may_meet_each_other() -> None:
+    parallel = two(Similarity())
+    for _ in range(10):
+        x = torch.randn(8, 6)
+        torch.testing.assert_close(parallel(x), x @ x.t())
+    parallel.close()
+
+
+def test_without_device_ids_small_batches_end_a_trial_too() -> None:
+    parallel = two(mlp())
+    for _ in range(20):
+        parallel(torch.randn(1, 6)).sum().backward()
+    assert parallel._choosing.in_use() is not None
+    parallel.close()
+
+
+class Whole(nn.Module):
+    """Works for the whole batch alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert len(x) == 8
+        return self.linear(x)
+
+
+def test_without_device_ids_what_only_the_plain_module_can_do_is_done() -> None:
+    plain = Whole()
+    parallel, x = two(copy.deepcopy(plain)), torch.randn(8, 6)
+    for _ in range(6):
+        for model in (plain, parallel):
+            model.zero_grad()
+        loss = plain(x).mean()
+        loss.backward()
+        torch.testing.assert_close(parallel.step(lambda module, x: module(x).mean(), x), loss.detach())
+        check_gradients(plain, parallel.module)
+        torch.testing.assert_close(parallel(x), plain(x))
+    with pytest.raises(AssertionError):
+        parallel(torch.randn(7, 6))
     parallel.close()
 
 

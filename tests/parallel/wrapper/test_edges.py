@@ -122,6 +122,83 @@ def test_an_input_that_is_written_into_before_the_backward_pass_is_an_error_as_i
             loss.backward()
 
 
+def test_what_a_forward_writes_into_its_input_is_seen_by_the_graphs_of_others() -> None:
+    class Scaling(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mul_(10)
+
+    weight = torch.ones(4, requires_grad=True)
+    for model in (Scaling(), warm(DataParallel(Scaling(), 2), torch.ones(4))):
+        x = torch.ones(4)
+        before = (x * weight).sum()
+        model(x)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            before.backward()
+
+
+def test_numbers_that_are_passed_whole_may_be_written_into() -> None:
+    class Adding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) + number
+
+    parallel, number = DataParallel(Adding(), 2), torch.tensor(1.0)
+    for _ in range(3):
+        loss = parallel(torch.randn(8, 6), number).sum()
+        number += 1
+        loss.backward()
+    parallel.close()
+
+
+def warm(parallel: DataParallel, *inputs: torch.Tensor) -> DataParallel:
+    """After the first pass, which is in turn."""
+    parallel(*inputs)
+    return parallel
+
+
+class Recompute(torch.autograd.Function):
+    """Runs a block again in its backward pass, which no graph shows."""
+
+    @staticmethod
+    def forward(ctx: Any, block: nn.Module, x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        ctx.block = block
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return block(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            output = ctx.block(x)
+        torch.autograd.backward(output, grad)
+        return None, x.grad, None
+
+
+class Reversible(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Recompute.apply(self.block, x, torch.ones(1, requires_grad=True))
+
+
+def test_parameters_that_no_graph_shows_get_their_gradients() -> None:
+    plain = Reversible()
+    parallel = DataParallel(copy.deepcopy(plain), 2)
+    for wants in (False, True, False, True):
+        x = torch.randn(8, 6)
+        for model in (plain, parallel):
+            model.zero_grad()
+            model(x.clone().requires_grad_(wants) * 1.0).pow(2).sum().backward()
+        check_gradients(plain, parallel.module)
+    parallel.close()
+
+
 class Branches(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +288,7 @@ def test_transforms_of_torch_go_through_the_plain_module() -> None:
         lambda outputs, target: functional.cross_entropy(outputs, target, ignore_index=0),
         type("Weighted", (nn.CrossEntropyLoss,), {"forward": lambda self, x, y: functional.cross_entropy(x, y, ignore_index=1)})(),
     ],
-    ids=["partial", "sum", "lambda", "subclass"],
+    ids=["partial", "sum", "lambda", "subclass"],  # of which the third and the fourth are known as a whole only
 )
 def test_any_loss_is_that_of_the_whole_batch(loss: Any) -> None:
     plain, x, target = mlp(), torch.randn(9, 6), torch.tensor([0, 1, 2, 0, 0, 0, 1, 2, 1])
@@ -224,3 +301,27 @@ def test_any_loss_is_that_of_the_whole_batch(loss: Any) -> None:
     loss(plain(x), target).backward()
     torch.testing.assert_close(found, plain[0].weight.grad)
     parallel.close()
+
+
+def test_a_criterion_whose_settings_change() -> None:
+    criterion = nn.CrossEntropyLoss()
+    plain, x, target = mlp(), torch.randn(9, 6), torch.tensor([0, 1, 2, 0, 0, 0, 1, 2, 1])
+    parallel = DataParallel(plain, 2, loss=criterion)
+    for name, value in (("label_smoothing", 0.5), ("ignore_index", 1)):
+        setattr(criterion, name, value)
+        torch.testing.assert_close(parallel(x, target), criterion(plain(x), target))
+    parallel.close()
+
+
+def test_a_mean_over_the_batch_along_any_dimension() -> None:
+    criterion, x = nn.KLDivLoss(reduction="batchmean"), torch.randn(4, 6).log_softmax(1)
+    target = torch.randn(4, 6).softmax(1)
+    for dim in (0, 1):
+        parallel = DataParallel(nn.Identity(), 2, dim=dim, loss=criterion)
+        torch.testing.assert_close(parallel(x, target), criterion(x, target))
+        parallel.close()
+
+
+def test_a_loss_needs_a_target() -> None:
+    with pytest.raises(UsageError, match="needs the target as its last positional argument"):
+        DataParallel(mlp(), 2, loss=lambda outputs, target: outputs.mean())()
