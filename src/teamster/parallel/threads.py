@@ -273,7 +273,13 @@ def _forget() -> None:
         each._threads, each._inboxes, each._lock = [], [], threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
+def _let_helpers_go() -> None:
+    """Before the program is forked: libgomp would believe in helpers that are not there, and a replica of the copy crashed."""
+    if _open:
+        release_helpers()
+
+
+os.register_at_fork(before=_let_helpers_go, after_in_child=_forget)
 
 
 @atexit.register
