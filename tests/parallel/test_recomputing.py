@@ -111,6 +111,20 @@ def test_checkpoints_that_begin_later_are_seen() -> None:
     parallel.close()
 
 
+def test_in_step_mode_a_change_is_seen_in_the_step_in_which_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The replicas were asked how often they were built before they were built for the step: the change came a step late.
+    built: list[int] = []
+    watch = Recomputing.watch
+    monkeypatch.setattr(Recomputing, "watch", lambda self, module, number: (built.append(number), watch(self, module, number))[1])
+    module = Later(reentrant=False)
+    parallel, x = DataParallel(module, 2), torch.rand(20, requires_grad=True)
+    for segments in (0, 0, 2, 2):
+        module.segments = segments
+        parallel.step(lambda module, given: module(given).mean(), x)
+    assert built == [1, 1, 2, 2]
+    parallel.close()
+
+
 def test_checkpoints_are_seen_though_as_many_old_ones_go_meanwhile() -> None:
     recomputing, module, kept = Recomputing(), Dropping(reentrant=False), {}
     turns = []

@@ -32,14 +32,22 @@ LossFunction = Callable[..., torch.Tensor]
 
 
 def run_step(
-    loss_fn: LossFunction, pieces: Sequence[Piece], replicas: Replicas, threads: DeviceThreads, tell: Tell, *, in_turn: bool
+    loss_fn: LossFunction,
+    pieces: Sequence[Piece],
+    modules: Sequence[nn.Module],
+    replicas: Replicas,
+    threads: DeviceThreads,
+    tell: Tell,
+    *,
+    in_turn: bool,
 ) -> torch.Tensor:
     """One step on CPU replicas.
 
     Args:
         loss_fn: takes a module and the slices, returns the slice's mean loss.
         pieces: one a replica.
-        replicas: of the module.
+        modules: the replicas, fresh ones.
+        replicas: whose they are.
         threads: theirs.
         tell: takes what the phases take.
         in_turn: whether one replica runs after the other.
@@ -50,9 +58,6 @@ def run_step(
     Raises:
         Exception: what a replica raised; no parameter's gradient has changed then.
     """
-    began = perf_counter_ns()
-    modules = replicas.fresh(len(pieces))
-    tell("replicate", -1, began, 0)
     samples = sum(piece.size for piece in pieces)
     carried = carry_all([piece.device for piece in pieces])
     jobs = []

@@ -177,7 +177,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
                 if self._sliced is not None or self._comparing.agrees((inputs, kwargs), output, samples, self.dim):
                     return output
             except Exception:  # the plain module's own errors it raises again
-                self._fresh_replicas().tidy()
+                self._tidy(failed=True)
         lap.samples = samples or 1
         output = self._run_alone(inputs, kwargs)
         self._comparing.keep((inputs, kwargs), output)
@@ -228,22 +228,20 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     def _apply(self, pieces: list[Piece], lap: Lap, given: Any) -> list[Any]:
         """Outputs of the replicas, as functions of the module's parameters and the inputs."""
-        began = perf_counter_ns()
         if not self._on_cpu:
+            began = perf_counter_ns()
             devices = [piece.device for piece in pieces]
             modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
             self._timing.tell("replicate", -1, began)
             return self._run(modules, pieces, lap=lap, in_turn=False)
-        replicas = self._fresh_replicas()
-        modules = replicas.fresh(len(pieces))
-        self._timing.tell("replicate", -1, began)
+        replicas, modules = self._fresh_replicas(len(pieces))
         if not torch.is_grad_enabled():
             return self._run(modules, pieces, lap=lap, in_turn=is_hooked() or is_renormalised(self.module))
         with self._recomputing.watch(self.module, replicas.built) as watch:
             self._timing.in_turn = watch.in_turn
             run = partial(self._run, modules, lap=lap, in_turn=watch.in_turn)
-            threads = self._lines(lap)
-            outputs = apply_joined(run, pieces, replicas, threads, self._timing.tell, given=given, in_turn=watch.in_turn)
+            threads, tell = self._lines(lap), self._timing.tell
+            outputs = apply_joined(run, pieces, replicas, threads, tell, given=given, in_turn=watch.in_turn)
             watch.look()
             return outputs
 
@@ -257,9 +255,8 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         return self._apply_to(runs, pieces, lap, in_turn=in_turn)
 
     def _apply_to(self, runs: list[Any], pieces: list[Piece], lap: Lap, *, in_turn: bool = False) -> list[Any]:
-        devices = [piece.device for piece in pieces]
-        inputs, kwargs = [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces]
-        return apply_all(runs, inputs, kwargs, devices, self._lines(lap), self._timing.tell, in_turn=in_turn)
+        inputs, kwargs, devices = zip(*((piece.inputs, piece.kwargs, piece.device) for piece in pieces), strict=True)
+        return apply_all(runs, inputs, kwargs, list(devices), self._lines(lap), self._timing.tell, in_turn=in_turn)
 
     def _put_together(self, outputs: list[Any]) -> Any:
         if self._sliced is not None:
@@ -281,10 +278,13 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             self._threads[lap.replicas] = DeviceThreads(devices, inner_threads(devices))
         return self._threads[lap.replicas]
 
-    def _fresh_replicas(self) -> Replicas:
+    def _fresh_replicas(self, count: int) -> tuple[Replicas, list[nn.Module]]:
+        began = perf_counter_ns()
         if self._replicas is None:
             self._replicas = Replicas(self.module, len(self.device_ids) if self._fixed else 1)
-        return self._replicas
+        modules = self._replicas.fresh(count)
+        self._timing.tell("replicate", -1, began)
+        return self._replicas, modules
 
     def _learn(self, pieces: list[Piece], lap: Lap, output: Any = None) -> None:
         lap.end(output)
@@ -293,8 +293,10 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             self._choosing.hint(self._timing.steps, self._timing.at_once)
             self._weighing.learn(pieces, self._timing.latest)
 
-    def _tidy(self) -> None:
-        """End the threads that a trial has left."""
+    def _tidy(self, *, failed: bool = False) -> None:
+        """End the threads that a trial has left, and put back what a failed pass has set on the replicas."""
+        if failed and self._replicas is not None:
+            self._replicas.tidy()
         if not self._fixed and self._threads and (used := self._choosing.in_use()) is not None:
             for count in self._threads.keys() - used:
                 self._threads.pop(count).close()
@@ -335,7 +337,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             except Exception:  # before a gradient was left; see `_try_parallel`
                 if lap.replicas == 1:
                     raise
-            self._fresh_replicas().tidy()
+            self._tidy(failed=True)
             loss = self._step_alone(loss_fn, batch, kwargs)
             self._choosing.rule_out(kind)
             return loss
@@ -345,11 +347,11 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         if len(pieces) == 1:
             loss = self._step_alone(loss_fn, pieces[0].inputs, pieces[0].kwargs)
         elif self._on_cpu:
-            replicas = self._fresh_replicas()
+            replicas, modules = self._fresh_replicas(len(pieces))
             with self._recomputing.watch(self.module, replicas.built) as watch:
                 self._timing.in_turn = watch.in_turn
                 told = looking(loss_fn, watch)
-                loss = run_step(told, pieces, replicas, self._lines(lap), self._timing.tell, in_turn=watch.in_turn)
+                loss = run_step(told, pieces, modules, replicas, self._lines(lap), self._timing.tell, in_turn=watch.in_turn)
         else:
             loss = self._step_on_accelerators(loss_fn, pieces, lap)
         self._learn(pieces, lap)
@@ -365,8 +367,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         """One graph: autograd has a thread for each device there."""
         devices = [piece.device for piece in pieces]
         modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
-        runs = [partial(loss_fn, module) for module in modules]
-        losses = self._apply_to(runs, pieces, lap)
+        losses = self._apply_to([partial(loss_fn, module) for module in modules], pieces, lap)
         samples = sum(piece.size for piece in pieces)
         shares = [check_loss(loss).to(devices[0]) * (piece.size / samples) for loss, piece in zip(losses, pieces, strict=True)]
         total = torch.stack(shares).sum()
