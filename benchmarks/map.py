@@ -27,6 +27,7 @@ from typing import Any
 
 import teamster as ts
 from benchmarks import work
+from benchmarks.map_futures import USES, of_processes, of_threads
 
 OUT = Path(__file__).parent / "out"
 OURS = "teamster"
@@ -224,6 +225,16 @@ WORKLOADS = [
     Workload("400 MB array shared by 20 tasks", shared_array, {"Pool.map": 1 / 50}, rounds=1),
     Workload("imbalance: 1,000 of 1 ms, one of 100 ms", imbalance, {"perfect schedule": 1.1}),
     Workload("submit().result() x 20,000", round_trips, {"ProcessPoolExecutor": 1 / 1.5}, rounds=3),
+    *(
+        Workload(f"futures, {name} x {count:,}, process", partial(of_processes, use, count), {"ProcessPoolExecutor": 0.5}, rounds=3)
+        for name, use in USES.items()
+        for count in (1_000, 10_000, 100_000)
+    ),
+    *(
+        Workload(f"futures, {name} x {count:,}, thread", partial(of_threads, use, count), {"ThreadPoolExecutor": 0.7}, rounds=3)
+        for name, use in USES.items()
+        for count in (1_000, 10_000, 100_000)
+    ),
     Workload("cold start", cold_start, {"Pool, fork server": 1.3}),
 ]
 

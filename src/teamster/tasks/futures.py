@@ -47,9 +47,9 @@ class CallFuture(Future[Any]):
     """A future whose waiter does the reading.
 
     A standard future makes a condition and two lists, of which most futures use none: half of what a call costs, and of the
-    memory. Here they are made when somebody asks for them. What a lock guarded is done in one step: who takes `item` out of the
-    future decides whether it runs or is cancelled; and the state is set *before* one looks for a condition, while who waits
-    makes the condition *before* looking at the state.
+    memory. Here they are made when somebody asks for them, and what the lock of the condition guarded is decided in one step of C:
+    who takes `item` out of the future has it run or cancelled; and who is the first to set `_gate`, its end or a condition, decides
+    whether anybody waits for that end.
     """
 
     _state = PENDING
@@ -63,10 +63,17 @@ class CallFuture(Future[Any]):
         self._pool: object = pool  # a pool without a name must not end under its futures
 
     def __getattr__(self, name: str) -> Any:
-        make = _ON_DEMAND.get(name)
-        if make is None:
+        if name in ("_waiters", "_done_callbacks"):
+            return self.__dict__.setdefault(name, [])
+        if name != "_condition":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self.__dict__.setdefault(name, make())
+        made = threading.Condition()
+        gate = self.__dict__.setdefault("_gate", made)
+        if gate is _SEALED:
+            while self._state in (PENDING, RUNNING):
+                sleep(0)  # the thread that sealed it sets the state with its next step
+            gate = made
+        return self.__dict__.setdefault(name, gate)
 
     def claim(self) -> Any:
         """What is to run, once; None when it is not to run any more."""
@@ -78,12 +85,10 @@ class CallFuture(Future[Any]):
     def cancel(self) -> bool:
         """Take the call back, if it has not started, and tell those who wait for it."""
         if self.__dict__.pop("item", None) is None:
-            return self._state == CANCELLED_AND_NOTIFIED
-        self._state = CANCELLED_AND_NOTIFIED
-        submitter = self._submitter
+            return self.cancelled()
         self.let_go()
-        submitter.team.calls.close()
-        self._tell("add_cancelled")
+        self._submitter.team.calls.close()
+        self._finish(CANCELLED_AND_NOTIFIED, "add_cancelled")
         return True
 
     def settle(self, value: Any, error: BaseException | None) -> None:
@@ -95,18 +100,20 @@ class CallFuture(Future[Any]):
             self._result = value
         else:
             self._exception = BrokenPool(*error.args) if type(error) is WorkerStartError else error
-        self._state = FINISHED
-        self._tell("add_result" if error is None else "add_exception")
+        self._finish(FINISHED, "add_result" if error is None else "add_exception")
 
-    def _tell(self, how: str) -> None:
-        """Wake those who wait, and call those who asked for that."""
-        condition = self.__dict__.get("_condition")
-        if condition is not None:
-            with condition:
-                for waiter in self._waiters:
-                    getattr(waiter, how)(self)
-                condition.notify_all()
-            self._invoke_callbacks()
+    def _finish(self, state: str, how: str) -> None:
+        """Set the last state; wake those who wait, and call those who asked for that."""
+        gate = self.__dict__.setdefault("_gate", _SEALED)
+        if gate is _SEALED:
+            self._state = state
+            return
+        with gate:
+            self._state = state
+            for waiter in self._waiters:
+                getattr(waiter, how)(self)
+            gate.notify_all()
+        self._invoke_callbacks()
 
     def let_go(self) -> None:
         """It is over: the pool may end, and what the call carried may go."""
@@ -135,7 +142,7 @@ class CallFuture(Future[Any]):
         return super().exception(timeout)
 
 
-_ON_DEMAND: dict[str, Callable[[], Any]] = {"_condition": threading.Condition, "_waiters": list, "_done_callbacks": list}
+_SEALED = object()
 
 
 class Submitter:

@@ -78,6 +78,7 @@ class Runner:
         return ran
 
     def _learn(self, item_ns: float, items: int) -> None:
+        item_ns = max(1.0, item_ns)  # of a clock that stands still for a moment
         weight = 1.0 if item_ns > self.item_ns else min(1.0, items / _ENOUGH_ITEMS)
         self.item_ns += weight * (item_ns - self.item_ns)
 
@@ -106,6 +107,7 @@ class Runner:
                 ended = perf_counter_ns()
                 spent += ended - began
             except BaseException as error:
+                spent += perf_counter_ns() - began
                 if ring is not None:
                     title = self._title if known or item[0] is None else title_of(item[0])
                     raised = ring.name(f"{title} raised {type(error).__name__}")
