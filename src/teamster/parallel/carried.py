@@ -105,6 +105,21 @@ def is_transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
+def is_traced() -> bool:
+    """Whether a call is recorded and not run: torch.jit.trace, torch.export, torch.compile and torch.fx follow one thread.
+
+    Returns:
+        True while they look.
+
+    Example:
+        >>> is_traced()
+        False
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return True
+    return bool(torch.fx._symbolic_trace.is_fx_symbolic_tracing())
+
+
 def carry_all(devices: list[torch.device]) -> list[Any]:
     """The caller's state for each of several devices.
 
