@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.compiler import is_compiling
+from torch.fx import _symbolic_trace
 
 Result = TypeVar("Result")
 
@@ -115,9 +117,7 @@ def is_traced() -> bool:
         >>> is_traced()
         False
     """
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return True
-    return bool(torch.fx._symbolic_trace.is_fx_symbolic_tracing())
+    return bool(is_compiling() or _symbolic_trace._is_fx_tracing_flag or torch._C._get_tracing_state() is not None)
 
 
 def carry_all(devices: list[torch.device]) -> list[Any]:

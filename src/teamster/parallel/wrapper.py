@@ -196,16 +196,17 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     def _own_steps(self) -> Steps:
         """Those of the four that are a subclass's, or the object's own."""
-        return {name: each for name, step in _STEPS if getattr(each := getattr(self, name), "__func__", None) is not step}
+        held, kind = self.__dict__, type(self)
+        return {name: getattr(self, name) for name, step in _STEPS if name in held or getattr(kind, name) is not step}
 
     def _current(self, own: Steps | None = None) -> Runtime:
         """What is there for the module, the devices and the weights as they are now."""
         fixed = self._fixed or bool(self._own_steps() if own is None else own)  # nobody's own steps are tried out
-        runtime = self._runtime
-        if runtime is None or not runtime.settings.are(self.module, self.device_ids, self.weights, fixed=fixed):
+        runtime, module = self._runtime, self._modules["module"]
+        if runtime is None or not runtime.settings.are(module, self.device_ids, self.weights, fixed=fixed):
             if runtime is not None:
                 runtime.close()
-            runtime = self._runtime = Runtime(Settings(self.module, list(self.device_ids), self.weights, fixed))
+            runtime = self._runtime = Runtime(Settings(module, list(self.device_ids), self.weights, fixed))
         return runtime
 
     # --- the four steps: a subclass may have its own ---------------------------------------------------------------------------
