@@ -38,7 +38,6 @@ def test_a_module_that_changes_is_replicated_again() -> None:
         parallel.module[2].weight.data = torch.zeros(2, 16)
         parallel.module[2].bias.zero_()
     assert parallel(x).abs().sum() == 0
-    assert parallel._runtime is not None and parallel._runtime.cpu.replicas is not None
     before = parallel._runtime.cpu.replicas.built
     for _ in range(5):
         parallel(x)
