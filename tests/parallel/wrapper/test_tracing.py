@@ -45,7 +45,7 @@ def test_it_is_the_plain_module_that_is_seen(name: str, wrapped: str) -> None:
     torch.compiler.reset()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_a_loss_is_traced_too() -> None:
     parallel = DataParallel(mlp(), ["cpu", "cpu"], loss=nn.MSELoss())
     x, y = torch.randn(4, 6), torch.randn(4, 3)
