@@ -184,7 +184,7 @@ def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], list[Ra
         DataParallel(single, 1),
         DataParallel(chosen),
     ]
-    parallel[2]._threads = {REPLICAS: FreshThreads(parallel[2].device_ids, 1)}
+    parallel[2]._current().threads[REPLICAS] = FreshThreads(parallel[2].device_ids, 1)
 
     def timed(module: nn.Module, step: Callable[[], object], threads: int = all_threads) -> Callable[[int], float]:
         def run(steps: int) -> float:

@@ -139,7 +139,7 @@ print([each.item() for each in parallel_apply([Outer(), Outer()], [torch.ones(1)
 
 
 def test_parallel_apply_works_inside_of_parallel_apply(run_script: RunScript) -> None:
-    found = run_script(NESTED, timeout=15)
+    found = run_script(NESTED, timeout=60)
     assert found.stdout.strip() == "[2.0, 2.0]", found.stderr
 
 

@@ -48,7 +48,7 @@ ELEMENTS: dict[str, Callable[..., Any]] = {
 
 def whole_of(loss: Callable[..., Any], outputs: torch.Tensor, targets: torch.Tensor, replicas: int = 3) -> torch.Tensor:
     in_slice = in_slices(loss)
-    pieces = [in_slice(*piece, len(piece[1])) for piece in scatter((outputs, targets), ["cpu"] * replicas)]
+    pieces = [in_slice(*piece) for piece in scatter((outputs, targets), ["cpu"] * replicas)]
     total = torch.stack([each for each, _ in pieces]).sum()
     return total if getattr(loss, "reduction", "") == "sum" else total / torch.stack([count for _, count in pieces]).sum()
 
@@ -116,7 +116,7 @@ def test_gradients_are_the_whole_batchs() -> None:
 
 def test_the_criterion_itself_is_not_changed() -> None:
     criterion = nn.MSELoss()
-    in_slices(criterion)(torch.ones(2), torch.zeros(2), 2)
+    in_slices(criterion)(torch.ones(2), torch.zeros(2))
     assert criterion.reduction == "mean"
 
 

@@ -208,7 +208,7 @@ print("right")
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_a_checkpoint_around_it_all(reentrant: bool, run_script: RunScript) -> None:
-    found = run_script(AROUND, str(reentrant), timeout=15)
+    found = run_script(AROUND, str(reentrant), timeout=60)
     assert found.stdout.strip() == "right", found.stderr[-2000:]
 
 

@@ -148,6 +148,6 @@ def test_a_program_ends_with_threads_that_nobody_has_closed(run_script: RunScrip
         "from teamster.parallel.threads import DeviceThreads\n"
         "threads = DeviceThreads([torch.device('cpu')] * 2, 1)\n"
         "print(threads.run([lambda: 1, lambda: 2]))\n",
-        timeout=20,
+        timeout=60,
     )
     assert (found.returncode, found.stdout.strip(), found.stderr.strip()) == (0, "[1, 2]", "")

@@ -7,6 +7,8 @@
     3  applying      all at once, persistent threads  4  gathering   outputs together on one device
 
     wrapper          DataParallel                     one_call    data_parallel
+    runtime          what it has in one process       calling     one call on its way
+    cpu              steps 2 and 3 on CPU replicas    whole       arguments that are not sliced
     joining          backward in parallel where autograd has one thread        stepping    forward, loss and backward in one go
     carried          what of the caller's state the threads take over          threads     one a device, kept
     criterion        a loss in slices     choosing    how many CPU replicas pay     recomputing  checkpoints that draw
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from teamster.parallel.replicas import replicate
     from teamster.parallel.scattering import scatter, scatter_kwargs
     from teamster.parallel.timing import StepReport
+    from teamster.parallel.whole import shared
     from teamster.parallel.wrapper import DataParallel
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "replicate",
     "scatter",
     "scatter_kwargs",
+    "shared",
 ]
 
 _HOMES = {
@@ -46,6 +50,7 @@ _HOMES = {
     "replicate": "replicas",
     "scatter": "scattering",
     "scatter_kwargs": "scattering",
+    "shared": "whole",
 }
 
 

@@ -20,6 +20,9 @@ from teamster.parallel.threads import DeviceThreads
 from teamster.tensors.devices import DeviceLike, as_device
 from teamster.tensors.nest import tensors_of
 
+Tell = Callable[[str, int, int, int], None]
+"""Takes a phase, the replica (-1 for the caller), when it began and how long it was on a processor (ns)."""
+
 _shared: dict[tuple[torch.device, ...], DeviceThreads] = {}
 _lock = threading.Lock()
 
@@ -53,7 +56,7 @@ def apply_all(
     kwargs: Sequence[dict[str, Any]],
     devices: list[torch.device],
     threads: DeviceThreads,
-    tell: Callable[[str, int, int, int], None] = lambda phase, replica, began, cpu: None,
+    tell: Tell = lambda phase, replica, began, cpu: None,
     *,
     in_turn: bool = False,
 ) -> list[Any]:
@@ -103,6 +106,18 @@ def parallel_apply(
         >>> [output.item() for output in parallel_apply([double, double], [torch.ones(1), torch.zeros(1)])]
         [2.0, 0.0]
     """
+    return apply_checked(modules, inputs, kwargs_tup, devices, shared_threads)
+
+
+def apply_checked(
+    modules: Sequence[Callable[..., Any]],
+    inputs: Sequence[Any],
+    kwargs_tup: Sequence[dict[str, Any]] | None,
+    devices: Sequence[DeviceLike | None] | None,
+    threads: Callable[[list[torch.device]], DeviceThreads],
+    tell: Tell = lambda phase, replica, began, cpu: None,
+) -> list[Any]:
+    """The same in given threads."""
     named = list(kwargs_tup) if kwargs_tup is not None else [{} for _ in modules]
     places = list(devices) if devices is not None else [None] * len(modules)
     for what, count in (("inputs", len(inputs)), ("kwargs_tup", len(named)), ("devices", len(places))):
@@ -110,14 +125,14 @@ def parallel_apply(
             raise UsageError(f"parallel_apply has {len(modules)} modules and {count} {what}; there must be one each")
     if not modules:
         return []
-    given = [each if isinstance(each, (tuple, list)) else (each,) for each in inputs]
+    given = [tuple(each) if isinstance(each, (tuple, list)) else (each,) for each in inputs]
     found = [
         as_device(place) if place is not None else _device_of(each, own)
         for place, each, own in zip(places, given, named, strict=True)
     ]
-    return apply_all(modules, [tuple(each) for each in given], named, found, shared_threads(found), in_turn=is_hooked())
+    return apply_all(modules, given, named, found, threads(found), tell, in_turn=is_hooked())
 
 
 def _device_of(inputs: Any, kwargs: dict[str, Any]) -> torch.device:
-    tensors = tensors_of((list(inputs), kwargs))
+    tensors = tensors_of((inputs, kwargs))
     return as_device(tensors[0].device) if tensors else torch.device("cpu")

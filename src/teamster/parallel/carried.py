@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.compiler import is_compiling
+from torch.fx import _symbolic_trace
 
 Result = TypeVar("Result")
 
@@ -103,6 +105,19 @@ def is_transformed() -> bool:
         False
     """
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
+def is_traced() -> bool:
+    """Whether a call is recorded and not run: torch.jit.trace, torch.export, torch.compile and torch.fx follow one thread.
+
+    Returns:
+        True while they look.
+
+    Example:
+        >>> is_traced()
+        False
+    """
+    return bool(is_compiling() or _symbolic_trace._is_fx_tracing_flag or torch._C._get_tracing_state() is not None)
 
 
 def carry_all(devices: list[torch.device]) -> list[Any]:

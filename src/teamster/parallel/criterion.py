@@ -42,7 +42,7 @@ def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[tor
         criterion: a loss module or function.
 
     Returns:
-        A function of outputs, targets and the number of samples that returns a sum and a count; the whole batch's loss is the sum
+        A function of outputs and targets that returns a sum and a count; the whole batch's loss is the sum
         of sums divided by the sum of counts. None for a criterion of which nobody knows what its mean is over.
 
     Raises:
@@ -50,7 +50,7 @@ def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[tor
 
     Example:
         >>> loss = in_slices(nn.CrossEntropyLoss(ignore_index=0))
-        >>> total, count = loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]), 3)
+        >>> total, count = loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
         >>> round((total / count).item(), 4), count.item()
         (0.6931, 2)
     """
@@ -61,7 +61,7 @@ def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[tor
     if getattr(criterion, "weight", None) is not None and not _is_one_of(criterion, _BY_CLASS):
         return None  # of a batch, sample by sample
     if _is_one_of(criterion, (*_BY_CLASS, *_BY_ELEMENT)) and reduction == "sum":
-        return lambda outputs, targets, samples: (criterion(outputs, targets), torch.ones(()))
+        return lambda outputs, targets: (criterion(outputs, targets), torch.ones(()))
     if _is_one_of(criterion, _BY_CLASS):
         return _summed(criterion, _count_targets)
     if _is_one_of(criterion, _BY_ELEMENT) and reduction == "mean":
@@ -118,7 +118,7 @@ def _is_one_of(criterion: Any, kinds: tuple[type, ...]) -> bool:
 
 
 def _summed(criterion: Any, count: Callable[[Any, Any, Any], Any]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    def summed(outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def summed(outputs: Any, targets: Any) -> tuple[torch.Tensor, torch.Tensor]:
         whole = copy.copy(criterion)  # as it is now: its settings may change
         whole.reduction = "sum"
         return whole(_wide(outputs), _wide(targets)), torch.as_tensor(count(criterion, outputs, targets))
@@ -141,6 +141,6 @@ def _count_targets(criterion: Any, outputs: torch.Tensor, targets: torch.Tensor)
     return (weights * kept).sum()
 
 
-def run_with_loss(module: nn.Module, loss: Callable[..., Any], samples: int, *inputs: Any, **kwargs: Any) -> Any:
+def run_with_loss(module: nn.Module, loss: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Any:
     """A replica's loss: the last of its inputs is the target."""
-    return loss(module(*inputs[:-1], **kwargs), inputs[-1], samples)
+    return loss(module(*inputs[:-1], **kwargs), inputs[-1])

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from teamster.errors import UsageError
 from teamster.tensors.devices import DeviceLike, as_device
-from teamster.tensors.nest import is_dataclass_instance, parts_of, remake
+from teamster.tensors.nest import is_array, is_dataclass_instance, parts_of, remake
 
 _PLAIN = (int, float, complex, bool, str, bytes)
 _warned = False
@@ -58,9 +58,8 @@ def _join(outputs: list[Any], device: torch.device, dim: int, where: str) -> Any
             told = ", ".join(repr(output) for output in outputs[:4])
             raise UsageError(f"{where} is of type {type(first).__name__} and not the same on all devices ({told}); return a tensor")
         return first
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(first, numpy.ndarray):
-        return numpy.concatenate(outputs, dim)
+    if is_array(first):
+        return sys.modules["numpy"].concatenate(outputs, dim)
     return _join_containers(outputs, device, dim, where)
 
 

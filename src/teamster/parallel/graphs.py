@@ -17,7 +17,7 @@ def versions_of(given: Any, pieces: Sequence[Piece]) -> list[tuple[weakref.ref[t
     """Of the tensors that were sliced; what a replica has written into its slice counts for the whole, too.
 
     Args:
-        given: inputs.
+        given: inputs; None where nobody knows what the pieces are of.
         pieces: of them.
 
     Returns:
@@ -28,6 +28,8 @@ def versions_of(given: Any, pieces: Sequence[Piece]) -> list[tuple[weakref.ref[t
         []
     """
     found: dict[int, torch.Tensor] = {}
+    if given is None:
+        return []
     originals = tensors_of(given)
     for piece in pieces:
         for original, part in zip(originals, tensors_of((piece.inputs, piece.kwargs)), strict=True):

@@ -30,6 +30,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from teamster.errors import UsageError
+from teamster.parallel.applying import Tell
 from teamster.parallel.carried import carry_all, is_transformed
 from teamster.parallel.graphs import hooks_after, leaves_below, versions_of
 from teamster.parallel.replicas import Replicas
@@ -38,9 +39,6 @@ from teamster.parallel.threads import DeviceThreads
 from teamster.tensors.nest import tensors_of, walk
 
 _SMALL_BYTES = 1 << 18  # are summed faster by who has them than by threads that have to be told
-
-Tell = Callable[[str, int, int, int], None]
-"""Takes a phase, the replica (-1 for the caller), when it began and how long it was on a processor (ns)."""
 
 
 @dataclass(slots=True)

@@ -44,6 +44,7 @@ def data_parallel(
     """
     parallel = DataParallel(module, device_ids if device_ids is not None else all_devices(), output_device, dim)
     devices = parallel.device_ids
-    parallel._threads = {len(devices): shared_threads(devices)}  # which are there for the next call, and for this one's backward
+    runtime = parallel._current()
+    runtime.threads[len(devices)] = shared_threads(devices)  # which are there for the next call, and for this one's backward
     given = inputs if isinstance(inputs, tuple) else () if inputs is None else (inputs,)
     return parallel(*given, **(module_kwargs or {}))

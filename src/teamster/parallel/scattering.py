@@ -6,14 +6,13 @@
     (x, {"mask": m}, "name")  -->  (x[:5], {"mask": m[:5]}, "name")      device 0
                                    (x[5:], {"mask": m[5:]}, "name")      device 1
 
-Sizes differ by at most one, or follow weights. Tensors and NumPy arrays are sliced, tensors without dimensions and all else go to
-every device.
+Sizes differ by at most one, or follow weights. Tensors and NumPy arrays are sliced; tensors without dimensions, those that `shared`
+has marked, and all else go to every device.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,9 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from teamster.errors import UsageError
+from teamster.parallel.whole import is_shared
 from teamster.tensors.devices import DeviceLike, as_devices
-from teamster.tensors.nest import parts_of, remake
+from teamster.tensors.nest import is_array, parts_of, remake
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,35 @@ class Piece:
     size: int
     device: torch.device
     index: int = 0
+
+
+def as_pieces(scattered: tuple[Any, Any], devices: Sequence[torch.device], dim: int) -> list[Piece]:
+    """What a method `scatter` has made, as pieces.
+
+    Args:
+        scattered: positional and keyword arguments of each device.
+        devices: of which the first ones have something.
+        dim: along which samples are counted.
+
+    Returns:
+        At least one.
+
+    Raises:
+        UsageError: there are more than devices, or not as many keyword arguments.
+
+    Example:
+        >>> [piece.size for piece in as_pieces(([(torch.ones(2),), (torch.ones(1),)], [{}, {}]), as_devices(2), 0)]
+        [2, 1]
+    """
+    inputs, kwargs = scattered
+    given: list[Any] = list(inputs) or [()] * max(1, len(kwargs or ()))  # nothing at all runs once, on the first device
+    named = list(kwargs or ()) or [{} for _ in given]
+    if len(given) > len(devices) or len(named) != len(given):
+        told = f"{len(given)} pieces of positional and {len(named)} of keyword arguments for {len(devices)} devices"
+        raise UsageError(f"scatter has made {told}; there must be one each, and no more than devices")
+    given = [tuple(each) if isinstance(each, (tuple, list)) else (each,) for each in given]
+    rows = zip(given, named, devices, range(len(given)), strict=False)
+    return [Piece(each, own, batch_size_or_none((each, own), dim) or 1, device, index) for each, own, device, index in rows]
 
 
 def chunk_sizes(count: int, parts: int, weights: Sequence[float] | None = None) -> list[int]:
@@ -93,11 +122,17 @@ def batch_size(inputs: Any, dim: int) -> int | None:
     """
     shapes = [tuple(each.shape) for each in _sliceable(inputs)]
     if bad := next((shape for shape in shapes if not -len(shape) <= dim < len(shape)), None):
-        raise UsageError(f"an input of shape {bad} has no dimension {dim} to be scattered along")
+        raise UsageError(
+            f"an input of shape {bad} has no dimension {dim} to be scattered along; one that every replica needs whole goes in as"
+            " teamster.parallel.shared(it)"
+        )
     sizes = {shape[dim]: shape for shape in shapes}
     if len(sizes) > 1:
         told = " and ".join(f"{size} in shape {shape}" for size, shape in list(sizes.items())[:3])
-        raise UsageError(f"inputs cannot be scattered along dimension {dim}: their sizes differ, {told}")
+        raise UsageError(
+            f"inputs cannot be scattered along dimension {dim}: their sizes differ, {told}; one that every replica needs whole goes"
+            " in as teamster.parallel.shared(it)"
+        )
     return next(iter(sizes), None)
 
 
@@ -121,19 +156,19 @@ def batch_size_or_none(inputs: Any, dim: int) -> int | None:
 
 
 def _sliceable(value: Any) -> list[Any]:
-    """Tensors and arrays with at least one dimension."""
+    """Tensors and arrays with at least one dimension; none that go whole to every device."""
     if isinstance(value, PackedSequence):
         raise UsageError("a PackedSequence cannot be scattered: its rows are not samples; pad the batch and pack in forward")
-    if isinstance(value, torch.Tensor) and (value.is_nested or value.layout != torch.strided):
-        raise UsageError("a nested or sparse tensor cannot be scattered: pad it, or make it dense")
-    if isinstance(value, torch.Tensor) or _is_array(value):
-        return [value] if value.ndim else []
+    if isinstance(value, torch.Tensor) or is_array(value):
+        if is_shared(value) or not value.ndim:
+            return []
+        if isinstance(value, torch.Tensor) and (value.is_nested or value.layout != torch.strided):
+            raise UsageError(
+                "a nested or sparse tensor cannot be scattered: pad it, make it dense, or give all of it to every replica as"
+                " teamster.parallel.shared(it)"
+            )
+        return [value]
     return [found for part in parts_of(value) or () for found in _sliceable(part)]
-
-
-def _is_array(value: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def slices(value: Any, sizes: Sequence[int], devices: Sequence[torch.device], dim: int) -> list[Any]:
@@ -155,12 +190,13 @@ def slices(value: Any, sizes: Sequence[int], devices: Sequence[torch.device], di
     if len(devices) == 1:
         return [value if devices[0].type == "cpu" else _moved(value, devices[0])]
     if isinstance(value, torch.Tensor):
-        pieces = value.split(list(sizes), dim) if value.ndim else [value] * len(sizes)
-        if value.ndim and devices[0].type == "cpu" and not value.requires_grad and not value.is_inference():
+        whole = not value.ndim or is_shared(value)
+        pieces = [value] * len(sizes) if whole else value.split(list(sizes), dim)
+        if not whole and devices[0].type == "cpu" and not value.requires_grad and not value.is_inference():
             pieces = [piece.data for piece in pieces]  # one may write into its slice without being in the others' way
         return [piece.to(device, non_blocking=device.type != "cpu") for piece, device in zip(pieces, devices, strict=True)]
-    if _is_array(value):
-        if not value.ndim:
+    if is_array(value):
+        if not value.ndim or is_shared(value):
             return [value] * len(sizes)
         ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
         moved = value.swapaxes(0, dim)
@@ -179,12 +215,12 @@ def _moved(value: Any, device: torch.device) -> Any:
     return remake(value, [_moved(part, device) for part in parts]) if parts else value
 
 
-def scatter(inputs: Any, target_devices: Sequence[DeviceLike] | int, dim: int = 0, weights: Sequence[float] | None = None) -> Any:
+def scatter(inputs: Any, target_gpus: Sequence[DeviceLike] | int, dim: int = 0, weights: Sequence[float] | None = None) -> Any:
     """Slice tensors inside of containers into near-equal chunks, one a device.
 
     Args:
         inputs: tensors and NumPy arrays in tuples, lists, dicts, named tuples and dataclasses; other objects go to every device.
-        target_devices: names of devices; a number n for n accelerators, or n replicas on the CPU.
+        target_gpus: names of devices; a number n for n accelerators, or n replicas on the CPU.
         dim: along which samples are counted.
         weights: for unequal devices: their speeds, in any unit.
 
@@ -199,7 +235,7 @@ def scatter(inputs: Any, target_devices: Sequence[DeviceLike] | int, dim: int = 
         >>> [chunk.tolist() for chunk in scatter(torch.arange(5), ["cpu", "cpu"])]
         [[0, 1, 2], [3, 4]]
     """
-    devices = as_devices(target_devices)
+    devices = as_devices(target_gpus)
     count = batch_size(inputs, dim)
     sizes = [1] * len(devices) if count is None else chunk_sizes(count, len(devices), weights)
     if count is not None:
@@ -212,7 +248,7 @@ def scatter(inputs: Any, target_devices: Sequence[DeviceLike] | int, dim: int = 
 def scatter_kwargs(
     inputs: tuple[Any, ...],
     kwargs: dict[str, Any] | None,
-    target_devices: Sequence[DeviceLike] | int,
+    target_gpus: Sequence[DeviceLike] | int,
     dim: int = 0,
     weights: Sequence[float] | None = None,
 ) -> tuple[tuple[tuple[Any, ...], ...], tuple[dict[str, Any], ...]]:
@@ -221,7 +257,7 @@ def scatter_kwargs(
     Args:
         inputs: positional arguments.
         kwargs: keyword arguments.
-        target_devices: as in `scatter`.
+        target_gpus: as in `scatter`.
         dim: as in `scatter`.
         weights: as in `scatter`.
 
@@ -235,5 +271,5 @@ def scatter_kwargs(
         >>> scatter_kwargs((torch.ones(2),), None, ["cpu", "cpu"])[1]
         ({}, {})
     """
-    both = scatter((tuple(inputs), dict(kwargs or {})), target_devices, dim, weights)
+    both = scatter((tuple(inputs), dict(kwargs or {})), target_gpus, dim, weights)
     return tuple(each[0] for each in both), tuple(each[1] for each in both)

@@ -21,8 +21,9 @@ import torch
 from torch import nn
 
 from teamster.errors import UsageError
+from teamster.parallel.applying import Tell
 from teamster.parallel.carried import carry_all
-from teamster.parallel.joining import Tell, add_any, sum_gradients, take_gradients
+from teamster.parallel.joining import add_any, sum_gradients, take_gradients
 from teamster.parallel.replicas import Replicas
 from teamster.parallel.scattering import Piece
 from teamster.parallel.threads import DeviceThreads
@@ -136,6 +137,33 @@ def check_loss(loss: Any) -> torch.Tensor:
         what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"{type(loss).__name__}"
         raise UsageError(f"the loss function of step() must return one number as a tensor, the mean over its slice; not {what}")
     return loss.reshape(())
+
+
+def backward_of_all(losses: Sequence[Any], pieces: Sequence[Piece]) -> torch.Tensor:
+    """Backward through one graph of all replicas: on accelerators autograd has a thread for each device.
+
+    Args:
+        losses: of the slices.
+        pieces: these.
+
+    Returns:
+        The whole batch's mean loss.
+
+    Raises:
+        UsageError: a loss is not one number.
+
+    Example:
+        >>> pieces = [Piece((), {}, size, torch.device("cpu")) for size in (3, 1)]
+        >>> backward_of_all([torch.tensor(1.0), torch.tensor(5.0)], pieces).item()
+        2.0
+    """
+    samples = sum(piece.size for piece in pieces) or 1
+    device = pieces[0].device
+    shares = [check_loss(loss).to(device) * (piece.size / samples) for loss, piece in zip(losses, pieces, strict=True)]
+    total = torch.stack(shares).sum()
+    if total.requires_grad:
+        total.backward()
+    return total
 
 
 def deposit(grads: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:

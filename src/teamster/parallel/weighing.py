@@ -35,6 +35,11 @@ class Weighing:
         self._speeds = Speeds(devices) if weights == "measured" else None
         chunk_sizes(0, devices, self._weights)  # says what is wrong with them
 
+    @property
+    def weights(self) -> Sequence[float] | None:
+        """Speeds of the devices, as far as they are known; None for equal ones."""
+        return self._speeds.weights if self._speeds else self._weights
+
     def sizes(self, samples: int, replicas: int) -> list[int]:
         """Of the slices.
 
@@ -45,8 +50,7 @@ class Weighing:
         Returns:
             Sizes that sum to `samples`.
         """
-        weights = self._speeds.weights if self._speeds else self._weights
-        sizes = chunk_sizes(samples, replicas, weights if replicas == self._devices else None)
+        sizes = chunk_sizes(samples, replicas, self.weights if replicas == self._devices else None)
         # The first device has the module, and keeps what it writes into its buffers; who had nothing would never be measured again.
         for index in range(replicas if self._speeds and samples >= replicas else min(samples, 1)):
             if not sizes[index]:

@@ -3,48 +3,47 @@
 
 ::
 
-    batch --> scattering --> applying: replicas, each in its thread --> gathering --> output
-                                |                                        ^
-                                +--> joining (CPU: a graph each) --------+          stepping: forward, loss, backward in one go
+    batch --> scatter --> replicate --> parallel_apply: each replica in its thread --> gather --> output
+
+    settings, pickling, what torch calls it by    here
+    one pass through the four steps               passing
+    threads, replicas, measurements               runtime
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from time import perf_counter, perf_counter_ns
 from typing import Any
 
 import torch
 from torch import nn
 
 from teamster.errors import UsageError
-from teamster.parallel.applying import apply_all, inner_threads
 from teamster.parallel.balance import warn_of_imbalance
-from teamster.parallel.carried import is_hooked, is_transformed
-from teamster.parallel.checking import check_placement, check_replicable
-from teamster.parallel.choosing import Choosing, Kind, Lap
-from teamster.parallel.comparing import Comparing
-from teamster.parallel.criterion import in_slices, run_with_loss, whole_loss
-from teamster.parallel.gathering import gather, is_by_sample
-from teamster.parallel.joining import apply_joined
-from teamster.parallel.recomputing import Recomputing, is_renormalised, looking
-from teamster.parallel.replicas import Replicas, replicate
-from teamster.parallel.scattering import Piece, batch_size, batch_size_or_none, slices
-from teamster.parallel.stepping import LossFunction, check_loss, run_step
-from teamster.parallel.threads import DeviceThreads, Turnstile
-from teamster.parallel.timing import StepReport, Timing
+from teamster.parallel.calling import Call, Steps
+from teamster.parallel.carried import is_traced, is_transformed
+from teamster.parallel.checking import check_replicable
+from teamster.parallel.choosing import Kind
+from teamster.parallel.criterion import in_slices
+from teamster.parallel.gathering import gather
+from teamster.parallel.passing import run_alone, run_parallel, step_alone, step_parallel, try_parallel, try_step
+from teamster.parallel.replicas import replicate
+from teamster.parallel.runtime import Runtime, Settings
+from teamster.parallel.scattering import scatter_kwargs
+from teamster.parallel.stepping import LossFunction
+from teamster.parallel.timing import StepReport
 from teamster.parallel.weighing import Weighing, Weights
 from teamster.tensors.devices import DeviceLike, all_devices, as_device, as_devices
 from teamster.tensors.nest import walk
 
-_OWN = ("_choosing", "_comparing", "_recomputing", "_replicas", "_sliced", "_threads", "_timing", "_turnstile", "_weighing")
+_OWN = ("_fixed", "_runtime")
 
 
 class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Runs a module on several devices at once: each gets a slice of the batch, gradients come together on the first.
 
-    A drop-in for `torch.nn.DataParallel` on any devices, CPU replicas included: these share the module's parameters.
+    A drop-in for `torch.nn.DataParallel` on any devices, CPU replicas included: these share the module's parameters. A subclass may
+    replace `scatter`, `replicate`, `parallel_apply` and `gather`.
 
     Args:
         module: what to run; its parameters are on the first device.
@@ -55,6 +54,9 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         weights: for unequal devices: their speeds in any unit, or "measured".
         loss: a criterion: then the last positional argument is the target, each device computes the loss of its slice, and the
             result is the loss of the whole batch.
+
+    Attributes:
+        module, device_ids, output_device, dim, weights, loss: as above; what is set holds from the next call on.
 
     Raises:
         UsageError: a device does not exist, or the module cannot be replicated.
@@ -68,6 +70,11 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         >>> model.close()
     """
 
+    device_ids: list[torch.device]
+    output_device: torch.device
+    weights: Weights
+    loss: Callable[..., torch.Tensor] | None
+
     def __init__(
         self,
         module: nn.Module,
@@ -79,43 +86,33 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         loss: Callable[..., torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
-        check_replicable(module)
+        self._runtime: Runtime | None = None
         self.module = module
         self.dim = dim
-        self.device_ids = as_devices(all_devices() if device_ids is None else device_ids)
-        self.output_device = self.device_ids[0] if output_device is None else as_device(output_device)
-        object.__setattr__(self, "loss", loss)  # no submodule: its weights are not the model's
-        self._fixed = device_ids is not None
-        self._weights = weights
+        self.device_ids = device_ids  # type: ignore[assignment]  # see __setattr__
+        self.output_device = self.device_ids[0] if output_device is None else output_device
+        self.weights = weights
+        self.loss = loss
         warn_of_imbalance(self.device_ids)
         if len(self.device_ids) == 1:
             module.to(self.device_ids[0])
-        self._forget()
 
-    def _forget(self) -> None:
-        """What belongs to this process and not to the model: neither pickled nor copied."""
-        self._on_cpu = self.device_ids[0].type == "cpu"
-        self._threads: dict[int, DeviceThreads] = {}  # by the number of replicas
-        self._replicas: Replicas | None = None
-        self._timing = Timing()
-        self._choosing = Choosing(len(self.device_ids), fixed=self._fixed, cpu=self._on_cpu)
-        self._sliced = None if self.loss is None else in_slices(self.loss)  # None for a loss that is only known as a whole
-        self._recomputing = Recomputing()
-        self._comparing = Comparing()
-        self._turnstile = Turnstile()
-        self._weighing = Weighing(len(self.device_ids), self._weights)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in _OWN}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._forget()
-
-    def _replicate_for_data_parallel(self) -> DataParallel:
-        made: DataParallel = super()._replicate_for_data_parallel()
-        made._forget()  # inside of another: each copy has threads of its own
-        return made
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "module" and isinstance(value, nn.Module):
+            check_replicable(value)
+        elif name == "device_ids":
+            self._fixed = value is not None
+            value = as_devices(all_devices() if value is None else value)
+        elif name == "output_device":
+            value = as_device(value)
+        elif name == "weights":
+            Weighing(len(self.device_ids), value)  # says what is wrong with them
+        elif name == "loss":
+            if value is not None:
+                in_slices(value)  # the same
+            object.__setattr__(self, name, value)  # no submodule: its weights are not the model's
+            return
+        super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -125,6 +122,27 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             if module is None or name in _OWN:
                 raise
             return getattr(module, name)  # of the wrapped module, as if it were not wrapped
+
+    @property
+    def src_device_obj(self) -> torch.device:
+        """Where the module is, by the name that torch has for it.
+
+        Example:
+            >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).src_device_obj
+            device(type='cpu')
+        """
+        return self.device_ids[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_runtime": None}  # it belongs to this process, and not to the model
+
+    def _replicate_for_data_parallel(self) -> DataParallel:
+        made: DataParallel = super()._replicate_for_data_parallel()
+        made._runtime = None  # inside of another: each copy has threads of its own
+        return made
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        return self.module  # for torch.jit.script, which knows no threads
 
     # --- the drop-in form --------------------------------------------------------------------------------------------------
 
@@ -145,161 +163,123 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             >>> DataParallel(nn.Identity(), ["cpu", "cpu"])(torch.arange(3)).tolist()
             [0, 1, 2]
         """
-        if self.loss is not None and self._sliced is None:
-            if not inputs:
-                raise UsageError("a DataParallel with a loss needs the target as its last positional argument")
-            target = walk(inputs[-1], lambda each: each.to(self.output_device))
-            return self.loss(self._forward(inputs[:-1], kwargs), target)
-        return self._forward(inputs, kwargs)
+        if is_traced():
+            return self._call(inputs, kwargs, {}, self.loss).run(self.module)
+        own = self._own_steps()
+        if self.loss is None:
+            return self._run(self._call(inputs, kwargs, own))
+        sliced = None if own else in_slices(self.loss)  # anew each time: its settings may have changed
+        if sliced is not None:
+            return self._run(self._call(inputs, kwargs, own, self.loss, sliced))
+        if not inputs:
+            raise UsageError("a DataParallel with a loss needs the target as its last positional argument")
+        target = walk(inputs[-1], lambda each: each.to(self.output_device))
+        return self.loss(self._run(self._call(inputs[:-1], kwargs, own)), target)
 
-    def _forward(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        kind = self._kind(by_step=False)
+    def _call(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], own: Steps, *loss: Callable[..., Any] | None) -> Call:
+        return Call(inputs, kwargs, self.dim, self.output_device, own, *loss)
+
+    def _run(self, call: Call) -> Any:
+        runtime = self._current(call.own)
+        kind = self._kind(runtime, by_step=False)
         if kind is None:
-            return self._run_alone(inputs, kwargs)
-        with self._turnstile.pass_through(self._threads):
-            lap = self._choosing.begin(kind)
-            if self._fixed or not self._on_cpu:
-                return self._run_parallel(inputs, kwargs, lap)
-            return self._try_parallel(inputs, kwargs, lap, kind)
+            return run_alone(runtime, call)
+        with runtime.turnstile.pass_through(runtime.threads):
+            lap = runtime.choosing.begin(kind)
+            return try_parallel(runtime, call, lap, kind) if runtime.may_try else run_parallel(runtime, call, lap)
 
-    def _kind(self, *, by_step: bool) -> Kind | None:
+    def _kind(self, runtime: Runtime, *, by_step: bool) -> Kind | None:
         """What the next step is like; None: it is the plain module's, on the CPU."""
-        if self._on_cpu and (len(self.device_ids) == 1 or is_transformed()):
+        if runtime.on_cpu and (len(self.device_ids) == 1 or is_transformed()):
             return None
         return Kind(by_step, torch.is_grad_enabled(), self.module.training)
 
-    def _try_parallel(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap, kind: Kind) -> Any:
-        """With replicas that nobody has named: what they cannot do, the plain module does."""
-        samples = batch_size_or_none((inputs, kwargs), self.dim)
-        if lap.replicas > 1 and samples is not None:
-            try:
-                output = self._run_parallel(inputs, kwargs, lap)
-                if self._sliced is not None or self._comparing.agrees((inputs, kwargs), output, samples, self.dim):
-                    return output
-            except Exception:  # the plain module's own errors it raises again
-                self._tidy(failed=True)
-        lap.samples = samples or 1
-        output = self._run_alone(inputs, kwargs)
-        self._comparing.keep((inputs, kwargs), output)
-        if lap.replicas == 1:
-            lap.end(output)
-        if lap.replicas > 1 or samples is None or (self._sliced is None and not is_by_sample(output, samples, self.dim)):
-            self._choosing.rule_out(kind)
-        self._tidy()
-        return output
+    def _own_steps(self) -> Steps:
+        """Those of the four that are a subclass's, or the object's own."""
+        held, kind = self.__dict__, type(self)
+        return {name: getattr(self, name) for name, step in _STEPS if name in held or getattr(kind, name) is not step}
 
-    def _run_parallel(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> Any:
-        pieces = self._scatter(inputs, kwargs, lap)
-        if lap.replicas == 1:
-            output = self._run_alone(pieces[0].inputs, pieces[0].kwargs)
-        elif len(pieces) == 1 and self._sliced is not None:
-            output = self._run_alone(pieces[0].inputs, pieces[0].kwargs).to(self.output_device)
-        else:
-            given = inputs, kwargs
-            outputs = [self._run_alone(pieces[0].inputs, pieces[0].kwargs)] if len(pieces) == 1 else self._apply(pieces, lap, given)
-            began = perf_counter_ns()
-            output = self._put_together(outputs)
-            self._timing.tell("gather", -1, began)
-        self._learn(pieces, lap, output)
-        return output
+    def _current(self, own: Steps | None = None) -> Runtime:
+        """What is there for the module, the devices and the weights as they are now."""
+        fixed = self._fixed or bool(self._own_steps() if own is None else own)  # nobody's own steps are tried out
+        runtime, module = self._runtime, self._modules["module"]
+        if runtime is None or not runtime.settings.are(module, self.device_ids, self.weights, fixed=fixed):
+            if runtime is not None:
+                runtime.close()
+            runtime = self._runtime = Runtime(Settings(module, list(self.device_ids), self.weights, fixed))
+        return runtime
 
-    def _scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> list[Piece]:
-        check_placement(self.module, self.device_ids[0])
-        began = perf_counter_ns()
-        count = batch_size((inputs, kwargs), self.dim) if lap.replicas > 1 else batch_size_or_none((inputs, kwargs), self.dim)
-        lap.samples = count or 1
-        lap.began_s = perf_counter()
-        # Where nothing can be sliced all devices get all of it, as torch has it; or one, where there is nothing at all.
-        whole = [1] * (lap.replicas if inputs or kwargs else 1)
-        sizes = whole if count is None else self._weighing.sizes(count, lap.replicas)
-        used = [index for index, size in enumerate(sizes) if size] or [0]
-        sizes, devices = [sizes[index] for index in used], [self.device_ids[index] for index in used]
-        rows = zip(slices((inputs, kwargs), sizes, devices, self.dim), sizes, devices, used, strict=True)
-        pieces = [Piece(given, named, size, device, index) for (given, named), size, device, index in rows]
-        self._timing.begin_step(len(pieces))
-        self._timing.tell("scatter", -1, began)
-        return pieces
+    # --- the four steps: a subclass may have its own ---------------------------------------------------------------------------
 
-    def _run_alone(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._sliced is None:
-            return self.module(*inputs, **kwargs)
-        assert self.loss is not None
-        return self.loss(self.module(*inputs[:-1], **kwargs), inputs[-1])
+    def scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any] | None, device_ids: Sequence[DeviceLike]) -> Any:
+        """Slice the arguments of a call.
 
-    def _apply(self, pieces: list[Piece], lap: Lap, given: Any) -> list[Any]:
-        """Outputs of the replicas, as functions of the module's parameters and the inputs."""
-        if not self._on_cpu:
-            began = perf_counter_ns()
-            devices = [piece.device for piece in pieces]
-            modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
-            self._timing.tell("replicate", -1, began)
-            return self._run(modules, pieces, lap=lap, in_turn=False)
-        replicas, modules = self._fresh_replicas(len(pieces))
-        if not torch.is_grad_enabled():
-            return self._run(modules, pieces, lap=lap, in_turn=is_hooked() or is_renormalised(self.module))
-        with self._recomputing.watch(self.module, replicas.built) as watch:
-            self._timing.in_turn = watch.in_turn
-            run = partial(self._run, modules, lap=lap, in_turn=watch.in_turn)
-            threads, tell = self._lines(lap), self._timing.tell
-            outputs = apply_joined(run, pieces, replicas, threads, tell, given=given, in_turn=watch.in_turn)
-            watch.look()
-            return outputs
+        Args:
+            inputs: positional arguments.
+            kwargs: keyword arguments.
+            device_ids: where to.
 
-    def _run(self, modules: list[nn.Module], pieces: list[Piece], *, lap: Lap, in_turn: bool) -> list[Any]:
-        runs: list[Any] = modules
-        if self._sliced is not None:
-            runs = [
-                partial(run_with_loss, module, self._loss_on(piece.device), piece.size)
-                for module, piece in zip(modules, pieces, strict=True)
-            ]
-        return self._apply_to(runs, pieces, lap, in_turn=in_turn)
+        Returns:
+            Positional and keyword arguments of each device; as many as there is something for.
 
-    def _apply_to(self, runs: list[Any], pieces: list[Piece], lap: Lap, *, in_turn: bool = False) -> list[Any]:
-        inputs, kwargs, devices = zip(*((piece.inputs, piece.kwargs, piece.device) for piece in pieces), strict=True)
-        return apply_all(runs, inputs, kwargs, list(devices), self._lines(lap), self._timing.tell, in_turn=in_turn)
+        Example:
+            >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).scatter((torch.arange(3),), {}, ["cpu", "cpu"])
+            (((tensor([0, 1]),), (tensor([2]),)), ({}, {}))
+        """
+        weights = self._current().weighing.weights if len(device_ids) == len(self.device_ids) else None
+        return scatter_kwargs(inputs, kwargs, device_ids, self.dim, weights)
 
-    def _put_together(self, outputs: list[Any]) -> Any:
-        if self._sliced is not None:
-            return whole_loss(self.loss, outputs, self.output_device)
-        return gather(outputs, self.output_device, self.dim)
+    def replicate(self, module: nn.Module, device_ids: Sequence[DeviceLike]) -> list[nn.Module]:
+        """Copy a module to devices.
 
-    def _loss_on(self, device: torch.device) -> Callable[..., Any]:
-        """The criterion for a slice on a device."""
-        found = self._sliced
-        if isinstance(self.loss, nn.Module) and device != self.device_ids[0]:
-            found = in_slices(replicate(self.loss, [device])[0])  # anew each time: its weights may have changed
-        assert found is not None
-        return found
+        Args:
+            module: on the first of them.
+            device_ids: where to.
 
-    def _lines(self, lap: Lap) -> DeviceThreads:
-        """The threads for as many replicas; the fewer they are, the more inner threads each has."""
-        if lap.replicas not in self._threads:
-            devices = self.device_ids[: lap.replicas]
-            self._threads[lap.replicas] = DeviceThreads(devices, inner_threads(devices))
-        return self._threads[lap.replicas]
+        Returns:
+            Modules in whose graph the module's own parameters are; without one where gradients are off.
 
-    def _fresh_replicas(self, count: int) -> tuple[Replicas, list[nn.Module]]:
-        began = perf_counter_ns()
-        if self._replicas is None:
-            self._replicas = Replicas(self.module, len(self.device_ids) if self._fixed else 1)
-        modules = self._replicas.fresh(count)
-        self._timing.tell("replicate", -1, began)
-        return self._replicas, modules
+        Example:
+            >>> len(DataParallel(nn.Identity(), ["cpu", "cpu"]).replicate(nn.Linear(2, 2), ["cpu", "cpu"]))
+            2
+        """
+        return replicate(module, device_ids, not torch.is_grad_enabled())
 
-    def _learn(self, pieces: list[Piece], lap: Lap, output: Any = None) -> None:
-        lap.end(output)
-        self._tidy()
-        if len(pieces) > 1:
-            self._choosing.hint(self._timing.steps, self._timing.at_once)
-            self._weighing.learn(pieces, self._timing.latest)
+    def parallel_apply(
+        self, replicas: Sequence[nn.Module], inputs: Sequence[Any], kwargs: Sequence[dict[str, Any]] | None
+    ) -> list[Any]:
+        """Call each replica with its inputs, all at once.
 
-    def _tidy(self, *, failed: bool = False) -> None:
-        """End the threads that a trial has left, and put back what a failed pass has set on the replicas."""
-        if failed and self._replicas is not None:
-            self._replicas.tidy()
-        if not self._fixed and self._threads and (used := self._choosing.in_use()) is not None:
-            for count in self._threads.keys() - used:
-                self._threads.pop(count).close()
+        Args:
+            replicas: one a device, of the first ones of `device_ids`.
+            inputs: of each; a tuple, or a single one.
+            kwargs: of each.
+
+        Returns:
+            Their outputs.
+
+        Example:
+            >>> model = DataParallel(nn.Identity(), ["cpu", "cpu"])
+            >>> model.parallel_apply([model.module] * 2, [(torch.ones(1),), (torch.zeros(1),)], [{}, {}])
+            [tensor([1.]), tensor([0.])]
+        """
+        return self._current().apply(replicas, inputs, kwargs, self.device_ids[: len(replicas)])
+
+    def gather(self, outputs: Sequence[Any], output_device: DeviceLike) -> Any:
+        """Put the outputs of the devices together.
+
+        Args:
+            outputs: one a device.
+            output_device: where the result is to be.
+
+        Returns:
+            One output.
+
+        Example:
+            >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).gather([torch.ones(1), torch.zeros(1)], "cpu")
+            tensor([1., 0.])
+        """
+        return gather(outputs, output_device, self.dim)
 
     # --- step mode ---------------------------------------------------------------------------------------------------------
 
@@ -323,62 +303,21 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             >>> loss.ndim, model.module.weight.grad.shape
             (0, torch.Size([1, 2]))
         """
-        kind = self._kind(by_step=True)
+        call = self._call(batch, kwargs, self._own_steps())
+        runtime = self._current(call.own)
+        kind = self._kind(runtime, by_step=True)
         if kind is None:
-            return self._step_alone(loss_fn, batch, kwargs)
-        with self._turnstile.pass_through(self._threads):
-            if self._fixed or not self._on_cpu:
-                return self._step_parallel(loss_fn, batch, kwargs, self._choosing.begin(kind))
-            if batch_size_or_none((batch, kwargs), self.dim) is None:
-                return self._step_alone(loss_fn, batch, kwargs)
-            lap = self._choosing.begin(kind)
-            try:
-                return self._step_parallel(loss_fn, batch, kwargs, lap)
-            except Exception:  # before a gradient was left; see `_try_parallel`
-                if lap.replicas == 1:
-                    raise
-            self._tidy(failed=True)
-            loss = self._step_alone(loss_fn, batch, kwargs)
-            self._choosing.rule_out(kind)
-            return loss
-
-    def _step_parallel(self, loss_fn: LossFunction, batch: tuple[Any, ...], kwargs: dict[str, Any], lap: Lap) -> torch.Tensor:
-        pieces = self._scatter(batch, kwargs, lap)
-        if len(pieces) == 1:
-            loss = self._step_alone(loss_fn, pieces[0].inputs, pieces[0].kwargs)
-        elif self._on_cpu:
-            replicas, modules = self._fresh_replicas(len(pieces))
-            with self._recomputing.watch(self.module, replicas.built) as watch:
-                self._timing.in_turn = watch.in_turn
-                told = looking(loss_fn, watch)
-                loss = run_step(told, pieces, modules, replicas, self._lines(lap), self._timing.tell, in_turn=watch.in_turn)
-        else:
-            loss = self._step_on_accelerators(loss_fn, pieces, lap)
-        self._learn(pieces, lap)
-        return loss.detach()
-
-    def _step_alone(self, loss_fn: LossFunction, batch: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        loss = check_loss(loss_fn(self.module, *batch, **kwargs))
-        if loss.requires_grad:
-            loss.backward()
-        return loss.detach()
-
-    def _step_on_accelerators(self, loss_fn: LossFunction, pieces: list[Piece], lap: Lap) -> torch.Tensor:
-        """One graph: autograd has a thread for each device there."""
-        devices = [piece.device for piece in pieces]
-        modules = replicate(self.module, devices, detach=not torch.is_grad_enabled())
-        losses = self._apply_to([partial(loss_fn, module) for module in modules], pieces, lap)
-        samples = sum(piece.size for piece in pieces)
-        shares = [check_loss(loss).to(devices[0]) * (piece.size / samples) for loss, piece in zip(losses, pieces, strict=True)]
-        total = torch.stack(shares).sum()
-        if total.requires_grad:
-            total.backward()
-        return total
+            return step_alone(runtime, loss_fn, call)
+        with runtime.turnstile.pass_through(runtime.threads):
+            lap = runtime.choosing.begin(kind)
+            if runtime.may_try:
+                return try_step(runtime, loss_fn, call, lap, kind)
+            return step_parallel(runtime, loss_fn, call, lap)
 
     # --- the rest ----------------------------------------------------------------------------------------------------------
 
     def report(self) -> StepReport:
-        """What the steps so far have taken, phase by phase.
+        """What the steps so far have taken, phase by phase, with the module and the devices as they are.
 
         Returns:
             Sums in seconds; ``print`` shows milliseconds a step.
@@ -387,7 +326,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).report().steps
             0
         """
-        return self._timing.read()
+        return self._current().timing.read()
 
     def close(self) -> None:
         """End the threads; a later call starts others. They end with the object, too.
@@ -395,5 +334,8 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         Example:
             >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).close()
         """
-        while self._threads:
-            self._threads.popitem()[1].close()
+        if self._runtime is not None:
+            self._runtime.close()
+
+
+_STEPS = [(name, vars(DataParallel)[name]) for name in ("scatter", "replicate", "parallel_apply", "gather")]

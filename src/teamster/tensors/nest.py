@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections import UserDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -52,6 +53,23 @@ def is_dataclass_instance(value: Any) -> bool:
         False
     """
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of NumPy's; a program without NumPy has none.
+
+    Args:
+        value: anything.
+
+    Returns:
+        True for such an array.
+
+    Example:
+        >>> is_array([1, 2])
+        False
+    """
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def remake(value: Any, parts: list[Any]) -> Any:

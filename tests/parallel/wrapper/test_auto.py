@@ -45,9 +45,9 @@ def test_cores_in_groups_compute_what_the_plain_module_computes(monkeypatch: pyt
             model.zero_grad()
             model(x).pow(2).sum().backward()
         check_gradients(plain, parallel.module)
-        seen |= {(count, each._inner) for count, each in parallel._threads.items()}
+        seen |= {(count, each._inner) for count, each in parallel._runtime.threads.items()}
     assert seen == {(2, 3), (4, 1), (6, 1)}
-    assert len(parallel._threads) <= 1  # those of the others have ended
+    assert len(parallel._runtime.threads) <= 1  # those of the others have ended
     parallel.close()
 
 
@@ -96,7 +96,7 @@ def two(module: nn.Module) -> DataParallel:
     """As on a machine with two cores."""
     parallel = DataParallel(module)
     parallel.device_ids = [torch.device("cpu")] * 2
-    parallel._forget()
+    parallel._fixed = False
     return parallel
 
 
@@ -112,7 +112,7 @@ def test_without_device_ids_small_batches_end_a_trial_too() -> None:
     parallel = two(mlp())
     for _ in range(20):
         parallel(torch.randn(1, 6)).sum().backward()
-    assert parallel._choosing.in_use() is not None
+    assert parallel._runtime.choosing.in_use() is not None
     parallel.close()
 
 

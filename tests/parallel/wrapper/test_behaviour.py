@@ -38,11 +38,10 @@ def test_a_module_that_changes_is_replicated_again() -> None:
         parallel.module[2].weight.data = torch.zeros(2, 16)
         parallel.module[2].bias.zero_()
     assert parallel(x).abs().sum() == 0
-    assert parallel._replicas is not None
-    before = parallel._replicas.built
+    before = parallel._runtime.cpu.replicas.built
     for _ in range(5):
         parallel(x)
-    assert parallel._replicas.built == before  # and not when it does not change
+    assert parallel._runtime.cpu.replicas.built == before  # and not when it does not change
     parallel.close()
 
 
@@ -252,11 +251,11 @@ def test_without_device_ids_a_trial_decides() -> None:
     parallel = DataParallel(mlp())
     for _ in range(20):
         assert parallel(torch.randn(8, 6)).shape == (8, 3)
-    lap = parallel._choosing.begin(Kind(by_step=False, with_grad=True, training=True))
+    lap = parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=True, training=True))
     assert lap.ended is None  # nothing is tried any more
     with torch.no_grad():
         parallel.eval()(torch.randn(8, 6))
-    assert parallel._choosing.begin(Kind(by_step=False, with_grad=False, training=False)).ended is not None
+    assert parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=False, training=False)).ended is not None
     parallel.close()
 
 
@@ -277,7 +276,7 @@ def test_threads_end_with_the_object() -> None:
         parallel(torch.randn(6, 6)).sum().backward()
     assert sum(thread.name.startswith("teamster-replica") for thread in threading.enumerate()) >= 3
     before = {thread for thread in threading.enumerate() if thread.name.startswith("teamster-replica")}
-    mine = set(parallel._threads[3]._threads)
+    mine = set(parallel._runtime.threads[3]._threads)
     del parallel
     gc.collect()
     for thread in mine:

@@ -152,7 +152,7 @@ def test_one_inside_of_another() -> None:
     torch.testing.assert_close(inner.module.weight.grad, plain[0].weight.grad)
     inner.close()
     parallel.close()
-    for replica in parallel._replicas._made:  # type: ignore[union-attr]
+    for replica in parallel._runtime.cpu.replicas._made:  # type: ignore[union-attr]
         replica[0].close()  # type: ignore[index]
 
 
