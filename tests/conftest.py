@@ -232,24 +232,36 @@ def _traces(known: dict[int, str], private: bool) -> _Traces:
     return _Traces(_processes(known), _threads(), _shm(private))
 
 
+@pytest.fixture(scope="session")
+def leaving_nothing(pytestconfig: pytest.Config) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """``with leaving_nothing():`` fails when the block leaves a process, a thread or a file in /dev/shm; endings get 2 s to show."""
+    private = pytestconfig.stash[PRIVATE_SHM]
+
+    @contextlib.contextmanager
+    def watch() -> Iterator[None]:
+        before = _traces({}, private)
+        yield
+        left: list[str] = []
+
+        def clean() -> bool:
+            left[:] = _traces(before.processes, private).since(before)
+            return not left
+
+        if not _poll(clean, LEFTOVER_SECONDS):
+            pytest.fail("left behind:\n  " + "\n  ".join(left))
+
+    return watch
+
+
 @pytest.fixture(autouse=True)
-def no_leftovers(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Fail a test that leaves a process, a thread or a file in /dev/shm; endings get 2 s to show.
+def no_leftovers(leaving_nothing: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+    """Each test leaves nothing.
 
     What was there before the test is not its fault, so a pool in a module-wide fixture may live on; a worker that such
     a pool starts anew during a test counts as left by that test.
     """
-    private = pytestconfig.stash[PRIVATE_SHM]
-    before = _traces({}, private)
-    yield
-    left: list[str] = []
-
-    def clean() -> bool:
-        left[:] = _traces(before.processes, private).since(before)
-        return not left
-
-    if not _poll(clean, LEFTOVER_SECONDS):
-        pytest.fail("left behind by this test:\n  " + "\n  ".join(left))
+    with leaving_nothing():
+        yield
 
 
 # ------------------------------------------------------------------------------------------------------- run_script
