@@ -234,7 +234,7 @@ def _traces(known: dict[int, str], private: bool) -> _Traces:
 
 @pytest.fixture(scope="session")
 def leaving_nothing(pytestconfig: pytest.Config) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """``with leaving_nothing():`` fails when the block leaves a process, a thread or a file in /dev/shm; endings get 2 s to show."""
+    """``with leaving_nothing():`` fails when it leaves a process, a thread or a file in /dev/shm; endings get 2 s to show."""
     private = pytestconfig.stash[PRIVATE_SHM]
 
     @contextlib.contextmanager

@@ -14,9 +14,8 @@ from tests.conformance.cases import ROOT, VERSION
 from tests.conformance.differs import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-Outcomes = dict[str, dict[str, str]]
 PROGRAM = [sys.executable, "-X", "faulthandler", "-m", "tests.conformance.program"]
 
 
@@ -33,13 +32,31 @@ def wanted(items: Iterable[pytest.Item]) -> list[str]:
     ]
 
 
+class Outcomes:
+    """Of all that are to be run, as they come: several run at a time."""
+
+    def __init__(self, program: subprocess.Popen[str]) -> None:
+        self._program = program
+        self._known: dict[str, tuple[str, str]] = {}
+
+    def of(self, name: str) -> tuple[str, str]:
+        """What became of it, and what it printed."""
+        assert self._program.stdout is not None
+        while name not in self._known:
+            line = self._program.stdout.readline()
+            assert line, "the program that runs the tests has ended"
+            each = json.loads(line)
+            self._known[each["name"]] = each["outcome"], each["text"]
+        return self._known[name]
+
+
 @pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest) -> Outcomes:
-    """Of all that are to be run: several run at a time."""
-    given = "\n".join(wanted(request.session.items))
-    done = subprocess.run(PROGRAM, cwd=ROOT, input=given, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return {each["name"]: each for each in map(json.loads, done.stdout.splitlines())}
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+    given = tmp_path_factory.mktemp("conformance") / "names"
+    given.write_text("\n".join(wanted(request.session.items)))
+    with given.open() as source, subprocess.Popen(PROGRAM, cwd=ROOT, stdin=source, stdout=subprocess.PIPE, text=True) as program:
+        yield Outcomes(program)
+        program.terminate()
 
 
 NAMES = names()
@@ -52,10 +69,9 @@ def test_the_files_are_there(start: str) -> None:
     assert len(NAMES) > 40
 
 
-@pytest.mark.timeout(600)  # the first one runs them all
 @pytest.mark.parametrize("name", NAMES)
 def test_as_in_cpython(name: str, outcomes: Outcomes) -> None:
-    outcome, text, reason = outcomes[name]["outcome"], outcomes[name]["text"], reason_of(name)
+    (outcome, text), reason = outcomes.of(name), reason_of(name)
     if outcome == "skipped":
         pytest.skip(text.strip())
     if not reason:
