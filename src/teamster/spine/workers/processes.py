@@ -61,6 +61,7 @@ class ProcessCrew:
 
     def __init__(self, setup: Setup, count: int) -> None:
         self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
+        self.fail: Callable[[BaseException], None] = lambda error: None
         self._setup = setup
         self._count = count
         self._starter = Starter(setup.start_method)
