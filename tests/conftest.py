@@ -3,17 +3,24 @@
 
 no_leftovers    runs by itself: after each test no process, thread or file in /dev/shm is left
 wait_until      wait for a condition, with a deadline, instead of sleeping
+within          a block of code must end in so many seconds
 run_script      run a program in a session of its own and look at what it leaves behind
 start_script    the same, still running: to be sent signals
+
+Other programs may run beside the tests, as many as they like: the tests look at their own processes only, have a runtime folder
+and, where the system lets them, a /dev/shm of their own, and count seconds as the machine gives them (`_FairClock`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +36,16 @@ POLL_SECONDS = 0.005
 LEFTOVER_SECONDS = 2.0
 MARKER = "TEAMSTER_TEST_SCRIPT"
 SHM = Path("/dev/shm")
+PRIVATE_SHM = pytest.StashKey[bool]()
+RUNTIME = pytest.StashKey[str]()
 
 
 class WaitUntil(Protocol):
     def __call__(self, predicate: Callable[[], object], seconds: float = 5.0, message: str = "") -> None: ...
+
+
+class Within(Protocol):
+    def __call__(self, seconds: float) -> contextlib.AbstractContextManager[None]: ...
 
 
 class StartScript(Protocol):
@@ -45,10 +58,67 @@ class RunScript(Protocol):
     ) -> Script: ...
 
 
+# ---------------------------------------------------------------------------------------------- a place of their own
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests, and all that they start, a runtime folder and a /dev/shm that no other program uses."""
+    config.stash[PRIVATE_SHM] = _mount_private_shm()
+    config.stash[RUNTIME] = os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="rt", dir="/tmp")  # short: a socket's path is
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[RUNTIME], ignore_errors=True)
+
+
+def _mount_private_shm() -> bool:
+    """In a mount namespace of this process and its children; False where the system does not allow one."""
+    clone_newns, ms_nosuid_nodev, ms_rec_private = 0x20000, 2 | 4, 0x4000 | 1 << 18
+    libc = ctypes.CDLL(None)
+    if not SHM.is_dir() or not hasattr(libc, "unshare") or libc.unshare(clone_newns):
+        return False
+    if libc.mount(None, b"/", None, ms_rec_private, None):  # or what is mounted here would be mounted everywhere
+        return False
+    return not libc.mount(b"tmpfs", os.fsencode(SHM), b"tmpfs", ms_nosuid_nodev, b"mode=1777")
+
+
+# -------------------------------------------------------------------------------------------------------- deadlines
+
+
+class _FairClock:
+    """Seconds as this machine gives them: where 8 threads want to run on 2 cores, each gets a quarter of a core.
+
+    So a deadline means the same on a machine that does nothing else and on one that is busy with other programs; no second is
+    stretched to more than `LONGEST`, and a hang still ends in front of pytest's own time limit.
+    """
+
+    LONGEST = 15.0
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = time.monotonic()
+        self._seconds = 0.0
+
+    def read(self) -> float:
+        """Seconds since it was made; it has to be read often."""
+        with self._lock:
+            now = time.monotonic()
+            self._seconds += (now - self._last) / self._crowd()
+            self._last = now
+            return self._seconds
+
+    def _crowd(self) -> float:
+        try:
+            running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+        except (OSError, ValueError, IndexError):
+            return 1.0
+        return min(max(1.0, running / (os.cpu_count() or 1)), self.LONGEST)
+
+
 def _poll(predicate: Callable[[], object], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
+    clock = _FairClock()
     while not predicate():
-        if time.monotonic() > deadline:
+        if clock.read() > seconds:
             return False
         time.sleep(POLL_SECONDS)
     return True
@@ -63,6 +133,30 @@ def wait_until() -> WaitUntil:
             pytest.fail(f"after {seconds} s still not: {message or predicate}")
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def within() -> Within:
+    """``with within(seconds):`` fails when the block takes longer than that; it does not end the block."""
+
+    @contextlib.contextmanager
+    def measure(seconds: float) -> Iterator[None]:
+        clock, done = _FairClock(), threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.02):
+                clock.read()
+
+        watcher = threading.Thread(target=watch, name="within")
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+        assert clock.read() < seconds
+
+    return measure
 
 
 # ------------------------------------------------------------------------------------------------------ no_leftovers
@@ -80,7 +174,7 @@ class _Traces:
         return [
             *(name for pid, name in self.processes.items() if pid not in earlier.processes),
             *(name for key, name in self.threads.items() if key not in earlier.threads),
-            *(f"file {SHM / name}" for name in sorted(self.shm - earlier.shm)),
+            *(f"file {name}" for name in sorted(self.shm - earlier.shm)),
         ]
 
 
@@ -121,28 +215,53 @@ def _threads() -> dict[int, str]:
     return left | {id(limit): f"a limit of native threads: {limit}" for limit in (limits._active if limits else ())}
 
 
-def _traces(known: dict[int, str]) -> _Traces:
-    shm = {entry.name for entry in os.scandir(SHM)} if SHM.is_dir() else set()
-    return _Traces(_processes(known), _threads(), shm)
+def _shm(private: bool) -> set[str]:
+    """Files in /dev/shm that are ours: all when nobody else can write there, else those that this process has open or mapped."""
+    if private:
+        return {str(SHM / name) for name in os.listdir(SHM)}
+    if not Path("/proc/self/maps").exists():
+        return set()
+    mapped = {line.split(maxsplit=5)[-1].rstrip() for line in Path("/proc/self/maps").read_text().splitlines() if f"{SHM}/" in line}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the listing itself
+            mapped.add(os.readlink(f"/proc/self/fd/{number}"))
+    return {name for name in mapped if name.startswith(f"{SHM}/")}
+
+
+def _traces(known: dict[int, str], private: bool) -> _Traces:
+    return _Traces(_processes(known), _threads(), _shm(private))
+
+
+@pytest.fixture(scope="session")
+def leaving_nothing(pytestconfig: pytest.Config) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """``with leaving_nothing():`` fails when it leaves a process, a thread or a file in /dev/shm; endings get 2 s to show."""
+    private = pytestconfig.stash[PRIVATE_SHM]
+
+    @contextlib.contextmanager
+    def watch() -> Iterator[None]:
+        before = _traces({}, private)
+        yield
+        left: list[str] = []
+
+        def clean() -> bool:
+            left[:] = _traces(before.processes, private).since(before)
+            return not left
+
+        if not _poll(clean, LEFTOVER_SECONDS):
+            pytest.fail("left behind:\n  " + "\n  ".join(left))
+
+    return watch
 
 
 @pytest.fixture(autouse=True)
-def no_leftovers() -> Iterator[None]:
-    """Fail a test that leaves a process, a thread or a file in /dev/shm; endings get 2 s to show.
+def no_leftovers(leaving_nothing: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+    """Each test leaves nothing.
 
     What was there before the test is not its fault, so a pool in a module-wide fixture may live on; a worker that such
     a pool starts anew during a test counts as left by that test.
     """
-    before = _traces({})
-    yield
-    left: list[str] = []
-
-    def clean() -> bool:
-        left[:] = _traces(before.processes).since(before)
-        return not left
-
-    if not _poll(clean, LEFTOVER_SECONDS):
-        pytest.fail("left behind by this test:\n  " + "\n  ".join(left))
+    with leaving_nothing():
+        yield
 
 
 # ------------------------------------------------------------------------------------------------------- run_script
@@ -187,9 +306,7 @@ class Script:
 
     def wait(self, timeout: float = 30) -> Script:
         """Wait for the program alone, not for what it leaves behind; after so many seconds dump its stacks and fail."""
-        try:
-            self.popen.wait(timeout)
-        except subprocess.TimeoutExpired:
+        if not _poll(lambda: self.popen.poll() is not None, timeout):
             self.popen.send_signal(signal.SIGABRT)  # faulthandler is on in it and prints every thread's stack
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.popen.wait(5)

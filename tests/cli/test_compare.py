@@ -121,10 +121,10 @@ def test_a_page_shows_all_ways_above_each_other(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "says"),
-    [("page.png", "--html takes a file that ends in .html, not 'page.png'"), ("no/page.html", "No such file or directory")],
+    [("page.png", "--output takes a file that ends in .html, not 'page.png'"), ("no/page.html", "No such file or directory")],
 )
 def test_a_page_that_cannot_be_written_is_an_error_before_anything_runs(folder: Path, path: str, says: str) -> None:
-    done = compare(folder, "work:note", "-", "--html", path)
+    done = compare(folder, "work:note", "-", "-o", path)
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -68,6 +68,34 @@ def test_bad_usage_is_one_line_and_code_2(arguments: list[str], capsys: pytest.C
 
 
 @pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("map m:f x --wrkers 2", "teamster map: there is no option --wrkers; did you mean --workers? (see teamster map --help)"),
+        ("map m:f x --outptu=y", "teamster map: there is no option --outptu; did you mean --output? (see teamster map --help)"),
+        ("compare --zzz m:f x", "teamster compare: there is no option --zzz (see teamster compare --help)"),
+        ("lab surplus", "teamster lab: unrecognized arguments: surplus (see teamster lab --help)"),
+        ("--jsn machine", "teamster: there is no option --jsn (see teamster --help)"),
+        ("machine --jsn", "teamster machine: there is no option --jsn; did you mean --json? (see teamster machine --help)"),
+    ],
+)
+def test_an_unknown_option_is_told_by_the_command_that_has_not_it(
+    arguments: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frame.main(arguments.split()) == 2
+    assert capsys.readouterr() == ("", f"{says}\n")
+
+
+@pytest.mark.parametrize("name", ["map", "compare", "lab"])
+@pytest.mark.parametrize("option", ["-o", "--output"])
+def test_where_the_output_goes_is_said_alike(name: str, option: str) -> None:
+    parser, _ = frame.build_parser([name])
+    inputs = [] if name == "lab" else ["module:function", "input"]
+    assert parser.parse_args([name, *inputs, option, "place"]).output == "place"
+    older = {"map": "--output", "compare": "--html", "lab": "--out"}[name]
+    assert parser.parse_args([name, *inputs, older, "place"]).output == "place"
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (UsageError("no such thing"), 2),
@@ -113,7 +141,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_of_a_command_says_what_the_list_says(capsys: pytest.CaptureFixture[str]) -> None:
     for name, (_, summary) in frame.COMMANDS.items():
-        parser = frame.build_parser([name])
+        parser, _ = frame.build_parser([name])
         actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
         choices = {choice.dest: choice.help for choice in actions[0]._choices_actions}
         assert choices[name] == summary

@@ -22,6 +22,11 @@ def slow(line):
     time.sleep(0.01)
     return int(line) * 2
 
+def stuck(line):
+    while int(line) >= 100 and not os.path.exists("go"):
+        time.sleep(0.001)
+    return int(line) * 2
+
 def fussy(line):
     if line == "die":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -129,14 +134,15 @@ def test_a_killed_run_goes_on_where_it_stopped(folder: Path, end: int, wait_unti
     inputs = "".join(f"{number}\n" for number in range(300))
     (folder / "in.txt").write_text(inputs)
     output = folder / "out.jsonl"
-    command = [sys.executable, "-m", "teamster.cli.main", "map", "work:slow", "-", "-o", "out.jsonl"]
+    command = [sys.executable, "-m", "teamster.cli.main", "map", "work:stuck", "-", "-o", "out.jsonl"]
     with open(folder / "in.txt") as lines, subprocess.Popen(command, cwd=folder, stdin=lines) as killed:
         wait_until(lambda: output.exists() and output.read_bytes().count(b"\n") > 20, seconds=20)
         os.kill(killed.pid, end)
     held = output.read_bytes()
     assert 20 < held.count(b"\n") < 300
     output.write_bytes(held + b'{"input": "29')  # a line torn by the kill
-    done = teamster(folder, "work:slow", "-", "-o", "out.jsonl", "--resume", stdin=inputs)
+    (folder / "go").touch()
+    done = teamster(folder, "work:stuck", "-", "-o", "out.jsonl", "--resume", stdin=inputs)
     assert done.returncode == 0
     assert entries(output.read_text()) == [{"input": str(number), "result": number * 2} for number in range(300)]
 

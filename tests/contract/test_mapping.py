@@ -48,12 +48,21 @@ def test_unordered_has_every_result_once(pool: ts.Pool) -> None:
     assert sorted(pool.imap_unordered(lambda n: n, range(3_000))) == list(range(3_000))
 
 
-def test_unordered_does_not_wait_for_the_slow_one(backend: str) -> None:
+def test_unordered_does_not_wait_for_the_slow_one(backend: str, tmp_path: Path) -> None:
     if backend in ("serial", "auto"):
         pytest.skip("the caller, who runs the first item, does one thing after the other")
+
+    def run(number: int) -> int:
+        deadline = time.monotonic() + 10
+        while number == 0 and not (tmp_path / "go on").exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return number
+
     with ts.Pool(backend, workers=2) as pool:  # type: ignore[arg-type]
-        results = pool.imap_unordered(lambda seconds: time.sleep(seconds) or seconds, [0.3, 0, 0, 0])
-        assert list(results) == [0, 0, 0, 0.3]
+        results = pool.imap_unordered(run, range(4))
+        assert sorted(itertools.islice(results, 3)) == [1, 2, 3]
+        (tmp_path / "go on").touch()
+        assert list(results) == [0]
 
 
 class Watched:
@@ -135,15 +144,14 @@ def test_the_first_result_does_not_wait_for_a_slow_input(pool: ts.Pool) -> None:
     started: list[int] = []
 
     def slow() -> Iterator[int]:
-        for number in range(3):
+        for number in range(400):  # for 20 s: a worker may take its time to start
             started.append(number)
             yield number
             time.sleep(0.05)
 
-    results = pool.imap(abs, slow())
-    assert next(results) == 0
-    assert len(started) < 3
-    assert list(results) == [1, 2]
+    with pool.imap(abs, slow()) as results:
+        assert [next(results), next(results)] == [0, 1]
+        assert len(started) < 400
 
 
 def test_results_before_an_error_of_the_input_arrive(pool: ts.Pool) -> None:
@@ -198,11 +206,26 @@ def test_several_threads_share_a_stream(pool: ts.Pool) -> None:
     assert sorted(seen) == list(range(500))
 
 
-def test_unstarted_items_leave_a_stuck_worker(backend: str) -> None:
-    """One item takes long; those handed to the same worker with it are run by the other meanwhile."""
-    if backend == "serial":
-        pytest.skip("there is no other")
+def test_unstarted_items_leave_a_stuck_worker(backend: str, tmp_path: Path) -> None:
+    """One item takes until all others have run; those handed to the same worker with it are run by the other meanwhile."""
+    if backend in ("serial", "auto"):
+        pytest.skip("the caller, who runs the first items, does one thing after the other")
+
+    def run(number: int) -> bool:
+        deadline = time.monotonic() + 10
+        while number == 5 and (tmp_path / "ran").stat().st_size < 199 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        with open(tmp_path / "ran", "ab", buffering=0) as ran:
+            ran.write(b".")
+        return time.monotonic() < deadline
+
+    (tmp_path / "ran").touch()
     with ts.Pool(backend, workers=2) as pool:  # type: ignore[arg-type]
+        assert list(pool.imap_unordered(run, range(200), chunksize=20)) == [True] * 200
+
+
+def test_what_waits_behind_a_slow_item_of_the_caller_is_run_first() -> None:
+    with ts.Pool(workers=2) as pool:
         results = pool.imap_unordered(lambda n: time.sleep(1.0 if n == 5 else 0.001) or n, range(200), chunksize=20)
         assert list(results)[-1] == 5
 

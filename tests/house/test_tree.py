@@ -13,8 +13,8 @@ SOURCE = ROOT / "src" / "teamster"
 TESTS = ROOT / "tests"
 SPDX = "# SPDX-License-Identifier: BSD-3-Clause"
 
-# Rooms of tests that stand for no file: the rules of the house, the laws, and the contract that every backend keeps.
-NOT_A_ROOM = {"house", "laws", "contract"}
+# Rooms of tests that stand for no file: the rules of the house, the laws, the contract that every backend keeps, tests of others.
+NOT_A_ROOM = {"house", "laws", "contract", "conformance"}
 # What is tested and stands beside src/.
 BESIDE = {"examples", "benchmarks"}
 # Names that say nothing about what is inside.

@@ -204,7 +204,8 @@ def test_a_copy_of_the_program_does_not_touch_the_pool(run_script: Callable[...,
 def test_a_copy_of_a_busy_program_takes_no_results_away(run_script: Callable[..., Any]) -> None:
     """Trap 34: the child shares the descriptors on which its parent's results arrive."""
     script = run_script(
-        "import os, sys, time, teamster as ts\n"
+        "import os, sys, time, warnings, teamster as ts\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)  # of a fork while other threads run\n"
         "pool = ts.Pool('process', workers=2)\n"
         "pool.map(abs, range(10))\n"
         "for attempt in range(4):\n"

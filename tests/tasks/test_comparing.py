@@ -37,6 +37,11 @@ def test_what_is_as_good_is_named() -> None:
     assert sentence == "thread(8): 4.00 times as fast as the plain loop; process(8) is within 5%, with more to start."
 
 
+def test_auto_is_named_where_it_was_the_fastest() -> None:
+    _, sentence = recommend([LOOP, run("thread", 4, 0.5), run("thread", 64, 0.25, asked="auto")])
+    assert sentence == "thread(4): 2.00 times as fast as the plain loop. auto: thread(64) was faster still: 4.00 times."
+
+
 def test_candidates_start_with_the_loop_and_end_with_auto() -> None:
     for cores in (1, 2, 8, 64):
         ways = candidates(cores)
@@ -47,14 +52,14 @@ def test_candidates_start_with_the_loop_and_end_with_auto() -> None:
 def test_processors_and_memory_of_the_workers_count() -> None:
     def work(number: int) -> int:
         block = numpy.ones(8_000_000)  # 64 MB
-        until = time.perf_counter() + 0.2
-        while time.perf_counter() < until:
+        until = time.process_time() + 0.2  # of processor time: others may have the processor for most of the time
+        while time.process_time() < until:
             number += int(block[0])
         return number
 
     measured = run_one(work, range(4), ("process", 2))
     assert (measured.items, measured.failed, measured.name) == (4, 0, "process(2)")
-    assert measured.cpu > 0.3
+    assert measured.cpu * measured.seconds > 0.7
     assert measured.memory_bytes > 60_000_000
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from teamster.cli.inputs import add_input_arguments, choose_inputs, load_function
+from teamster.cli.inputs import add_input_arguments, add_output_argument, choose_inputs, load_function
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.machine.gil import GilSampler, GilShare
@@ -45,7 +45,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--workers", metavar="N,N", help="numbers of workers to try, for threads and processes alike")
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N inputs only")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="for all runs together; each is cut off at its share")
-    parser.add_argument("--html", metavar="FILE", help="write a page with the timelines of all ways, one above the other")
+    add_output_argument(
+        parser, "--html", metavar="FILE", help="write a page (.html) with the timelines of all ways, one above the other"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object; times in seconds, sizes in bytes")
     parser.set_defaults(run=run)
 
@@ -71,16 +73,16 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise UsageError(f"--{name} must be more than 0, not {value}")
-    if arguments.html is not None:
-        check_page(arguments.html)
+    if arguments.output is not None:
+        check_page(arguments.output)
     ways = candidates(usable_cores(), _counts(arguments.workers))
     function = load_function(arguments.function)
     inputs = list(islice(choose_inputs(arguments.inputs, arguments.glob), arguments.limit))
     if not inputs:
         raise UsageError("there is no input")
-    runs, share = _run_all(function, inputs, ways, arguments.budget, recorded=arguments.html is not None)
-    if arguments.html is not None:
-        _write_page(arguments.html, arguments.function, runs, share, len(inputs))
+    runs, share = _run_all(function, inputs, ways, arguments.budget, recorded=arguments.output is not None)
+    if arguments.output is not None:
+        _write_page(arguments.output, arguments.function, runs, share, len(inputs))
     if arguments.json:
         _print_json(runs, share, len(inputs))
     else:
@@ -193,10 +195,10 @@ def check_page(path: str) -> None:
     Example:
         >>> check_page("page.txt")
         Traceback (most recent call last):
-        teamster.errors.UsageError: --html takes a file that ends in .html, not 'page.txt'
+        teamster.errors.UsageError: --output takes a file that ends in .html, not 'page.txt'
     """
     if not path.lower().endswith(".html"):
-        raise UsageError(f"--html takes a file that ends in .html, not {path!r}")
+        raise UsageError(f"--output takes a file that ends in .html, not {path!r}")
     check_path(path)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from teamster.errors import UsageError
+from teamster.tasks.check import check_callable
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +22,16 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--glob", default="*", metavar="PATTERN", help="of a folder take files that match, e.g. '*.py'")
 
 
+def add_output_argument(parser: argparse.ArgumentParser, *older: str, metavar: str, default: str | None = None, help: str) -> None:
+    """Add ``-o`` and ``--output``, which say in every command where what it makes is written; `older` are names from before."""
+    parser.add_argument("-o", "--output", *older, metavar=metavar, default=default, help=help)
+
+
 def load_function(name: str) -> Callable[[str], Any]:
     """Import ``package.module:function``; modules of the current folder are found, too.
 
     Raises:
-        UsageError: it is not written like that, or cannot be imported.
+        UsageError: it is not written like that, cannot be imported, or is no function that a loop can call.
     """
     module_name, colon, path = name.partition(":")
     if not colon or not module_name or not path:
@@ -46,6 +52,7 @@ def load_function(name: str) -> Callable[[str], Any]:
         found = getattr(found, part)
     if not callable(found):
         raise UsageError(f"{name!r} is of type {type(found).__name__} and cannot be called")
+    check_callable(found)
     function: Callable[[str], Any] = found
     return function
 

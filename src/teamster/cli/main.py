@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from contextlib import suppress
 
@@ -56,6 +57,20 @@ class Parser(argparse.ArgumentParser):
         """
         self.exit(USAGE, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Print a line about arguments that it does not know, with the option that looks most like the first, and exit with code 2.
+
+        Args:
+            unknown: What `parse_known_args` left.
+        """
+        from difflib import get_close_matches
+
+        word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        near = get_close_matches(word, re.findall(r"(?<!\w)--?\w[\w-]*", self.format_help()), n=1)
+        self.error(f"there is no option {word}" + (f"; did you mean {near[0]}?" if near else ""))
+
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
@@ -66,17 +81,18 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def build_parser(arguments: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     """Make the parser for these arguments; only the command that they name is imported.
 
     Args:
         arguments: The command line without the program's name.
 
     Returns:
-        A parser that knows every command's name and help, and the options of the one that is named.
+        A parser that knows every command's name and help, and the options of the one that is named; and the commands' own parsers.
 
     Example:
-        >>> build_parser(["machine"]).parse_args(["machine", "--json"]).command
+        >>> parser, commands = build_parser(["machine"])
+        >>> parser.parse_args(["machine", "--json"]).command
         'machine'
     """
     parser = Parser(prog="teamster", description="Drive every core as one team.", epilog="teamster COMMAND --help tells more.")
@@ -90,7 +106,7 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             import_module(module).add_parser(commands)
         else:
             commands.add_parser(name, help=summary)
-    return parser
+    return parser, commands.choices
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,7 +140,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     try:
-        parsed = build_parser(arguments).parse_args(arguments)
+        parser, commands = build_parser(arguments)
+        parsed, unknown = parser.parse_known_args(arguments)
+        if unknown:  # those in front of the command's name are no options of the command
+            (commands[parsed.command] if unknown[0] in arguments[arguments.index(parsed.command) :] else parser).refuse(unknown)
     except SystemExit as ended:  # argparse has printed what there is to say: the help, the version, or an error
         return ended.code if isinstance(ended.code, int) else 0
     code: int = parsed.run(parsed)

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from teamster.cli.inputs import add_input_arguments, choose_inputs, load_function
+from teamster.cli.inputs import add_input_arguments, add_output_argument, choose_inputs, load_function
 from teamster.cli.journal import Journal, read_done
 from teamster.errors import UsageError
 from teamster.tasks.pool import Pool
@@ -49,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
         ' {"input": ..., "result": ...}. Exit code 1 when an item failed, 2 when the command line makes no sense.',
     )
     add_input_arguments(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="write results here instead of to stdout")
+    add_output_argument(parser, metavar="FILE", help="write results here instead of to stdout")
     parser.add_argument("--errors", metavar="FILE", help="write failed items here, with tracebacks; else a line each on stderr")
     parser.add_argument("--resume", action="store_true", help="skip inputs whose results the output file holds already")
     parser.add_argument("--unordered", action="store_true", help="write results as they come, not in the order of the inputs")

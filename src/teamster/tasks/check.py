@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, Literal
 
 from teamster.errors import UsageError
@@ -11,6 +13,8 @@ from teamster.spine.plan.check import is_count
 from teamster.spine.plan.plan import Plan
 
 OnError = Literal["raise", "return"]
+
+_COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200  # flags of code objects; importing `inspect` for them would cost a call's first result
 
 
 def check_map(plan: Plan, function: Callable[..., Any], chunksize: int | None, on_error: str, seed: int | None) -> None:
@@ -48,13 +52,36 @@ def check_on_error(on_error: str) -> None:
 
 
 def check_callable(function: Callable[..., Any]) -> None:
-    """Refuse what cannot be called.
+    """Refuse what cannot be called, and what would only make a coroutine of each call.
 
     Raises:
-        UsageError: it is not callable.
+        UsageError: it is not callable, or it is an ``async def``.
     """
     if not callable(function):
         raise UsageError(f"the first argument must be a function, not {type(function).__name__} {function!r:.60}")
+    if is_async(function):
+        raise UsageError(
+            "the function is an `async def`: a call only makes a coroutine, which no worker would run;"
+            " give a function that runs it, as in `def call(x): return asyncio.run(f(x))`"
+        )
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calls make coroutines or asynchronous generators.
+
+    Args:
+        function: a function, method, `functools.partial` of one, or an object with a ``__call__``.
+
+    Returns:
+        False for an ordinary function, also one that hands on what it gets from an ``async def``.
+    """
+    while isinstance(function, partial):
+        function = function.func
+    if not isinstance(function, (FunctionType, MethodType)):
+        function = type(function).__call__
+    if isinstance(function, MethodType):
+        function = function.__func__
+    return isinstance(function, FunctionType) and bool(function.__code__.co_flags & (_COROUTINE | _ASYNC_GENERATOR))
 
 
 def check_limits(plan: Plan, retries: int, timeout: float | None, max_tasks: int | None) -> None:

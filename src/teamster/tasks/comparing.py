@@ -175,11 +175,13 @@ def recommend(runs: Sequence[Run]) -> tuple[Run, str]:
     good = [run for run in fixed if run.items_per_s * _CLOSE_ENOUGH >= best]
     chosen = min(good, key=lambda run: (_SIMPLICITY.index(run.backend), run.workers))
     faster = chosen.items_per_s / loop.items_per_s
+    ahead = [run for run in runs if run.asked == "auto" and run.items_per_s > best * _CLOSE_ENOUGH]
+    still = f" {ahead[0].name} was faster still: {ahead[0].items_per_s / loop.items_per_s:.2f} times." if ahead else ""
     if chosen is loop:
-        return chosen, "serial: nothing was more than 5% faster than the plain loop."
+        return chosen, f"serial: no fixed way was more than 5% faster than the plain loop.{still}"
     others = [run.name for run in good if run is not chosen]
     also = f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} within 5%, with more to start" if others else ""
-    return chosen, f"{chosen.name}: {faster:.2f} times as fast as the plain loop{also}."
+    return chosen, f"{chosen.name}: {faster:.2f} times as fast as the plain loop{also}.{still}"
 
 
 def characterize(loop: Run, share: GilShare | None) -> str:

@@ -119,6 +119,14 @@ def test_the_result_names_groups_and_the_fastest() -> None:
     assert "The fastest was process(2): 1.05 s, 1.9 times" in text
 
 
+def test_auto_is_called_the_fastest_where_it_was() -> None:
+    text = " ".join(describe_result(outcome_of(measured("thread", 4, 1.0), chosen=auto("thread", 64, 0.5))))
+    assert "The fastest was auto: thread(64): 500 ms, 4.0 times" in text
+    assert "the fastest of the fixed ways was thread(4)" in text
+    even = " ".join(describe_result(outcome_of(measured("thread", 4, 1.0), chosen=auto("thread", 4, 0.99))))
+    assert "The fastest was thread(4)" in even
+
+
 def test_nothing_faster_is_called_so() -> None:
     text = " ".join(describe_result(outcome_of(measured("thread", 2, 1.95))))
     assert "Nothing was more than 3% faster than the plain loop" in text

@@ -52,6 +52,11 @@ def job(folder: str, start_script: StartScript, wait_until: WaitUntil) -> Script
     return script
 
 
+def places(folder: str) -> dict[str, str]:
+    """A variable for each place where sockets of jobs may be: other programs' are not in this one."""
+    return {"XDG_RUNTIME_DIR": folder, "TMPDIR": folder}
+
+
 class Screen:
     """A terminal with a shell in it."""
 
@@ -59,7 +64,7 @@ class Screen:
         self._name = f"teamster-{uuid4().hex[:8]}"
         self._wait_until = wait_until
         # Its socket, which tmux leaves behind, goes with the folder.
-        self._environment = {**os.environ, "XDG_RUNTIME_DIR": folder, "TMUX_TMPDIR": folder, "PS1": "$ ", "LC_ALL": "C.UTF-8"}
+        self._environment = {**os.environ, **places(folder), "TMUX_TMPDIR": folder, "PS1": "$ ", "LC_ALL": "C.UTF-8"}
         self.tmux("new-session", "-d", "-x", "80", "-y", "24", "bash --norc --noprofile")
 
     def tmux(self, *arguments: str) -> str:
@@ -116,7 +121,7 @@ def screen(folder: str, wait_until: WaitUntil) -> Iterator[Screen]:
 
 
 def call(folder: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "XDG_RUNTIME_DIR": folder, "COLUMNS": "80"}
+    environment = {**os.environ, **places(folder), "COLUMNS": "80"}
     return subprocess.run([*TOP, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -211,7 +216,7 @@ def test_json(folder: str, job: Script) -> None:
 
 
 def test_ascii_is_enough(folder: str, job: Script) -> None:
-    environment = {**os.environ, "XDG_RUNTIME_DIR": folder, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
+    environment = {**os.environ, **places(folder), "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
     done = subprocess.run([*TOP, "--once"], env=environment, capture_output=True, timeout=60, check=False)
     assert (done.stderr, done.returncode) == (b"", 0)
     assert "in use #" in done.stdout.decode("ascii")
@@ -238,7 +243,7 @@ def test_a_folder_of_others_is_refused(folder: str) -> None:
         (["--interval", "inf"], "--interval must be at least 0.05 seconds, not inf"),
         (["--pid", "-3"], "--pid must be the number of a process, not -3"),
         (["--pid", "x"], "invalid int value"),
-        (["--speed"], "unrecognized arguments"),
+        (["--speed"], "there is no option --speed"),
     ],
 )
 def test_bad_options_are_one_line(folder: str, arguments: list[str], message: str) -> None:

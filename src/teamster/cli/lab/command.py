@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
+from teamster.cli.inputs import add_output_argument
 from teamster.cli.lab.experiments import EXPERIMENTS
 from teamster.errors import UsageError
 
@@ -44,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
         >>> import argparse
         >>> parser = argparse.ArgumentParser()
         >>> add_parser(parser.add_subparsers())
-        >>> parser.parse_args(["lab", "--quick"]).out
+        >>> parser.parse_args(["lab", "--quick"]).output
         'teamster-lab'
     """
     parser = subparsers.add_parser(
@@ -54,7 +55,9 @@ def add_parser(subparsers: Any) -> None:
         " and multiply matrices with NumPy; each in a plain loop, in threads, in processes and as backend='auto' chooses. Takes"
         " some minutes, and writes a page with what one would expect, what was measured, and why.",
     )
-    parser.add_argument("--out", metavar="FOLDER", default="teamster-lab", help="where to write the report (default: %(default)s)")
+    add_output_argument(
+        parser, "--out", metavar="FOLDER", default="teamster-lab", help="write the report into this folder (default: %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="less of it, and each way once: under a minute")
     parser.add_argument("--only", metavar="NAMES", help=f"experiments with commas between them, of: {','.join(EXPERIMENTS)}")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and the tables on stderr")
@@ -84,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     if find_spec("matplotlib") is None:
         raise UsageError("the pictures of a lab need matplotlib: pip install 'teamster[plot]'")
     sizes = Sizes(*(_QUICK if arguments.quick else _FULL))
-    return run_lab(names, Path(arguments.out), sizes, as_json=arguments.json)
+    return run_lab(names, Path(arguments.output), sizes, as_json=arguments.json)
 
 
 def run_lab(names: list[str], folder: Path, sizes: Sizes, *, as_json: bool = False) -> int:

@@ -190,8 +190,9 @@ def _outcome_facts(outcome: Outcome) -> dict[str, Any]:
         "item_s": outcome.item_s,
         "gil": None if outcome.gil is None else asdict(outcome.gil),
         "ways": [_way_facts(outcome, each) for each in outcome.measured],
-        "fastest": outcome.best.way,
-        "auto_of_fastest": outcome.closeness,
+        "fastest": outcome.fastest.way,
+        "fastest_fixed": outcome.best.way,
+        "auto_of_fastest_fixed": outcome.closeness,
     }
 
 

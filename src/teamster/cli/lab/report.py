@@ -198,7 +198,7 @@ def _table(outcome: Outcome) -> str:
     rows = [_row([f"<th scope='col'>{text}</th>" for text in head])]
     for each in outcome.measured:
         word = judge(outcome, each).word
-        best = " class='best'" if each is outcome.best else ""
+        best = " class='best'" if each is outcome.fastest else ""
         cells = [
             f"<th scope='row'>{escape(each.run.name)}</th>",
             f"<td>{f'{each.expected:.3g}x' if each is not outcome.loop else ''}</td>",
@@ -261,7 +261,7 @@ def _repeat(function: Callable[..., object]) -> str:
 
 
 def _overview(lab: Lab) -> str:
-    head = ("experiment", "as expected", "fastest fixed way", "speed-up", "auto chose", "its speed beside the fastest")
+    head = ("experiment", "as expected", "fastest fixed way", "speed-up", "auto chose", "its speed beside that way")
     rows = [_row([f"<th scope='col'>{text}</th>" for text in head])]
     for result in lab.results:
         for outcome in result.outcomes:
@@ -298,7 +298,8 @@ def _summary(outcomes: list[Outcome]) -> str:
     else:
         said = f"No kind was the right one everywhere: {', '.join(kinds[:-1])} and {kinds[-1]} each won at least once."
     said += " (A plain loop is right where nothing else is 10% faster.)" if "serial" in kinds else ""
-    said += f" auto, which had to find out by itself, reached at least {min(1.0, least.closeness):.0%} of the speed of the fastest"
+    reached = f"{min(1.0, least.closeness):.0%} of the speed of the fastest fixed way"
+    said += f" auto, which had to find out by itself, reached at least {reached}"
     return f"<p>{escape(said)} each time, the finding out included. In longer jobs the finding out weighs less.</p>"
 
 

@@ -32,6 +32,8 @@ from teamster.tasks.pool import Pool
 WAYS: tuple[Candidate, ...] = (("serial", 1), ("thread", 2), ("thread", 4), ("process", 2), ("process", 4), ("auto", None))
 """Backend and workers; the plain loop is first, "auto" last."""
 
+EVEN = 1.02  # from so many times the speed of another on, one is the faster of the two
+
 _WARM_S = 0.35  # enough samples of the GIL for an error of some 3%
 _FEWEST = 8
 _LOOPS_A_ROUND = 6.0  # a round takes as long as so many plain loops, where nothing is faster than one
@@ -176,6 +178,11 @@ class Outcome:
     def fixed(self) -> tuple[Measured, ...]:
         """All but "auto"."""
         return self.measured[:-1]
+
+    @property
+    def fastest(self) -> Measured:
+        """The fastest of all, "auto" only where it was so by more than chance."""
+        return self.auto if self.closeness >= EVEN else self.best
 
     @property
     def best(self) -> Measured:

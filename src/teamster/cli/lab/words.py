@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from teamster.cli.lab.runs import Measured, Outcome
+from teamster.cli.lab.runs import EVEN, Measured, Outcome
 from teamster.spine.plan.plan import show_seconds
 
 _LESS, _MORE = 0.8, 1.25  # of the expected speed-up: what a second run may differ by, and a little more
@@ -236,12 +236,14 @@ def describe_result(outcome: Outcome) -> list[str]:
     more = [each.way for each, word in judged if word == "more"]
     groups = (("About as fast as expected", agree), ("Slower than expected", less), ("Faster than expected", more))
     said = [" ".join(f"{phrase}: {_listed(names)}." for phrase, names in groups if names)]
-    best = outcome.best
-    speedup = outcome.speedup(best)
-    if best is outcome.loop or speedup < _CLEAR:
+    first = outcome.fastest
+    speedup = outcome.speedup(first)
+    if first is outcome.loop or speedup < _CLEAR:
         said.append(f"Nothing was more than {max(0.0, speedup - 1):.0%} faster than the plain loop.")
     else:
-        said.append(f"The fastest was {best.way}: {show_seconds(best.run.seconds)}, {speedup:.1f} times as fast as the plain loop.")
+        fixed = f"; the fastest of the fixed ways was {outcome.best.way}" if first.is_auto else ""
+        took = show_seconds(first.run.seconds)
+        said.append(f"The fastest was {first.run.name}: {took}, {speedup:.1f} times as fast as the plain loop{fixed}.")
     starts = {each.way: start_seconds(outcome, each) for each in outcome.fixed if each.run.backend == "process"}
     costs = " and ".join(f"{show_seconds(seconds)} in {way}" for way, seconds in starts.items())
     return [*said, f"Starting processes, and importing in them what the function needs, delayed the first result by {costs}."]
@@ -268,7 +270,7 @@ def describe_auto(outcome: Outcome) -> str:
     when = f" after {show_seconds(choice_seconds(auto))}" if choice_seconds(auto) else ""
     reason = f" (its reason: {auto.reason})" if auto.reason else ""
     said = f"Left to itself, Teamster chose {chose}{when}{reason} and took {show_seconds(auto.run.seconds)} in all."
-    if closeness >= 1.02:
+    if closeness >= EVEN:
         return f"{said} That is {closeness:.2f} times as fast as {best.way}, the best of the fixed ways."
     lost_s = auto.run.seconds - best.run.seconds
     if closeness >= 0.98:

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``python -m tests.conformance.program``: run tests of CPython, each in a forked copy of this process, a few at a time.
+
+::
+
+    names, one a line, on stdin --> fork a copy for each --> {"name": ..., "outcome": ..., "text": ...}, one a line, on stdout
+    --list                      --> names, one a line
+
+A copy of its own: one test that hangs, or leaves threads and workers behind, is nothing that the next one notices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import unittest
+from dataclasses import dataclass, field
+from typing import IO
+
+from tests.conformance.cases import find_cases
+from tests.conformance.differs import reason_of
+
+AT_A_TIME = 8  # most of them sleep most of the time
+LIMIT_S = 60.0
+SOON_S = 2.0  # is enough to see that a test fails which is expected to
+OUTCOMES = ("passed", "failed", "skipped")
+
+
+@dataclass
+class Copy:
+    """A process that runs one test."""
+
+    case: unittest.TestCase
+    pid: int
+    output: IO[bytes]
+    limit_s: float
+    began: float = field(default_factory=time.monotonic)
+
+    def outcome(self) -> str:
+        """Empty while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            return OUTCOMES[code] if 0 <= code < len(OUTCOMES) else f"ended with {code}"
+        if time.monotonic() - self.began > self.limit_s:
+            os.kill(self.pid, signal.SIGABRT)  # faulthandler is on and prints all stacks
+            os.waitpid(self.pid, 0)
+            return "hangs"
+        return ""
+
+    def text(self) -> str:
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace")
+
+
+def start(name: str, case: unittest.TestCase) -> Copy:
+    expected = bool(reason_of(name))
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by who reads it
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            code = run(case, soon=expected)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+    return Copy(case, pid, output, SOON_S * 5 if expected else LIMIT_S)
+
+
+def run(case: unittest.TestCase, *, soon: bool) -> int:
+    """Run it; 0 when it passes, 1 when it fails, 2 when it is skipped."""
+    # It only waits, and warns, and costs more than most of the tests.
+    sys.modules["test.support.threading_helper"].threading_cleanup = lambda *_: None  # type: ignore[attr-defined]
+    if soon:
+        sys.modules["test.support"].SHORT_TIMEOUT = SOON_S  # type: ignore[attr-defined]
+    result = unittest.TextTestResult(unittest.runner._WritelnDecorator(sys.stdout), descriptions=False, verbosity=1)  # type: ignore[arg-type, attr-defined]
+    unittest.TestSuite([case]).run(result)
+    result.printErrors()
+    for _, reason in result.skipped:
+        print(reason)
+    if result.skipped and not result.errors and not result.failures:
+        return 2
+    return 0 if result.wasSuccessful() and result.testsRun == 1 else 1
+
+
+def main() -> None:
+    cases = find_cases()
+    if "--list" in sys.argv:
+        print(*cases, sep="\n")
+        return
+    waiting = [line.strip() for line in sys.stdin][::-1]
+    running: dict[str, Copy] = {}
+    while waiting or running:
+        while waiting and len(running) < AT_A_TIME:
+            name = waiting.pop()
+            running[name] = start(name, cases[name])
+        time.sleep(0.01)
+        for name, copy in list(running.items()):
+            if outcome := copy.outcome():
+                print(json.dumps({"name": name, "outcome": outcome, "text": copy.text()}), flush=True)
+                copy.output.close()
+                del running[name]
+
+
+if __name__ == "__main__":
+    main()
