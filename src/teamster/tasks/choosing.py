@@ -78,6 +78,8 @@ class Chooser:
             limits = replace(limits, allow=("serial",))
         if len(limits.allow) == 1 and limits.allow != ("serial",):
             return self._fixed(call, Plan(limits.allow[0], self._asked.workers, "nothing else is allowed"))
+        if self._roster.has_initializer and "process" in limits.allow:  # in the caller, or its threads, it would change the program
+            limits = replace(limits, allow=("process",)) if self._roster.can_send_initializer() else limits.without("process")
         name, recorded = self._store.next_call(call.function) if self._store is not None else ("", None)
         if recorded is not None and recorded.backend in limits.allow and limits.workers in (None, recorded.workers):
             self._latest = recorded

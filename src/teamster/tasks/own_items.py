@@ -21,7 +21,8 @@ class OwnItemsMapping(Mapping):
         super().__init__(call)
         self._roster = roster
         self._here = Here(call.function, call.style, call.seed, call.source, self)
-        self._refused: deque[tuple[int, Any]] = deque()  # pulled, and not to be sent
+        self._refused: deque[tuple[int, Any, str]] = deque()  # pulled, and not to be run by workers of a kind
+        self._doubted: dict[int, BaseException] = {}  # how those of them failed that did
         self._noted = 0, 0  # items and time of the caller that the ledger knows
 
     def runs_here(self) -> bool:
@@ -61,12 +62,10 @@ class OwnItemsMapping(Mapping):
         with self._roster.lock:
             self._roster.here.note(0, here.items - items, here.run_ns - busy_ns, perf_counter_ns())
 
-    def _take_refused(self, index: int, item: Any) -> bool:
-        """The caller runs it: where one item pickles and another does not, both mean what they mean in a loop."""
-        self._refused.append((index, item))
-        for team in self._roster.teams:  # who waits has to look at it: nothing else may come
+    def _nudge(self) -> None:
+        """Who waits has to look at what is to be done here: nothing else may come."""
+        for team in self._roster.teams:
             team.nudge()
-        return True
 
     def _glance(self) -> None:
         """Read what all workers have sent, without waiting."""

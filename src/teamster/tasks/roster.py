@@ -69,6 +69,16 @@ class Roster:
             team.resize(plan.workers)
             return team
 
+    def can_send_initializer(self) -> bool:
+        """Whether processes could be prepared: where it holds what is bound to this process, it is meant for this process."""
+        try:
+            self.team(Plan("process", 1, "to be prepared"))
+        except PoolClosed:
+            raise
+        except Exception:
+            return False
+        return True
+
     @property
     def teams(self) -> list[Team]:
         """Those that there are."""

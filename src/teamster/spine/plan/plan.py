@@ -52,6 +52,7 @@ class Evidence:
         result_bytes: pickled size of a result; None when not known.
         move_s: seconds that pickling and unpickling of both took.
         stays: why the work must stay in this process; empty when it need not.
+        one_thread: why it must stay in the thread of the caller; empty when it need not.
 
     Example:
         >>> Evidence(items=3, wall_s=0.1, cpu_s=0.002).waiting
@@ -67,6 +68,7 @@ class Evidence:
     result_bytes: int | None = None
     move_s: float = 0.0
     stays: str = ""
+    one_thread: str = ""
 
     @property
     def waiting(self) -> float:

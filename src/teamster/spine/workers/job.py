@@ -48,7 +48,8 @@ class Job:
         on_values: Callable[[int, list[Any]], None],
         on_error: Callable[[int, BaseException], None],
         on_failure: Callable[[BaseException], None],
-        on_refused: Callable[[int, Any], bool] = lambda index, item: False,
+        on_refused: Callable[[int, Any, BaseException], bool] = lambda index, item, error: False,
+        on_doubted: Callable[[int, Any, BaseException], bool] = lambda index, item, error: False,
     ) -> None:
         self.spec = spec
         self.retries = terms.retries
@@ -58,6 +59,7 @@ class Job:
         self.on_error = on_error
         self.on_failure = on_failure  # the whole job, as when an initializer fails
         self.on_refused = on_refused  # an item that cannot be handed and did not run: does somebody else want it?
+        self.on_doubted = on_doubted  # one that raised: does somebody else try it?
         self.cancelled = False
         self.item_ns = 0.0
         self.item_bytes = 0.0
