@@ -73,7 +73,7 @@ class ChangingMapping(DoubtfulMapping):
 
     def _may_start(self, wanted: Candidate, team: Team) -> bool:
         """Whether the workers can have items, as far as one knows by now."""
-        if self._working is None and self._is_unclear(wanted):
+        if not self._away and (self._source.is_doubtful or (self._working is None and self._is_unclear(wanted))):
             return False
         if wanted.backend != "process":
             return True

@@ -26,6 +26,7 @@ from teamster.spine.plan.check import is_count
 from teamster.spine.plan.choice import BACKENDS, CANDIDATES, Limits, choose
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.whoami import is_inside_worker
+from teamster.tasks.alone import AloneMapping
 from teamster.tasks.call import MapCall
 from teamster.tasks.mapping import Mapping
 from teamster.tasks.measured import Known, MeasuredMapping
@@ -105,6 +106,8 @@ class Chooser:
                 warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
     def _fixed(self, call: MapCall, plan: Plan) -> Mapping:
+        if plan.backend == "serial":
+            return AloneMapping(call, self._roster)
         mapping, team = Mapping(call), self._roster.team(plan)
         careful = call.terms.timeout is not None
         mapping.work_on(team, team.learn(call.function, call.style, seed=call.seed, careful=careful, hurry=call.lazy))

@@ -101,6 +101,8 @@ class DoubtfulMapping(OwnItemsMapping):
         self._see_to_rulings()
         while self._refused and not self._pass_on():
             index, item, kind = self._refused.popleft()
+            if index in self._doubted:  # in the ledger it is an item of the worker that it failed in
+                self._noted = self._noted[0] + 1, self._noted[1]
             self._here.run_one(index, item)
             if (error := self._doubted.pop(index, None)) is not None:  # it has not failed here
                 self._rule(kind, f"an item failed there, and not here: {show(error)}")

@@ -17,12 +17,11 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from teamster.errors import PoolClosed
 from teamster.spine.plan.choice import Limits, conclude, neighbours, predict
 from teamster.spine.plan.meaning import Meaning
 from teamster.spine.plan.plan import Candidate, Evidence, Plan
 from teamster.spine.plan.race import Race
-from teamster.spine.workers.team import CLOSED, Team
+from teamster.spine.workers.team import Team
 from teamster.tasks.call import MapCall
 from teamster.tasks.changing import ChangingMapping
 from teamster.tasks.roster import Roster
@@ -133,14 +132,6 @@ class MeasuredMapping(ChangingMapping):
         over = self._patience.left_s()
         team.run_until(lambda: done() or self._working is None or self._polled() is not team, self._refill, seconds=over)
 
-    def _is_over(self, done: Callable[[], bool]) -> bool:
-        with self._roster.lock:
-            if done():
-                return True
-            if self._roster.closed:
-                raise PoolClosed(CLOSED)
-            return False
-
     def _refill(self) -> None:
         self._steer()
         if self._working is not None:
@@ -197,7 +188,9 @@ class MeasuredMapping(ChangingMapping):
         here, meaning = self._here, self._meaning
         stays = meaning.stays or ("" if meaning.settled or "process" not in self._limits.allow else _NOT_COMPARED)
         sizes = meaning.argument_bytes, meaning.result_bytes, meaning.move_s
-        return Evidence(here.items, here.item_s, here.cpu_s, here.all_cpu_s, here.gil(), *sizes, stays, meaning.one_thread)
+        lent = self._source.stays
+        here_only = lent or stays, lent or meaning.one_thread
+        return Evidence(here.items, here.item_s, here.cpu_s, here.all_cpu_s, here.gil(), *sizes, *here_only)
 
     # --- the choice --------------------------------------------------------------------------------------------------------------
 
@@ -268,19 +261,10 @@ class MeasuredMapping(ChangingMapping):
             self._starting.rest()  # they were started in vain, or have lost
             self._starting = None
 
-    def _abandon(self, reason: BaseException) -> None:
-        self._close()
-        super()._abandon(reason)
-
-    def _end(self) -> None:
-        self._close()
-        super()._end()
-
-    def _close(self) -> None:
+    def _let_go(self) -> None:
         """Let go of everything but the plan."""
-        self._here.close()
+        super()._let_go()
         self._question.close()
-        self._note_here()
         asked = "process" in self._limits.allow
         self._ended(self.plan(), self._meaning.prints() if self._meaning.settled or not asked else None)
 

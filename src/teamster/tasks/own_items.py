@@ -8,6 +8,8 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
+from teamster.errors import PoolClosed
+from teamster.spine.workers.team import CLOSED
 from teamster.tasks.call import MapCall
 from teamster.tasks.here import Here
 from teamster.tasks.mapping import Mapping
@@ -72,6 +74,14 @@ class OwnItemsMapping(Mapping):
         for team in self._roster.teams:
             team.glance()
 
+    def _is_over(self, done: Callable[[], bool]) -> bool:
+        with self._roster.lock:
+            if done():
+                return True
+            if self._roster.closed:
+                raise PoolClosed(CLOSED)
+            return False
+
     def _has_enough(self) -> bool:
         return self.error is not None or (self._lazy and bool(self._ready)) or self._is_full()
 
@@ -89,3 +99,16 @@ class OwnItemsMapping(Mapping):
                 return done() or bool(self._refused) or not leg.team.is_busy_with(leg.job)
 
             leg.team.run_until(over)
+
+    def _abandon(self, reason: BaseException) -> None:
+        self._let_go()
+        super()._abandon(reason)
+
+    def _end(self) -> None:
+        self._let_go()
+        super()._end()
+
+    def _let_go(self) -> None:
+        """Nothing more runs here."""
+        self._here.close()
+        self._note_here()

@@ -103,7 +103,7 @@ class Pool:
         )
         self._desk: Desk | None = None
         self._clock = WallClock()
-        if asked.backend != "auto":
+        if asked.backend not in ("auto", "serial"):
             self._roster.team(asked)
         self._chooser = Chooser(asked, limits, self._roster)
         open_pools.add(self)
