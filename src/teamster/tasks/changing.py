@@ -30,6 +30,7 @@ _PROCESS_START_S = 0.008  # each
 _DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
 _MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
 _SMALL_PART = 0.05  # of the work
+_LOOK_SHARE, _LEAST_LOOK_S, _MOST_LOOK_S = 0.02, 0.002, 0.03  # of the work that is left, for what the program has replaced
 
 
 class ChangingMapping(DoubtfulMapping):
@@ -82,7 +83,8 @@ class ChangingMapping(DoubtfulMapping):
         if self._away:
             return True
         dear = self._working is None and self._here.item_s >= _DEAR_S
-        if not self._question.is_answered(team, self._here.item_s if dear else 0.0):
+        look_s = min(max(_LEAST_LOOK_S, _LOOK_SHARE * self._left() * self._here.item_s), _MOST_LOOK_S)
+        if not self._question.is_answered(team, self._here.item_s if dear else 0.0, look_s):
             return False
         if self._question.stays:
             self._race.drop("process", f"stays here: {self._question.stays}")

@@ -92,6 +92,7 @@ class Here:
         self.inside = False  # an item runs
         self._may_take = has_gil()  # which makes the emptying of an iterator a single step
         self._most_chunk = _MOST_CHUNK
+        self._most_unwatched = _MOST_UNWATCHED
         # The protocol with the lookout: it says that it takes before it does; a loop that finds nothing left waits for that.
         self._taking = False
         self._taken: list[Any] = []
@@ -144,6 +145,10 @@ class Here:
         """From now on pull no item that is not run at once."""
         self._most_chunk = 1
 
+    def run_alone(self) -> None:
+        """From now on nobody else could have the items behind one that takes long: no lookout is wanted."""
+        self._most_unwatched = _MOST_CHUNK
+
     def close(self) -> None:
         """The call is over."""
         self.unwatch()
@@ -153,7 +158,7 @@ class Here:
     @property
     def wants_watch(self) -> bool:
         """Whether the next chunk would be larger if somebody looked out."""
-        return self._chunk == _MOST_UNWATCHED and not self.watched
+        return self._chunk == self._most_unwatched and not self.watched
 
     @property
     def watched(self) -> bool:
@@ -286,7 +291,7 @@ class Here:
 
     def _resize(self, item_ns: float) -> None:
         """The next chunk takes half a millisecond, unless random numbers are seeded for each item."""
-        most = 1 if self._seed is not None else min(self._most_chunk, _MOST_CHUNK if self.watched else _MOST_UNWATCHED)
+        most = 1 if self._seed is not None else min(self._most_chunk, _MOST_CHUNK if self.watched else self._most_unwatched)
         self._chunk = max(1, min(self._chunk * _GROWTH, most, int(_CHUNK_NS / max(item_ns, 1.0))))
 
     def _run_chunk(self, first: int, pending: Iterator[Any], count: int, tickets: Iterator[Any] | None = None) -> int:

@@ -275,8 +275,10 @@ def _kind(evidence: Evidence) -> str:
     """What kind of work an item is."""
     if evidence.waiting >= 0.5:
         return f"an item waits {evidence.waiting:.0%} of its time"
+    if evidence.by and evidence.took_s > 2 * evidence.wall_s:
+        return f"an item takes {show_seconds(evidence.took_s)} there, {show_seconds(evidence.cpu_s)} of it on a processor"
     if evidence.gil is not None and evidence.gil.held >= 0.5:
         return f"an item holds the GIL {evidence.gil.held:.0%} of its time"
     if evidence.gil is not None:
         return f"an item leaves the GIL free {1 - evidence.gil.held:.0%} of its time"
-    return f"an item takes {show_seconds(evidence.wall_s)}"
+    return f"an item takes {show_seconds(evidence.took_s or evidence.wall_s)}"

@@ -102,7 +102,8 @@ class _NamePickler(_Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if value is not str and isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
-            return str, (f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}",)
+            line = value.__code__.co_firstlineno if isinstance(value, types.FunctionType) else ""  # what wraps has its name
+            return str, (f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}{line}",)
         return NotImplemented if value is str else super().reducer_override(value)
 
 
