@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a pool makes of plans, and what it leaves behind."""
 
+import decimal
 import gc
 import json
 import os
 import random
+import signal
 import time
 import weakref
 from collections.abc import Iterator
@@ -63,11 +65,36 @@ def loop(_: object) -> int:
     return sum(range(30_000))
 
 
-def test_workers_that_do_not_start_are_given_up_and_the_loop_goes_on() -> None:
-    with ts.Pool(allow=("serial", "process"), initializer=fail_in_processes) as pool:
-        assert pool.map(loop, range(1_500)) == [sum(range(30_000))] * 1_500
-        notes = [each.note for each in pool.plan.candidates if each.backend == "process"]
-        assert notes == ["its workers do not start: no licence in here"]
+def test_an_initializer_that_fails_in_processes_ends_the_call() -> None:
+    with ts.Pool(initializer=fail_in_processes) as pool, pytest.raises(OSError, match="no licence in here"):
+        pool.map(loop, range(1_500))
+
+
+def change_everything() -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    random.seed(0)
+    decimal.getcontext().prec = 7
+    os.environ["TEAMSTER_TEST"] = "changed"
+    PREPARED.append(os.getpid())
+
+
+PREPARED: list[int] = []
+
+
+def use(item: int) -> tuple[int, int, str | None]:
+    time.sleep(0.002)
+    return item, decimal.getcontext().prec, os.environ.get("TEAMSTER_TEST")
+
+
+def test_an_initializer_changes_its_workers_and_not_the_program() -> None:
+    before = signal.getsignal(signal.SIGUSR1), random.getstate(), use(0)
+    with ts.Pool(initializer=change_everything) as pool:
+        for count in (1, 60, 60):
+            assert pool.map(use, range(count)) == [(item, 7, "changed") for item in range(count)]
+            assert pool.plan.backend == "process"
+        assert list(pool.imap(use, range(3))) == [(item, 7, "changed") for item in range(3)]
+    assert (signal.getsignal(signal.SIGUSR1), random.getstate(), use(0)) == before
+    assert PREPARED == []
 
 
 def test_a_closed_pool_makes_no_team() -> None:

@@ -369,3 +369,19 @@ def test_a_task_that_maps_with_its_own_pool_does_not_wait_for_itself() -> None:
         assert pool.map(lambda n: time.sleep(0.01) or sum(pool.map(abs, range(n))), range(100)) == [
             sum(range(n)) for n in range(100)
         ]
+
+
+def test_a_plan_speaks_of_the_items_that_its_workers_had() -> None:
+    """The first items are of another kind; what the plan says must be about those that its choice is for."""
+
+    def turn(number: int) -> None:
+        burn(2_000) if number < 2_000 else time.sleep(0.03)
+
+    with ts.Pool(allow=("serial", "thread")) as pool:
+        pool.map(turn, range(3_000))
+        evidence = pool.plan.evidence
+    assert evidence is not None
+    if evidence.by:
+        assert evidence.by.startswith("thread(")
+        assert f"measured in {evidence.by}" in str(pool.plan)
+    assert (evidence.took_s or evidence.wall_s) > 0.02

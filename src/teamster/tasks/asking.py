@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from teamster.errors import first_line
-from teamster.spine.plan.fresh import States, difference, imported_states
+from teamster.spine.plan.fresh import States, difference, imported_states, look_there
+from teamster.spine.plan.patches import Origins, replaced
 from teamster.spine.workers.contract import Batch
 from teamster.spine.workers.job import Job, Terms
+from teamster.spine.workers.surroundings import library_part, take, unsendable
 from teamster.spine.workers.team import Team
 
 
@@ -23,42 +25,47 @@ class Question:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._here: States | None = None
+        self._replaced: Origins = {}
         self._answered = False
         self._over: Callable[[], None] = lambda: None
         self.stays = ""
 
-    def is_answered(self, team: Team, seconds: float) -> bool:
-        """Ask, if that was not done yet; whether the answer is known after a wait of so many seconds."""
+    def is_answered(self, team: Team, seconds: float, look_s: float) -> bool:
+        """Ask, if that was not done yet, after a look of `look_s`; whether the answer is known after a wait of so many seconds."""
         if self._here is None:
             self._here = imported_states(self._function)
-            self._answered = not self._here
-            if self._here:
+            self._replaced = replaced(look_s, {name.partition(".")[0] for name in self._here})
+            lost = unsendable(library_part(take()))
+            self.stays = f"{lost}, as the program has set it, does not pickle" if lost else ""
+            self._answered = bool(lost) or not (self._here or self._replaced)
+            if not self._answered:
                 self._ask(team)
         if seconds and not self._answered:
             team.run_until(lambda: self._answered, seconds=seconds)
         return self._answered
 
     def _ask(self, team: Team) -> None:
-        spec = team.learn(imported_states, "call", hurry=True)
+        spec = team.learn(look_there, "star", hurry=True)
         job = Job(
             spec,
             Terms(0, None, 1),
-            on_values=lambda first, values: self._compare(values[0]),
+            on_values=lambda first, values: self._compare(*values[0]),
             on_error=lambda index, error: self._refuse(error),
             on_failure=self._refuse,
         )
         self._over = lambda: team.finish(job)
-        team.offer(job, [Batch(job, 0, [self._function])])
+        team.offer(job, [Batch(job, 0, [(self._function, tuple(self._replaced))])])
 
     def close(self) -> None:
         """Whatever the answer, nobody waits for it any more."""
         over, self._over = self._over, lambda: None
         over()
 
-    def _compare(self, there: States) -> None:
+    def _compare(self, there: States, origins: Origins) -> None:
         name = difference(self._here or {}, there)
+        name = name or next((each.replace(":", ".") for each, origin in self._replaced.items() if origins[each] != origin), "")
         self.stays = f"in a new process `{name}` is not what it is here" if name else ""
         self._answered = True
 
     def _refuse(self, error: BaseException) -> None:
-        self.stays, self._answered = first_line(error), True
+        self.stays, self._answered = f"a worker cannot load it: {type(error).__name__}: {first_line(error)}", True

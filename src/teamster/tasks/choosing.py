@@ -26,6 +26,7 @@ from teamster.spine.plan.check import is_count
 from teamster.spine.plan.choice import BACKENDS, CANDIDATES, Limits, choose
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.whoami import is_inside_worker
+from teamster.tasks.alone import AloneMapping
 from teamster.tasks.call import MapCall
 from teamster.tasks.mapping import Mapping
 from teamster.tasks.measured import Known, MeasuredMapping
@@ -78,6 +79,8 @@ class Chooser:
             limits = replace(limits, allow=("serial",))
         if len(limits.allow) == 1 and limits.allow != ("serial",):
             return self._fixed(call, Plan(limits.allow[0], self._asked.workers, "nothing else is allowed"))
+        if self._roster.has_initializer and "process" in limits.allow:  # in the caller, or its threads, it would change the program
+            limits = replace(limits, allow=("process",)) if self._roster.can_send_initializer() else limits.without("process")
         name, recorded = self._store.next_call(call.function) if self._store is not None else ("", None)
         if recorded is not None and recorded.backend in limits.allow and limits.workers in (None, recorded.workers):
             self._latest = recorded
@@ -103,6 +106,8 @@ class Chooser:
                 warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
     def _fixed(self, call: MapCall, plan: Plan) -> Mapping:
+        if plan.backend == "serial":
+            return AloneMapping(call, self._roster)
         mapping, team = Mapping(call), self._roster.team(plan)
         careful = call.terms.timeout is not None
         mapping.work_on(team, team.learn(call.function, call.style, seed=call.seed, careful=careful, hurry=call.lazy))

@@ -43,12 +43,19 @@ class Supply(Protocol):
     """Where items come from."""
 
     pulled: int
+    pull_ns: int
 
-    def next_items(self, count: int) -> list[Any]:
-        """At most so many."""
+    def next_item(self) -> list[Any]:
+        """At most one."""
 
-    def next_chunk(self, count: int) -> tuple[Iterator[Any], int]:
-        """The same as an iterator, and how many."""
+    def next_chunk(self, count: int) -> tuple[Iterator[Any], int, Iterator[Any] | None]:
+        """At most so many as an iterator, and how many; what is not pulled yet needs tickets, and then `settle` and `finish`."""
+
+    def settle(self) -> int:
+        """How many items the iterator of a chunk and all before it have pulled."""
+
+    def finish(self, error: BaseException | None) -> None:
+        """The iterator of a chunk ended before its time."""
 
     def push_back(self, items: list[Any]) -> None:
         """These were not run."""
@@ -85,6 +92,7 @@ class Here:
         self.inside = False  # an item runs
         self._may_take = has_gil()  # which makes the emptying of an iterator a single step
         self._most_chunk = _MOST_CHUNK
+        self._most_unwatched = _MOST_UNWATCHED
         # The protocol with the lookout: it says that it takes before it does; a loop that finds nothing left waits for that.
         self._taking = False
         self._taken: list[Any] = []
@@ -98,6 +106,7 @@ class Here:
         self.items = 0  # all that ran here
         self.run_ns = 0  # and what they took
         self._seen = self._wall_ns = self._cpu_ns = self._all_cpu_ns = 0  # lately
+        self._pull_ns = 0  # of them: what the input took
 
     # --- evidence ------------------------------------------------------------------------------------------------------------
 
@@ -136,6 +145,10 @@ class Here:
         """From now on pull no item that is not run at once."""
         self._most_chunk = 1
 
+    def run_alone(self) -> None:
+        """From now on nobody else could have the items behind one that takes long: no lookout is wanted."""
+        self._most_unwatched = _MOST_CHUNK
+
     def close(self) -> None:
         """The call is over."""
         self.unwatch()
@@ -145,7 +158,7 @@ class Here:
     @property
     def wants_watch(self) -> bool:
         """Whether the next chunk would be larger if somebody looked out."""
-        return self._chunk == _MOST_UNWATCHED and not self.watched
+        return self._chunk == self._most_unwatched and not self.watched
 
     @property
     def watched(self) -> bool:
@@ -195,11 +208,12 @@ class Here:
         """Run items for about `budget_ns`, until `enough` says so or there are none."""
         stop_ns = perf_counter_ns() + budget_ns
         while True:
-            pending, count = self._supply.next_chunk(self._chunk)  # outside: it runs code of the user's that is no item
+            first = self._supply.pulled
+            pending, count, tickets = self._supply.next_chunk(self._chunk)  # outside: it runs code of the user's that is no item
             if not count:
                 return
             with self._clocked():
-                now = self._clock_chunk(pending, count)
+                now = self._clock_chunk(first, pending, count, tickets)
             if now >= stop_ns or enough() or self.wants_watch:
                 return
 
@@ -211,13 +225,13 @@ class Here:
 
     def run_checked(self, meaning: Meaning, seconds: float) -> None:
         """Run one item, with a look at what it means before and after it, of `seconds` each."""
-        items = self._supply.next_items(1)
+        first, items = self._supply.pulled, self._supply.next_item()
         if not items:
             return
         self._last = []
         checking = meaning.begin(items[0], seconds)
         with self._clocked():
-            self._clock_chunk(iter(items), 1)
+            self._clock_chunk(first, iter(items), 1)
         if checking and self._last:
             meaning.end(items[0], self._last[0])
         self._last = []
@@ -241,7 +255,8 @@ class Here:
             if self.items > ran:
                 wall_ns, cpu_ns, all_cpu_ns = perf_counter_ns() - began, thread_time_ns() - cpu, process_time_ns() - all_cpu
                 self.run_ns += wall_ns
-                self._account(self.items - ran, max(wall_ns, 1), cpu_ns, all_cpu_ns)
+                pull_ns, self._pull_ns = min(self._pull_ns, wall_ns // 2), 0
+                self._account(self.items - ran, max(wall_ns - pull_ns, 1), max(cpu_ns - pull_ns, 0), max(all_cpu_ns - pull_ns, 0))
 
     def _open_delay(self) -> None:
         if self._delay is not None:
@@ -261,12 +276,14 @@ class Here:
         self._wall_ns = max(self._wall_ns - max(0, now - self._delayed_ns), self._cpu_ns, 1)
         self._delayed_ns = now
 
-    def _clock_chunk(self, pending: Iterator[Any], count: int) -> int:
+    def _clock_chunk(self, first: int, pending: Iterator[Any], count: int, tickets: Iterator[Any] | None = None) -> int:
         """Run a chunk and choose the size of the next; returns the time when it was over."""
-        first, began = self._supply.pulled - count, perf_counter_ns()
-        done = self._run_chunk(first, pending, count)
+        began = perf_counter_ns()
+        done = self._run_chunk(first, pending, count, tickets)
         self.items += done
         now = perf_counter_ns()
+        if tickets is not None:
+            self._pull_ns += done * self._supply.pull_ns
         if done:
             self._resize((now - began) / done)
             self._record(first, done)
@@ -274,47 +291,73 @@ class Here:
 
     def _resize(self, item_ns: float) -> None:
         """The next chunk takes half a millisecond, unless random numbers are seeded for each item."""
-        most = 1 if self._seed is not None else min(self._most_chunk, _MOST_CHUNK if self.watched else _MOST_UNWATCHED)
+        most = 1 if self._seed is not None else min(self._most_chunk, _MOST_CHUNK if self.watched else self._most_unwatched)
         self._chunk = max(1, min(self._chunk * _GROWTH, most, int(_CHUNK_NS / max(item_ns, 1.0))))
 
-    def _run_chunk(self, first: int, pending: Iterator[Any], count: int) -> int:
-        """Run `count` items; returns how many were run, since the lookout may have taken some."""
+    def _run_chunk(self, first: int, pending: Iterator[Any], count: int, tickets: Iterator[Any] | None = None) -> int:
+        """Run `count` items; returns how many were run, since the lookout may have taken some, or the input ended.
+
+        What is not pulled yet is pulled item by item as they are run; the lookout takes the tickets for it.
+        """
         if self._seed is not None:
             seed_task(self._seed, first)
         run = starmap(self._function, pending) if self._star else map(self._function, pending)
         self._since_ns, self._taken = perf_counter_ns(), []
-        self._running = pending if count > 1 else None
+        self._running = (pending if tickets is None else tickets) if count > 1 else None
         position = 0
         while position < count:
-            failure = None
-            shared = self._delivery.list_here(first + position)
-            values: list[Any] = [] if shared is None else shared
-            before = len(values)
-            try:
-                values.extend(run)  # what came before an exception stays in the list
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                failure = error
-            if done := len(values) - before:
-                self._last = values[before:] if count == 1 else []
-                if shared is None:
-                    self._delivery.take_here(first + position, values)
-                else:
-                    self._delivery.took_here(done)
-                position += done
-            if failure is None and position + self._count_taken() >= count:
+            done, failure = self._run_on(run, first + position, count)
+            position += done
+            if self._is_through(first, position, count, tickets, failure):
                 break
             # An item that raised StopIteration ended the loop without an exception.
             wanted = self._delivery.fail_here(first + position, domesticate(failure or StopIteration()))
             position += 1
             if not wanted:
-                self._taken += list(pending)
+                self._taken += list(pending if tickets is None else tickets)
                 break
         self._running = None
-        if position < count:
+        if position < count and tickets is None:
             self._supply.push_back(self._taken)
         return position
+
+    def _run_on(self, run: Iterator[Any], index: int, count: int) -> tuple[int, BaseException | None]:
+        """Run items up to an exception and deliver their results; how many, and the exception."""
+        failure = None
+        shared = self._delivery.list_here(index)
+        values: list[Any] = [] if shared is None else shared
+        before = len(values)
+        try:
+            values.extend(run)  # what came before an exception stays in the list
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            failure = error
+        if done := len(values) - before:
+            self._last = values[before:] if count == 1 else []
+            if shared is None:
+                self._delivery.take_here(index, values)
+            else:
+                self._delivery.took_here(done)
+        return done, failure
+
+    def _is_through(
+        self, first: int, position: int, count: int, tickets: Iterator[Any] | None, failure: BaseException | None
+    ) -> bool:
+        """Whether nothing is left of a chunk; a failure that no item is to blame for is the input's own."""
+        if tickets is None:
+            return failure is None and position + self._count_taken() >= count
+        if position < self._supply.settle() - first:
+            return False
+        if position + self._count_taken() < count:
+            self._end_input(failure)
+        return True
+
+    def _end_input(self, failure: BaseException | None) -> None:
+        """It has no more items, or has raised; what steers the program goes through."""
+        if failure is not None and not isinstance(failure, Exception):
+            raise failure
+        self._supply.finish(failure)
 
     def _record(self, first: int, items: int) -> None:
         if (ring := current_ring()) is not None:

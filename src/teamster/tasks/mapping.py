@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
@@ -79,8 +80,12 @@ class Mapping:
         self._patience = Patience()
         self.over = False
 
-    def _take_refused(self, index: int, item: Any) -> bool:
-        """An item cannot be sent, and did not run; whether somebody else runs it, or that is its error."""
+    def _take_refused(self, kind: str, index: int, item: Any, error: BaseException) -> bool:
+        """An item cannot be sent to workers of a kind, and did not run; whether somebody else runs it, or that is its error."""
+        return False
+
+    def _take_doubted(self, kind: str, index: int, item: Any, error: BaseException) -> bool:
+        """An item has failed there; whether somebody else tries it."""
         return False
 
     def work_on(self, team: Team, spec: Spec) -> Leg:
@@ -91,7 +96,8 @@ class Mapping:
             on_values=self._take_values,
             on_error=self._take_error,
             on_failure=self._fail,
-            on_refused=self._take_refused,
+            on_refused=partial(self._take_refused, team.crew.kind),
+            on_doubted=partial(self._take_doubted, team.crew.kind),
         )
         self._leg = Leg(team, job)
         self._legs.append(self._leg)

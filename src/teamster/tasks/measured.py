@@ -17,20 +17,13 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from teamster.errors import PoolClosed, first_line
-from teamster.machine.gil import is_available
 from teamster.spine.plan.choice import Limits, conclude, neighbours, predict
 from teamster.spine.plan.meaning import Meaning
 from teamster.spine.plan.plan import Candidate, Evidence, Plan
 from teamster.spine.plan.race import Race
-from teamster.spine.trace.spans import mark
-from teamster.spine.workers.kinds import can_fork_at_once
-from teamster.spine.workers.team import CLOSED, Team
-from teamster.tasks.asking import Question
+from teamster.spine.workers.team import Team
 from teamster.tasks.call import MapCall
-from teamster.tasks.mapping import Leg
-from teamster.tasks.meter import Meter
-from teamster.tasks.own_items import OwnItemsMapping
+from teamster.tasks.changing import ChangingMapping
 from teamster.tasks.roster import Roster
 
 _SLICE_NS = 5_000_000  # of work in the caller, between two looks at everything else
@@ -42,20 +35,13 @@ _LOOK_S = 0.002  # between two thoughts about the next items, and more when they
 _LOOK_SHARE = 0.05
 _MOST_PAUSE_S = 0.1
 _SEEN_S = 0.002  # less work than this tells nothing
-_LONG_ITEM_S = 0.02
+_CHECK_WORTH_S = 0.08  # of work that is left: what it takes until the first processes are there
 _PROBE_S = 0.25
 _LONG_S = 60.0  # of work, where a probe cannot know how much there is
 _CHECK_S = 0.001  # for the check of a function's meaning, before and after an item
 _CHECK_SHARES = (0.0, 0.02, 0.04)  # of the work that is left, at the first check and at those after it
-_THREAD_START_S = 0.0005
-_SERVER_START_S = 0.08  # until the fork server is there, once a program
-_PROCESS_START_S = 0.008  # each
-_DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
-_MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
-_SMALL_PART = 0.05  # of the work
 _VERY_OTHER = 4.0
 _OTHER = 2.0  # items that take so many times longer, or shorter, are of another kind
-_NOT_ALL = "one of the arguments does not pickle"
 _NOT_COMPARED = "what it carries has not been compared yet"
 
 Known = tuple[Plan, dict[str, Any]]
@@ -65,28 +51,24 @@ Ended = Callable[[Plan, dict[str, Any] | None], None]
 """Told both at the end; no prints where the check was not over, which the next call has to make then."""
 
 
-class MeasuredMapping(OwnItemsMapping):
+class MeasuredMapping(ChangingMapping):
     """One map call under way, on whatever serves it best."""
 
     def __init__(self, call: MapCall, roster: Roster, limits: Limits, ended: Ended, known: Known | None) -> None:
-        super().__init__(call, roster)
-        self._limits = limits
+        super().__init__(call, roster, limits)
         self._ended = ended
         self._known = known  # from an earlier call of the same function
         self._meaning = Meaning(call.function, seeded=call.seed is not None)
-        self._race = Race([Candidate("serial", 1)])
-        self._evidence: Evidence | None = None
-        self._working: Leg | None = None  # None: the caller itself
-        self._meter: Meter | None = None
         self._next_look_s = 0.0
         self._checks = 0
         self._basis_s = 0.0  # time of an item when the race began
         self._otherness = 1.0  # of the items in the last window
-        self._starting: Team | None = None
-        self._question = Question(call.function)
 
     def plan(self) -> Plan:
         """The choice as it stands."""
+        if self._evidence is None and self._away:
+            current = self._race.current
+            return Plan(current.backend, current.workers, "the initializer prepares processes; over before anything was measured")
         if self._evidence is None:
             return Plan("serial", 1, self._why_not(), (), self._look() if self._here.items else None)
         return conclude(self._race.current, self._race.candidates, self._evidence)
@@ -127,21 +109,15 @@ class MeasuredMapping(OwnItemsMapping):
         self._race = Race(known.candidates)
         self._change_to(choice)
 
-    def _run_refused(self) -> None:
-        """Run what could not be sent, and send no more."""
-        while self._refused:
-            self._here.run_one(*self._refused.popleft())
-        self._race.drop("process", f"stays here: {_NOT_ALL}")
-        if self._race.current.backend == "process":
-            self._change_to(Candidate("serial", 1))
-
     # --- progress ----------------------------------------------------------------------------------------------------------------
 
     def _run_until(self, done: Callable[[], bool]) -> None:
         for team in self._roster.teams:
             team.check_no_callback()
         known, self._known = self._known, None
-        if known is not None:
+        if self._away and self._working is None:
+            self._start_away(known[0].workers if known is not None else self._limits.workers or self._limits.cores)
+        elif known is not None:
             self._resume(*known)
         while not self._is_over(done):
             self._patience.ends()
@@ -155,14 +131,6 @@ class MeasuredMapping(OwnItemsMapping):
         """Wait for workers, as long as they are the ones to wait for."""
         over = self._patience.left_s()
         team.run_until(lambda: done() or self._working is None or self._polled() is not team, self._refill, seconds=over)
-
-    def _is_over(self, done: Callable[[], bool]) -> bool:
-        with self._roster.lock:
-            if done():
-                return True
-            if self._roster.closed:
-                raise PoolClosed(CLOSED)
-            return False
 
     def _refill(self) -> None:
         self._steer()
@@ -185,6 +153,8 @@ class MeasuredMapping(OwnItemsMapping):
 
     def _run_here(self, done: Callable[[], bool]) -> None:
         """Run the next items, or wait for those that are under way elsewhere."""
+        if self._refused:
+            return  # they come first
         if self._source.exhausted or self.error is not None or self._is_full():
             self._wait_for_others(done)
             return
@@ -199,16 +169,11 @@ class MeasuredMapping(OwnItemsMapping):
 
     # --- evidence ----------------------------------------------------------------------------------------------------------------
 
-    def _left(self) -> float:
-        """Items still to come; where nobody knows, as many again as there were."""
-        remaining = self._source.remaining
-        return float(remaining) if remaining is not None else float(self._source.pulled)
-
     def _wants_check(self) -> bool:
         """Whether the next item is to tell if the function may leave this process: the first, and more when time was short."""
         if self._meaning.settled or "process" not in self._limits.allow or self._source.total == 1:
             return False
-        return not self._checks or (self._here.seen_s > _SEEN_S and self._left() * self._here.item_s > _SERVER_START_S)
+        return not self._checks or (self._here.seen_s > _SEEN_S and self._left() * self._here.item_s > _CHECK_WORTH_S)
 
     def _check(self) -> None:
         """Run an item with a look at what it changes; the last time that this takes too long is the end of it."""
@@ -223,14 +188,16 @@ class MeasuredMapping(OwnItemsMapping):
         here, meaning = self._here, self._meaning
         stays = meaning.stays or ("" if meaning.settled or "process" not in self._limits.allow else _NOT_COMPARED)
         sizes = meaning.argument_bytes, meaning.result_bytes, meaning.move_s
-        return Evidence(here.items, here.item_s, here.cpu_s, here.all_cpu_s, here.gil(), *sizes, stays)
+        lent = self._source.stays
+        here_only = lent or stays, lent or meaning.one_thread
+        return Evidence(here.items, here.item_s, here.cpu_s, here.all_cpu_s, here.gil(), *sizes, *here_only)
 
     # --- the choice --------------------------------------------------------------------------------------------------------------
 
     def _steer(self) -> None:
         """Look whether others should have the next items."""
-        if self._refused:
-            self._run_refused()
+        if self._refused or self._rulings:
+            self._clear_up()
         if self._working is not None:
             self._steer_workers()
         elif self._here.items:
@@ -241,7 +208,7 @@ class MeasuredMapping(OwnItemsMapping):
         horizon_s = self._left() * here.item_s
         if not here.watched and ((here.run_ns > _WATCH_NS and horizon_s > _FEW_S) or (here.wants_watch and self._left() > _MANY)):
             here.watch()
-        if horizon_s < _FEW_S or here.seen_s <= _SEEN_S or self._source.exhausted or now < self._next_look_s or self._wants_check():
+        if horizon_s < _FEW_S or here.seen_s <= _SEEN_S or self._left() < 1 or now < self._next_look_s or self._wants_check():
             return  # where a check is wanted, the next item tells: threads that had the rest before it would never meet processes
         pause_s = _LOOK_SHARE * here.run_ns / 1e9 if here.gil() is not None and self._starting is None else 0.0
         self._next_look_s = now + min(max(_LOOK_S, pause_s), _MOST_PAUSE_S)
@@ -263,95 +230,10 @@ class MeasuredMapping(OwnItemsMapping):
         self._race.renew(candidates)
         self._race.measure(rate)
 
-    def _is_unclear(self, wanted: Candidate) -> bool:
-        """Whether it pays to wait for samples of the interpreter's lock, which tell whether threads would only take turns."""
-        evidence, here = self._evidence, self._here
-        assert evidence is not None
-        if evidence.gil is not None or not is_available() or not here.watched:
-            return False
-        cores = self._limits.cores
-        if here.item_s > _DEAR_S and cores - 1 > _SMALL_PART * self._left():  # an item run here leaves the others idle
-            return False
-        if wanted.backend == "thread":
-            return evidence.waiting < _MOSTLY
-        threads = (each for each in self._race.candidates if each.backend == "thread" and each.measured is None)
-        return any((each.bound or 0.0) > (wanted.predicted or 0.0) for each in threads)
-
-    def _start_s(self) -> dict[str, float]:
-        """Seconds until each kind of workers could have items."""
-        if self._starting is not None and any(member.ready for member in self._starting.members):
-            return {"thread": _THREAD_START_S, "process": 0.0}
-        count = next((each.workers for each in self._race.candidates if each.backend == "process"), 1)
-        server = 0.0 if can_fork_at_once() else _SERVER_START_S
-        return {"thread": _THREAD_START_S, "process": server + count * _PROCESS_START_S}
-
-    def _change_to(self, wanted: Candidate) -> None:
-        """Give the next items to `wanted`, once its workers can have them."""
-        if wanted == self._race.current:
-            return
-        if wanted.backend == "serial":
-            self._leave()
-            self._here.forget()
-            self._race.start(wanted)
-            mark("auto: back to the caller")
-            self._working = None
-            return
-        try:
-            team = self._roster.team(Plan(wanted.backend, wanted.workers, "on trial"))  # the first one starts the fork server
-            if self._may_start(wanted, team):
-                self._hand_over(wanted, team)
-        except PoolClosed:
-            raise
-        except Exception as error:  # the function, or the initializer, does not pickle
-            self._race.drop(wanted.backend, f"stays here: {first_line(error)}")
-
-    def _may_start(self, wanted: Candidate, team: Team) -> bool:
-        """Whether the workers can have items, as far as one knows by now."""
-        if self._working is None and self._is_unclear(wanted):
-            return False
-        if wanted.backend != "process":
-            return True
-        if not self._are_up(team):
-            return False
-        dear = self._working is None and self._here.item_s >= _DEAR_S
-        if not self._question.is_answered(team, self._here.item_s if dear else 0.0):
-            return False
-        if self._question.stays:
-            self._race.drop("process", f"stays here: {self._question.stays}")
-        return not self._question.stays
-
-    def _are_up(self, team: Team) -> bool:
-        """Whether process workers can have items: half of them are there, or all that is lost by waiting is an item."""
-        ready = team.muster()
-        self._starting = team
-        if team.start_error is not None:
-            self._race.drop("process", f"its workers do not start: {first_line(team.start_error)}")
-            team.rest()
-            return False
-        if self._working is None and self._here.item_s >= _DEAR_S and not self._roster.has_initializer:
-            return True
-        return 2 * ready >= team.count and self._here.items > 1  # the first item may have paid for what the others find done
-
-    def _hand_over(self, wanted: Candidate, team: Team) -> None:
-        spec = team.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
-        self._leave()
-        self._race.start(wanted)
-        mark(f"auto: {wanted.backend}({wanted.workers})")
-        self._working = leg = self.work_on(team, spec)
-        dear, cores = self._evidence is not None and self._evidence.wall_s > _LONG_ITEM_S, self._limits.cores
-        self._meter = Meter(leg.job, lambda: self._reported, wanted.workers, wanted.backend, cores, dear=dear, lazy=self._lazy)
-
-    def _leave(self) -> None:
-        """Whoever works gets no more items."""
-        self._here.unwatch()
-        if self._working is not None and not self._working.team.crew.pulls:
-            self._working.team.rest()
-
     def _steer_workers(self) -> None:
         meter, working = self._meter, self._working
         assert meter is not None
         assert working is not None
-        assert self._evidence is not None
         if self._starting is not None and self._starting is not working.team:
             # Nobody else reads what it says. (Of the team that works somebody does; a glance at it woke up who waits for it, who
             # glanced again: the caller took a processor from its workers, and the demonstration 9 s instead of 5.6.)
@@ -359,8 +241,11 @@ class MeasuredMapping(OwnItemsMapping):
         if (rate := meter.read()) is None:
             return
         left = self._left()
-        evidence = meter.evidence(self._evidence)
+        evidence = meter.evidence(self._evidence or Evidence(0, 1.0, 0.0))
         self._race.measure(rate)
+        if self._evidence is None:
+            self._evidence = evidence
+            self._race.reopen(predict(evidence, self._limits), rate)
         suggested = neighbours(self._race.current, self._evidence, self._limits)
         others = _otherness(evidence, self._evidence)
         if others > _VERY_OTHER or min(others, self._otherness) > _OTHER:  # one window may have met some odd items
@@ -376,19 +261,10 @@ class MeasuredMapping(OwnItemsMapping):
             self._starting.rest()  # they were started in vain, or have lost
             self._starting = None
 
-    def _abandon(self, reason: BaseException) -> None:
-        self._close()
-        super()._abandon(reason)
-
-    def _end(self) -> None:
-        self._close()
-        super()._end()
-
-    def _close(self) -> None:
+    def _let_go(self) -> None:
         """Let go of everything but the plan."""
-        self._here.close()
+        super()._let_go()
         self._question.close()
-        self._note_here()
         asked = "process" in self._limits.allow
         self._ended(self.plan(), self._meaning.prints() if self._meaning.settled or not asked else None)
 

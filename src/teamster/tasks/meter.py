@@ -103,4 +103,5 @@ class Meter:
         if gil is not None:  # as large a part of the processor time as before
             held = gil.held * before.wall_s / max(before.cpu_s, 1e-9) * self._cpu_s / wall_s
             gil = GilShare(min(1.0, held), gil.error, gil.samples)
-        return replace(before, items=self._job.ran, wall_s=wall_s, cpu_s=self._cpu_s, all_cpu_s=self._cpu_s, gil=gil)
+        now = replace(before, wall_s=wall_s, cpu_s=self._cpu_s, all_cpu_s=self._cpu_s, gil=gil)
+        return replace(now, items=self._job.ran, by=f"{self._kind}({self._workers})", took_s=self.item_s)

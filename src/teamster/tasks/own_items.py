@@ -8,6 +8,8 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
+from teamster.errors import PoolClosed
+from teamster.spine.workers.team import CLOSED
 from teamster.tasks.call import MapCall
 from teamster.tasks.here import Here
 from teamster.tasks.mapping import Mapping
@@ -21,7 +23,8 @@ class OwnItemsMapping(Mapping):
         super().__init__(call)
         self._roster = roster
         self._here = Here(call.function, call.style, call.seed, call.source, self)
-        self._refused: deque[tuple[int, Any]] = deque()  # pulled, and not to be sent
+        self._refused: deque[tuple[int, Any, str]] = deque()  # pulled, and not to be run by workers of a kind
+        self._doubted: dict[int, BaseException] = {}  # how those of them failed that did
         self._noted = 0, 0  # items and time of the caller that the ledger knows
 
     def runs_here(self) -> bool:
@@ -61,17 +64,23 @@ class OwnItemsMapping(Mapping):
         with self._roster.lock:
             self._roster.here.note(0, here.items - items, here.run_ns - busy_ns, perf_counter_ns())
 
-    def _take_refused(self, index: int, item: Any) -> bool:
-        """The caller runs it: where one item pickles and another does not, both mean what they mean in a loop."""
-        self._refused.append((index, item))
-        for team in self._roster.teams:  # who waits has to look at it: nothing else may come
+    def _nudge(self) -> None:
+        """Who waits has to look at what is to be done here: nothing else may come."""
+        for team in self._roster.teams:
             team.nudge()
-        return True
 
     def _glance(self) -> None:
         """Read what all workers have sent, without waiting."""
         for team in self._roster.teams:
             team.glance()
+
+    def _is_over(self, done: Callable[[], bool]) -> bool:
+        with self._roster.lock:
+            if done():
+                return True
+            if self._roster.closed:
+                raise PoolClosed(CLOSED)
+            return False
 
     def _has_enough(self) -> bool:
         return self.error is not None or (self._lazy and bool(self._ready)) or self._is_full()
@@ -90,3 +99,16 @@ class OwnItemsMapping(Mapping):
                 return done() or bool(self._refused) or not leg.team.is_busy_with(leg.job)
 
             leg.team.run_until(over)
+
+    def _abandon(self, reason: BaseException) -> None:
+        self._let_go()
+        super()._abandon(reason)
+
+    def _end(self) -> None:
+        self._let_go()
+        super()._end()
+
+    def _let_go(self) -> None:
+        """Nothing more runs here."""
+        self._here.close()
+        self._note_here()

@@ -102,7 +102,7 @@ class Pool:
         )
         self._clock = WallClock()
         self._calls = Calls(self._roster, lambda: self._chooser.submitting, self._terms, self._clock)
-        if asked.backend != "auto":
+        if asked.backend not in ("auto", "serial"):
             self._roster.team(asked)
         self._chooser = Chooser(asked, limits, self._roster)
         open_pools.add(self)

@@ -26,7 +26,7 @@ class Roster:
         initialize: the pool's initializer, for the caller when it runs items itself.
     """
 
-    def __init__(self, assemble: Callable[[Plan, threading.RLock], Team], initialize: Callable[[], object] | None) -> None:
+    def __init__(self, assemble: Callable[..., Team], initialize: Callable[[], object] | None) -> None:
         self.number = next(_numbers)  # of the pool, in this program
         self._assemble = assemble
         self._initialize = initialize
@@ -61,13 +61,28 @@ class Roster:
             self.check_open()
             team = self._teams.get(plan.backend)
             if team is None:
-                team = self._teams[plan.backend] = self._assemble(plan, self.lock)
+                if plan.backend == "serial":  # the caller itself, too
+                    team = self._assemble(plan, self.lock, initializer=self.prepare_here, initargs=())
+                    team.ledger = self.here
+                else:
+                    team = self._assemble(plan, self.lock)
+                self._teams[plan.backend] = team
                 for other in self._teams.values():
                     if other is not team:
                         other.beside.append(team)
                         team.beside.append(other)
             team.resize(plan.workers)
             return team
+
+    def can_send_initializer(self) -> bool:
+        """Whether processes could be prepared: where it holds what is bound to this process, it is meant for this process."""
+        try:
+            self.team(Plan("process", 1, "to be prepared"))
+        except PoolClosed:
+            raise
+        except Exception:
+            return False
+        return True
 
     @property
     def teams(self) -> list[Team]:
@@ -87,7 +102,7 @@ class Roster:
         """What all of them have done together; workers are numbered through, the caller first."""
         total = Ledger()
         accounts = []
-        for ledger, count in [(self.here, 0), *((team.ledger, team.count) for team in self.teams)]:
+        for ledger, count in [(self.here, 0), *((team.ledger, team.count) for team in self.teams if team.ledger is not self.here)]:
             total.add(ledger)
             accounts += ledger.accounts(count)
         total.workers = dict(enumerate(accounts))

@@ -23,6 +23,7 @@ _OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _MOST = 2_000  # functions and classes looked into; a program that large is judged by what was found so far
 _CODE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.MethodDescriptorType, types.WrapperDescriptorType)
+_PLAIN = (types.FunctionType, type, bool, int, float, str, bytes, type(None))
 _HEAP_TYPE = 1 << 9  # made by a class statement, and not part of the interpreter
 _ASSIGNMENTS = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
 
@@ -34,6 +35,7 @@ class Carried:
         values: by the name that a person would know it by.
         assigned: names outside of it that its code assigns.
         imported: those of the values that another process would take from a module that it imports.
+        library: functions, classes and constants of libraries that its code names.
 
     Example:
         >>> def outer():
@@ -47,6 +49,7 @@ class Carried:
         self.values: dict[str, Any] = {}
         self.assigned: list[str] = []
         self.imported: set[str] = set()
+        self.library: dict[str, Any] = {}
         self._seen: set[int] = set()
         self._asked: set[tuple[int, int]] = set()  # modules, by the code that names something of them
         self._visit(function, getattr(function, "__qualname__", f"its {type(function).__name__} object"))
@@ -89,7 +92,7 @@ class Carried:
         return unique
 
     def _visit_function(self, function: types.FunctionType) -> None:
-        if id(function) in self._seen or len(self._seen) > _MOST or _is_library(function.__code__.co_filename):
+        if id(function) in self._seen or len(self._seen) > _MOST or is_library(function.__code__.co_filename):
             return
         self._seen.add(id(function))
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -122,9 +125,13 @@ class Carried:
 
     def _visit_module(self, module: types.ModuleType, code: types.CodeType) -> None:
         """Of a module of the user's, what this code may ask it for."""
-        if (id(module), id(code)) in self._asked or _is_library(getattr(module, "__file__", None) or _LIBRARY):
+        if (id(module), id(code)) in self._asked:
             return
         self._asked.add((id(module), id(code)))
+        if is_library(getattr(module, "__file__", None) or _LIBRARY):
+            names = (name for name in code.co_names if isinstance(module.__dict__.get(name, ...), _PLAIN))
+            self.library |= {f"{module.__name__}.{name}": module.__dict__[name] for name in names}
+            return
         for name in code.co_names:
             value = module.__dict__.get(name)
             if isinstance(value, types.ModuleType):
@@ -155,7 +162,7 @@ class Carried:
                 self._note_import(value, kind.__module__)
 
 
-def _is_library(filename: str) -> bool:
+def is_library(filename: str) -> bool:
     """Whether code of that file is the interpreter's, an installed package's, or our own."""
     return filename.startswith((_LIBRARY, _OURS, "<frozen")) or any(part in filename for part in _INSTALLED)
 
@@ -167,7 +174,7 @@ def _is_users(kind: type) -> bool:
     if kind.__module__ == "__main__":
         return True
     module = sys.modules.get(kind.__module__)
-    return module is None or not _is_library(getattr(module, "__file__", None) or _LIBRARY)
+    return module is None or not is_library(getattr(module, "__file__", None) or _LIBRARY)
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -179,7 +179,7 @@ def _threads(evidence: Evidence, limits: Limits) -> Candidate:
     workers = _count(evidence, saturated, limits.cores, limits.most_threads, limits.workers)
     rate = min(workers / evidence.wall_s, saturated)
     bound = min(workers / evidence.wall_s, limits.cores / max(evidence.cpu_s, 1e-9), 1 / max(least_held_s, 1e-9))
-    return Candidate("thread", workers, rate, max(rate, bound))
+    return Candidate("thread", workers, rate, max(rate, bound), note=evidence.one_thread and f"stays here: {evidence.one_thread}")
 
 
 def _processes(evidence: Evidence, limits: Limits) -> Candidate:
@@ -245,13 +245,14 @@ def conclude(choice: Candidate, candidates: Sequence[Candidate], evidence: Evide
 def _sentence(choice: Candidate, candidates: Sequence[Candidate], evidence: Evidence) -> str:
     loop = next((each for each in candidates if each.backend == "serial"), None)
     stays = next((each.note for each in candidates if each.note.startswith("stays here")), "")
+    out = next((f"{each.backend}: {each.note}" for each in candidates if "failed there" in each.note), "")
     if choice.backend == "serial":
         said = "nothing is faster than the loop" if _tried(candidates) else "no other way would pay"
     elif choice.measured and loop is not None and loop.measured:
         said = f"{choice.measured / loop.measured:.2g} times as fast as the loop"
     else:
         said = "expected to be the fastest"
-    return "; ".join(part for part in (_kind(evidence), said, _climb(choice, candidates), stays) if part)
+    return "; ".join(part for part in (_kind(evidence), said, _climb(choice, candidates), stays, out) if part)
 
 
 def _climb(choice: Candidate, candidates: Sequence[Candidate]) -> str:
@@ -274,8 +275,10 @@ def _kind(evidence: Evidence) -> str:
     """What kind of work an item is."""
     if evidence.waiting >= 0.5:
         return f"an item waits {evidence.waiting:.0%} of its time"
+    if evidence.by and evidence.took_s > 2 * evidence.wall_s:
+        return f"an item takes {show_seconds(evidence.took_s)} there, {show_seconds(evidence.cpu_s)} of it on a processor"
     if evidence.gil is not None and evidence.gil.held >= 0.5:
         return f"an item holds the GIL {evidence.gil.held:.0%} of its time"
     if evidence.gil is not None:
         return f"an item leaves the GIL free {1 - evidence.gil.held:.0%} of its time"
-    return f"an item takes {show_seconds(evidence.wall_s)}"
+    return f"an item takes {show_seconds(evidence.took_s or evidence.wall_s)}"

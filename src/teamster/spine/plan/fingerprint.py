@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
 import types
 import zlib
 from time import perf_counter
@@ -18,11 +19,12 @@ _BYTES_PER_S = 1e9  # of a checksum; a guess on the safe side, to see beforehand
 
 
 class Bound(Exception):
-    """The value is, or holds, something that belongs to this process, `what` of a kind."""
+    """The value is, or holds, something that belongs to this process, `what` of a kind: `value`."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, value: object) -> None:
         super().__init__(what)
         self.what = what
+        self.value = value
 
 
 class TooLong(Exception):
@@ -91,7 +93,7 @@ class _Pickler(pickle.Pickler):
         if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.CodeType)):
             return int, (id(value),)
         if (what := bound_to_process(value)) is not None:
-            raise Bound(what)
+            raise Bound(what, value)
         return NotImplemented
 
 
@@ -100,7 +102,8 @@ class _NamePickler(_Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if value is not str and isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
-            return str, (f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}",)
+            line = value.__code__.co_firstlineno if isinstance(value, types.FunctionType) else ""  # what wraps has its name
+            return str, (f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}{line}",)
         return NotImplemented if value is str else super().reducer_override(value)
 
 
@@ -121,6 +124,35 @@ def bound_to_process(value: object) -> str | None:
         return "a socket"
     if kind.__module__ == "sqlite3":
         return f"a database {kind.__name__.lower()}"
+    if hasattr(kind, "run_until_complete"):
+        return "an event loop"
+    if kind.__module__ in ("tkinter", "_tkinter"):
+        return "a window"
     if isinstance(value, (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)):
         return "a generator"
     return None
+
+
+def is_bound_to_thread(value: Any) -> bool:
+    """Whether what is bound to this process can be used in this thread only.
+
+    Example:
+        >>> import sqlite3
+        >>> [is_bound_to_thread(sqlite3.connect(":memory:", check_same_thread=check)) for check in (True, False)]
+        [True, False]
+    """
+    kind = type(value)
+    if kind.__module__ != "sqlite3":
+        return hasattr(kind, "run_until_complete") or kind.__module__ in ("tkinter", "_tkinter")
+    refused: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            getattr(value, "connection", value).cursor()  # of a cursor, or the connection itself: it tells only when it is used
+        except Exception as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return bool(refused)

@@ -13,6 +13,7 @@ from typing import Any
 
 from teamster.spine.plan.carried import Carried
 from teamster.spine.plan.fingerprint import checksum
+from teamster.spine.plan.patches import Origins, origins
 
 _SECONDS = 0.1
 
@@ -26,16 +27,24 @@ def imported_states(function: Callable[..., Any]) -> States:
     Example:
         >>> imported_states(abs)
         {}
+
+    Beside the program's own modules, that are functions and constants of libraries, as far as its code names them.
     """
     deadline = perf_counter() + _SECONDS
     carried = Carried(function)
     states: States = {}
-    for name in sorted(carried.imported):
+    found = {name: carried.values[name] for name in carried.imported} | carried.library
+    for name in sorted(found):
         try:
-            states[name] = checksum(carried.values[name], deadline, anywhere=True)
+            states[name] = checksum(found[name], deadline, anywhere=True)
         except Exception:
             states[name] = None
     return states
+
+
+def look_there(function: Callable[..., Any], names: tuple[str, ...]) -> tuple[States, Origins]:
+    """In a worker: what `function` finds there, and where the code of libraries comes from that the program has replaced."""
+    return imported_states(function), origins(names)
 
 
 def difference(here: States, there: States) -> str:

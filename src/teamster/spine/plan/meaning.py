@@ -19,7 +19,7 @@ from typing import Any
 
 from teamster.errors import first_line
 from teamster.spine.plan.carried import Carried
-from teamster.spine.plan.fingerprint import Bound, TooLong, checksum
+from teamster.spine.plan.fingerprint import Bound, TooLong, checksum, is_bound_to_thread
 from teamster.spine.plan.plan import Evidence
 from teamster.spine.transport.pickled import Parcel, pack, pack_by_reference, pack_by_value, unpack
 
@@ -34,6 +34,7 @@ class Meaning:
 
     Attributes:
         stays: why the function must stay in this process; empty while nothing speaks against leaving.
+        one_thread: why it must stay in this thread; empty while nothing speaks against others.
         settled: whether the answer will not change any more.
         argument_bytes: pickled size of an argument; None before the first check.
         result_bytes: the same of a result.
@@ -58,7 +59,7 @@ class Meaning:
         self._random: dict[str, int] = {}
         self._argument: Any = None
         self._deadline = self._seconds = 0.0
-        self.stays = ""
+        self.stays = self.one_thread = ""
         self.settled = False
         self.argument_bytes: int | None = None
         self.result_bytes: int | None = None
@@ -81,6 +82,7 @@ class Meaning:
     def adopt(self, evidence: Evidence) -> None:
         """Take over what was found in an earlier call of the function, with arguments of the same type."""
         self.stays, self.settled, self.move_s = evidence.stays, True, evidence.move_s
+        self.one_thread = evidence.one_thread
         self.argument_bytes, self.result_bytes = evidence.argument_bytes, evidence.result_bytes
 
     def give_up(self) -> None:
@@ -120,6 +122,8 @@ class Meaning:
             raise
         except Bound as bound:
             self._stay(f"its argument holds {bound.what}")
+            if is_bound_to_thread(bound.value):
+                self.one_thread = f"its argument holds {bound.what} of this thread"
         except Exception as error:
             self._stay(f"its argument does not pickle: {first_line(error)}")
         return None
@@ -149,6 +153,8 @@ class Meaning:
                 prints[name] = checksum(value, self._deadline)
             except Bound as bound:
                 self._stay(f"it uses `{name}`, {bound.what}")
+                if is_bound_to_thread(bound.value):
+                    self.one_thread = f"it uses `{name}`, {bound.what} of this thread"
             except TooLong:
                 raise
             except Exception as error:

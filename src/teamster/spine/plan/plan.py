@@ -40,11 +40,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of a function from its first items, which ran in the caller.
+    """What is known of a function from its first items, which ran in the caller, or from later ones of another kind.
 
     Attributes:
         items: how many were measured.
-        wall_s: seconds an item.
+        wall_s: seconds an item, without what it waits for the interpreter's lock.
         cpu_s: seconds of processor time an item, in the thread that called the function.
         all_cpu_s: the same of all threads of the process: larger when the function has threads of its own.
         gil: share of the time for which the interpreter's lock was held; None when that was not measured.
@@ -52,6 +52,9 @@ class Evidence:
         result_bytes: pickled size of a result; None when not known.
         move_s: seconds that pickling and unpickling of both took.
         stays: why the work must stay in this process; empty when it need not.
+        one_thread: why it must stay in the thread of the caller; empty when it need not.
+        by: the workers that were measured; empty for the caller.
+        took_s: seconds that an item took them, waiting for each other included; 0 for the caller.
 
     Example:
         >>> Evidence(items=3, wall_s=0.1, cpu_s=0.002).waiting
@@ -67,6 +70,9 @@ class Evidence:
     result_bytes: int | None = None
     move_s: float = 0.0
     stays: str = ""
+    one_thread: str = ""
+    by: str = ""
+    took_s: float = 0.0
 
     @property
     def waiting(self) -> float:
@@ -162,7 +168,9 @@ def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
 
 def _describe(evidence: Evidence) -> list[str]:
     """The evidence, in two lines."""
-    first = f"  {evidence.items:,} item{'s' * (evidence.items != 1)} measured here: {show_seconds(evidence.wall_s)} each"
+    where = f"in {evidence.by}" if evidence.by else "here"
+    took_s = evidence.took_s or evidence.wall_s
+    first = f"  {evidence.items:,} item{'s' * (evidence.items != 1)} measured {where}: {show_seconds(took_s)} each"
     first += f", {show_seconds(max(evidence.cpu_s, evidence.all_cpu_s))} of it on a processor"
     if evidence.gil is not None:
         first += f"; GIL held {evidence.gil}, by voluntary switches"

@@ -93,6 +93,11 @@ class Race:
         self._dropped[backend] = why
         self._field = {key: self._marked(each) for key, each in self._field.items()}
 
+    def lift(self, backend: str) -> None:
+        """It is possible after all."""
+        if (why := self._dropped.pop(backend, None)) is not None:
+            self._field = {key: replace(each, note="") if each.note == why else each for key, each in self._field.items()}
+
     def _marked(self, candidate: Candidate) -> Candidate:
         why = self._dropped.get(candidate.backend)
         return candidate if why is None else replace(candidate, note=why)

@@ -36,10 +36,10 @@ def carry(context: contextvars.Context) -> Carried:
 
 
 def unfold(carried: Carried) -> contextvars.Context:
-    """A context with the carried variables set, in the process where the task runs."""
+    """A context with the carried variables set, in the process where the task runs; the others are as the initializer left them."""
     import pickle
 
-    context = contextvars.Context()
+    context = contextvars.copy_context()
     for module, name, data in carried:
         try:
             context.run(find_context_variable(module, name).set, pickle.loads(data))

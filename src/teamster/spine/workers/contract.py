@@ -52,6 +52,7 @@ class Spec:
     careful: bool = False  # never in blocks: somebody needs to know the item that runs, whatever it costs
     hurry: bool = False  # somebody waits for single results; else they may be sent many at a time
     context: Any = None  # of the caller, in the form that its kind of crew can carry
+    state: Any = None  # what the caller has set in the interpreter and in libraries, as far as its kind of crew carries it
     identity: int = -1
     parcel: Any = None  # process crews keep the pickled function here
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from teamster.errors import RemoteError, TransferError, annotate
 from teamster.spine.transport.pickled import pack
+from teamster.spine.workers.begun import has_begun
 
-Description = tuple[bytes | None, bytes | None, str, str]
-"""The pickled exception; its pickled parts, when as a whole it does not survive pickling; its repr; its traceback."""
+Description = tuple[bytes | None, bytes | None, str, str, bool]
+"""The pickled exception; its pickled parts, when as a whole it does not survive pickling; its repr; its traceback; `has_begun`."""
 
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -19,9 +20,10 @@ _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 class RemoteTraceback(Exception):
     """Stands as the cause of an exception that came from a worker, and shows the traceback there."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, begun: bool = True) -> None:
         super().__init__(text)
         self.text = text
+        self.begun = begun
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
@@ -46,7 +48,7 @@ def describe(error: BaseException) -> Description:
     import traceback
 
     text = "".join(traceback.format_exception(type(error), error, _user_frames(error)))
-    shown = _safe_repr(error)
+    shown, begun = _safe_repr(error), has_begun(error)
     whole = parts = None
     try:
         candidate = pack(error.with_traceback(None)).data
@@ -54,12 +56,12 @@ def describe(error: BaseException) -> Description:
         whole = candidate
     except BaseException:
         parts = _pack_parts(error)
-    return whole, parts, shown, text
+    return whole, parts, shown, text, begun
 
 
 def rebuild(description: Description) -> BaseException:
     """The exception, in the parent: its own type wherever that can be made."""
-    whole, parts, shown, text = description
+    whole, parts, shown, text, begun = description
     error = _load(whole, parts)
     if error is None:
         error = RemoteError(
@@ -67,7 +69,7 @@ def rebuild(description: Description) -> BaseException:
             " define the class in a module, and pass all that its __init__ takes on to super().__init__"
         )
     error = domesticate(error)
-    set_cause(error, RemoteTraceback(text))
+    set_cause(error, RemoteTraceback(text, begun))
     return error
 
 

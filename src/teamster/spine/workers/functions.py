@@ -14,6 +14,7 @@ from teamster.spine.workers.contract import Spec
 from teamster.spine.workers.failure import refused
 from teamster.spine.workers.process_member import ProcessMember
 from teamster.spine.workers.seeds import loaded_generators
+from teamster.spine.workers.surroundings import dump, since, take
 
 
 class Functions:
@@ -34,10 +35,13 @@ class Functions:
         except Exception as reason:
             raise refused(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
         spec.context = carry(context) if len(context) else []
+        spec.state = take()
 
     def lesson(self, member: ProcessMember, spec: Spec) -> tuple[Any, ...]:
         """The message that tells a worker of a function."""
-        how = (spec.style, spec.seed, spec.careful, spec.hurry, spec.context, loaded_generators() if spec.seed is not None else ())
+        generators = loaded_generators() if spec.seed is not None else ()
+        surroundings = spec.context, dump(since(member.told, spec.state))
+        how = (spec.style, spec.seed, spec.careful, spec.hurry, *surroundings, generators)
         message = "spec", spec.identity, how, self._stow(member, spec)
         member.known.add(spec.identity)
         return message

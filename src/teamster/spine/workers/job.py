@@ -41,6 +41,11 @@ def _nobody(*_: object) -> None:
     """Takes what comes too late."""
 
 
+def _not_mine(*_: object) -> bool:
+    """Nobody else wants it."""
+    return False
+
+
 class Job:
     """What the team needs to know of one call."""
 
@@ -52,7 +57,8 @@ class Job:
         on_values: Callable[[int, list[Any]], None],
         on_error: Callable[[int, BaseException], None],
         on_failure: Callable[[BaseException], None],
-        on_refused: Callable[[int, Any], bool] = lambda index, item: False,
+        on_refused: Callable[[int, Any, BaseException], bool] = _not_mine,
+        on_doubted: Callable[[int, Any, BaseException], bool] = _not_mine,
     ) -> None:
         self.spec = spec
         self.retries = terms.retries
@@ -62,6 +68,7 @@ class Job:
         self.on_error = on_error
         self.on_failure = on_failure  # the whole job, as when an initializer fails
         self.on_refused = on_refused  # an item that cannot be handed and did not run: does somebody else want it?
+        self.on_doubted = on_doubted  # one that raised: does somebody else try it?
         self.cancelled = False
         self.item_ns = 0.0
         self.item_bytes = 0.0
@@ -71,7 +78,7 @@ class Job:
     def let_go(self) -> None:
         """It is over: whoever took its results may go, with all that was to be called for."""
         self.on_values = self.on_error = self.on_failure = _nobody
-        self.on_refused = lambda index, item: False
+        self.on_refused = self.on_doubted = _not_mine
 
     def observe(self, batch: Finished) -> None:
         """Learn from a finished batch, of which some items ran."""

@@ -50,6 +50,7 @@ from teamster.spine.workers.slate import (
     WIDTH,
     Slate,
 )
+from teamster.spine.workers.surroundings import Scene, State, load, set_all, take
 from teamster.spine.workers.tracing import WorkerRecorder
 
 FLUSH_NS = 5_000_000
@@ -179,7 +180,8 @@ class ProcessWorker:
         self._tracing = WorkerRecorder(slate)
         self._idle_ns = perf_counter_ns()
         self._specs: dict[int, tuple[tuple[Any, ...], Wire]] = {}
-        self._runners: dict[int, tuple[Runner, contextvars.Context]] = {}
+        self._runners: dict[int, tuple[Runner, contextvars.Context, State]] = {}
+        self._scene: Scene
         self._actions: dict[str, Callable[..., None]] = {
             "setup": self._setup,
             "spec": self._learn,
@@ -199,6 +201,8 @@ class ProcessWorker:
 
     def _setup(self, settings: dict[str, Any], info: WorkerInfo, initializer: Wire) -> None:
         apply_settings(settings, self._channel.put)
+        set_all(load(settings["state"]))
+        before = None
         ring = self._tracing.ring_if_asked()
         spans.note(ring, INITIALISE, "start the process", settings["asked_ns"])
         began = perf_counter_ns()
@@ -208,11 +212,13 @@ class ProcessWorker:
             whoami.limit_native_threads(settings["native_threads"])
             function, arguments = unpack_function(data, buffers)
             if function is not None:
+                before = take()
                 function(*arguments)
         except BaseException as error:
             self._channel.put(("ready", describe(error)))
         else:
             self._channel.put(("ready", None))
+        self._scene = Scene(before)
         spans.note(ring, INITIALISE, "initializer", began)
         self._idle_ns = perf_counter_ns()
 
@@ -232,7 +238,8 @@ class ProcessWorker:
         self._sink.ring = ring = self._tracing.ring_if_asked()
         spans.note(ring, WAIT, "wait for work", self._idle_ns)
         try:
-            runner, context = self._runners.get(identity) or self._prepare(identity)
+            runner, context, state = self._runners.get(identity) or self._prepare(identity)
+            context.run(self._scene.enter, state)
             opened = words[STARTED_NS] = perf_counter_ns()
             items = self._channel.open(wire)
             spans.note(ring, SERIALISE, "unpickle arguments", opened)
@@ -253,17 +260,19 @@ class ProcessWorker:
             self._sink.flush()
             self._idle_ns = perf_counter_ns()
 
-    def _prepare(self, identity: int) -> tuple[Runner, contextvars.Context]:
+    def _prepare(self, identity: int) -> tuple[Runner, contextvars.Context, State]:
         """Open a function for its first batch."""
         from teamster.spine.workers.context import unfold
 
         began = perf_counter_ns()
-        (style, seed, careful, hurry, carried, generators), wire = self._specs[identity]
+        (style, seed, careful, hurry, carried, dumped, generators), wire = self._specs[identity]
+        context, state = unfold(carried), load(dumped)
+        context.run(self._scene.enter, state)  # modules that it names are imported in there
         for name in generators:
             import_module(name)  # a task that loads it itself would find it without the seed
         function = unpack_function(*self._channel.parts(wire))
         spec = Spec(function, style, seed, careful, hurry)
-        prepared = Runner(spec, function, self._slate.words), unfold(carried)
+        prepared = Runner(spec, function, self._slate.words), context, state
         self._specs.pop(identity)
         self._runners[identity] = prepared
         spans.note(spans.current_ring(), INITIALISE, f"load {title_of(function)}", began)

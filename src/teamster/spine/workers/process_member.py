@@ -8,6 +8,7 @@ from mmap import mmap
 from teamster.spine.transport.channel import Channel
 from teamster.spine.workers.contract import Member
 from teamster.spine.workers.slate import TRACING, Slate
+from teamster.spine.workers.surroundings import State
 
 
 class Traced:
@@ -32,7 +33,7 @@ class Traced:
 class ProcessMember(Member):
     """Its channel, its slate, and what is known of its end."""
 
-    __slots__ = ("channel", "closed_ns", "death", "known", "pid", "rescued_end", "slate", "token", "traced")
+    __slots__ = ("channel", "closed_ns", "death", "known", "pid", "rescued_end", "slate", "token", "told", "traced")
 
     def __init__(self, index: int, token: int, channel: Channel, slate: Slate) -> None:
         super().__init__(index)
@@ -41,6 +42,7 @@ class ProcessMember(Member):
         self.slate = slate
         self.traced = Traced(index, slate)
         self.known: set[int] = set()  # specs that it has
+        self.told: State = {}  # what the program had set when it started
         self.pid = 0  # as soon as the fork server has told
         self.rescued_end = 0  # how far its log was read before its results were sent
         self.closed_ns = 0  # when its channel ended

@@ -46,6 +46,7 @@ from teamster.spine.workers.process_member import ProcessMember
 from teamster.spine.workers.results import unpack_results
 from teamster.spine.workers.slate import LIMIT, LOG_END, NO_LIMIT, Slate
 from teamster.spine.workers.starters import Setup, Starter
+from teamster.spine.workers.surroundings import dump, library_part, take
 
 _STATUS_PATIENCE_NS = 1_000_000_000  # how long a death waits for its exit status
 
@@ -108,8 +109,9 @@ class ProcessCrew:
         self._watch_control()
         self._members[channel.fileno()] = member
         self._epoll.register(channel.fileno(), select.EPOLLIN)
-        info = WorkerInfo(index, "process", self._count)
-        self._put(member, ("setup", self._setup.settings(), info, channel.stow(self._setup.initializer)))
+        info, member.told = WorkerInfo(index, "process", self._count), take()
+        settings = {**self._setup.settings(), "state": dump(library_part(member.told))}
+        self._put(member, ("setup", settings, info, channel.stow(self._setup.initializer)))
         return member
 
     def _watch_control(self) -> None:

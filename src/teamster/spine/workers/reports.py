@@ -78,7 +78,8 @@ class Reports:
             offset, values = batch.done, values[batch.done - offset :]
         batch.done = offset + len(values)
         if event.error is not None:
-            self._tell_error(batch, offset, event.error)
+            if batch.job.cancelled or not batch.job.on_doubted(batch.first + offset, batch.items[offset], event.error):
+                self._tell_error(batch, offset, event.error)
         elif not batch.job.cancelled:
             self.ledger.items += len(values)
             batch.take_values(offset, values)
@@ -167,7 +168,7 @@ class Reports:
         """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""
         if batch.size > 1:
             self.queue.extendleft(batch.piece(at, at + 1) for at in reversed(range(batch.size)))
-        elif batch.job.cancelled or not batch.job.on_refused(batch.first, batch.items[0]):
+        elif batch.job.cancelled or not batch.job.on_refused(batch.first, batch.items[0], error):
             self._tell_error(batch, 0, error)
 
     def _drop(self, job: Job) -> None:

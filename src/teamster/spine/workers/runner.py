@@ -132,7 +132,7 @@ class Runner:
 
     def _in_blocks(self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None) -> int:
         words = self._words
-        position, width = 0, max(1, min(BULK_ITEMS, int(_BULK_NS / self.item_ns)))
+        position, width = 0, max(1, min(BULK_ITEMS, int(_BULK_NS / max(self.item_ns, 1.0))))
         while position < len(items):
             block = items[position : position + width]
             words[WIDTH] = len(block)

@@ -24,6 +24,7 @@ from teamster.spine.workers.contract import Batch, Died, Event, Finished, Kept, 
 from teamster.spine.workers.failure import domesticate
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.slate import LIMIT, NO_LIMIT, Slate
+from teamster.spine.workers.surroundings import Scene, State, take, take_of_thread
 
 FLUSH_NS = 5_000_000
 
@@ -83,12 +84,21 @@ class _InThread:
         BaseException: what the initializer raised.
     """
 
-    def __init__(self, info: WorkerInfo, native_threads: int, initialize: Callable[[], object], limit: ProcessWideLimit) -> None:
+    def __init__(
+        self, info: WorkerInfo, native_threads: int, initialize: Callable[[], object] | None, limit: ProcessWideLimit
+    ) -> None:
         whoami.set_thread_worker(info)
         limit_in_this_thread(native_threads)
         self._native_threads = native_threads
         self._limit = limit
-        initialize()
+        self._own: list[tuple[contextvars.ContextVar[Any], Any]] = []  # what the initializer has set
+        before = None
+        if initialize is not None:
+            before, context = take(), contextvars.copy_context()
+            initialize()
+            after = contextvars.copy_context()
+            self._own = [(variable, value) for variable, value in after.items() if context.get(variable, after) is not value]
+        self._scene = Scene(before)
 
     def run(self, batch: Batch, member: ThreadMember, sink: ReportSink) -> int:
         """Run a batch in a copy of the caller's context."""
@@ -98,9 +108,16 @@ class _InThread:
         known = member.runner
         if known is None or known[0] != spec.identity:
             context = spec.context.copy() if spec.context is not None else contextvars.Context()
+            context.run(self._furnish, spec.state)
             known = member.runner = spec.identity, Runner(spec, spec.function, member.slate.words), context
         _, runner, context = known
         return context.run(runner.run, batch.items, batch.number, max(batch.first, 0), sink)
+
+    def _furnish(self, state: State) -> None:
+        """Set what threads have for themselves: what the caller has set, and over that what the initializer has."""
+        self._scene.enter(state)
+        for variable, value in self._own:
+            variable.set(value)
 
     def close(self) -> None:
         """Nothing is its own."""
@@ -121,14 +138,14 @@ class ThreadCrew:
         self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
         self.fail: Callable[[BaseException], None] = lambda error: None
         self._count = count
-        self._initialize = partial(initializer, *initargs) if initializer is not None else lambda: None
+        self._initialize = partial(initializer, *initargs) if initializer is not None else None
         self._native_threads = native_threads
         self._limit = ProcessWideLimit(native_threads)
         self._members: list[ThreadMember] = []
 
     def prepare(self, spec: Spec, context: contextvars.Context) -> None:
         """Keep the context; each worker runs in a copy of it."""
-        spec.context = context
+        spec.context, spec.state = context, take_of_thread()
 
     def enlist(self, index: int) -> ThreadMember:
         """Start a thread."""

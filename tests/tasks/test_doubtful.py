@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`backend="auto"`: what fails elsewhere and not here."""
+
+import asyncio
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import teamster as ts
+
+CONNECTION = sqlite3.connect(":memory:", check_same_thread=True)
+LOCAL = threading.local()
+LOOP = asyncio.new_event_loop()
+STARTS: list[int] = []  # a list is changed by single steps of C
+
+
+class Held:
+    """A connection that no look finds: it stays out of the pickle."""
+
+    def __init__(self) -> None:
+        self.connection = CONNECTION
+
+    def __reduce__(self) -> Any:
+        return Held, ()
+
+
+HELD = Held()
+
+
+def hidden_connection(item: int) -> Any:
+    row = HELD.connection.execute("select ?", (item,)).fetchone()
+    time.sleep(0.003)
+    return row[0]
+
+
+def known_connection(item: int) -> Any:
+    time.sleep(0.003)
+    STARTS.append(item)
+    return CONNECTION.execute("select ?", (item,)).fetchone()[0]
+
+
+def alarm(item: int) -> int:
+    old = signal.signal(signal.SIGALRM, lambda *_: None)
+    time.sleep(0.003)
+    signal.signal(signal.SIGALRM, old)
+    return item
+
+
+def attribute(item: int) -> int:
+    item += LOCAL.zero
+    time.sleep(0.003)
+    return item
+
+
+async def coroutine(item: int) -> int:
+    await asyncio.sleep(0.003)
+    return item
+
+
+def event_loop(item: int) -> int:
+    return LOOP.run_until_complete(coroutine(item))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+@pytest.mark.parametrize("function", [hidden_connection, known_connection, alarm, attribute, event_loop])
+def test_what_works_in_the_loop_works(function: Any, on_error: Any) -> None:
+    LOCAL.zero = 0
+    STARTS.clear()
+    with ts.Pool() as pool:
+        assert pool.map(function, range(200), on_error=on_error) == list(range(200))
+        plan = pool.plan
+    assert plan.backend != "thread"
+    assert set(Counter(STARTS).values()) <= {1}
+    assert "thread" not in {each.backend for each in plan.candidates if not each.note}
+
+
+def late(item: int) -> int:
+    STARTS.append(item)
+    time.sleep(0.003)
+    return item + LOCAL.zero
+
+
+def test_what_had_begun_is_not_run_again_and_the_way_is_out() -> None:
+    LOCAL.zero = 0
+    STARTS.clear()
+    with ts.Pool(allow=("serial", "thread")) as pool:
+        results = pool.map(late, range(600), on_error="return")
+        failed = [each for each in results if isinstance(each, AttributeError)]
+        assert sorted(STARTS) == list(range(600))
+        assert 0 < len(failed) < 500
+        assert results[-1] == 599
+        assert "items failed there, and none here: AttributeError" in pool.plan.reason
+
+
+def odd(item: int) -> int:
+    STARTS.append(item)
+    time.sleep(0.003)
+    if item > 40:
+        raise KeyError(item)
+    return item
+
+
+def test_failures_of_the_items_own_do_not_shut_a_way() -> None:
+    STARTS.clear()
+    with ts.Pool() as pool:
+        results = pool.map(odd, range(600), on_error="return")
+        assert [isinstance(each, KeyError) for each in results] == [item > 40 for item in range(600)]
+        assert sorted(STARTS) == list(range(600))
+        assert {each.note for each in pool.plan.candidates if each.backend == "thread"} == {""}
