@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from teamster.spine.transport.channel import SILENTLY
 from teamster.spine.workers.nursery import fill_standard_numbers
 from teamster.spine.workers.whoami import is_inside_worker
 
@@ -136,10 +137,9 @@ class Window:
     def _answer(self, connection: socket.socket) -> None:
         """A line for each line that comes."""
         # Whatever goes wrong here is nothing that the program should hear of: who looks asks again.
-        with connection, contextlib.suppress(Exception), connection.makefile("rwb") as stream:
+        with connection, contextlib.suppress(Exception), connection.makefile("rb") as stream:
             for _ in stream:
-                stream.write(json.dumps(self._snapshot()).encode() + b"\n")
-                stream.flush()
+                connection.sendall(json.dumps(self._snapshot()).encode() + b"\n", SILENTLY)
         self._sockets.pop(connection, None)
 
     def let_go(self) -> None:

@@ -62,6 +62,9 @@ _PATIENT_NS = 50_000_000
 _SHORT_NS = 100_000
 """After a batch that took less, its results wait for those of the next one if that is here already: a message costs 15 us."""
 
+Parts = tuple[bytes | memoryview, list[memoryview]] | OSError
+"""Data and buffers of a function that nobody has asked for yet, or why they could not be had."""
+
 Record = tuple[int, int, bool, Wire]
 """First item, items, whether it is a failure, and the data."""
 
@@ -178,7 +181,7 @@ class ProcessWorker:
         self._delay = RunDelay()
         self._tracing = WorkerRecorder(slate)
         self._idle_ns = perf_counter_ns()
-        self._specs: dict[int, tuple[tuple[Any, ...], Wire]] = {}
+        self._specs: dict[int, tuple[tuple[Any, ...], Parts]] = {}
         self._runners: dict[int, tuple[Runner, contextvars.Context]] = {}
         self._actions: dict[str, Callable[..., None]] = {
             "setup": self._setup,
@@ -217,12 +220,14 @@ class ProcessWorker:
         self._idle_ns = perf_counter_ns()
 
     def _learn(self, identity: int, how: tuple[Any, ...], wire: Wire) -> None:
-        self._specs[identity] = how, wire
+        try:
+            self._specs[identity] = how, self._channel.parts(wire)
+        except OSError as error:
+            self._specs[identity] = how, error
 
     def _drop(self, identity: int) -> None:
         self._runners.pop(identity, None)
-        if unused := self._specs.pop(identity, None):
-            self._channel.parts(unused[1])
+        self._specs.pop(identity, None)
 
     def _batch(self, identity: int, number: int, count: int, index: int, careful: bool, wire: Wire) -> None:
         words = self._slate.words
@@ -258,10 +263,12 @@ class ProcessWorker:
         from teamster.spine.workers.context import unfold
 
         began = perf_counter_ns()
-        (style, seed, careful, hurry, carried, generators), wire = self._specs[identity]
+        (style, seed, careful, hurry, carried, generators), parts = self._specs[identity]
         for name in generators:
             import_module(name)  # a task that loads it itself would find it without the seed
-        function = unpack_function(*self._channel.parts(wire))
+        if isinstance(parts, OSError):
+            raise parts
+        function = unpack_function(*parts)
         spec = Spec(function, style, seed, careful, hurry)
         prepared = Runner(spec, function, self._slate.words), unfold(carried)
         self._specs.pop(identity)

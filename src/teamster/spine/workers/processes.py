@@ -25,7 +25,7 @@ from typing import Any
 from teamster.machine.memory import oom_kills
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import SERIALISE, TRANSFER, WAIT
-from teamster.spine.transport.channel import SPIN_NS, Channel, pair
+from teamster.spine.transport.channel import SILENTLY, SPIN_NS, Channel, pair
 from teamster.spine.transport.pickled import pack
 from teamster.spine.workers import streams
 from teamster.spine.workers.contract import (
@@ -93,6 +93,7 @@ class ProcessCrew:
         slate = Slate.shared()
         self._next_token += 1
         channel = Channel(ours, blocking=False)
+        channel.furnish()
         member = ProcessMember(index, self._next_token, channel, slate)
         self._tokens[member.token] = member
         spans.welcome(member.traced)
@@ -252,7 +253,7 @@ class ProcessCrew:
     def wake(self) -> None:
         """Make a `wait` in another thread return."""
         with contextlib.suppress(OSError):
-            self._wake_write.send(b"\0")
+            self._wake_write.send(b"\0", SILENTLY)
 
     def _attend(self, member: ProcessMember, mask: int, events: list[Event]) -> None:
         if mask & select.EPOLLOUT:

@@ -15,7 +15,7 @@ from typing import Any
 
 from teamster.errors import StartMethodRefused
 from teamster.machine.native_threads import environment
-from teamster.spine.transport.channel import Channel
+from teamster.spine.transport.channel import SILENTLY, Channel, pair
 from teamster.spine.transport.pickled import Parcel
 from teamster.spine.workers import streams
 from teamster.spine.workers.nursery import interpreter_flags, kill_group, the_nursery
@@ -78,18 +78,19 @@ class Starter:
 
     def _fork(self, token: int, theirs: socket.socket, slate_descriptor: int) -> None:
         refuse_unsafe_fork()
-        permit, grant = os.pipe()
+        permit, grant = pair()
         pid = os.fork()
         if pid == 0:
-            os.close(grant)
+            grant.close()
             _live_as_fork(permit, theirs, slate_descriptor)
         theirs.close()
-        os.close(permit)
+        permit.close()
         self._forked[token] = pid
         self.control.put(("guard", pid))
         # A parent that was killed between the fork and the guard left a worker that nobody knew of; now it waits for this.
-        os.write(grant, b"1")
-        os.close(grant)
+        with contextlib.suppress(OSError):  # somebody killed it
+            grant.send(b"1", SILENTLY)
+        grant.close()
 
     def reconnect(self) -> None:
         """The fork server died: its workers die with it, the next ones come from a new server."""
@@ -143,12 +144,12 @@ def _standard(number: int) -> int:
     return os.dup(number) if os.get_inheritable(number) else os.open(os.devnull, os.O_WRONLY)
 
 
-def _live_as_fork(permit: int, theirs: socket.socket, slate_descriptor: int) -> None:
+def _live_as_fork(permit: socket.socket, theirs: socket.socket, slate_descriptor: int) -> None:
     try:
         os.setpgid(0, 0)
-        if not os.read(permit, 1):
+        if not permit.recv(1):
             os._exit(0)
-        os.close(permit)
+        permit.close()
         atexit._clear()  # what the program registered is the program's to run
         signal.set_wakeup_fd(-1)
         null = os.open(os.devnull, os.O_RDONLY)
