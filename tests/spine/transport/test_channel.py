@@ -128,10 +128,10 @@ def test_broadcast_is_private_to_each_receiver(ends: tuple[Channel, Channel]) ->
     left, right = ends
     parcel = pack(np.ones(100_000))
     broadcast = Broadcast(parcel.buffers)
-    left.put((left.stow_broadcast(parcel.data, broadcast),))
+    left.put((left.stow_broadcast(parcel, broadcast),))
     mine = right.open(receive(right)[0])
     mine[:] = 5
-    left.put((left.stow_broadcast(parcel.data, broadcast),))
+    left.put((left.stow_broadcast(parcel, broadcast),))
     assert right.open(receive(right)[0]).sum() == 100_000
     broadcast.close()
 

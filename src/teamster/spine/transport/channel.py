@@ -29,8 +29,11 @@ from collections import deque
 from time import perf_counter_ns
 from typing import Any
 
+from teamster.spine.transport import modules, originals
 from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender, make_file
-from teamster.spine.transport.pickled import Parcel, unpack
+from teamster.spine.transport.originals import Definition
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import unpack
 
 Wire = Any
 """A parcel as it stands in a message: its bytes, or a tuple that says where its parts are."""
@@ -65,6 +68,8 @@ class Channel:
         self._fresh: list[tuple[int, int, int]] = []  # purpose, bytes, descriptor: what goes with the next message
         self._descriptors: deque[int] = deque()  # received with the message that is not whole yet
         self._broadcasts = itertools.count(1)
+        self._taught: set[int] = set()  # definitions that the peer has
+        self._lessons: list[tuple[int, Any]] = []  # those that go with the next message
         self.attached: list[int] = []  # descriptors that came with `put(..., descriptors)`, for the reader to take
         self._partial = bytearray()
         self._held = bytearray()
@@ -114,16 +119,31 @@ class Channel:
 
     def stow(self, parcel: Parcel) -> Wire:
         """Make `parcel` ready to stand in the next message: buffers and long pickles are copied into shared memory."""
+        if parcel.needs:
+            self._teach(parcel.needs)
         if not parcel.buffers and len(parcel.data) <= _IN_MESSAGE_BYTES:
             return parcel.data
         data = parcel.data if len(parcel.data) <= _IN_MESSAGE_BYTES else self._lend(memoryview(parcel.data))
         return data, [self._lend(view) for view in parcel.buffers]
 
-    def stow_broadcast(self, data: bytes, broadcast: Broadcast) -> Wire:
-        """Make a parcel ready whose buffers are in shared memory already, the same for every receiver."""
+    def _teach(self, needs: tuple[Definition, ...]) -> None:
+        for definition in needs:
+            if definition.number == 0:
+                self._lessons.append((0, definition.data))
+            elif definition.number not in self._taught:
+                self._taught.add(definition.number)
+                self._lessons.append((definition.number, self.stow(Parcel(definition.data, []))))
+
+    def stow_broadcast(self, parcel: Parcel, broadcast: Broadcast) -> Wire:
+        """Make a parcel ready whose buffers are in shared memory already, the same for every receiver.
+
+        Raises:
+            OSError: no descriptor is left.
+        """
+        self._teach(parcel.needs)
         identity = -next(self._broadcasts)
         self._fresh.append((identity, broadcast.nbytes, os.dup(broadcast.descriptor)))
-        return data, (identity, broadcast.spans)
+        return parcel.data, (identity, broadcast.spans)
 
     def _lend(self, view: memoryview) -> Any:
         if self._blocking and not self._lender.has_free(view.nbytes):
@@ -156,7 +176,8 @@ class Channel:
             home = self._borrower.collect_returned() if self._borrower.has_returned else []
             attached = [descriptor for _, _, descriptor in fresh]
             arrivals = [(purpose, nbytes) for purpose, nbytes, _ in fresh]
-            body = pickle.dumps((message, home, gone, arrivals) if home or gone or fresh else (message,), 5)
+            lessons, self._lessons = self._lessons, []
+            body = pickle.dumps((message, home, gone, arrivals, lessons) if home or gone or fresh or lessons else (message,), 5)
             self.bytes_sent += len(body)
             frame = _LENGTH.pack(len(body)) + body
             if self.corked and not attached and len(frame) < _IN_MESSAGE_BYTES:
@@ -284,12 +305,17 @@ class Channel:
 
     def _settle(self, frame: tuple[Any, ...]) -> Any:
         if len(frame) > 1:
-            _, home, gone, arrivals = frame
+            _, home, gone, arrivals, lessons = frame
             self._lender.take_back(home)
             self._borrower.forget(gone)
             for purpose, nbytes in arrivals:
                 if self._descriptors:  # where this process had no number left for one, the kernel dropped it
                     self._install(purpose, nbytes, self._descriptors.popleft())
+            for number, lesson in lessons:
+                if number:
+                    originals.expect(number, self.parts(lesson)[0])
+                else:
+                    modules.adopt(lesson)
         return frame[0]
 
     def _install(self, purpose: int, nbytes: int, descriptor: int) -> None:

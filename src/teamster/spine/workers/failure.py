@@ -8,7 +8,7 @@ import pickle
 from typing import Any
 
 from teamster.errors import RemoteError, TransferError
-from teamster.spine.transport.pickled import pack
+from teamster.spine.transport.pickled import pack_home
 
 Description = tuple[bytes | None, bytes | None, str, str]
 """The pickled exception; its pickled parts, when as a whole it does not survive pickling; its repr; its traceback."""
@@ -49,7 +49,7 @@ def describe(error: BaseException) -> Description:
     shown = _safe_repr(error)
     whole = parts = None
     try:
-        candidate = pack(error.with_traceback(None)).data
+        candidate = pack_home(error.with_traceback(None)).data
         pickle.loads(candidate)  # an __init__ with other arguments than `args` shows only here
         whole = candidate
     except BaseException:
@@ -108,14 +108,14 @@ def _pack_parts(error: BaseException) -> bytes | None:
             state[name] = value
     arguments = tuple(value if _travels(value) else _safe_repr(value) for value in error.args)
     try:
-        return pack((type(error), arguments, state, list(getattr(error, "__notes__", [])))).data
+        return pack_home((type(error), arguments, state, list(getattr(error, "__notes__", [])))).data
     except BaseException:
         return None
 
 
 def _travels(value: object) -> bool:
     try:
-        pickle.loads(pack(value).data)
+        pickle.loads(pack_home(value).data)
     except BaseException:
         return False
     return True

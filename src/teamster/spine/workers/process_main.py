@@ -24,15 +24,17 @@ import sys
 import types
 from collections.abc import Callable
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 from teamster.machine.run_delay import RunDelay
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import INITIALISE, SERIALISE, TRANSFER, WAIT, Ring
-from teamster.spine.transport import pickled
+from teamster.spine.transport import originals
 from teamster.spine.transport.channel import Channel, Wire
-from teamster.spine.transport.pickled import Parcel, unpack_function
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import unpack
 from teamster.spine.workers import whoami
 from teamster.spine.workers.contract import Spec, WorkerInfo
 from teamster.spine.workers.failure import describe
@@ -209,7 +211,7 @@ class ProcessWorker:
         data, buffers = self._channel.parts(initializer)
         try:
             whoami.limit_native_threads(settings["native_threads"])
-            function, arguments = unpack_function(data, buffers)
+            function, arguments = unpack(data, buffers)
             if function is not None:
                 function(*arguments)
         except BaseException as error:
@@ -268,7 +270,7 @@ class ProcessWorker:
             import_module(name)  # a task that loads it itself would find it without the seed
         if isinstance(parts, OSError):
             raise parts
-        function = unpack_function(*parts)
+        function = unpack(*parts)
         spec = Spec(function, style, seed, careful, hurry)
         prepared = Runner(spec, function, self._slate.words), unfold(carried)
         self._specs.pop(identity)
@@ -286,16 +288,21 @@ def apply_settings(settings: dict[str, Any], post: Callable[[tuple[Any, ...]], A
     sys.argv[:] = settings["argv"]
     with contextlib.suppress(OSError):  # the folder is gone; so it is for the parent
         os.chdir(settings["folder"])
-    if settings["fresh_main"]:
-        main = types.ModuleType("__main__")
-        if settings["main_file"] is not None:
-            main.__file__ = settings["main_file"]
-        main.__dict__["__builtins__"] = __builtins__
-        sys.modules["__main__"] = main
-    pickled.keep_main_here()
+    if settings["main"] is not None:
+        make_main(settings["main"])
+    originals.become_worker(forked=sys.modules["__main__"].__dict__ if settings["main"] is None else None)
     from teamster.spine.workers.streams import redirect
 
     redirect(post, settings)
+
+
+def make_main(told: dict[str, Any]) -> None:
+    """Make a ``__main__`` that looks like the program's and is empty: what tasks use of it comes with them."""
+    main = types.ModuleType("__main__")
+    main.__dict__.update({**told, "__builtins__": __builtins__})
+    if (spec := told["__spec__"]) is not None:
+        main.__spec__ = ModuleSpec(spec["name"], None, origin=spec["origin"])
+    sys.modules["__main__"] = main
 
 
 def main(channel_descriptor: int, slate_descriptor: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from teamster.errors import StartMethodRefused
 from teamster.machine.native_threads import environment
 from teamster.spine.transport.channel import SILENTLY, Channel, pair
-from teamster.spine.transport.pickled import Parcel
+from teamster.spine.transport.parcel import Parcel
 from teamster.spine.workers import streams
 from teamster.spine.workers.nursery import interpreter_flags, kill_group, the_nursery
 
@@ -31,18 +31,33 @@ class Setup:
 
     def settings(self) -> dict[str, Any]:
         """The state of the program now, in a form that travels."""
-        main_file = getattr(sys.modules.get("__main__"), "__file__", None)
         return {
             "asked_ns": perf_counter_ns(),
             "environ": {**os.environ, **environment(self._native_threads)},
             "native_threads": self._native_threads,
-            "path": list(sys.path),
+            "path": [_absolute(entry) for entry in sys.path],
             "argv": list(sys.argv),
             "folder": _folder(),
-            "main_file": main_file,
-            "fresh_main": self.start_method != "fork",
+            "main": None if self.start_method == "fork" else _describe_main(),
             **streams.snapshot(),
         }
+
+
+def _describe_main() -> dict[str, Any]:
+    """What ``__main__`` knows of itself; of its spec the name and the origin."""
+    main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
+    told = {name: main.get(name) for name in ("__package__", "__doc__")}
+    if (file := main.get("__file__")) is not None:
+        told["__file__"] = file
+    spec = main.get("__spec__")
+    told["__spec__"] = None if spec is None else {"name": spec.name, "origin": spec.origin}
+    return told
+
+
+def _absolute(entry: str) -> str:
+    """An entry of ``sys.path`` as the import system understands it: a relative one was meant from where it was first used."""
+    finder = sys.path_importer_cache.get(entry) if entry and not os.path.isabs(entry) else None
+    return getattr(finder, "path", entry)
 
 
 def _folder() -> str:
