@@ -26,10 +26,13 @@ import threading
 import warnings
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Any
 
+from teamster.machine.descriptors import OwnedSocket
 from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender
+from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
 from teamster.spine.transport.pickled import Parcel, unpack
 
 Wire = Any
@@ -50,15 +53,15 @@ class Channel:
     """One end; one thread at a time may send, and one receive."""
 
     def __init__(self, end: socket.socket, *, blocking: bool) -> None:
+        end = self._socket = OwnedSocket.of(end)
         end.setblocking(blocking)
-        self._socket = end
         self._blocking = blocking
         self._ahead: list[Any] = []  # messages that were read before anybody asked for them
         self._ended = False
         self._lender = Lender()
         self._borrower = Borrower()
         self._outbox: deque[tuple[memoryview, list[int]]] = deque()
-        self._fresh: list[tuple[int, int, int]] = []  # id, capacity, descriptor: segments that go with the next message
+        self._fresh: list[tuple[int | Key, int, int]] = []  # id, capacity, descriptor: segments that go with the next message
         self._descriptors: deque[int] = deque()  # received with the message that is not whole yet
         self._broadcasts = itertools.count(1)
         self.attached: list[int] = []  # descriptors that came with `put(..., descriptors)`, for the reader to take
@@ -81,10 +84,20 @@ class Channel:
         """The socket's descriptor, for polling."""
         return self._socket.fileno()
 
+    def is_whole(self) -> bool:
+        """Whether the socket was not closed by a program that closes every descriptor."""
+        return self._socket.is_whole()
+
     # --- sending -----------------------------------------------------------------------------------------------------------
+
+    def enclose(self, passed: Sequence[Passed]) -> None:
+        """Have descriptors go with the next message, for a parcel in it."""
+        self._fresh += [(each.key, 0, os.dup(each.number)) for each in passed]
 
     def stow(self, parcel: Parcel) -> Wire:
         """Make `parcel` ready to stand in the next message: buffers and long pickles are copied into shared memory."""
+        if parcel.passed:
+            self.enclose(parcel.passed)
         if not parcel.buffers and len(parcel.data) <= _IN_MESSAGE_BYTES:
             return parcel.data
         data = parcel.data if len(parcel.data) <= _IN_MESSAGE_BYTES else self._lend(memoryview(parcel.data))
@@ -174,6 +187,9 @@ class Channel:
             except BlockingIOError:
                 self._outbox.appendleft((frame, descriptors))
                 return False
+            except OSError:
+                _close_all(descriptors)
+                raise
             frame = frame[sent:]
         return True
 
@@ -263,7 +279,9 @@ class Channel:
             self._borrower.forget(gone)
             for identity, capacity in arrivals:
                 descriptor = self._descriptors.popleft()
-                if identity > 0:
+                if isinstance(identity, tuple):
+                    arrive(identity, descriptor)
+                elif identity > 0:
                     self._borrower.adopt(identity, capacity, descriptor)
                 elif identity < 0:
                     self._borrower.adopt_broadcast(identity, capacity, descriptor)

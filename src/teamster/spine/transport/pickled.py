@@ -21,9 +21,12 @@ import io
 import pickle
 import sys
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
+
+from teamster.spine.transport import multiprocessing_objects
+from teamster.spine.transport.multiprocessing_objects import Passed, Passing
 
 INLINE_BYTES = 32 * 1024
 """Buffers smaller than this stay inside the pickle (bytes): a mapping of their own would cost more than the copy."""
@@ -34,13 +37,14 @@ _planted: dict[str, object] = {}
 
 
 class Parcel:
-    """A pickled object: `data` (bytes) and the large `buffers` (flat views) that belong to it."""
+    """A pickled object: `data` (bytes), and the large `buffers` (flat views) and descriptors (`passed`) that belong to it."""
 
-    __slots__ = ("buffers", "data")
+    __slots__ = ("buffers", "data", "passed")
 
-    def __init__(self, data: bytes, buffers: list[memoryview]) -> None:
+    def __init__(self, data: bytes, buffers: list[memoryview], passed: Sequence[Passed] = ()) -> None:
         self.data = data
         self.buffers = buffers
+        self.passed = passed
 
     @property
     def nbytes(self) -> int:
@@ -60,14 +64,16 @@ def pack(value: object) -> Parcel:
 def pack_by_reference(value: object) -> Parcel | None:
     """Pickle `value` as plain pickle does; None where that would not serve a worker."""
     buffers: list[memoryview] = []
-    data = _dump_by_reference(value, _collector(buffers))
-    return None if data is None else Parcel(data, buffers)
+    with Passing() as passed:
+        data = _dump_by_reference(value, _collector(buffers))
+    return None if data is None else Parcel(data, buffers, passed)
 
 
 def pack_by_value(value: object) -> Parcel:
     """Pickle `value` with cloudpickle: functions and classes that the worker cannot import travel as code."""
     buffers: list[memoryview] = []
-    return Parcel(_dump_by_value(value, _collector(buffers)), buffers)
+    with Passing() as passed:
+        return Parcel(_dump_by_value(value, _collector(buffers)), buffers, passed)
 
 
 def pack_whole(value: object) -> bytes:
@@ -141,13 +147,13 @@ def _dump_by_value(value: object, callback: Callable[[pickle.PickleBuffer], bool
 
 
 def _dump_plain(value: object, callback: Callable[[pickle.PickleBuffer], bool]) -> bytes:
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "Tensor"):
+    torch, of_multiprocessing = sys.modules.get("torch"), multiprocessing_objects.reducers()
+    if (torch is None or not hasattr(torch, "Tensor")) and of_multiprocessing is None:
         return pickle.dumps(value, _PROTOCOL, buffer_callback=callback)
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, _PROTOCOL, buffer_callback=callback)
-    tables: list[Any] = [{torch.Tensor: reduce_tensor}, copyreg.dispatch_table]
-    pickler.dispatch_table = ChainMap(*tables)
+    known: Any = of_multiprocessing or copyreg.dispatch_table
+    pickler.dispatch_table = known if torch is None else ChainMap({torch.Tensor: reduce_tensor}, known)
     pickler.dump(value)
     return stream.getvalue()
 
@@ -242,6 +248,10 @@ def _by_value_pickler() -> type[pickle.Pickler]:
                 torch = sys.modules.get("torch")
                 if torch is not None and type(value) is getattr(torch, "Tensor", None):
                     return reduce_tensor(value)
+                if (of_multiprocessing := multiprocessing_objects.reducers(for_any_socket=True)) and (
+                    reduce := of_multiprocessing.get(type(value))
+                ):
+                    return reduce(value)
                 return super().reducer_override(value)
 
         _pickler_class = ByValuePickler

@@ -52,7 +52,10 @@ class Functions:
             except ArenaFull:
                 self._broadcasts[spec.identity] = None
         broadcast = self._broadcasts[spec.identity]
-        return member.channel.stow(parcel) if broadcast is None else member.channel.stow_broadcast(parcel.data, broadcast)
+        if broadcast is None:
+            return member.channel.stow(parcel)
+        member.channel.enclose(parcel.passed)
+        return member.channel.stow_broadcast(parcel.data, broadcast)
 
     def forget(self, spec: Spec) -> None:
         """Nobody will use this function again."""
