@@ -68,7 +68,7 @@ def test_arrays_arrive_as_writable_views_of_reused_memory(ends: tuple[Channel, C
         right.put(("thanks",))
         receive(left)
     assert array[0] == 0
-    assert len(right._borrower._maps) == 1
+    assert len(right._borrower._windows) == 1
 
 
 def test_a_segment_is_not_reused_while_any_view_lives(ends: tuple[Channel, Channel]) -> None:
@@ -105,7 +105,7 @@ def test_a_segment_that_came_home_unread_is_lent_again(ends: tuple[Channel, Chan
     gc.collect()
     right.put(("next batch",))
     left.put((left.stow(pack(np.arange(20_000))),))
-    assert len(left._lender._maps) == 1
+    assert len(left._lender._allocated) == 1
     assert right.open(receive(right)[0]).sum() == sum(range(20_000))
     left.await_input()  # returns, since there is something to take, though not in the socket
     assert left.take() == [("next batch",)]

@@ -31,7 +31,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from teamster.machine.descriptors import OwnedSocket
-from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender
+from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender, make_file
 from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
 from teamster.spine.transport.pickled import Parcel, unpack
 
@@ -43,8 +43,12 @@ _READ_BYTES = 64 * 1024  # a larger buffer would be mapped and unmapped for ever
 SPIN_NS = 60_000
 """How long a reader looks again and again before it sleeps: a wake-up costs as much."""
 
-_MOST_DESCRIPTORS = 200  # the kernel takes 253 in one message
 _IN_MESSAGE_BYTES = 64 * 1024  # larger pickles go through the arena, too
+
+SILENTLY = getattr(socket, "MSG_NOSIGNAL", 0)
+"""How every socket of ours is written: a peer that died is an error here, whatever the program has SIGPIPE do."""
+
+_ATTACHED, _TO_BORROW, _TO_LEND = 0, 1, 2  # what a descriptor is for; a broadcast has a negative number
 
 _open_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
@@ -61,7 +65,7 @@ class Channel:
         self._lender = Lender()
         self._borrower = Borrower()
         self._outbox: deque[tuple[memoryview, list[int]]] = deque()
-        self._fresh: list[tuple[int | Key, int, int]] = []  # id, capacity, descriptor: segments that go with the next message
+        self._fresh: list[tuple[int | Key, int, int]] = []  # purpose, bytes, descriptor: what goes with the next message
         self._descriptors: deque[int] = deque()  # received with the message that is not whole yet
         self._broadcasts = itertools.count(1)
         self.attached: list[int] = []  # descriptors that came with `put(..., descriptors)`, for the reader to take
@@ -88,7 +92,32 @@ class Channel:
         """Whether the socket was not closed by a program that closes every descriptor."""
         return self._socket.is_whole()
 
+    def furnish(self) -> None:
+        """Make the shared memory of both directions here, so that no descriptor has to be received later.
+
+        A program that has opened all it may would lose it, and with it what was sent.
+        """
+        with contextlib.suppress(OSError):
+            self._open_file()
+            theirs = make_file()
+            self._fresh.append((_TO_LEND, 0, theirs))
+            self._borrower.adopt(os.dup(theirs))
+
     # --- sending -----------------------------------------------------------------------------------------------------------
+
+    def _open_file(self) -> None:
+        """Make the file that this end lends from, and have it announced.
+
+        Raises:
+            ArenaFull: there is no memfd, or no descriptor left.
+        """
+        ours = make_file()
+        try:
+            self._fresh.append((_TO_BORROW, 0, os.dup(ours)))
+        except OSError as error:
+            os.close(ours)
+            raise ArenaFull(f"no anonymous shared memory: {error}") from error
+        self._lender.use(ours)
 
     def enclose(self, passed: Sequence[Passed]) -> None:
         """Have descriptors go with the next message, for a parcel in it."""
@@ -110,12 +139,12 @@ class Channel:
         return data, (identity, broadcast.spans)
 
     def _lend(self, view: memoryview) -> Any:
-        if len(self._fresh) >= _MOST_DESCRIPTORS:
-            return bytearray(view)
         if self._blocking and not self._lender.has_free(view.nbytes):
             self._read_ahead()
         try:
-            identity, capacity, descriptor = self._lender.lend(view)
+            if not self._lender.has_file:
+                self._open_file()
+            return self._lender.lend(view)
         except ArenaFull as full:
             warnings.warn(
                 f"teamster: {full}; large objects are copied through a socket instead, slower",
@@ -123,9 +152,6 @@ class Channel:
                 stacklevel=2,
             )
             return bytearray(view)
-        if descriptor >= 0:
-            self._fresh.append((identity, capacity, descriptor))
-        return identity, view.nbytes
 
     def put(self, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()) -> bool:
         """Send `message`, with the segments that came free since the last one; `descriptors` go along and are closed here.
@@ -138,11 +164,11 @@ class Channel:
         """
         with self._sending:
             fresh, self._fresh = self._fresh, []
-            fresh += [(0, 0, descriptor) for descriptor in descriptors]
+            fresh += [(_ATTACHED, 0, descriptor) for descriptor in descriptors]
             gone, self._lender.forgotten = self._lender.forgotten, []
             home = self._borrower.collect_returned() if self._borrower.has_returned else []
             attached = [descriptor for _, _, descriptor in fresh]
-            arrivals = [(identity, capacity) for identity, capacity, _ in fresh]
+            arrivals = [(purpose, nbytes) for purpose, nbytes, _ in fresh]
             body = pickle.dumps((message, home, gone, arrivals) if home or gone or fresh else (message,), 5)
             self.bytes_sent += len(body)
             frame = _LENGTH.pack(len(body)) + body
@@ -179,11 +205,11 @@ class Channel:
         while frame:
             try:
                 if descriptors:
-                    sent = socket.send_fds(self._socket, [frame], descriptors)
+                    sent = socket.send_fds(self._socket, [frame], descriptors, SILENTLY)
                     _close_all(descriptors)
                     descriptors = []
                 else:
-                    sent = self._socket.send(frame)
+                    sent = self._socket.send(frame, SILENTLY)
             except BlockingIOError:
                 self._outbox.appendleft((frame, descriptors))
                 return False
@@ -277,17 +303,22 @@ class Channel:
             _, home, gone, arrivals = frame
             self._lender.take_back(home)
             self._borrower.forget(gone)
-            for identity, capacity in arrivals:
-                descriptor = self._descriptors.popleft()
-                if isinstance(identity, tuple):
-                    arrive(identity, descriptor)
-                elif identity > 0:
-                    self._borrower.adopt(identity, capacity, descriptor)
-                elif identity < 0:
-                    self._borrower.adopt_broadcast(identity, capacity, descriptor)
-                else:
-                    self.attached.append(descriptor)
+            for purpose, nbytes in arrivals:
+                if self._descriptors:  # where this process had no number left for one, the kernel dropped it
+                    self._install(purpose, nbytes, self._descriptors.popleft())
         return frame[0]
+
+    def _install(self, purpose: int | Key, nbytes: int, descriptor: int) -> None:
+        if isinstance(purpose, tuple):
+            arrive(purpose, descriptor)
+        elif purpose == _TO_BORROW:
+            self._borrower.adopt(descriptor)
+        elif purpose == _TO_LEND:
+            self._lender.use(descriptor)
+        elif purpose == _ATTACHED:
+            self.attached.append(descriptor)
+        else:
+            self._borrower.adopt_broadcast(purpose, nbytes, descriptor)
 
     def open(self, wire: Wire) -> Any:
         """The object of a stowed parcel; to be called once for each, or its segments never come home."""
@@ -325,6 +356,7 @@ class Channel:
         """Close the socket and whatever descriptors wait; views that were handed out stay valid."""
         self._socket.close()
         self._lender.close()
+        self._borrower.close()
         for _, descriptors in self._outbox:
             _close_all(descriptors)
         self._outbox.clear()

@@ -24,6 +24,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from teamster.machine.descriptors import Descriptor
+
 Key = tuple[int, int]
 Reducers = dict[Any, Callable[[Any], Any]]
 
@@ -37,12 +39,17 @@ class Passed:
     """A descriptor that goes with a parcel; closed when the parcel is gone."""
 
     def __init__(self, descriptor: int) -> None:
-        self.number = os.dup(descriptor)
+        self._copy = Descriptor(os.dup(descriptor))
         self.key: Key = os.getpid(), next(_numbers)
 
+    @property
+    def number(self) -> int:
+        """The duplicate."""
+        return self._copy.number
+
     def __del__(self) -> None:
-        if getattr(self, "number", -1) >= 0 and self.key[0] == os.getpid():
-            os.close(self.number)
+        if hasattr(self, "_copy"):
+            self._copy.close()
 
 
 class Arriving:

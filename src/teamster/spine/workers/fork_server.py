@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from teamster.spine.transport.channel import Channel
-from teamster.spine.workers.nursery import KEPT_FROM, fill_standard_numbers, kill_group
+from teamster.spine.workers.offspring import KEPT_FROM, fill_standard_numbers, kill_group
 from teamster.spine.workers.tracker import TrackerOnDemand
 
 _PR_SET_PDEATHSIG = 1

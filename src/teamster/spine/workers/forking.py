@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 from teamster.errors import StartMethodRefused
-from teamster.spine.transport.channel import pair
-from teamster.spine.workers.nursery import KEPT_FROM, kill_group
+from teamster.spine.transport.channel import SILENTLY, pair
+from teamster.spine.workers.offspring import KEPT_FROM, kill_group
 
 Inherited = tuple[Callable[..., object] | None, tuple[Any, ...]]
 """An initializer and its arguments, as they are in the program."""
@@ -50,7 +50,7 @@ class Forked:
         A parent that was killed between the fork and the message to the guard left a worker that nobody knew of; now it waits.
         """
         with contextlib.suppress(OSError):  # it was killed
-            self._permit.send(b"1", getattr(socket, "MSG_NOSIGNAL", 0))
+            self._permit.send(b"1", SILENTLY)
         self._permit.close()
 
     def kill(self) -> None:

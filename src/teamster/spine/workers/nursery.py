@@ -21,19 +21,15 @@ says so is no Python, and its end is told with that reason.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
 import threading
-import time
 
 from teamster.errors import WorkerStartError
 from teamster.spine.transport.channel import Channel, pair
 from teamster.spine.workers.executable import cannot_start, command, find_executable, patience_s
-
-KEPT_FROM = 3
-"""The first number that a process of ours is given beside the standard ones."""
+from teamster.spine.workers.offspring import KEPT_FROM, end_now, fill_standard_numbers, wait_for
 
 _MARKER = "teamster-forkserver"
 _MOST_TRIES = 3
@@ -162,9 +158,9 @@ class Nursery:
     def _end_of_the_server(self) -> str:
         """How it ended, or that it has to be ended; empty when it was killed."""
         pid, self._pid = self._pid, -1
-        status = _wait(pid, 0.2)
+        status = wait_for(pid, 0.2)
         if status is None:
-            _end(pid)
+            end_now(pid)
             return "does not answer"
         code = os.waitstatus_to_exitcode(status)
         if code in (-signal.SIGKILL, -signal.SIGTERM):
@@ -175,8 +171,8 @@ class Nursery:
         if self._root is not None:
             self._root.close()
             self._root = None
-        if self._pid > 0 and _wait(self._pid, _END_S) is None:
-            _end(self._pid)
+        if self._pid > 0 and wait_for(self._pid, _END_S) is None:
+            end_now(self._pid)
         self._pid = -1
 
     def close(self) -> None:
@@ -207,46 +203,6 @@ def _fork_server(descriptor: int) -> int:
         serve_as_copy(descriptor)
     finally:
         os._exit(1)
-
-
-def _wait(pid: int, seconds: float) -> int | None:
-    """The exit status of a child of ours; 0 when somebody else has seen it; None when it still lives after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            return 0
-        if ended or time.monotonic() > deadline:
-            return status if ended else None
-        time.sleep(0.0005)
-
-
-def _end(pid: int) -> None:
-    """SIGKILL to a child of ours that still lives, and to what it has started."""
-    kill_group(pid)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
-
-
-def kill_group(pid: int) -> None:
-    """SIGKILL to the process group that `pid` leads, or to `pid` where it had no time to found one."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def fill_standard_numbers() -> None:
-    """Open /dev/null as 0, 1 and 2 where those are closed.
-
-    A daemon closes them, and whatever is opened next gets their numbers. A channel that is also number 1 receives what is printed.
-    (A test found the output of a task in the control channel of the fork server.)
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) < KEPT_FROM:
-        pass
-    os.close(descriptor)
 
 
 _nursery: Nursery | None = None

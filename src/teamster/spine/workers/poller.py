@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -12,7 +13,7 @@ import time
 from typing import Protocol
 
 from teamster.machine.descriptors import OwnedSocket, keep_for_ever
-from teamster.spine.transport.channel import SPIN_NS
+from teamster.spine.transport.channel import SILENTLY, SPIN_NS
 
 READABLE, WRITABLE = select.POLLIN, select.POLLOUT  # epoll's numbers are the same
 
@@ -66,6 +67,8 @@ class Poller:
             if ready := self._set.poll(0):
                 return self._but_for_wakes(ready)
             os.sched_yield()  # whoever has work goes first
+        if not self.is_whole():
+            raise OSError(errno.EBADF, "the program has closed the descriptors that its workers are watched by")
         return self._but_for_wakes(self._set.poll(seconds))
 
     def _but_for_wakes(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -79,14 +82,15 @@ class Poller:
     def wake(self) -> None:
         """Make a `poll` in another thread return."""
         with contextlib.suppress(OSError):
-            self._wake_write.send(b"\0", getattr(socket, "MSG_NOSIGNAL", 0))
+            if self._wake_write.is_whole():
+                self._wake_write.send(b"\0", SILENTLY)
 
     def is_whole(self) -> bool:
-        """Whether the program has closed none of this."""
-        if not (self._wake_read.is_whole() and self._wake_write.is_whole()):
-            return False
+        """Whether the program has closed nothing of this: no other set knows our socket."""
         try:
-            self._set.modify(self._wake_read.fileno(), READABLE)  # all epolls look alike; only ours knows this socket
+            if not self._wake_read.is_whole():
+                return False
+            self._set.modify(self._wake_read.fileno(), READABLE)
         except (OSError, ValueError):
             return False
         return True

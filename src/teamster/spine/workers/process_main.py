@@ -72,6 +72,9 @@ _SHORT_NS = 100_000
 Inherited = tuple[Callable[..., object] | None, tuple[Any, ...]]
 """An initializer and its arguments, as they are in the program that forked this worker."""
 
+Parts = tuple[bytes | memoryview, list[memoryview]] | OSError
+"""Data and buffers of a function that nobody has asked for yet, or why they could not be had."""
+
 Record = tuple[int, int, bool, Wire]
 """First item, items, whether it is a failure, and the data."""
 
@@ -190,7 +193,7 @@ class ProcessWorker:
         self._delay = RunDelay()
         self._tracing = WorkerRecorder(slate)
         self._idle_ns = perf_counter_ns()
-        self._specs: dict[int, tuple[tuple[Any, ...], Wire]] = {}
+        self._specs: dict[int, tuple[tuple[Any, ...], Parts]] = {}
         self._runners: dict[int, tuple[Runner, contextvars.Context]] = {}
         self._actions: dict[str, Callable[..., None]] = {
             "setup": self._setup,
@@ -254,12 +257,14 @@ class ProcessWorker:
         self._channel.attached.clear()
 
     def _learn(self, identity: int, how: tuple[Any, ...], wire: Wire) -> None:
-        self._specs[identity] = how, wire
+        try:
+            self._specs[identity] = how, self._channel.parts(wire)
+        except OSError as error:
+            self._specs[identity] = how, error
 
     def _drop(self, identity: int) -> None:
         self._runners.pop(identity, None)
-        if unused := self._specs.pop(identity, None):
-            self._channel.parts(unused[1])
+        self._specs.pop(identity, None)
 
     def _batch(self, identity: int, number: int, count: int, index: int, careful: bool, wire: Wire) -> None:
         words = self._slate.words
@@ -295,10 +300,12 @@ class ProcessWorker:
         from teamster.spine.workers.context import unfold
 
         began = perf_counter_ns()
-        (style, seed, careful, hurry, carried, generators), wire = self._specs[identity]
+        (style, seed, careful, hurry, carried, generators), parts = self._specs[identity]
         for name in generators:
             import_module(name)  # a task that loads it itself would find it without the seed
-        function = unpack_function(*self._channel.parts(wire))
+        if isinstance(parts, OSError):
+            raise parts
+        function = unpack_function(*parts)
         spec = Spec(function, style, seed, careful, hurry)
         prepared = Runner(spec, function, self._slate.words), unfold(carried)
         self._specs.pop(identity)

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from mmap import mmap
+from typing import Any
 
 from teamster.errors import TeamsterError
 from teamster.spine.transport.channel import Channel
 from teamster.spine.workers.circumstances import Circumstances
-from teamster.spine.workers.contract import Event, Member
+from teamster.spine.workers.contract import Event, Finished, Member, Ready, Unreadable
+from teamster.spine.workers.death import Death
+from teamster.spine.workers.failure import rebuild
 from teamster.spine.workers.results import unpack_results
 from teamster.spine.workers.slate import LIMIT, LOG_END, NO_LIMIT, TRACING, Slate
+from teamster.spine.workers.starters import Setup
 
 
 class Traced:
@@ -27,7 +30,7 @@ class Traced:
         """Have the worker write its spans from its next batch on, or stop it."""
         self._slate.words[TRACING] = on
 
-    def memory(self) -> mmap:
+    def memory(self) -> memoryview:
         """Its ring."""
         return self._slate.ring_memory()
 
@@ -50,6 +53,29 @@ class ProcessMember(Member):
         self.closed_ns = 0  # when its channel ended
         self.death: tuple[int | None, int] | None = None  # status, peak memory in bytes
         self.refusal: TeamsterError | None = None  # why it was never started
+
+    def translate(self, message: tuple[Any, ...]) -> list[Event] | None:
+        """What a message of the worker's tells the team; None when it is for the program's streams."""
+        kind = message[0]
+        if kind == "results":
+            _, records, finished = message
+            events: list[Event] = []
+            for first, count, failed, wire in records:
+                events += unpack_results(self, first, count, failed, *self.channel.parts(wire))
+            events.extend(Finished(self, *batch) for batch in finished)
+            return events
+        if kind == "ready":
+            return [Ready(self, None if message[1] is None else rebuild(message[1]))]
+        if kind == "unreadable":
+            return [Unreadable(self, message[1], rebuild(message[2]))]
+        return None
+
+    def describe_end(self, killed_before: int | None, setup: Setup) -> Death:
+        """What is known of it."""
+        status, peak_bytes = self.death or (None, 0)
+        initialising = setup.has_initializer and self.slate.initialising_ns() > 0
+        forked = setup.start_method == "fork"
+        return Death(self.index, status, peak_bytes, self.slate.last_words(), killed_before, initialising, forked, self.refusal)
 
     def initialising_ns(self) -> int:
         """What its slate says."""

@@ -30,19 +30,15 @@ from teamster.spine.workers.contract import (
     Batch,
     Died,
     Event,
-    Finished,
     Member,
-    Ready,
     Spec,
-    Unreadable,
     WorkerInfo,
 )
-from teamster.spine.workers.death import Death, warn_of_late_ends
-from teamster.spine.workers.failure import rebuild, refused
+from teamster.spine.workers.death import warn_of_late_ends
+from teamster.spine.workers.failure import refused
 from teamster.spine.workers.functions import Functions
 from teamster.spine.workers.poller import WRITABLE, Poller
 from teamster.spine.workers.process_member import ProcessMember, Slates
-from teamster.spine.workers.results import unpack_results
 from teamster.spine.workers.slate import LEAVING, PHASE, Slate
 from teamster.spine.workers.starters import Setup, Starter
 from teamster.spine.workers.tracker import descriptor_of_the_tracker
@@ -78,7 +74,7 @@ class ProcessCrew(Slates):
         self._broken_output: Exception | None = None  # the program's stream did not take what a task had printed
         self._functions = Functions()
         self._killed_before = oom_kills()
-        self._settled_bytes = [0, 0]  # by pickle, by arena, of members that are gone
+        self._settled_bytes = (0, 0)  # by pickle, by arena, of members that are gone
 
     # --- members -----------------------------------------------------------------------------------------------------------
 
@@ -93,6 +89,7 @@ class ProcessCrew(Slates):
         slate = Slate.shared()
         self._next_token += 1
         member = ProcessMember(index, self._next_token, Channel(ours, blocking=False), slate)
+        member.channel.furnish()
         member.told = self._setup.circumstances
         self._tokens[member.token] = member
         spans.welcome(member.traced)
@@ -167,6 +164,8 @@ class ProcessCrew(Slates):
         """Send a batch, and its function before it when the worker does not have it yet."""
         assert isinstance(member, ProcessMember)
         spec: Spec = batch.job.spec
+        if not member.outstanding and not member.channel.is_whole():  # the first use after a pause
+            self._start_afresh_if_needed()
         ring, began = spans.current_ring(), time.perf_counter_ns()
         try:
             parcel = batch.parcel or pack(batch.items)
@@ -233,7 +232,7 @@ class ProcessCrew(Slates):
             raise broken
         events: list[Event] = []
         began = time.perf_counter_ns()
-        for descriptor, mask in self._poller.poll(self._patience_s(seconds), eager=eager):
+        for descriptor, mask in self._poll(self._patience_s(seconds), eager):
             if descriptor == self._watched_control:
                 self._read_control()
             elif (member := self._members.get(descriptor)) is not None:
@@ -241,6 +240,15 @@ class ProcessCrew(Slates):
         spans.note(spans.current_ring(), WAIT, "wait for workers", began)
         self._bury(events)
         return events
+
+    def _poll(self, seconds: float | None, eager: bool) -> list[tuple[int, int]]:
+        try:
+            return self._poller.poll(seconds, eager=eager)
+        except OSError:
+            if self._poller.is_whole():
+                raise
+            self._start_afresh_if_needed()
+            return []
 
     def _patience_s(self, seconds: float | None) -> float | None:
         """How long to wait at most, with those in view of whom something is due without a message."""
@@ -274,22 +282,12 @@ class ProcessCrew(Slates):
             return
         ring, began = spans.current_ring(), time.perf_counter_ns()
         for message in messages:
-            self._translate(member, message, events)
+            told = member.translate(message)
+            if told is None:
+                self._broken_output = streams.deliver(message) or self._broken_output
+            else:
+                events += told
         spans.note(ring, SERIALISE, "unpickle results", began)
-
-    def _translate(self, member: ProcessMember, message: tuple[Any, ...], events: list[Event]) -> None:
-        kind = message[0]
-        if kind == "results":
-            _, records, finished = message
-            for first, count, failed, wire in records:
-                events += unpack_results(member, first, count, failed, *member.channel.parts(wire))
-            events.extend(Finished(member, *batch) for batch in finished)
-        elif kind == "ready":
-            events.append(Ready(member, None if message[1] is None else rebuild(message[1])))
-        elif kind == "unreadable":
-            events.append(Unreadable(member, message[1], rebuild(message[2])))
-        else:
-            self._broken_output = streams.deliver(message) or self._broken_output
 
     def _read_control(self) -> None:
         control = self._starter.control
@@ -321,13 +319,9 @@ class ProcessCrew(Slates):
                 member.death = self._starter.status(member.token)
             if member.death is None and now - member.closed_ns < _STATUS_PATIENCE_NS:
                 continue
-            status, peak_bytes = member.death or (None, 0)
-            slate, forked = member.slate, self._setup.start_method == "fork"
-            initialising = self._setup.has_initializer and slate.initialising_ns() > 0
-            words = slate.last_words()
-            death = Death(member.index, status, peak_bytes, words, self._killed_before, initialising, forked, member.refusal)
+            death = member.describe_end(self._killed_before, self._setup)
             events.extend(self.rescue(member))
-            running = slate.running()
+            running = member.slate.running()
             by_memory = death.by_memory()
             events.append(Died(member, running and running[:2], death.error, by_memory))
 
@@ -336,8 +330,7 @@ class ProcessCrew(Slates):
         assert isinstance(member, ProcessMember)
         if self._tokens.pop(member.token, None) is None:
             return
-        self._settled_bytes[0] += member.channel.bytes_sent + member.channel.bytes_received
-        self._settled_bytes[1] += member.channel.bytes_moved
+        self._settled_bytes = self._moved_by([member])
         spans.part(member.traced)
         member.channel.close()
         member.slate.close()
@@ -350,11 +343,16 @@ class ProcessCrew(Slates):
 
     def bytes_moved(self) -> tuple[int, int]:
         """Bytes by pickle and by arena, both directions, so far."""
-        pickled, arena = self._settled_bytes
-        for member in list(self._tokens.values()):
-            pickled += member.channel.bytes_sent + member.channel.bytes_received
-            arena += member.channel.bytes_moved
+        pickled, arena = self._moved_by(list(self._tokens.values()))
         return pickled, arena + self._functions.bytes_shared()
+
+    def _moved_by(self, members: list[ProcessMember]) -> tuple[int, int]:
+        """The same of these and of those that are gone."""
+        pickled, arena = self._settled_bytes
+        for channel in (member.channel for member in members):
+            pickled += channel.bytes_sent + channel.bytes_received
+            arena += channel.bytes_moved
+        return pickled, arena
 
     # --- the end -----------------------------------------------------------------------------------------------------------
 

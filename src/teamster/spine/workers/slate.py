@@ -34,6 +34,7 @@ from typing import Any
 
 from teamster.machine.descriptors import Descriptor
 from teamster.spine.trace.ring import NBYTES as RING_NBYTES
+from teamster.spine.transport.mapping import Mapping
 
 STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END, EPOCH, TRACING, PHASE, PHASE_NS = range(10)
 STARTING, INITIALISING, SERVING, LEAVING = range(4)
@@ -82,20 +83,20 @@ class Slate:
             with tempfile.TemporaryFile() as unlinked:
                 descriptor = os.dup(unlinked.fileno())
         os.ftruncate(descriptor, NBYTES)
-        slate = cls.attach(descriptor)
+        slate = cls(_map(descriptor, 0, NBYTES), descriptor)
         slate.reset()
         return slate
 
     @classmethod
     def attach(cls, descriptor: int) -> Slate:
         """The slate behind a descriptor, which it keeps."""
-        return cls(mmap.mmap(descriptor, NBYTES), descriptor)
+        return cls(mmap.mmap(descriptor, NBYTES), descriptor)  # which is written faster than a view
 
-    def ring_memory(self) -> mmap.mmap:
+    def ring_memory(self) -> memoryview:
         """The memory of the ring of spans; a file has only the pages of it that were written."""
         if os.fstat(self.descriptor).st_size < TRACE_AT + RING_NBYTES:
             os.ftruncate(self.descriptor, TRACE_AT + RING_NBYTES)
-        return mmap.mmap(self.descriptor, RING_NBYTES, offset=TRACE_AT)
+        return _map(self.descriptor, TRACE_AT, RING_NBYTES)
 
     def reset(self) -> None:
         """As new: nothing started, nothing taken back."""
@@ -161,5 +162,10 @@ class Slate:
         """Let go of the memory."""
         self.words.release()
         if self._owned is not None:
-            self.memory.close()
+            del self.memory
             self._owned.close()
+
+
+def _map(descriptor: int, offset: int, nbytes: int) -> memoryview:
+    """Memory of a file that is mapped while it is used, and keeps no descriptor: a program may close those behind our back."""
+    return memoryview(Mapping(descriptor, offset, nbytes).export(0, nbytes)).cast("B")
