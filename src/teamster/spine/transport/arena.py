@@ -23,6 +23,7 @@ import contextlib
 import os
 import weakref
 
+from teamster.machine.descriptors import Descriptor
 from teamster.spine.transport.mapping import PAGE_BYTES, Mapping, give_back_pages
 
 MAX_IDLE_BYTES = 512 * 1024 * 1024
@@ -72,11 +73,21 @@ class _Windows:
     """The parts of one file that this process has mapped."""
 
     def __init__(self) -> None:
-        self.descriptor = -1
+        self._file: Descriptor | None = None
         self._maps: dict[int, Mapping] = {}  # by offset
 
     def __len__(self) -> int:
         return len(self._maps)
+
+    @property
+    def descriptor(self) -> int:
+        """That of the file, -1 without one."""
+        return self._file.number if self._file is not None else -1
+
+    def hold(self, descriptor: int) -> None:
+        """Have this file from now on."""
+        self.close()
+        self._file = Descriptor(descriptor)
 
     def find(self, offset: int, capacity: int) -> tuple[Mapping, int]:
         """The mapping that holds a segment, and where it begins in there.
@@ -98,9 +109,8 @@ class _Windows:
     def close(self) -> None:
         """Forget all, and close the file."""
         self._maps.clear()
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        if self._file is not None:
+            self._file.close()
 
 
 class Lender:
@@ -124,8 +134,7 @@ class Lender:
 
     def use(self, descriptor: int) -> None:
         """Lend from this file, which is closed here in the end."""
-        self._windows.close()
-        self._windows.descriptor = descriptor
+        self._windows.hold(descriptor)
 
     def lend(self, buffer: memoryview) -> tuple[int, int]:
         """Copy `buffer` into a segment.
@@ -223,8 +232,7 @@ class Borrower:
 
     def adopt(self, descriptor: int) -> None:
         """Borrow from this file, which is closed here in the end."""
-        self._windows.close()
-        self._windows.descriptor = descriptor
+        self._windows.hold(descriptor)
 
     def view(self, offset: int, nbytes: int) -> memoryview:
         """A writable view of a segment's `nbytes` bytes; when it and all that was built on it are gone, the segment goes home.
@@ -308,7 +316,7 @@ class Broadcast:
             self.spans.append((end, buffer.nbytes))
             end += -(-buffer.nbytes // PAGE_BYTES) * PAGE_BYTES
         self.nbytes = end
-        self.descriptor = make_file()
+        self._file = Descriptor(make_file())
         try:
             _reserve(self.descriptor, 0, end, end)
             mapping = Mapping(self.descriptor, 0, end)
@@ -318,8 +326,11 @@ class Broadcast:
         for (start, _), buffer in zip(self.spans, buffers, strict=True):
             mapping.memory[start : start + buffer.nbytes] = buffer
 
+    @property
+    def descriptor(self) -> int:
+        """That of the file, -1 after `close`."""
+        return self._file.number
+
     def close(self) -> None:
         """Close the descriptor; processes that have mapped it keep their mapping."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        self._file.close()

@@ -30,11 +30,12 @@ from typing import Any, ClassVar
 import cloudpickle
 from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES, _dynamic_class_reduce
 
-from teamster.spine.transport import modules, originals
+from teamster.spine.transport import modules, multiprocessing_objects, originals
 from teamster.spine.transport.context_variables import reduce_context_variable
+from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.originals import Definition, Original
 from teamster.spine.transport.parcel import Parcel, keep_inside
-from teamster.spine.transport.tensors import reducers
+from teamster.spine.transport.tensors import Reducers, reducers
 
 _PROTOCOL = 5
 _LARGE_BYTES = 1 << 20  # a pickler that has written so much is not kept
@@ -52,6 +53,7 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         pickle.Pickler.__init__(self, self._stream, _PROTOCOL, buffer_callback=self._keep)
         self.globals_ref: dict[int, Any] = {}
         self._whole = False
+        self._known: dict[Any, Any] = {}
         self._buffers: list[memoryview] = []
         self._needs: dict[int, Definition] = {}
 
@@ -64,9 +66,11 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         """
         pickler = cls.spares.pop() if cls.spares else cls()  # to make one costs as much as to pickle a small object
         pickler._whole = whole
-        pickler.dump(value)
+        pickler._known = multiprocessing_objects.reducers(for_any_socket=True) or copyreg.dispatch_table
+        with Passing() as passed:
+            pickler.dump(value)
         data = pickler._stream.getvalue()
-        parcel = Parcel(data, pickler._buffers, tuple(pickler._needs.values()))
+        parcel = Parcel(data, pickler._buffers, tuple(pickler._needs.values()), passed)
         if len(data) < _LARGE_BYTES:
             pickler._reset()
             cls.spares.append(pickler)
@@ -94,9 +98,11 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return own(value)
         if kind is types.ModuleType:
             return self._reduce_module(value)
-        if kind in copyreg.dispatch_table or kind in _TABLE:
+        if (reduce := self._known.get(kind)) is not None:
+            return reduce(value)
+        if kind in _TABLE:
             return NotImplemented
-        if (table := reducers()) is not None and isinstance(value, sys.modules["torch"].Tensor):
+        if isinstance(table := reducers(self._known), Reducers) and isinstance(value, sys.modules["torch"].Tensor):
             with contextlib.suppress(KeyError):
                 return table[kind](value)
         reduced = value.__reduce_ex__(_PROTOCOL)
@@ -113,8 +119,8 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return super().reducer_override(value)  # which knows types that pickle does not find by their names
         if place is None and isinstance(value, type) and value.__module__ == "builtins":
             return super().reducer_override(value)
-        if place is None and isinstance(value, types.FunctionType):
-            return self._take_apart(value)  # a lambda, a closure: made anew wherever it comes
+        if place is None and isinstance(value, types.FunctionType) and "<" in value.__qualname__:
+            return self._take_apart(value)  # a lambda, or local to a function: made anew wherever it comes
         return self._reduce_original(value, place)
 
     def _reduce_named(self, value: Any, name: str) -> Any:
@@ -226,9 +232,9 @@ def _define(original: Original, value: Any) -> Definition:
     call = originals.call
     if original.definition is not None and original.call == call:
         return original.definition
-    data = DefinitionPickler.pack(value, whole=True).data
-    if original.definition is None or original.definition.data != data:
-        original.definition = Definition(originals.next_number(), data)
+    parcel = DefinitionPickler.pack(value, whole=True)
+    if original.definition is None or original.definition.data != parcel.data:
+        original.definition = Definition(originals.next_number(), parcel.data, parcel.passed)
     original.call = call
     return original.definition
 

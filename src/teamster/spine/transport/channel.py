@@ -26,12 +26,14 @@ import threading
 import warnings
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Any
 
-from teamster.spine.transport import modules, originals
+from teamster.machine.descriptors import OwnedSocket
 from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender, make_file
-from teamster.spine.transport.originals import Definition
+from teamster.spine.transport.lessons import Lessons, learn
+from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import unpack
 
@@ -57,19 +59,18 @@ class Channel:
     """One end; one thread at a time may send, and one receive."""
 
     def __init__(self, end: socket.socket, *, blocking: bool) -> None:
+        end = self._socket = OwnedSocket.of(end)
         end.setblocking(blocking)
-        self._socket = end
         self._blocking = blocking
         self._ahead: list[Any] = []  # messages that were read before anybody asked for them
         self._ended = False
         self._lender = Lender()
         self._borrower = Borrower()
         self._outbox: deque[tuple[memoryview, list[int]]] = deque()
-        self._fresh: list[tuple[int, int, int]] = []  # purpose, bytes, descriptor: what goes with the next message
+        self._fresh: list[tuple[int | Key, int, int]] = []  # purpose, bytes, descriptor: what goes with the next message
         self._descriptors: deque[int] = deque()  # received with the message that is not whole yet
         self._broadcasts = itertools.count(1)
-        self._taught: set[int] = set()  # definitions that the peer has
-        self._lessons: list[tuple[int, Any]] = []  # those that go with the next message
+        self._lessons = Lessons()
         self.attached: list[int] = []  # descriptors that came with `put(..., descriptors)`, for the reader to take
         self._partial = bytearray()
         self._held = bytearray()
@@ -89,6 +90,10 @@ class Channel:
     def fileno(self) -> int:
         """The socket's descriptor, for polling."""
         return self._socket.fileno()
+
+    def is_whole(self) -> bool:
+        """Whether the socket was not closed by a program that closes every descriptor."""
+        return self._socket.is_whole()
 
     def furnish(self) -> None:
         """Make the shared memory of both directions here, so that no descriptor has to be received later.
@@ -117,22 +122,20 @@ class Channel:
             raise ArenaFull(f"no anonymous shared memory: {error}") from error
         self._lender.use(ours)
 
+    def enclose(self, passed: Sequence[Passed]) -> None:
+        """Have descriptors go with the next message, for a parcel in it."""
+        self._fresh += [(each.key, 0, os.dup(each.number)) for each in passed]
+
     def stow(self, parcel: Parcel) -> Wire:
         """Make `parcel` ready to stand in the next message: buffers and long pickles are copied into shared memory."""
         if parcel.needs:
-            self._teach(parcel.needs)
+            self._lessons.add(parcel.needs, self.stow)
+        if parcel.passed:
+            self.enclose(parcel.passed)
         if not parcel.buffers and len(parcel.data) <= _IN_MESSAGE_BYTES:
             return parcel.data
         data = parcel.data if len(parcel.data) <= _IN_MESSAGE_BYTES else self._lend(memoryview(parcel.data))
         return data, [self._lend(view) for view in parcel.buffers]
-
-    def _teach(self, needs: tuple[Definition, ...]) -> None:
-        for definition in needs:
-            if definition.number == 0:
-                self._lessons.append((0, definition.data))
-            elif definition.number not in self._taught:
-                self._taught.add(definition.number)
-                self._lessons.append((definition.number, self.stow(Parcel(definition.data, []))))
 
     def stow_broadcast(self, parcel: Parcel, broadcast: Broadcast) -> Wire:
         """Make a parcel ready whose buffers are in shared memory already, the same for every receiver.
@@ -140,7 +143,8 @@ class Channel:
         Raises:
             OSError: no descriptor is left.
         """
-        self._teach(parcel.needs)
+        self._lessons.add(parcel.needs, self.stow)
+        self.enclose(parcel.passed)
         identity = -next(self._broadcasts)
         self._fresh.append((identity, broadcast.nbytes, os.dup(broadcast.descriptor)))
         return parcel.data, (identity, broadcast.spans)
@@ -176,7 +180,7 @@ class Channel:
             home = self._borrower.collect_returned() if self._borrower.has_returned else []
             attached = [descriptor for _, _, descriptor in fresh]
             arrivals = [(purpose, nbytes) for purpose, nbytes, _ in fresh]
-            lessons, self._lessons = self._lessons, []
+            lessons = self._lessons.take()
             body = pickle.dumps((message, home, gone, arrivals, lessons) if home or gone or fresh or lessons else (message,), 5)
             self.bytes_sent += len(body)
             frame = _LENGTH.pack(len(body)) + body
@@ -221,6 +225,9 @@ class Channel:
             except BlockingIOError:
                 self._outbox.appendleft((frame, descriptors))
                 return False
+            except OSError:
+                _close_all(descriptors)
+                raise
             frame = frame[sent:]
         return True
 
@@ -311,15 +318,13 @@ class Channel:
             for purpose, nbytes in arrivals:
                 if self._descriptors:  # where this process had no number left for one, the kernel dropped it
                     self._install(purpose, nbytes, self._descriptors.popleft())
-            for number, lesson in lessons:
-                if number:
-                    originals.expect(number, self.parts(lesson)[0])
-                else:
-                    modules.adopt(lesson)
+            learn(lessons, self.parts)
         return frame[0]
 
-    def _install(self, purpose: int, nbytes: int, descriptor: int) -> None:
-        if purpose == _TO_BORROW:
+    def _install(self, purpose: int | Key, nbytes: int, descriptor: int) -> None:
+        if isinstance(purpose, tuple):
+            arrive(purpose, descriptor)
+        elif purpose == _TO_BORROW:
             self._borrower.adopt(descriptor)
         elif purpose == _TO_LEND:
             self._lender.use(descriptor)

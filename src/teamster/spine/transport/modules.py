@@ -92,12 +92,13 @@ def _place(name: str, module: ModuleType) -> None:
     locations = getattr(spec, "submodule_search_locations", None)
     if not isinstance(file, str) or not os.path.isfile(file):
         file = None
-    if file is None and locations is None:
+    parents = _with_parents(name)[:-1]
+    if (file is None and locations is None) or any(parent not in sys.modules for parent in parents):
         by_value.add(name)
         return
     places[name] = file and os.path.abspath(file), None if locations is None else list(locations)
-    for parent in _with_parents(name)[:-1]:
-        if parent in by_value or parent not in sys.modules:  # made up by whoever loaded the file
+    for parent in parents:
+        if parent in by_value:  # made up by whoever loaded the file
             by_value.discard(parent)
             places[parent] = None, []
 

@@ -20,7 +20,7 @@ import itertools
 import os
 import pickle
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from teamster.spine.transport.modules import namespace
@@ -32,13 +32,15 @@ class Definition:
     Attributes:
         number: by which who has it can ask for it; 0 for what is told rather than opened.
         data: the pickle; or, with number 0, the places of modules.
+        passed: descriptors that go along.
     """
 
-    __slots__ = ("data", "number")
+    __slots__ = ("data", "number", "passed")
 
-    def __init__(self, number: int, data: Any) -> None:
+    def __init__(self, number: int, data: Any, passed: Sequence[Any] = ()) -> None:
         self.number = number
         self.data = data
+        self.passed = passed
 
 
 class Original:

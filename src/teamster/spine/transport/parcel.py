@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 
+from teamster.spine.transport.multiprocessing_objects import Passed
 from teamster.spine.transport.originals import Definition
 
 INLINE_BYTES = 32 * 1024
@@ -12,14 +14,17 @@ INLINE_BYTES = 32 * 1024
 
 
 class Parcel:
-    """A pickled object: `data` (bytes), the large `buffers` (flat views) that belong to it, and what it `needs` to be known."""
+    """A pickled object: its `data` (bytes), and beside it `buffers` (flat views), descriptors (`passed`), and what it `needs`."""
 
-    __slots__ = ("buffers", "data", "needs")
+    __slots__ = ("buffers", "data", "needs", "passed")
 
-    def __init__(self, data: bytes, buffers: list[memoryview], needs: tuple[Definition, ...] = ()) -> None:
+    def __init__(
+        self, data: bytes, buffers: list[memoryview], needs: tuple[Definition, ...] = (), passed: Sequence[Passed] = ()
+    ) -> None:
         self.data = data
         self.buffers = buffers
         self.needs = needs
+        self.passed = passed
 
     @property
     def nbytes(self) -> int:

@@ -21,7 +21,8 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from teamster.spine.transport import modules, originals
+from teamster.spine.transport import modules, multiprocessing_objects, originals
+from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.originals import Definition
 from teamster.spine.transport.parcel import Parcel, keep_inside
 from teamster.spine.transport.tensors import reducers
@@ -43,8 +44,9 @@ def pack(value: object) -> Parcel:
 def pack_by_reference(value: object) -> Parcel | None:
     """Pickle `value` as plain pickle does; None where that would not serve a worker."""
     buffers: list[memoryview] = []
-    data = _dump_by_reference(value, lambda buffer: keep_inside(buffer, buffers))
-    return None if data is None else Parcel(data, buffers, _places_for(data))
+    with Passing() as passed:
+        data = _dump_by_reference(value, lambda buffer: keep_inside(buffer, buffers))
+    return None if data is None else Parcel(data, buffers, _places_for(data), passed)
 
 
 def pack_by_value(value: object) -> Parcel:
@@ -83,9 +85,10 @@ def pack_home(value: object) -> Parcel:
     """
     if not _is_named_by_value(value):
         buffers: list[memoryview] = []
-        data = _dump_by_reference(value, lambda buffer: keep_inside(buffer, buffers))
+        with Passing() as passed:
+            data = _dump_by_reference(value, lambda buffer: keep_inside(buffer, buffers))
         if data is not None:
-            return Parcel(data, buffers)
+            return Parcel(data, buffers, (), passed)
     from teamster.spine.transport.by_value import HomePickler
 
     return HomePickler.pack(value)
@@ -124,7 +127,7 @@ def _dump_by_reference(value: object, keep: Keep) -> bytes | None:
 
 
 def _dump_plain(value: object, keep: Keep) -> bytes:
-    table = reducers()
+    table = reducers(multiprocessing_objects.reducers())
     if table is None:
         return pickle.dumps(value, _PROTOCOL, buffer_callback=keep)
     stream = io.BytesIO()

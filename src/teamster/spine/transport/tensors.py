@@ -16,7 +16,11 @@ _PROTOCOL = 5
 
 
 class Reducers(dict[type, Any]):
-    """A dispatch table for a pickler: tensors in our way, everything else as `copyreg` has it at that moment."""
+    """A dispatch table for a pickler: tensors in our way, everything else as `known` has it at that moment."""
+
+    def __init__(self, known: dict[Any, Any]) -> None:
+        super().__init__()
+        self.known = known
 
     def __missing__(self, kind: type) -> Any:
         """The reducer for a type; KeyError where there is none."""
@@ -25,16 +29,21 @@ class Reducers(dict[type, Any]):
             return reduce_tensor
         if issubclass(kind, tensor) and kind.__reduce_ex__ is tensor.__reduce_ex__:
             return _reduce_subclass
-        return copyreg.dispatch_table[kind]
+        return self.known[kind]
 
 
-def reducers() -> Reducers | None:
-    """A dispatch table, or None while torch is not loaded."""
+def reducers(known: dict[Any, Any] | None = None) -> dict[Any, Any] | None:
+    """A dispatch table of tensors and what is `known` else; None where plain pickle serves, which knows `copyreg` itself."""
+    global _reducers
     torch = sys.modules.get("torch")
-    return _reducers if torch is not None and hasattr(torch, "Tensor") else None
+    if torch is None or not hasattr(torch, "Tensor"):
+        return known
+    if _reducers.known is not (known or copyreg.dispatch_table):
+        _reducers = Reducers(known or copyreg.dispatch_table)
+    return _reducers
 
 
-_reducers = Reducers()
+_reducers = Reducers(copyreg.dispatch_table)
 
 
 def reduce_tensor(tensor: Any) -> Any:

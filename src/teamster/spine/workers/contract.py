@@ -101,6 +101,10 @@ class Member:
         """Nothing handed and not finished."""
         return not self.outstanding
 
+    def initialising_ns(self) -> int:
+        """Since when its initializer runs, where that can be ended; 0 when it does not."""
+        return 0
+
 
 @dataclass(slots=True)
 class Kept:

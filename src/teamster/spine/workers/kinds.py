@@ -92,8 +92,7 @@ def _crew(
 
     if start_method != "fork":
         the_nursery().warm_up()  # it starts while this process goes on importing
-    from teamster.spine.transport.pickled import pack_function
     from teamster.spine.workers.processes import ProcessCrew
     from teamster.spine.workers.starters import Setup
 
-    return ProcessCrew(Setup(start_method, pack_function((initializer, tuple(initargs))), native_threads), plan.workers)
+    return ProcessCrew(Setup(start_method, initializer, tuple(initargs), native_threads), plan.workers)

@@ -7,6 +7,7 @@
                 ("spec", ...)   a function, kept unopened until it is needed
                 ("batch", ...)  run; each result goes to the slate's log      --> ("results", number, ran, ns, records)
                 ("drop", ...)   forget a function
+                ("adapt", ...)  what has changed in the program since
                 end of file     the parent is gone or has closed: end
 
 Results are sent when a batch ends, when they do not fit the log, and by the first one that finds the last message long ago.
@@ -14,17 +15,15 @@ Results are sent when a batch ends, when they do not fit the log, and by the fir
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import os
 import pickle
 import signal
 import socket
 import sys
-import types
+import threading
 from collections.abc import Callable
 from importlib import import_module
-from importlib.machinery import ModuleSpec
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
@@ -36,23 +35,30 @@ from teamster.spine.transport.channel import Channel, Wire
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import unpack
 from teamster.spine.workers import whoami
+from teamster.spine.workers.circumstances import adapt
 from teamster.spine.workers.contract import Spec, WorkerInfo
 from teamster.spine.workers.failure import describe
+from teamster.spine.workers.kinship import become_child, follow
+from teamster.spine.workers.main_module import make_main
 from teamster.spine.workers.results import PLAIN, join_results, keep_one_by_one, pack_results
 from teamster.spine.workers.runner import Runner, title_of
 from teamster.spine.workers.slate import (
     COMMITTED,
     FAILED_BIT,
+    INITIALISING,
+    LEAVING,
     LOG_END,
     LOG_START,
     NBYTES,
     RECORD,
+    SERVING,
     STARTED,
     STARTED_NS,
     WIDTH,
     Slate,
 )
 from teamster.spine.workers.tracing import WorkerRecorder
+from teamster.spine.workers.tracker import use_tracker
 
 FLUSH_NS = 5_000_000
 """How long a finished result waits for others to be sent with it; what nobody waits for may wait longer (`_PATIENT_NS`).
@@ -63,6 +69,9 @@ of Pool.map when every message went after 5 ms, 1.02 with 50 ms.)
 _PATIENT_NS = 50_000_000
 _SHORT_NS = 100_000
 """After a batch that took less, its results wait for those of the next one if that is here already: a message costs 15 us."""
+
+Inherited = tuple[Callable[..., object] | None, tuple[Any, ...]]
+"""An initializer and its arguments, as they are in the program that forked this worker."""
 
 Parts = tuple[bytes | memoryview, list[memoryview]] | OSError
 """Data and buffers of a function that nobody has asked for yet, or why they could not be had."""
@@ -113,7 +122,7 @@ class ResultSink:
 
     def _save(self, first: int, count: int, failed: bool, parcel: Parcel) -> None:
         size = len(parcel.data)
-        if parcel.buffers or self._end + RECORD.size + size > NBYTES:
+        if parcel.buffers or parcel.passed or self._end + RECORD.size + size > NBYTES:
             self._end_run()
             began = perf_counter_ns()
             self._records.append((first, count, failed, self._channel.stow(parcel)))
@@ -176,9 +185,11 @@ class ResultSink:
 class ProcessWorker:
     """One worker process."""
 
-    def __init__(self, channel: Channel, slate: Slate) -> None:
+    def __init__(self, channel: Channel, slate: Slate, tracker: int, inherited: Inherited | None) -> None:
         self._channel = channel
         self._slate = slate
+        self._tracker = tracker
+        self._inherited = inherited
         self._sink = ResultSink(channel, slate)
         self._delay = RunDelay()
         self._tracing = WorkerRecorder(slate)
@@ -190,6 +201,7 @@ class ProcessWorker:
             "spec": self._learn,
             "batch": self._batch,
             "drop": self._drop,
+            "adapt": self._adapt,
             "home": lambda: None,  # only carries segments home
         }
 
@@ -208,18 +220,42 @@ class ProcessWorker:
         spans.note(ring, INITIALISE, "start the process", settings["asked_ns"])
         began = perf_counter_ns()
         whoami.set_process_worker(info)
-        data, buffers = self._channel.parts(initializer)
+        if self._tracker >= 0:
+            use_tracker(self._tracker)
+        self._slate.enter(INITIALISING)
         try:
+            become_child(info.index + 1)
+            follow(settings["circumstances"]["kin"])
             whoami.limit_native_threads(settings["native_threads"])
-            function, arguments = unpack(data, buffers)
+            function, arguments = self._inherited or self._open(unpack, *self._channel.parts(initializer))
             if function is not None:
                 function(*arguments)
         except BaseException as error:
             self._channel.put(("ready", describe(error)))
         else:
             self._channel.put(("ready", None))
+        self._slate.enter(SERVING)
         spans.note(ring, INITIALISE, "initializer", began)
         self._idle_ns = perf_counter_ns()
+
+    def _open(self, unpack: Callable[..., Any], *parts: Any) -> Any:
+        """Unpickle what the program sent, which may import modules of the user's: none of them may start processes meanwhile."""
+        whoami.importing = True
+        try:
+            return unpack(*parts)
+        finally:
+            whoami.importing = False
+
+    def _adapt(self, news: dict[str, Any]) -> None:
+        adapt(news)
+        for descriptor in self._channel.attached:
+            if self._tracker >= 0:
+                os.dup2(descriptor, self._tracker, inheritable=False)
+                os.close(descriptor)
+            else:
+                self._tracker = descriptor
+                use_tracker(descriptor)
+        self._channel.attached.clear()
 
     def _learn(self, identity: int, how: tuple[Any, ...], wire: Wire) -> None:
         try:
@@ -239,9 +275,9 @@ class ProcessWorker:
         self._sink.ring = ring = self._tracing.ring_if_asked()
         spans.note(ring, WAIT, "wait for work", self._idle_ns)
         try:
-            runner, context = self._runners.get(identity) or self._prepare(identity)
+            runner, context = self._runners.get(identity) or self._open(self._prepare, identity)
             opened = words[STARTED_NS] = perf_counter_ns()
-            items = self._channel.open(wire)
+            items = self._open(self._channel.open, wire)
             spans.note(ring, SERIALISE, "unpickle arguments", opened)
         except BaseException as error:
             self._sink.flush()
@@ -281,13 +317,15 @@ class ProcessWorker:
 
 def apply_settings(settings: dict[str, Any], post: Callable[[tuple[Any, ...]], Any]) -> None:
     """Make this process look like the parent's to the code that it will run."""
-    for name in set(os.environ) - set(settings["environ"]):
+    circumstances = dict(settings["circumstances"])
+    environ = {os.fsdecode(name): os.fsdecode(value) for name, value in circumstances.pop("environ").items()}
+    environ |= settings["own_environ"]
+    for name in set(os.environ) - set(environ):
         del os.environ[name]
-    os.environ.update({name: value for name, value in settings["environ"].items() if os.environ.get(name) != value})
+    os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
     sys.path[:] = settings["path"]
     sys.argv[:] = settings["argv"]
-    with contextlib.suppress(OSError):  # the folder is gone; so it is for the parent
-        os.chdir(settings["folder"])
+    adapt(circumstances)
     if settings["main"] is not None:
         make_main(settings["main"])
     originals.become_worker(forked=sys.modules["__main__"].__dict__ if settings["main"] is None else None)
@@ -296,25 +334,27 @@ def apply_settings(settings: dict[str, Any], post: Callable[[tuple[Any, ...]], A
     redirect(post, settings)
 
 
-def make_main(told: dict[str, Any]) -> None:
-    """Make a ``__main__`` that looks like the program's and is empty: what tasks use of it comes with them."""
-    main = types.ModuleType("__main__")
-    main.__dict__.update({**told, "__builtins__": __builtins__})
-    if (spec := told["__spec__"]) is not None:
-        main.__spec__ = ModuleSpec(spec["name"], None, origin=spec["origin"])
-    sys.modules["__main__"] = main
+def main(channel_descriptor: int, slate_descriptor: int, tracker: int = -1, inherited: Inherited | None = None) -> None:
+    """Live as a worker on these descriptors; never returns.
 
-
-def main(channel_descriptor: int, slate_descriptor: int) -> None:
-    """Live as a worker on these descriptors; never returns."""
+    Args:
+        channel_descriptor: its channel.
+        slate_descriptor: its slate.
+        tracker: the resource tracker that it shares with the program; -1 when it was forked from the program and has that already.
+        inherited: initializer and arguments that came along with a fork.
+    """
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for descriptor in (channel_descriptor, slate_descriptor, tracker):
+            if descriptor >= 0:
+                os.set_inheritable(descriptor, False)
         slate = Slate.attach(slate_descriptor)
         _write_crashes_to(slate)
         channel = Channel(socket.socket(fileno=channel_descriptor), blocking=True)
-        ProcessWorker(channel, slate).serve()
+        ProcessWorker(channel, slate, tracker, inherited).serve()
+        slate.enter(LEAVING)
         code = 0
     except (BrokenPipeError, ConnectionResetError):
         code = 0  # the parent is gone, nobody to tell
@@ -339,10 +379,14 @@ def _report_crash(slate_descriptor: int) -> None:
 
 
 def _leave(code: int) -> None:
-    """End without the interpreter's teardown, which can hang in foreign threads; what the user registered still runs."""
+    """End as an interpreter ends, but without the teardown of its modules, which can hang in foreign threads.
+
+    Threads that are no daemons are waited for, then what the user registered runs. The parent sets the limit.
+    """
     import atexit
 
     try:
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "drain"):

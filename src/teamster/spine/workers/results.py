@@ -35,8 +35,8 @@ def pack_results(values: list[Any]) -> Parcel:
     if PLAIN.issuperset(map(type, values)):
         return Parcel(pickle.dumps(values, 5), [])
     parcels = [pack_home([value]) for value in values]
-    if any(parcel.buffers for parcel in parcels):
-        raise BufferError("buffers travel outside of the pickle, those of one result at a time")
+    if any(parcel.buffers or parcel.passed for parcel in parcels):
+        raise BufferError("buffers and descriptors travel outside of the pickle, those of one result at a time")
     return Parcel(join_results([parcel.data for parcel in parcels]), [])
 
 
