@@ -143,10 +143,10 @@ class Channel:
         Raises:
             OSError: no descriptor is left.
         """
-        self._lessons.add(parcel.needs, self.stow)
-        self.enclose(parcel.passed)
         identity = -next(self._broadcasts)
         self._fresh.append((identity, broadcast.nbytes, os.dup(broadcast.descriptor)))
+        self._lessons.add(parcel.needs, self.stow)
+        self.enclose(parcel.passed)
         return parcel.data, (identity, broadcast.spans)
 
     def _lend(self, view: memoryview) -> Any:

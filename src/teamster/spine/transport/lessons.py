@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What one peer has been told: the definitions of originals, and the places of modules, each before the first thing that needs it."""
+"""What one peer has been told: definitions of originals, places of modules, each before the first thing that needs it."""
 
 from __future__ import annotations
 

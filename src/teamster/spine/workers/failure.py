@@ -72,9 +72,11 @@ def rebuild(description: Description) -> BaseException:
 
 
 def refused(what: str, reason: BaseException) -> TransferError:
-    """The error for an argument or a result that does not travel."""
+    """The error for a function, an argument or a result that does not travel: `what` is "the argument", or begins so."""
     error = TransferError(
-        f"{what} cannot be sent between processes: {_safe_repr(reason)}; return or pass plain data instead, or use backend='thread'"
+        f"{what} cannot be sent between processes: {_safe_repr(reason)};"
+        " return or pass plain data instead, or use backend='thread'",
+        part=what.split()[1],
     )
     error.__cause__ = reason
     return error

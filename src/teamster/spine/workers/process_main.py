@@ -15,6 +15,7 @@ Results are sent when a batch ends, when they do not fit the log, and by the fir
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import pickle
@@ -267,28 +268,32 @@ class ProcessWorker:
         self._runners.pop(identity, None)
         self._specs.pop(identity, None)
 
-    def _batch(self, identity: int, number: int, count: int, index: int, careful: bool, wire: Wire) -> None:
+    def _batch(self, identity: int, number: int, count: int, first: int, careful: bool, wire: Wire) -> None:
         words = self._slate.words
         words[WIDTH] = count
         words[STARTED_NS] = 0  # the clock of a timeout stands while the function is fetched: it may import torch for the first time
         words[STARTED] = number  # unpickling runs code of the user's, too: a death in there must find its item
         self._sink.ring = ring = self._tracing.ring_if_asked()
         spans.note(ring, WAIT, "wait for work", self._idle_ns)
+        part, what = "function", "the function"
         try:
             runner, context = self._runners.get(identity) or self._open(self._prepare, identity)
+            part, what = "argument", f"the argument of item {first}" if first >= 0 else "the arguments of a submitted call"
             opened = words[STARTED_NS] = perf_counter_ns()
             items = self._open(self._channel.open, wire)
             spans.note(ring, SERIALISE, "unpickle arguments", opened)
         except BaseException as error:
+            with contextlib.suppress(Exception):  # an exception may refuse notes
+                error.add_note(f"raised while a worker unpickled {what}")
             self._sink.flush()
-            self._channel.put(("unreadable", number, describe(error)))
+            self._channel.put(("unreadable", number, describe(error), part))
             words[COMMITTED] = number + count
             return
         if careful:
             runner.be_careful()
         self._sink.patience_ns = FLUSH_NS if runner.hurry else _PATIENT_NS
         began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), self._delay.read_ns()
-        ran = context.run(runner.run, items, number, index, self._sink)
+        ran = context.run(runner.run, items, number, max(first, 0), self._sink)
         del items
         self._idle_ns = ended = perf_counter_ns()
         self._sink.finish(number, ran, ended - began, thread_time_ns() - cpu_began, self._delay.read_ns() - delay_began, ended)
