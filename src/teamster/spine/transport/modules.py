@@ -138,14 +138,15 @@ def _is_found(name: str, path: Any, spec: ModuleSpec) -> bool:
         except Exception:
             continue
         if found is not None:
-            return found.origin == spec.origin or (
-                isinstance(found.origin, str) and isinstance(spec.origin, str) and _is_same(found.origin, spec.origin)
-            )
+            return _is_same(found, spec)
     return False
 
 
-def _is_same(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+def _is_same(found: ModuleSpec, spec: ModuleSpec) -> bool:
+    if isinstance(found.origin, str) and isinstance(spec.origin, str):
+        return os.path.realpath(found.origin) == os.path.realpath(spec.origin)
+    elsewhere = set(spec.submodule_search_locations or ()) - set(found.submodule_search_locations or ())
+    return found.origin == spec.origin and not elsewhere  # packages without a file are known by their folders
 
 
 # --- in a worker -----------------------------------------------------------------------------------------------------------

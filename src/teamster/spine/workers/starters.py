@@ -46,7 +46,6 @@ class Setup:
             "circumstances": self.circumstances,
             "own_environ": environment(self._native_threads),
             "native_threads": self._native_threads,
-            "path": [_absolute(entry) for entry in sys.path],
             "argv": list(sys.argv),
             "main": None if self.start_method == "fork" else describe_main(),
             **streams.snapshot(),
@@ -64,12 +63,6 @@ class Setup:
         for name in environment(self._native_threads):  # which a worker has of its own
             news.get("environ", {}).pop(os.fsencode(name), None)
         return news
-
-
-def _absolute(entry: str) -> str:
-    """An entry of ``sys.path`` as the import system understands it: a relative one was meant from where it was first used."""
-    finder = sys.path_importer_cache.get(entry) if entry and not os.path.isabs(entry) else None
-    return getattr(finder, "path", entry)
 
 
 class Starter:
