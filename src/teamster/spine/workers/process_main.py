@@ -21,7 +21,6 @@ import pickle
 import signal
 import socket
 import sys
-import threading
 import types
 from collections.abc import Callable
 from importlib import import_module
@@ -39,6 +38,7 @@ from teamster.spine.workers.circumstances import adapt
 from teamster.spine.workers.contract import Spec, WorkerInfo
 from teamster.spine.workers.failure import describe
 from teamster.spine.workers.kinship import become_child, follow
+from teamster.spine.workers.leaving import leave, report_crash, write_crashes_to
 from teamster.spine.workers.results import PLAIN, join_results, keep_one_by_one, pack_results
 from teamster.spine.workers.runner import Runner, title_of
 from teamster.spine.workers.slate import (
@@ -354,7 +354,7 @@ def main(channel_descriptor: int, slate_descriptor: int, tracker: int = -1, inhe
             if descriptor >= 0:
                 os.set_inheritable(descriptor, False)
         slate = Slate.attach(slate_descriptor)
-        _write_crashes_to(slate)
+        write_crashes_to(slate)
         channel = Channel(socket.socket(fileno=channel_descriptor), blocking=True)
         ProcessWorker(channel, slate, tracker, inherited).serve()
         slate.enter(LEAVING)
@@ -362,39 +362,6 @@ def main(channel_descriptor: int, slate_descriptor: int, tracker: int = -1, inhe
     except (BrokenPipeError, ConnectionResetError):
         code = 0  # the parent is gone, nobody to tell
     except BaseException:
-        _report_crash(slate_descriptor)
+        report_crash(slate_descriptor)
     finally:
-        _leave(code)
-
-
-def _write_crashes_to(slate: Slate) -> None:
-    import faulthandler
-
-    os.lseek(slate.descriptor, NBYTES, os.SEEK_SET)
-    faulthandler.enable(slate.descriptor)
-
-
-def _report_crash(slate_descriptor: int) -> None:
-    """A mistake of ours in the loop above; the parent finds the text behind the slate."""
-    import traceback
-
-    os.write(slate_descriptor, traceback.format_exc().encode())
-
-
-def _leave(code: int) -> None:
-    """End as an interpreter ends, but without the teardown of its modules, which can hang in foreign threads.
-
-    Threads that are no daemons are waited for, then what the user registered runs. The parent sets the limit.
-    """
-    import atexit
-
-    try:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "drain"):
-                stream.drain()
-    except BaseException:
-        pass
-    finally:
-        os._exit(code)
+        leave(code)

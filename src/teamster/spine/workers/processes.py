@@ -41,7 +41,7 @@ from teamster.spine.workers.poller import WRITABLE, Poller
 from teamster.spine.workers.process_member import ProcessMember, Slates
 from teamster.spine.workers.slate import LEAVING, PHASE, Slate
 from teamster.spine.workers.starters import Setup, Starter
-from teamster.spine.workers.tracker import descriptor_of_the_tracker
+from teamster.spine.workers.tracker import adopt_tracker, descriptor_of_the_tracker
 
 _STATUS_PATIENCE_NS = 1_000_000_000  # how long a death waits for its exit status
 _LEAVE_S = 10.0  # how long exit handlers of a worker may take after the last task; multiprocessing waits without end
@@ -306,6 +306,8 @@ class ProcessCrew(Slates):
         for message in messages:
             if message[0] == "serving":
                 self._starter.greet()
+            elif message[0] == "tracker":
+                adopt_tracker(control.attached.pop(0))
             elif told := self._tokens.get(message[1]):
                 if message[0] == "born":
                     told.pid = message[2]
