@@ -16,6 +16,7 @@ from time import sleep
 from typing import Any, Protocol
 
 from teamster.errors import PoolClosed
+from teamster.machine.own_threads import own_thread
 from teamster.spine.workers.contract import Batch, Spec
 from teamster.spine.workers.job import Job, Terms
 from teamster.spine.workers.team import Team
@@ -149,7 +150,7 @@ class Desk:
 
     def _start_reader(self) -> None:
         if self._reader is None:
-            self._reader = threading.Thread(target=self._read, name="teamster-reader", daemon=True)
+            self._reader = own_thread(threading.Thread(target=self._read, name="teamster-reader", daemon=True))
             self._reader.start()
         elif self._asleep:
             self._waken.release()
