@@ -19,7 +19,6 @@ import contextlib
 import itertools
 import os
 import pickle
-import select
 import socket
 import struct
 import threading
@@ -34,6 +33,7 @@ from teamster.machine.descriptors import OwnedSocket
 from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender, make_file
 from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
 from teamster.spine.transport.pickled import Parcel, unpack
+from teamster.spine.transport.polling import READABLE, make_poll
 
 Wire = Any
 """A parcel as it stands in a message: its bytes, or a tuple that says where its parts are."""
@@ -75,8 +75,8 @@ class Channel:
         self._sending = threading.Lock()
         self.bytes_sent = 0
         self.bytes_received = 0
-        self._poll = select.poll()
-        self._poll.register(end.fileno(), select.POLLIN)
+        self._poll = make_poll()
+        self._poll.register(end.fileno(), READABLE)
         _open_channels.add(self)
 
     def set_blocking(self, blocking: bool) -> None:

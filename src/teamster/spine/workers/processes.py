@@ -25,6 +25,7 @@ from teamster.spine.trace import spans
 from teamster.spine.trace.ring import SERIALISE, TRANSFER, WAIT
 from teamster.spine.transport.channel import Channel, pair
 from teamster.spine.transport.pickled import pack
+from teamster.spine.transport.polling import WRITABLE
 from teamster.spine.workers import streams
 from teamster.spine.workers.contract import (
     Batch,
@@ -37,7 +38,7 @@ from teamster.spine.workers.contract import (
 from teamster.spine.workers.death import warn_of_late_ends
 from teamster.spine.workers.failure import refused
 from teamster.spine.workers.functions import Functions
-from teamster.spine.workers.poller import WRITABLE, Poller
+from teamster.spine.workers.poller import Poller
 from teamster.spine.workers.process_member import ProcessMember, Slates
 from teamster.spine.workers.slate import LEAVING, PHASE, Slate
 from teamster.spine.workers.starters import Setup, Starter
@@ -58,8 +59,7 @@ class ProcessCrew(Slates):
 
     def __init__(self, setup: Setup, count: int) -> None:
         self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
-        self._setup = setup
-        self._count = count
+        self._setup, self._count = setup, count
         self._starter = Starter(setup)
         self._poller = Poller()
         self._arming = threading.Lock()
