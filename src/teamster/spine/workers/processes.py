@@ -59,6 +59,7 @@ class ProcessCrew(Slates):
 
     def __init__(self, setup: Setup, count: int) -> None:
         self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
+        self.fail: Callable[[BaseException], None] = lambda error: None
         self._setup, self._count = setup, count
         self._starter = Starter(setup)
         self._poller = Poller()
@@ -227,8 +228,8 @@ class ProcessCrew(Slates):
 
     def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
         """Read whatever arrives first."""
-        if self._broken_output is not None and not self._closing:
-            broken, self._broken_output = self._broken_output, None
+        broken, self._broken_output = self._broken_output, None
+        if broken is not None and not self._closing:
             raise broken
         events: list[Event] = []
         began = time.perf_counter_ns()
@@ -282,11 +283,10 @@ class ProcessCrew(Slates):
             return
         ring, began = spans.current_ring(), time.perf_counter_ns()
         for message in messages:
-            told = member.translate(message)
-            if told is None:
-                self._broken_output = streams.deliver(message) or self._broken_output
-            else:
+            if (told := member.translate(message)) is not None:
                 events += told
+            else:
+                self._broken_output = streams.deliver(message) or self._broken_output
         spans.note(ring, SERIALISE, "unpickle results", began)
 
     def _read_control(self) -> None:
