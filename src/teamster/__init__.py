@@ -45,11 +45,13 @@ if TYPE_CHECKING:
     from teamster.spine.workers.whoami import current_worker
     from teamster.tasks.explaining import explain
     from teamster.tasks.one_call import imap, imap_unordered, map, starmap
+    from teamster.tasks.own_executor import Executor
     from teamster.tasks.pool import Pool
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Executor": "teamster.tasks.own_executor",
     "Machine": "teamster.machine",
     "Plan": "teamster.spine.plan.plan",
     "Pool": "teamster.tasks.pool",
@@ -79,6 +81,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Executor",
     "Machine",
     "Plan",
     "Pool",

@@ -175,6 +175,21 @@ def _rebuild(kind: type[TaskError], arguments: tuple[object, ...], state: dict[s
     return error
 
 
+def annotate(error: BaseException, note: str) -> None:
+    """Add a note to an exception, unless its class refuses that: a frozen dataclass takes no attribute, whatever it is for.
+
+    Example:
+        >>> error = ValueError("wrong")
+        >>> annotate(error, "in line 3")
+        >>> error.__notes__
+        ['in line 3']
+    """
+    try:
+        error.add_note(note)
+    except Exception:
+        return
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, its type where it says nothing.
 

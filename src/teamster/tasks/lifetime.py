@@ -4,13 +4,29 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import sys
+import threading
 import weakref
 from typing import Protocol
+
+from teamster.errors import TeamsterError
+
+
+class Finishing(Protocol):
+    """Calls that a pool was given."""
+
+    def finish(self) -> None:
+        """Wait until all are done."""
 
 
 class Ending(Protocol):
     """What is ended here: a pool."""
+
+    @property
+    def _calls(self) -> Finishing:
+        """What it was given."""
 
     def _end(self, seconds: float, error: BaseException | None = None) -> None:
         """End all workers; calls under way fail with `error`."""
@@ -30,6 +46,30 @@ def _end_all() -> None:
     """
     for pool in list(open_pools):
         pool._end(0.0, SystemExit("the program ends"))
+
+
+_finishes_calls = False
+
+
+def finish_calls_at_exit() -> None:
+    """Have the program finish the calls that are open when its main thread ends, as both standard executors do.
+
+    Not by `atexit`: thread pools that have not started all their workers could start none then.
+    """
+    global _finishes_calls
+    if not _finishes_calls:
+        _finishes_calls = True
+        register = getattr(threading, "_register_atexit", atexit.register)  # where `concurrent.futures` registers the same
+        with contextlib.suppress(RuntimeError):  # the program ends already, and this is one of its last acts
+            register(_finish_all)
+
+
+def _finish_all() -> None:
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:  # the user wants the program to end, and not what it was about to do
+        return
+    for pool in list(open_pools):
+        with contextlib.suppress(TeamsterError):  # another thread ends it at this moment
+            pool._calls.finish()
 
 
 def _disown_all() -> None:

@@ -207,18 +207,22 @@ class Mapping:
         assert isinstance(self._ready, deque)
         try:
             while self._await_result():
-                value = self._ready.popleft()
-                self._taken += 1
-                if type(value) is _Raise:
-                    raise value.error
-                if self._bytes:
-                    self._bytes -= _large_bytes([value])
-                yield value
-                del value  # its memory is the consumer's alone
+                yield self._take()  # and keeps nothing of it: its memory is the consumer's alone
         except BaseException as error:
             self._abandon(error)
             raise
         self._end()
+
+    def _take(self) -> Any:
+        """The next result, or its error, raised."""
+        assert isinstance(self._ready, deque)
+        value = self._ready.popleft()
+        self._taken += 1
+        if type(value) is _Raise:
+            raise value.error
+        if self._bytes:
+            self._bytes -= _large_bytes([value])
+        return value
 
     def _await_result(self) -> bool:
         """Make sure that there is a result to take; False at the end."""
@@ -244,6 +248,7 @@ class Mapping:
         self.over = True
         for leg in self._legs:
             leg.team.cancel(leg.job, kill=interrupted)
+            leg.job.let_go()
         self._source.close()
         self._bar.close()
         if interrupted and any(leg.team.crew.kind != "serial" for leg in self._legs):

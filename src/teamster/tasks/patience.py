@@ -20,6 +20,11 @@ class Patience:
     def __init__(self) -> None:
         self._until_s = perf_counter() + PATIENCE_S
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return bool(self._until_s)
+
     def left_s(self) -> float | None:
         """Seconds until the next look; None when it is over."""
         return max(0.0, self._until_s - perf_counter()) if self._until_s else None

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +14,7 @@ from teamster.spine.workers.contract import Style
 from teamster.spine.workers.job import Terms
 from teamster.spine.workers.kinds import assemble, check_start_method
 from teamster.tasks.call import MapCall
-from teamster.tasks.check import OnError, check_callable, check_limits, check_map
+from teamster.tasks.check import OnError, check_limits, check_map
 from teamster.tasks.choosing import Chooser, decide, what_needs_processes
 from teamster.tasks.clock import WallClock
 from teamster.tasks.lifetime import open_pools
@@ -25,11 +24,12 @@ from teamster.tasks.patience import shut_before, take_leave
 from teamster.tasks.progress import Bar, Progress
 from teamster.tasks.roster import Roster
 from teamster.tasks.source import Source
+from teamster.tasks.submitting import Calls
 
 if TYPE_CHECKING:  # futures are loaded by the first submit: they cost a quarter of the time to a first result
     from concurrent.futures import Future
 
-    from teamster.tasks.submitting import Desk, PoolExecutor
+    from teamster.tasks.executor import PoolExecutor
 
 Backend = Literal["auto", "serial", "thread", "process", "interpreter"]
 StartMethod = Literal["forkserver", "spawn", "fork"]
@@ -89,7 +89,6 @@ class Pool:
         self._asked = asked
         self._terms = retries, timeout
         self._progress = progress
-        self._lock = threading.Lock()
         self._roster = Roster(
             partial(
                 assemble,
@@ -101,8 +100,8 @@ class Pool:
             ),
             partial(initializer, *initargs) if initializer is not None else None,
         )
-        self._desk: Desk | None = None
         self._clock = WallClock()
+        self._calls = Calls(self._roster, lambda: self._chooser.submitting, self._terms, self._clock)
         if asked.backend != "auto":
             self._roster.team(asked)
         self._chooser = Chooser(asked, limits, self._roster)
@@ -280,18 +279,18 @@ class Pool:
             ...     pool.submit(pow, 2, 5).result()
             32
         """
-        self._roster.check_open()
-        attend(self)
-        check_callable(fn)
-        with self._lock:
-            if self._desk is None:
-                from teamster.tasks.submitting import Desk
+        return self._calls.submit(self, fn, args, kwargs)
 
-                self._desk = Desk(self._roster.team(self._chooser.submitting), Terms(*self._terms, 1))
-        self._clock.__enter__()
-        future = self._desk.submit(self, fn, args, kwargs)
-        future.add_done_callback(self._clock.__exit__)
-        return future
+    @property
+    def workers(self) -> int:
+        """How many workers run submitted calls at once.
+
+        Example:
+            >>> import teamster as ts
+            >>> ts.Pool("thread", workers=3).workers
+            3
+        """
+        return self._calls.workers
 
     def executor(self) -> PoolExecutor:
         """This team as a `concurrent.futures.Executor`, for libraries that ask for one.
@@ -305,7 +304,7 @@ class Pool:
             ...     pool.executor().submit(abs, -3).result()
             3
         """
-        from teamster.tasks.submitting import PoolExecutor
+        from teamster.tasks.executor import PoolExecutor
 
         return PoolExecutor(self)
 
@@ -332,8 +331,7 @@ class Pool:
             >>> pool = ts.Pool("thread")
             >>> pool.close()
         """
-        if not self._roster.closed and self._desk is not None:
-            self._desk.drain()
+        self._calls.finish()
         self._end(_CLOSE_S)
 
     def terminate(self) -> None:
@@ -348,16 +346,13 @@ class Pool:
 
     def _end(self, seconds: float, error: BaseException | None = None) -> None:
         """End all workers, idle ones by themselves within `seconds`; calls under way fail with `error`, or with `PoolClosed`."""
-        if self._desk is not None:
-            self._desk.close()
+        self._calls.close()
         self._roster.close(seconds, error)
-        if self._desk is not None:
-            self._desk.join()
+        self._calls.join()
         leave(self)
         take_leave(self)
 
     def _disown(self) -> None:
-        self._desk = None
         self._roster.disown()
 
     def __enter__(self) -> Pool:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from teamster.machine.descriptors import Descriptor, OwnedSocket
+from teamster.machine.own_threads import own_thread
 from teamster.spine.transport.channel import SILENTLY
 from teamster.spine.workers.offspring import fill_standard_numbers
 from teamster.spine.workers.whoami import is_inside_worker
@@ -120,7 +121,7 @@ class Window:
             self.close()
 
     def _attend(self, serve: Callable[[OwnedSocket], None], end: OwnedSocket) -> None:
-        thread = self._sockets[end] = threading.Thread(target=serve, args=(end,), name="teamster-window", daemon=True)
+        thread = self._sockets[end] = own_thread(threading.Thread(target=serve, args=(end,), name="teamster-window", daemon=True))
         thread.start()
 
     def _serve(self, listener: OwnedSocket) -> None:

@@ -51,7 +51,8 @@ def test_with_retries_it_runs_again_alone_after_memory_ran_out() -> None:
 
 
 def test_retries_end() -> None:
-    batch = Batch(job(retries=1), 10, ["a"], attempts=1)
+    batch = Batch(job(retries=1), 10, ["a"])
+    batch.attempts = 1
     verdict = verdict_of(member_with(batch), (1, 1))
     assert str(verdict.errors[0][2]) == "10/2"
     assert verdict.again == []

@@ -19,7 +19,6 @@ import contextlib
 import itertools
 import os
 import pickle
-import select
 import socket
 import struct
 import threading
@@ -36,6 +35,7 @@ from teamster.spine.transport.lessons import Lessons, learn
 from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import unpack
+from teamster.spine.transport.polling import READABLE, make_poll
 
 Wire = Any
 """A parcel as it stands in a message: its bytes, or a tuple that says where its parts are."""
@@ -78,8 +78,8 @@ class Channel:
         self._sending = threading.Lock()
         self.bytes_sent = 0
         self.bytes_received = 0
-        self._poll = select.poll()
-        self._poll.register(end.fileno(), select.POLLIN)
+        self._poll = make_poll()
+        self._poll.register(end.fileno(), READABLE)
         _open_channels.add(self)
 
     def set_blocking(self, blocking: bool) -> None:

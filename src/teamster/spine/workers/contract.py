@@ -61,21 +61,40 @@ class Batch:
 
     __slots__ = ("alone", "attempts", "careful", "done", "first", "items", "job", "number", "parcel", "size")
 
-    def __init__(self, job: Any, first: int, items: Sequence[Any], *, attempts: int = 0, careful: bool = False) -> None:
+    def __init__(self, job: Any, first: int, items: Sequence[Any]) -> None:
         self.job = job
         self.first = first  # index in the job's input
         self.items = items
         self.size = len(items)
-        self.attempts = attempts  # deaths that its first item has to its name
-        self.careful = careful  # run one by one
+        self.attempts = 0  # deaths that its first item has to its name
+        self.careful = False  # run one by one
         self.alone = False  # run while nothing else runs
         self.done = 0  # items reported so far, from the front
         self.number = 0  # sequence number of its first item at its member
         self.parcel: Any = None
 
-    def claim(self) -> bool:
-        """Asked once, right before it is handed out: may it still run?"""
-        return True
+    def piece(self, start: int, end: int, *, careful: bool = False) -> Batch:
+        """A new batch of some of these items."""
+        first = self.first + start if self.first >= 0 else self.first
+        batch = self.of(first, start, end)
+        batch.attempts = self.attempts if start == 0 else 0
+        batch.careful = careful or self.careful
+        return batch
+
+    def of(self, first: int, start: int, end: int) -> Batch:
+        """The items themselves of such a piece."""
+        return Batch(self.job, first, self.items[start:end])
+
+    def take_values(self, offset: int, values: list[Any]) -> None:
+        """Results of consecutive items, for whoever has asked; the team's lock is held."""
+        self.job.on_values(self.first + offset, values)
+
+    def take_error(self, offset: int, error: BaseException) -> None:
+        """What one item came to instead; the team's lock is held."""
+        self.job.on_error(max(self.first + offset, 0), error)
+
+    def abandon(self, error: BaseException) -> None:
+        """Nothing more of it will come, since the team gives up; the team's lock is held."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +106,7 @@ class Member:
     next_number: int = 1
     ready: bool = False
     retiring: bool = False
+    absent: bool = False  # its thread is in a callback of the user's, for as long as that takes
     recalled_ns: int = 0  # when its unstarted items were asked back; 0 when not
     recalled_from: int = 0
     taken_back: int = 0  # items from this number on are no longer its own; 0 when nothing was taken back
@@ -177,6 +197,8 @@ class Crew(Protocol):
     """The same for batches so short that several are handed over in one go."""
     report: Callable[[Member, list[Event]], None]
     """The team's, for members that report by themselves: takes what `rescue` brings, then the events."""
+    fail: Callable[[BaseException], None]
+    """The team's, for a member's thread that cannot go on: ends every call with this error."""
 
     def prepare(self, spec: Spec, context: contextvars.Context) -> None:
         """Make a job's function and the caller's context ready to be handed; once, before its first batch.

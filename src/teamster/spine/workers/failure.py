@@ -7,7 +7,7 @@ import os.path
 import pickle
 from typing import Any
 
-from teamster.errors import RemoteError, TransferError
+from teamster.errors import RemoteError, TransferError, annotate
 from teamster.spine.transport.pickled import pack_home
 
 Description = tuple[bytes | None, bytes | None, str, str]
@@ -67,8 +67,13 @@ def rebuild(description: Description) -> BaseException:
             " define the class in a module, and pass all that its __init__ takes on to super().__init__"
         )
     error = domesticate(error)
-    error.__cause__ = RemoteTraceback(text)
+    set_cause(error, RemoteTraceback(text))
     return error
+
+
+def set_cause(error: BaseException, cause: BaseException) -> None:
+    """Say what an exception came from, whatever its class thinks of attributes: this goes round a ``__setattr__`` of its own."""
+    vars(BaseException)["__cause__"].__set__(error, cause)
 
 
 def refused(what: str, reason: BaseException) -> TransferError:
@@ -90,10 +95,10 @@ def _load(whole: bytes | None, parts: bytes | None) -> BaseException | None:
         if parts is not None:
             kind, arguments, state, notes = pickle.loads(parts)
             error: BaseException = kind.__new__(kind, *arguments)
-            error.args = arguments
+            vars(BaseException)["args"].__set__(error, arguments)
             error.__dict__.update(state)
             for note in notes:
-                error.add_note(note)
+                annotate(error, note)
             return error
     except KeyboardInterrupt:
         raise

@@ -67,6 +67,8 @@ class Server:
                 elif descriptor == self._tracker.fileno():
                     self._poll.unregister(descriptor)
                     self._tracker.start()
+                    for pool in self._pools.values():
+                        self._tell_of_the_tracker(pool)
 
     def _preload(self) -> bool:
         """With nothing to do, load what unpickles functions by value: workers forked from now on have it."""
@@ -85,6 +87,8 @@ class Server:
             self._pools[control.fileno()] = _Pool(control)
             self._poll.register(control.fileno(), select.POLLIN)
             self._tell(self._pools[control.fileno()], ("serving",))
+            if self._tracker.runs:
+                self._tell_of_the_tracker(self._pools[control.fileno()])
         return True
 
     def _read_pool(self, pool: _Pool) -> None:
@@ -129,9 +133,12 @@ class Server:
                 del pool.workers[token]
                 self._tell(pool, ("died", token, status, usage.ru_maxrss * 1024))
 
-    def _tell(self, pool: _Pool, message: tuple[Any, ...]) -> None:
+    def _tell(self, pool: _Pool, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()) -> None:
         with contextlib.suppress(OSError):  # the pool is closing; its end of file comes next
-            pool.control.put(message)
+            pool.control.put(message, descriptors)
+
+    def _tell_of_the_tracker(self, pool: _Pool) -> None:
+        self._tell(pool, ("tracker",), (os.dup(self._tracker.writer),))
 
     def _end_pool(self, pool: _Pool) -> None:
         self._poll.unregister(pool.control.fileno())

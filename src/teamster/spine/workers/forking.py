@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Workers that are forked from the program itself: when that is refused, and how such a worker is begun, watched and ended.
 
-Threads of ours are no reason to refuse it. They are registered here (`own_thread`), and what they may hold in the moment of the
-fork is made anew in the copy, or not used there.
+Threads of ours (machine/own_threads.py) are no reason to refuse it: what they may hold in the moment of the fork is not used in
+the copy, or made anew there (`os.register_at_fork` in channel.py, recorder.py, lifetime.py, window.py), as are the locks of
+`logging` and of the standard streams. What remains is a lock of the user's own that a callback of a future holds just then.
 """
 
 from __future__ import annotations
@@ -16,24 +17,16 @@ import socket
 import sys
 import threading
 import warnings
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 from teamster.errors import StartMethodRefused
+from teamster.machine.own_threads import own_threads
 from teamster.spine.transport.channel import SILENTLY, pair
 from teamster.spine.workers.offspring import KEPT_FROM, kill_group
 
 Inherited = tuple[Callable[..., object] | None, tuple[Any, ...]]
 """An initializer and its arguments, as they are in the program."""
-
-_own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-
-
-def own_thread(thread: threading.Thread) -> threading.Thread:
-    """Register a thread that runs no code but ours, beside which a fork is safe; returns it."""
-    _own_threads.add(thread)
-    return thread
 
 
 class Forked:
@@ -206,7 +199,10 @@ def refuse_unsafe_fork() -> None:
     instead = "leave start_method out (the default is a fork server), or fork before that"
     if cuda is not None and cuda.is_initialized():
         raise StartMethodRefused(f"start_method='fork' after CUDA was initialised: a forked CUDA context cannot be used; {instead}")
-    ours = {threading.current_thread(), *_own_threads}
+    ours = own_threads()
+    if threading.current_thread() in ours:  # which replaces a worker, as a thread of multiprocessing.Pool does
+        ours.add(threading.main_thread())
+    ours.add(threading.current_thread())
     others = [thread.name for thread in threading.enumerate() if thread not in ours]
     if others:
         raise StartMethodRefused(

@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import threading
+from collections.abc import Callable
 from time import perf_counter_ns
+from typing import Any
 
-from teamster.spine.workers.contract import Batch, Crew, Member
+from teamster.spine.workers.calls import Backlog
+from teamster.spine.workers.contract import Batch, Crew, Member, Spec, Style
 from teamster.spine.workers.job import Job
-from teamster.spine.workers.recovery import piece
 from teamster.spine.workers.reports import Reports
 
 _LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
 _HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
 _LARGE_BYTES = 1 << 20  # items of this size wait in shared memory, whose first touch costs more than any hand-over
 _SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
+
+_identities = itertools.count(1)
 
 
 class Handing(Reports):
@@ -50,6 +55,28 @@ class Handing(Reports):
             return 1
         many = 0 < batch_ns < _SHORT_NS and job.item_bytes < _LARGE_BYTES
         return self.crew.deepest if many else self.crew.depth
+
+    def learn(
+        self, function: Callable[..., Any], style: Style, *, seed: int | None = None, careful: bool = False, hurry: bool = False
+    ) -> Spec:
+        """Make a function ready to be handed to workers, with the caller's context.
+
+        Raises:
+            Exception: the function does not pickle.
+        """
+        spec = Spec(function, style, seed, careful or seed is not None, hurry, identity=next(_identities))
+        self.crew.prepare(spec, contextvars.copy_context())
+        return spec
+
+    def expire(self, member: Member, number: int, error: BaseException) -> None:
+        """Kill a member because of the item that it runs."""
+        member.doomed = (number, error)
+        self.ledger.timeouts += 1
+        self.crew.kill(member)
+
+    def note_bytes(self) -> None:
+        """Bring the ledger's byte counts up to date."""
+        self.ledger.pickled_bytes, self.ledger.arena_bytes = self.crew.bytes_moved()
 
     # --- who is there ------------------------------------------------------------------------------------------------------
 
@@ -100,21 +127,33 @@ class Handing(Reports):
             member = self._pick(batch)
             if member is None:
                 break
-            self.queue.popleft()
-            if batch.claim():
-                self._hand(member, batch)
+            taken = self._take()
+            if taken is not None:
+                self._hand(member, taken)
                 handed = True
         if handed:
             self.crew.flush()
 
-    def _pick(self, batch: Batch) -> Member | None:
+    def _take(self) -> Batch | None:
+        """The next batch of the queue; of single calls as many as are worth a message. None when all of these were cancelled."""
+        head = self.queue[0]
+        if not isinstance(head, Backlog):
+            self.queue.popleft()
+            return head
+        waiting = len(head.calls) + len(self.queue) - 1
+        batch = head.take(head.job.batch_items(waiting, self.count))
+        if not head.calls:
+            self.queue.popleft()
+        return batch
+
+    def _pick(self, batch: Batch | Backlog) -> Member | None:
         """An idle member first, then a new one, then one that can hold a second batch."""
         if (batch.alone or self.alone) and any(member.outstanding for member in self.members):
             return None
         self.alone = batch.alone
         best: Member | None = None
         for member in self.members:
-            if member.retiring or member.recalled_ns or member.doomed is not None:
+            if member.retiring or member.recalled_ns or member.absent or member.doomed is not None:
                 continue
             if not member.outstanding:
                 return member
@@ -132,8 +171,8 @@ class Handing(Reports):
 
     def _hand(self, member: Member, batch: Batch) -> None:
         if self._max_tasks is not None and batch.size > (left := self._max_tasks - member.handed):
-            self.queue.appendleft(piece(batch, left, batch.size))
-            batch = piece(batch, 0, left)
+            self.queue.appendleft(batch.piece(left, batch.size))
+            batch = batch.piece(0, left)
         batch.number = member.next_number
         try:
             self.crew.hand(member, batch)

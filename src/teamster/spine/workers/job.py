@@ -37,6 +37,10 @@ class Terms:
     chunksize: int | None
 
 
+def _nobody(*_: object) -> None:
+    """Takes what comes too late."""
+
+
 class Job:
     """What the team needs to know of one call."""
 
@@ -63,6 +67,11 @@ class Job:
         self.item_bytes = 0.0
         self.batches = self.ran = self.run_ns = self.cpu_ns = self.delay_ns = 0  # finished so far, and what they took
         self._grown = self._last = 1
+
+    def let_go(self) -> None:
+        """It is over: whoever took its results may go, with all that was to be called for."""
+        self.on_values = self.on_error = self.on_failure = _nobody
+        self.on_refused = lambda index, item: False
 
     def observe(self, batch: Finished) -> None:
         """Learn from a finished batch, of which some items ran."""

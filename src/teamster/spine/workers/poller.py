@@ -14,8 +14,7 @@ from typing import Protocol
 
 from teamster.machine.descriptors import OwnedSocket, keep_for_ever
 from teamster.spine.transport.channel import SILENTLY, SPIN_NS
-
-READABLE, WRITABLE = select.POLLIN, select.POLLOUT  # epoll's numbers are the same
+from teamster.spine.transport.polling import READABLE, WRITABLE, make_poll
 
 
 class _Set(Protocol):
@@ -106,7 +105,7 @@ class Poller:
 
 
 class _PolledSet:
-    """The same where there is no epoll: on macOS, and where gevent has taken it away."""
+    """The same where there is no epoll: on macOS, and where gevent or eventlet have taken it away."""
 
     def __init__(self, poller: Poller) -> None:
         self._poller = poller
@@ -128,7 +127,7 @@ class _PolledSet:
             self._masks.pop(descriptor, None)
 
     def poll(self, seconds: float | None) -> list[tuple[int, int]]:
-        poll = select.poll()
+        poll = make_poll()
         with self._changing:
             for descriptor, mask in self._masks.items():
                 poll.register(descriptor, mask)

@@ -15,18 +15,17 @@ Results are sent when a batch ends, when they do not fit the log, and by the fir
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable
 from importlib import import_module
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
+from teamster.errors import annotate
 from teamster.machine.run_delay import RunDelay
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import INITIALISE, SERIALISE, WAIT
@@ -38,6 +37,7 @@ from teamster.spine.workers.circumstances import adapt
 from teamster.spine.workers.contract import Spec, WorkerInfo
 from teamster.spine.workers.failure import describe
 from teamster.spine.workers.kinship import become_child, follow
+from teamster.spine.workers.leaving import leave, report_crash, write_crashes_to
 from teamster.spine.workers.main_module import make_main
 from teamster.spine.workers.result_log import FLUSH_NS, PATIENT_NS, ResultSink
 from teamster.spine.workers.runner import Runner, title_of
@@ -45,7 +45,6 @@ from teamster.spine.workers.slate import (
     COMMITTED,
     INITIALISING,
     LEAVING,
-    NBYTES,
     SERVING,
     STARTED,
     STARTED_NS,
@@ -165,8 +164,7 @@ class ProcessWorker:
             items = self._open(self._channel.open, wire)
             spans.note(ring, SERIALISE, "unpickle arguments", opened)
         except BaseException as error:
-            with contextlib.suppress(Exception):  # an exception may refuse notes
-                error.add_note(f"raised while a worker unpickled {what}")
+            annotate(error, f"raised while a worker unpickled {what}")
             self._sink.flush()
             self._channel.put(("unreadable", number, describe(error), part))
             words[COMMITTED] = number + count
@@ -237,7 +235,7 @@ def main(channel_descriptor: int, slate_descriptor: int, tracker: int = -1, inhe
             if descriptor >= 0:
                 os.set_inheritable(descriptor, False)
         slate = Slate.attach(slate_descriptor)
-        _write_crashes_to(slate)
+        write_crashes_to(slate)
         channel = Channel(socket.socket(fileno=channel_descriptor), blocking=True)
         ProcessWorker(channel, slate, tracker, inherited).serve()
         slate.enter(LEAVING)
@@ -245,39 +243,6 @@ def main(channel_descriptor: int, slate_descriptor: int, tracker: int = -1, inhe
     except (BrokenPipeError, ConnectionResetError):
         code = 0  # the parent is gone, nobody to tell
     except BaseException:
-        _report_crash(slate_descriptor)
+        report_crash(slate_descriptor)
     finally:
-        _leave(code)
-
-
-def _write_crashes_to(slate: Slate) -> None:
-    import faulthandler
-
-    os.lseek(slate.descriptor, NBYTES, os.SEEK_SET)
-    faulthandler.enable(slate.descriptor)
-
-
-def _report_crash(slate_descriptor: int) -> None:
-    """A mistake of ours in the loop above; the parent finds the text behind the slate."""
-    import traceback
-
-    os.write(slate_descriptor, traceback.format_exc().encode())
-
-
-def _leave(code: int) -> None:
-    """End as an interpreter ends, but without the teardown of its modules, which can hang in foreign threads.
-
-    Threads that are no daemons are waited for, then what the user registered runs. The parent sets the limit.
-    """
-    import atexit
-
-    try:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "drain"):
-                stream.drain()
-    except BaseException:
-        pass
-    finally:
-        os._exit(code)
+        leave(code)

@@ -25,6 +25,7 @@ from teamster.spine.trace import spans
 from teamster.spine.trace.ring import SERIALISE, TRANSFER, WAIT
 from teamster.spine.transport.channel import Channel, pair
 from teamster.spine.transport.pickled import pack
+from teamster.spine.transport.polling import WRITABLE
 from teamster.spine.workers import streams
 from teamster.spine.workers.contract import (
     Batch,
@@ -37,11 +38,11 @@ from teamster.spine.workers.contract import (
 from teamster.spine.workers.death import warn_of_late_ends
 from teamster.spine.workers.failure import refused
 from teamster.spine.workers.functions import Functions
-from teamster.spine.workers.poller import WRITABLE, Poller
+from teamster.spine.workers.poller import Poller
 from teamster.spine.workers.process_member import ProcessMember, Slates
 from teamster.spine.workers.slate import LEAVING, PHASE, Slate
 from teamster.spine.workers.starters import Setup, Starter
-from teamster.spine.workers.tracker import descriptor_of_the_tracker
+from teamster.spine.workers.tracker import adopt_tracker, descriptor_of_the_tracker
 
 _STATUS_PATIENCE_NS = 1_000_000_000  # how long a death waits for its exit status
 _LEAVE_S = 10.0  # how long exit handlers of a worker may take after the last task; multiprocessing waits without end
@@ -58,8 +59,8 @@ class ProcessCrew(Slates):
 
     def __init__(self, setup: Setup, count: int) -> None:
         self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
-        self._setup = setup
-        self._count = count
+        self.fail: Callable[[BaseException], None] = lambda error: None
+        self._setup, self._count = setup, count
         self._starter = Starter(setup)
         self._poller = Poller()
         self._arming = threading.Lock()
@@ -226,8 +227,8 @@ class ProcessCrew(Slates):
 
     def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
         """Read whatever arrives first."""
-        if self._broken_output is not None and not self._closing:
-            broken, self._broken_output = self._broken_output, None
+        broken, self._broken_output = self._broken_output, None
+        if broken is not None and not self._closing:
             raise broken
         events: list[Event] = []
         began = time.perf_counter_ns()
@@ -281,11 +282,10 @@ class ProcessCrew(Slates):
             return
         ring, began = spans.current_ring(), time.perf_counter_ns()
         for message in messages:
-            told = member.translate(message)
-            if told is None:
-                self._broken_output = streams.deliver(message) or self._broken_output
-            else:
+            if (told := member.translate(message)) is not None:
                 events += told
+            else:
+                self._broken_output = streams.deliver(message) or self._broken_output
         spans.note(ring, SERIALISE, "unpickle results", began)
 
     def _read_control(self) -> None:
@@ -305,6 +305,8 @@ class ProcessCrew(Slates):
         for message in messages:
             if message[0] == "serving":
                 self._starter.greet()
+            elif message[0] == "tracker":
+                adopt_tracker(control.attached.pop(0))
             elif told := self._tokens.get(message[1]):
                 if message[0] == "born":
                     told.pid = message[2]

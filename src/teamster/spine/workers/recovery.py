@@ -37,7 +37,7 @@ def judge(member: Member, died: Died) -> Verdict:
         if died.running is not None and batch.number + start <= died.running[0] < batch.number + end:
             start = _judge_running(member, died, batch, verdict)
         if start < end:
-            verdict.again.append(piece(batch, start, end))
+            verdict.again.append(batch.piece(start, end))
     return verdict
 
 
@@ -48,37 +48,30 @@ def _judge_running(member: Member, died: Died, batch: Batch, verdict: Verdict) -
     offset = number - batch.number
     width = min(width, batch.size - offset)
     if offset > batch.done:
-        verdict.again.append(piece(batch, batch.done, offset))
+        verdict.again.append(batch.piece(batch.done, offset))
     if member.doomed is not None:
         wanted, error = member.doomed
         if wanted == number and error is not None:
             verdict.errors.append((batch, offset, error))
             return offset + 1
-        verdict.again.append(piece(batch, offset, offset + 1))  # killed for an item that was over by then
+        verdict.again.append(batch.piece(offset, offset + 1))  # killed for an item that was over by then
         return offset + 1
     if width > 1:
         # One of them killed the worker, and the others' results went with it. Which one, only another run can tell; the death is no
         # attempt of anybody's, since most of them did nothing wrong.
-        verdict.again.extend(piece(batch, at, at + 1, careful=True) for at in range(offset, offset + width))
+        verdict.again.extend(batch.piece(at, at + 1, careful=True) for at in range(offset, offset + width))
         verdict.retried += batch.job.retries > 0
         return offset + width
     attempts = (batch.attempts if offset == 0 else 0) + 1
     if attempts > batch.job.retries:
         verdict.errors.append((batch, offset, died.describe(_index(batch, offset), attempts)))
     else:
-        again = piece(batch, offset, offset + 1, careful=True)
+        again = batch.piece(offset, offset + 1, careful=True)
         again.attempts = attempts
         again.alone = died.by_memory  # with fewer workers at once there may be room for it
         verdict.again.append(again)
         verdict.retried += 1
     return offset + 1
-
-
-def piece(batch: Batch, start: int, end: int, *, careful: bool = False) -> Batch:
-    """A new batch of some items of `batch`."""
-    first = batch.first + start if batch.first >= 0 else batch.first
-    attempts = batch.attempts if start == 0 else 0
-    return Batch(batch.job, first, batch.items[start:end], attempts=attempts, careful=careful or batch.careful)
 
 
 def _index(batch: Batch, offset: int) -> int:

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import get_ident
 from time import perf_counter_ns
 
-from teamster.errors import StartMethodRefused, WorkerStartError
+from teamster.errors import StartMethodRefused, TaskError, WorkerStartError, annotate
 from teamster.spine.trace.report import Ledger
 from teamster.spine.trace.spans import mark
+from teamster.spine.workers.calls import Backlog, Outcomes
 from teamster.spine.workers.contract import Batch, Crew, Died, Event, Finished, Kept, Member, Ready, Unreadable
 from teamster.spine.workers.job import Job
-from teamster.spine.workers.recovery import judge, piece
+from teamster.spine.workers.recovery import judge
 
 _MOST_START_FAILURES = 3
 
@@ -25,8 +27,9 @@ class Reports:
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
         self.members: list[Member] = []
-        self.queue: deque[Batch] = deque()
+        self.queue: deque[Batch | Backlog] = deque()
         self.jobs: set[Job] = set()
+        self.outcomes: Outcomes = deque()  # of calls, to be told without the lock
         self.ledger = Ledger(crew.kind)
         self.closed = False
         self._start_failures = 0
@@ -78,17 +81,16 @@ class Reports:
             self._tell_error(batch, offset, event.error)
         elif not batch.job.cancelled:
             self.ledger.items += len(values)
-            batch.job.on_values(batch.first + offset, values)
+            batch.take_values(offset, values)
 
     def _tell_error(self, batch: Batch, offset: int, error: BaseException) -> None:
         if batch.job.cancelled:
             return
         self.ledger.items += 1
         self.ledger.failures += 1
-        index = batch.first + offset if batch.first >= 0 else -1
-        if getattr(error, "index", None) == -1:
-            error.index = index  # type: ignore[attr-defined]
-        batch.job.on_error(max(index, 0), error)
+        if isinstance(error, TaskError) and error.index == -1 and batch.first >= 0:  # no other error's attributes are ours to write
+            error.index = batch.first + offset
+        batch.take_error(offset, error)
 
     def _finish_batch(self, member: Member, event: Finished) -> None:
         batch = member.outstanding.popleft()
@@ -100,7 +102,7 @@ class Reports:
         if event.ran < batch.size and not batch.job.cancelled:
             end = min(batch.size, max(0, member.taken_back - batch.number)) if member.taken_back else batch.size
             if event.ran < end:
-                self.queue.appendleft(piece(batch, event.ran, end))
+                self.queue.appendleft(batch.piece(event.ran, end))
         self._end_recall(member)
         if member.retiring and not member.outstanding:
             self.members.remove(member)
@@ -116,7 +118,7 @@ class Reports:
         self._start_failures = 0
         self.start_error = event.error
         if event.error is not None:
-            event.error.add_note(f"raised by the initializer of worker {member.index}")
+            annotate(event.error, f"raised by the initializer of worker {member.index}")
             self._fail_all(event.error)
             if member in self.members:
                 self.members.remove(member)
@@ -125,6 +127,8 @@ class Reports:
 
     def _fail_all(self, error: BaseException) -> None:
         jobs, self.jobs = self.jobs, set()
+        for batch in itertools.chain(self.queue, *(member.outstanding for member in self.members)):
+            batch.abandon(error)
         self.queue.clear()
         for job in jobs:
             job.cancelled = True
@@ -141,13 +145,13 @@ class Reports:
         member.outstanding.clear()
         who = f"{self.crew.kind} {member.index}"
         mark(f"{who} {'died' if member.doomed is None else 'was ended'}", who)
+        self.queue.extendleft(reversed(verdict.again))
         if member.doomed is None:
             self.ledger.deaths += 1
             if not member.ready and died.running is None:
                 self.start_error = died.describe(-1, 0)
                 self._count_start_failure(died)
         self.ledger.retries += verdict.retried
-        self.queue.extendleft(reversed(verdict.again))
         for batch, offset, error in verdict.errors:
             self._tell_error(batch, offset, error)
 
@@ -165,13 +169,14 @@ class Reports:
     def _refuse(self, batch: Batch, error: BaseException) -> None:
         """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""
         if batch.size > 1:
-            self.queue.extendleft(piece(batch, at, at + 1) for at in reversed(range(batch.size)))
+            self.queue.extendleft(batch.piece(at, at + 1) for at in reversed(range(batch.size)))
         elif batch.job.cancelled or not batch.job.on_refused(batch.first, batch.items[0]):
             self._tell_error(batch, 0, error)
 
     def _drop(self, job: Job) -> None:
         self.jobs.discard(job)
-        self.queue = deque(batch for batch in self.queue if batch.job is not job)
+        if any(batch.job is job for batch in self.queue):
+            self.queue = deque(batch for batch in self.queue if batch.job is not job)
         self.crew.forget(job.spec)
 
 

@@ -92,7 +92,7 @@ class Runner:
         known = self._spec.style != "apply"  # else they are calls, each for itself, and have no index
         write, name, piece_began = None, 0, perf_counter_ns()
         if ring is not None:
-            name = ring.name(self._title)
+            name = self._name(ring)
             write = ring.write if ring.grain_ns <= self.item_ns else None
         for item in items:
             began = words[STARTED_NS] = perf_counter_ns()
@@ -107,13 +107,15 @@ class Runner:
                 spent += ended - began
             except BaseException as error:
                 if ring is not None:
-                    raised = ring.name(f"{self._title} raised {type(error).__name__}")
+                    title = self._title if known or item[0] is None else title_of(item[0])
+                    raised = ring.name(f"{title} raised {type(error).__name__}")
                     ring.write(began, perf_counter_ns(), index + number - first if known else -1, 1, raised, COMPUTE)
                     failed += 1
                 sink.keep_failure(number, error)
             else:
                 if write is not None:  # before the result is safe: whatever is finished is on the timeline
-                    write(began, ended, index + number - first if known else -1, 1, name, COMPUTE)
+                    position = index + number - first if known else -1
+                    write(began, ended, position, 1, name if known else self._name(ring, item), COMPUTE)
                 keep(number, [value])
             number += 1
             words[COMMITTED] = number
@@ -121,6 +123,10 @@ class Runner:
             ring.write(piece_began, perf_counter_ns(), index if known else -1, number - first - failed, name, COMPUTE)
         self._spent_ns = spent
         return number - first
+
+    def _name(self, ring: Ring | None, call: Any = (None,)) -> int:
+        """Of the function on the timeline; that of a submitted call, if it brings one."""
+        return ring.name(self._title if call[0] is None else title_of(call[0])) if ring is not None else 0
 
     def _in_blocks(self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None) -> int:
         words = self._words
@@ -171,5 +177,5 @@ def _caller(spec: Spec, function: Callable[..., Any]) -> Callable[[Any], Any]:
     if spec.style == "star":
         return lambda item: function(*item)
     if spec.style == "apply":
-        return lambda item: function(*item[0], **item[1])
+        return lambda call: (function if call[0] is None else call[0])(*call[1], **call[2])
     return function

@@ -51,6 +51,7 @@ class SerialCrew:
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
+        self.fail: Callable[[BaseException], None] = lambda error: None
         self._initializer = initializer
         self._initargs = initargs
         self._slate = Slate.private()

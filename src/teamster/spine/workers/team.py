@@ -4,34 +4,31 @@
 ::
 
     offer(batch) --> queue --> dispatch --> crew.hand         one lock guards queue, members and jobs
-                       ^                      |
+    call(future)       ^                      |
           again, taken back <-- handle <-- events             whoever waits leads: polls the crew and handles what comes;
-                                  |                           who waits beside a leader sleeps until something changed
-                             job.on_values / on_error
+                                  |                           who waits beside a leader is woken for what it waits for
+           job.on_values, on_error; outcomes of calls
 
 There is no manager thread: a `map` that waits does the work of one itself. Guarantees: laws 1 to 5 of the spine, as far as the crew
-keeps its contract (contract.py).
+keeps its contract (contract.py). No code of the user's runs with the lock held: futures are settled after it was let go.
 """
 
 from __future__ import annotations
 
-import contextvars
-import itertools
 import threading
 from collections.abc import Callable
 from threading import get_ident
 from time import perf_counter_ns
-from typing import Any
 
 from teamster.errors import PoolClosed, UsageError
 from teamster.spine.trace.ring import WAIT
 from teamster.spine.trace.spans import current_ring, note
-from teamster.spine.workers.contract import Batch, Crew, Event, Member, Spec, Style
+from teamster.spine.workers.calls import Backlog, Call, OpenCalls
+from teamster.spine.workers.contract import Batch, Crew, Event, Member
 from teamster.spine.workers.handing import Handing
 from teamster.spine.workers.job import Job
+from teamster.spine.workers.waiting import Waiter, Waiters
 from teamster.spine.workers.watch import Watch
-
-_identities = itertools.count(1)
 
 CLOSED = "the pool was closed while this call was under way; close it when its last call has returned"
 _WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
@@ -42,30 +39,16 @@ class Team(Handing):
 
     def __init__(self, crew: Crew, count: int, *, max_tasks: int | None = None, lock: threading.RLock | None = None) -> None:
         super().__init__(crew, count, max_tasks=max_tasks, lock=lock)
-        self.changed = threading.Condition(self.lock)
         self.beside: list[Team] = []  # teams whose leader wants to know what is reported here
-        self._leader = 0  # the thread that polls the crew
-        self._leader_yields = False
-        self._followers = 0
+        self._waiters = Waiters(crew.wake)
+        self.calls = OpenCalls(self.lock, self.outcomes, self._waiters.wake_satisfied)
+        self._left = threading.Condition(self.lock)  # who led has
         self._ended = threading.Event()
         self._ending_s: float | None = None  # set when it is asked to close the team in the middle of that
-        self._changes = 0  # counts whatever may end a wait
         self._watch = Watch(self)
-        crew.report = self._report
+        crew.report, crew.fail = self._report, self.fail
 
     # --- what callers do ---------------------------------------------------------------------------------------------------
-
-    def learn(
-        self, function: Callable[..., Any], style: Style, *, seed: int | None = None, careful: bool = False, hurry: bool = False
-    ) -> Spec:
-        """Make a function ready to be handed to workers, with the caller's context.
-
-        Raises:
-            Exception: the function does not pickle.
-        """
-        spec = Spec(function, style, seed, careful or seed is not None, hurry, identity=next(_identities))
-        self.crew.prepare(spec, contextvars.copy_context())
-        return spec
 
     def offer(self, job: Job, batches: list[Batch]) -> None:
         """Queue batches of a job and hand out what can be.
@@ -74,19 +57,49 @@ class Team(Handing):
             PoolClosed: meanwhile another thread has closed the pool.
         """
         with self.lock:
-            if self.closed:
-                raise PoolClosed(CLOSED)
+            self._check_open()
             self.queue.extend(batches)
             self.jobs.add(job)
-            self.dispatch()
-            if job.timeout_ns is not None:
-                self.crew.wake()  # whoever leads has to look at the clock from now on
+            self._dispatch_new(job)
         self._end_if_asked()
+
+    def call(self, job: Job, call: Call) -> None:
+        """Queue one call of a job.
+
+        Raises:
+            PoolClosed: meanwhile another thread has closed the pool.
+        """
+        with self.lock:
+            self._check_open()
+            begins = self.calls.open()
+            last = self.queue[-1] if self.queue else None
+            if isinstance(last, Backlog) and last.job is job:
+                last.calls.append(call)
+                return  # nobody had room for those before it
+            backlog = Backlog(job, self.outcomes)
+            backlog.calls.append(call)
+            self.queue.append(backlog)
+            self.jobs.add(job)
+            if last is None:
+                self._dispatch_new(job)
+        if begins:
+            self.calls.on_change(True)
+        self._settle_if_any()
+        self._end_if_asked()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise PoolClosed(CLOSED)
+
+    def _dispatch_new(self, job: Job) -> None:
+        self.dispatch()
+        if job.timeout_ns is not None:
+            self._waiters.wake(self._waiters.leader)  # it has to look at the clock from now on
 
     def run_until(
         self,
         done: Callable[[], bool],
-        refill: Callable[[], None] | None = None,
+        refill: Callable[[], object] | None = None,
         *,
         seconds: float | None = None,
         yielding: bool = False,
@@ -94,46 +107,91 @@ class Team(Handing):
         """Wait for `done`, leading or following.
 
         Args:
-            done: asked with the lock held.
-            refill: called in this thread whenever something has changed, without the lock.
+            done: asked with the lock held, by any thread.
+            refill: called in this thread when there may be room for more, without the lock.
             seconds: give up after so many.
             yielding: step down as a leader as soon as anybody else waits.
 
         Raises:
-            UsageError: this is a task or a callback of the team's own, which would wait for itself.
+            UsageError: this is a task of the team's own, which would wait for itself.
             PoolClosed: another thread has closed the pool.
         """
         self._check_may_wait()
         deadline_ns = None if seconds is None else perf_counter_ns() + int(seconds * 1e9)
-        while True:
-            self._end_if_asked()
-            seen = self._changes
-            if refill is not None:
-                refill()
+        waiter = Waiter(done, refills=refill is not None, yielding=yielding)
+        with self.lock:
+            self._waiters.add(waiter)
+        try:
+            while not self._wait_once(waiter, refill, deadline_ns):
+                pass
+        finally:
             with self.lock:
-                if done() or (yielding and self._followers):
-                    return
-                if self.closed:
-                    raise PoolClosed(CLOSED)
-                self.dispatch()
-                pause = _sooner(self._watch.look(), deadline_ns)
-                if pause is not None and pause < 0:
-                    return
-                if self.closed:  # by a callback of what the look brought
-                    continue
-                if seen != self._changes:
-                    # A worker that reports between `refill`, which found no room, and here has told nobody: we did not wait yet.
-                    # A test hung with every worker idle and one item left to pull; another one when the reader of futures led
-                    # in that moment, and we led after it, waiting for workers that had nothing to do.
-                    continue
-                if self._leader or not self.crew.pulls:
-                    self._follow(pause)
-                    continue
-                self._leader, self._leader_yields = get_ident(), yielding
-            self._lead(pause)
+                self._waiters.remove(waiter)
+                self._step_down(waiter)
+            self._settle_if_any()
+
+    def _wait_once(self, waiter: Waiter, refill: Callable[[], object] | None, deadline_ns: int | None) -> bool:
+        """Look, hand out, and wait for what comes next; returns whether it is over."""
+        # What wakes it from here on is not forgotten: a worker that reports between `refill`, which found no room, and the wait
+        # would else have told nobody. (A test hung with every worker idle and one item left to pull.)
+        waiter.look_around()
+        asked = self._before_waiting(waiter, refill)
+        with self.lock:
+            if waiter.done() or (waiter.yielding and len(self._waiters) > 1):
+                return True
+            self._check_open()
+            self.dispatch()
+            if asked:
+                self._offer_room()  # to the next caller, if this one has left any
+            leads = self._waiters.leader in (waiter, None)
+            pause = _sooner(self._watch.look() if leads else None, deadline_ns)
+            if pause is not None and pause < 0:
+                return True
+            if waiter.woken or self.outcomes or self.closed:  # by what the look brought
+                return False
+            self._waiters.begin_rest(waiter, leads=leads, polls=leads and self.crew.pulls)
+            eager = waiter.polls and self._answers_soon()
+        if waiter.polls:
+            self._poll(waiter, pause, eager)
+        else:
+            began = perf_counter_ns()
+            waiter.rest(pause)
+            note(current_ring(), WAIT, "wait for workers", began)
+        return False
+
+    def _before_waiting(self, waiter: Waiter, refill: Callable[[], object] | None) -> bool:
+        """Do what wants no lock, and nobody to wait for it: settle futures, end the team, take more items; whether it took any."""
+        if self.outcomes or self._ending_s is not None:
+            self._step_down(waiter)
+            self._settle_if_any()
+            self._end_if_asked()
+        if refill is None:
+            return False
+        with self.lock:
+            asked = self._waiters.is_asked(waiter)
+        if asked:
+            self._step_down(waiter)
+            refill()
+        return asked
+
+    def _step_down(self, waiter: Waiter) -> None:
+        """Let others lead, while this one is busy with what may take long, or wait for this very team."""
+        with self.lock:
+            self._waiters.step_down(waiter)
+            if self.closed:
+                self._left.notify_all()
+
+    def _answers_soon(self) -> bool:
+        """Whether the next answer is worth looking for without sleeping."""
+        return not any(member.outstanding and member.outstanding[0].job.batch_ns > _WORTH_SLEEP_NS for member in self.members)
+
+    def _settle_if_any(self) -> None:
+        if self.outcomes:
+            self.calls.settle()
 
     def _check_may_wait(self) -> None:
-        if self.crew.is_inside():
+        calls_back = self.calls.settled_here > 0  # in a worker's thread, perhaps; the others work on meanwhile
+        if self.crew.is_inside() and not (calls_back and self.count > 1):
             raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
         self.check_no_callback()
 
@@ -141,49 +199,51 @@ class Team(Handing):
         """Refuse a wait in the middle of an event.
 
         Raises:
-            UsageError: this is a callback of a future.
+            UsageError: this is a callback of a map's progress.
         """
         if self.handled_here:
-            raise UsageError("a callback of a future waits for its own pool, which would never end; wait in another thread")
+            raise UsageError("a callback waits for its own pool, which would never end; wait in another thread")
+
+    def await_calls(self) -> None:
+        """Wait until every call is settled, but for one whose callback asks for that."""
+        own = self.calls.settled_here
+        self.run_until(lambda: self.calls.count <= own)
+
+    # --- leading -----------------------------------------------------------------------------------------------------------
 
     def glance(self) -> None:
         """Read what the workers have sent, without waiting."""
+        waiter = Waiter(lambda: True)
         with self.lock:
-            if self._leader or self.closed or not self.crew.pulls:
+            if self._waiters.leader is not None or self.closed or not self.crew.pulls:
                 return
-            self._leader = get_ident()
-        self._lead(0)
-
-    def _follow(self, seconds: float | None) -> None:
-        if self._leader_yields:
-            self.crew.wake()
-        self._followers += 1
-        began = perf_counter_ns()
+            self._waiters.leader = waiter
         try:
-            self.changed.wait(seconds)
+            self._poll(waiter, 0, eager=False)
         finally:
-            self._followers -= 1
-            note(current_ring(), WAIT, "wait for workers", began)
+            self._step_down(waiter)
+            self._settle_if_any()
+            self._end_if_asked()
 
-    def _lead(self, seconds: float | None) -> None:
+    def _poll(self, waiter: Waiter, seconds: float | None, eager: bool) -> None:
+        """Lead: take what the crew brings."""
         try:
-            eager = not any(job.batch_ns > _WORTH_SLEEP_NS for job in self.jobs)
             events = self.crew.wait(seconds, eager=eager)
             with self.lock:
+                waiter.polls = False
                 for event in events:
                     self.handle(event)
                 self.dispatch()
+                self._tell_waiters()
         except KeyboardInterrupt:
             with self.lock:
                 self._distrust()
             raise
+        except BaseException as error:  # a mistake of ours, or a callback's: what was read is lost, so nobody may wait for it
+            self.fail(error)
+            raise
         finally:
-            with self.lock:
-                self._leader, self._leader_yields = 0, False
-                self._changes += 1
-                if self._followers or self.closed:  # who closes waits for us, too
-                    self.changed.notify_all()
-            self._end_if_asked()
+            waiter.polls = False
 
     def _distrust(self) -> None:
         """Ctrl-C may have struck between the reading of a result and its delivery: what is under way starts over elsewhere."""
@@ -192,20 +252,71 @@ class Team(Handing):
                 member.doomed = (0, None)
                 self.crew.kill(member)
 
+    def ask_for_lead(self, deputy: Callable[[], None]) -> bool:
+        """Whether nobody reads the workers' answers; else `deputy` is called, once, as soon as that is so."""
+        with self.lock:
+            return self._waiters.ask(deputy)
+
     @property
     def leaderless(self) -> bool:
         """Whether nobody reads the workers' answers."""
-        return not self._leader
+        return self._waiters.leader is None
+
+    # --- telling those who wait; the lock is held ----------------------------------------------------------------------------
+
+    def _tell_waiters(self) -> None:
+        """Something was reported."""
+        self._waiters.begin_round()
+        self._waiters.wake_satisfied()
+        self._offer_room()
+
+    def _offer_room(self) -> None:
+        """Have one more caller hand out items, if there is room; it passes on what it leaves."""
+        if len(self.queue) <= (0 if self.crew.pulls else self.count):
+            self._waiters.offer_room()
+
+    def nudge(self) -> None:
+        """Have everybody look at what to do next: something has changed that is no report; the lock is held."""
+        self._waiters.wake_all()
+
+    # --- events ------------------------------------------------------------------------------------------------------------
 
     @property
     def handled_here(self) -> bool:
-        """Whether this thread is in the middle of an event: this is a callback of a future, or a serial task."""
-        return self._handler == get_ident() or (self._leader == get_ident() and self.crew.is_inside())
+        """Whether this thread is in the middle of an event: this is a callback of a map's progress, or a serial task."""
+        leader = self._waiters.leader
+        return self._handler == get_ident() or (leader is not None and leader.thread == get_ident() and self.crew.is_inside())
 
     def handle(self, event: Event) -> None:
         """Take one event of the crew."""
         with self._calling_back():
             super().handle(event)
+
+    def _report(self, member: Member, events: list[Event]) -> None:
+        """Results and events from a member's own thread."""
+        with self.lock:
+            for event in [*self.crew.rescue(member), *events]:
+                self.handle(event)
+            member.absent = bool(self.outcomes)
+            self.dispatch()
+            self._tell_waiters()
+            for team in self.beside:
+                team.nudge()
+        if member.absent:
+            self.calls.settle()
+            with self.lock:
+                member.absent = False
+                self.dispatch()
+        self._end_if_asked()
+
+    def fail(self, error: BaseException) -> None:
+        """End every call with `error`: a thread that worked for them cannot go on."""
+        with self.lock:
+            self._fail_all(error)
+            self._waiters.wake_all()
+        self._settle_if_any()
+
+    # --- the end -----------------------------------------------------------------------------------------------------------
 
     def cancel(self, job: Job, *, kill: bool) -> None:
         """Start no item of `job` any more; with `kill`, end the workers that run one, where that is possible."""
@@ -224,13 +335,17 @@ class Team(Handing):
                     self.crew.kill(member)
                 else:
                     self._watch.recall(member)
-            self._changes += 1
-            self.changed.notify_all()
+            self._waiters.wake_all()
 
     def finish(self, job: Job) -> None:
-        """Everything of `job` is reported: forget it."""
+        """Everything of `job` is reported: forget it, and what it was about."""
         with self.lock:
             self._drop(job)
+            job.let_go()
+            for member in self.members:
+                for batch in member.outstanding:  # that it is over was not read yet
+                    if batch.job is job:
+                        batch.items = ()
 
     def close(self, seconds: float, error: BaseException | None = None) -> None:
         """End all workers: idle ones by themselves within `seconds`, then the rest; jobs that are not done fail with `error`."""
@@ -241,10 +356,11 @@ class Team(Handing):
                 return
             self.closed = True
             self._fail_all(error or PoolClosed(CLOSED))
-            self.changed.notify_all()
+            self._waiters.wake_all()
             self._ending_s = seconds
             if self.handled_here:  # a callback, or the last future of a pool without a name is gone: whoever called it goes on
                 return
+        self._settle_if_any()
         self._end_if_asked()
         self._ended.wait()  # another thread may have been faster
 
@@ -254,9 +370,9 @@ class Team(Handing):
             return
         with self.lock:
             seconds, self._ending_s = self._ending_s, None
-            while self._leader and seconds is not None:
-                self.crew.wake()
-                self.changed.wait(1.0)
+            while self._waiters.leader is not None and seconds is not None:
+                self._waiters.wake(self._waiters.leader)
+                self._left.wait(1.0)
         if seconds is None:
             return
         try:
@@ -265,49 +381,19 @@ class Team(Handing):
             self._ended.set()
         with self.lock:
             self.members.clear()
-            self.changed.notify_all()
+            self._waiters.wake_all()
 
     def disown(self) -> None:
         """In a forked copy of the program: the workers are the original's, and a lock may be held by a thread that is not here."""
         self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
+        self._left = threading.Condition(self.lock)
+        self._waiters = Waiters(self.crew.wake)
+        self.calls = OpenCalls(self.lock, self.outcomes, self._waiters.wake_satisfied)
         self.closed = True
         self._ending_s = None
-
-    # --- taking reports ----------------------------------------------------------------------------------------------------
-
-    def _report(self, member: Member, events: list[Event]) -> None:
-        """Results and events from a member's own thread."""
-        with self.lock:
-            for event in [*self.crew.rescue(member), *events]:
-                self.handle(event)
-            self.dispatch()
-            self._changes += 1
-            self.changed.notify_all()
-            for team in self.beside:
-                team.nudge()
-        self._end_if_asked()
-
-    def nudge(self) -> None:
-        """Have whoever leads look at what to hand out next; the lock is held."""
-        self._changes += 1
-        if self._leader:
-            self.crew.wake()
-
-    def expire(self, member: Member, number: int, error: BaseException) -> None:
-        """Kill a member because of the item that it runs."""
-        member.doomed = (number, error)
-        self.ledger.timeouts += 1
-        self.crew.kill(member)
-
-    def note_bytes(self) -> None:
-        """Bring the ledger's byte counts up to date."""
-        self.ledger.pickled_bytes, self.ledger.arena_bytes = self.crew.bytes_moved()
 
 
 def _sooner(pause: float | None, deadline_ns: int | None) -> float | None:
     """The shorter of a pause and what is left until a deadline, in seconds; negative when the deadline is over."""
-    if deadline_ns is None:
-        return pause
-    left = (deadline_ns - perf_counter_ns()) / 1e9
-    return left if pause is None else min(pause, left)
+    left = None if deadline_ns is None else (deadline_ns - perf_counter_ns()) / 1e9
+    return min((each for each in (pause, left) if each is not None), default=None)

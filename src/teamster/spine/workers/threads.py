@@ -31,13 +31,14 @@ FLUSH_NS = 5_000_000
 class ThreadMember(Member):
     """A worker thread, as the team sees it."""
 
-    __slots__ = ("finished", "inbox", "slate", "thread")
+    __slots__ = ("finished", "inbox", "runner", "slate", "thread")
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
         self.slate = Slate.private()
         self.inbox: SimpleQueue[Batch | None] = SimpleQueue()
         self.thread: threading.Thread | None = None
+        self.runner: tuple[int, Runner, contextvars.Context] | None = None  # of the function that it ran last
         self.finished: deque[tuple[int, list[Any]]] = deque()  # results that the team has not taken: it does so under its lock
 
 
@@ -87,7 +88,6 @@ class _InThread:
         limit_in_this_thread(native_threads)
         self._native_threads = native_threads
         self._limit = limit
-        self._runner: tuple[int, Runner, contextvars.Context] | None = None
         initialize()
 
     def run(self, batch: Batch, member: ThreadMember, sink: ReportSink) -> int:
@@ -95,10 +95,11 @@ class _InThread:
         limit_in_this_thread(self._native_threads)
         self._limit.refresh()  # libraries that a task has loaded since
         spec: Spec = batch.job.spec
-        if self._runner is None or self._runner[0] != spec.identity:
+        known = member.runner
+        if known is None or known[0] != spec.identity:
             context = spec.context.copy() if spec.context is not None else contextvars.Context()
-            self._runner = spec.identity, Runner(spec, spec.function, member.slate.words), context
-        _, runner, context = self._runner
+            known = member.runner = spec.identity, Runner(spec, spec.function, member.slate.words), context
+        _, runner, context = known
         return context.run(runner.run, batch.items, batch.number, max(batch.first, 0), sink)
 
     def close(self) -> None:
@@ -118,6 +119,7 @@ class ThreadCrew:
         self, count: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], native_threads: int
     ) -> None:
         self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
+        self.fail: Callable[[BaseException], None] = lambda error: None
         self._count = count
         self._initialize = partial(initializer, *initargs) if initializer is not None else lambda: None
         self._native_threads = native_threads
@@ -143,6 +145,12 @@ class ThreadCrew:
         return _InThread(WorkerInfo(member.index, self.kind, self._count), self._native_threads, self._initialize, self._limit)
 
     def _live(self, member: ThreadMember) -> None:
+        try:
+            self._work(member)
+        except BaseException as error:  # no task's: those are results. Who waits for this thread must not wait for ever
+            self.fail(error)
+
+    def _work(self, member: ThreadMember) -> None:
         name_lane(f"{self.kind} {member.index}", self.kind, member.index)
         place: Place | None = None
         began = perf_counter_ns()
@@ -193,7 +201,10 @@ class ThreadCrew:
         return any(member.thread is threading.current_thread() for member in list(self._members))
 
     def forget(self, spec: Spec) -> None:
-        """Nothing is kept for a function but its runner, which the next function replaces."""
+        """Let go of the function."""
+        for member in list(self._members):
+            if member.runner is not None and member.runner[0] == spec.identity:
+                member.runner = None
 
     def running(self, member: Member) -> tuple[int, int, int] | None:
         """What the thread's slate says."""

@@ -5,29 +5,25 @@ Whatever names shared memory or a semaphore tells the tracker of its process, wh
 can write to it is gone. A worker with a tracker of its own takes the program's memory down when it ends: the worker only attached
 to it, and its tracker does not know of anybody else. So a worker writes to the program's::
 
-    the program has one, or has loaded its module      its pipe is handed to each worker, also to those that run already
-    else                                               a pipe that the fork server reads: what is written into it first starts a
-                                                       tracker, which lives as long as the server does. No process before that.
+    the program has one      its pipe is handed to each worker, also to those that run already
+    it has none              a pipe that the fork server watches: what is written into it first starts a tracker, and the program
+                             makes it its own. No process before that.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from teamster.spine.workers.executable import command
 
 
 def descriptor_of_the_tracker() -> int | None:
-    """The writing end of the program's tracker, which is started if its module is loaded; None when it is not, or cannot be."""
+    """The writing end of the program's tracker; None when it has none."""
     module = sys.modules.get("multiprocessing.resource_tracker")
-    if module is None:
-        return None
-    try:
-        descriptor: int = module.getfd()
-    except Exception:  # no interpreter to run it; or this is a finalizer in the middle of a call to it
-        return None
-    return descriptor
+    # Asking for it with `getfd` would start one.
+    return None if module is None else module._resource_tracker._fd
 
 
 def use_tracker(descriptor: int) -> None:
@@ -35,6 +31,18 @@ def use_tracker(descriptor: int) -> None:
     from multiprocessing import resource_tracker
 
     resource_tracker._resource_tracker._fd = descriptor  # type: ignore[attr-defined]
+
+
+def adopt_tracker(descriptor: int) -> None:
+    """In the program, whose workers have begun to use a tracker: have the same one, as a child of `multiprocessing` has."""
+    from multiprocessing import resource_tracker
+
+    tracker: Any = resource_tracker._resource_tracker
+    with tracker._lock:
+        if tracker._fd is None:
+            tracker._fd = descriptor
+            return
+    os.close(descriptor)
 
 
 class TrackerOnDemand:
@@ -46,6 +54,11 @@ class TrackerOnDemand:
     def fileno(self) -> int:
         """The end to watch; -1 when the tracker has it."""
         return self._reader
+
+    @property
+    def runs(self) -> bool:
+        """Whether something was written, and the tracker started."""
+        return self._reader < 0
 
     def start(self) -> None:
         """Have a tracker read it from now on."""

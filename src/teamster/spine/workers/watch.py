@@ -8,8 +8,8 @@ from time import perf_counter_ns
 from typing import Protocol
 
 from teamster.errors import TaskTimeout, WorkerStartError
+from teamster.spine.workers.calls import Backlog
 from teamster.spine.workers.contract import Batch, Crew, Event, Member, Ready
-from teamster.spine.workers.recovery import piece
 from teamster.spine.workers.slate import SETTLE_NS
 
 STUCK_NS = 3_000_000
@@ -27,7 +27,7 @@ class Watched(Protocol):
     crew: Crew
     count: int
     members: list[Member]
-    queue: deque[Batch]
+    queue: deque[Batch | Backlog]
 
     def dispatch(self) -> None:
         """Hand out what can be handed out."""
@@ -106,7 +106,7 @@ class Watch:
         for batch in member.outstanding:
             start = max(0, member.taken_back - batch.number)
             if start < batch.size and not batch.job.cancelled:
-                self._team.queue.append(piece(batch, start, batch.size))
+                self._team.queue.append(batch.piece(start, batch.size))
         return _SILENT_NS
 
     def _check_timeout(self, member: Member, now: int, next_ns: list[int]) -> None:

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Who waits for a team: woken for what is waited for, for room for more items, or to lead, and for nothing else.
+
+::
+
+    results --> wake_satisfied    room --> offer_room: the callers take turns    leader leaves --> step_down: the next one leads
+
+Everybody who waited was once woken by everything that happened; a hundred threads that shared a pool then did a hundred times the
+work, a hundred times as often.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from threading import get_ident
+
+
+class Waiter:
+    """One call of `Team.run_until`.
+
+    Args:
+        done: what it waits for; asked with the team's lock held, by any thread.
+        refills: whether it has items to hand out when there is room.
+        yielding: whether it leads only as long as nobody else waits.
+    """
+
+    __slots__ = ("_gate", "done", "polls", "refills", "rests", "round", "thread", "turn", "yielding")
+
+    def __init__(self, done: Callable[[], bool], *, refills: bool = False, yielding: bool = False) -> None:
+        self.done = done
+        self.refills = refills
+        self.yielding = yielding
+        self.polls = False  # it waits in the crew, which has its own way to be woken
+        self.rests = False  # it waits here; else it is busy, perhaps for long, with an input or a callback
+        self.turn = refills  # it is asked for items
+        self.round = 0  # when that was so last
+        self.thread = get_ident()
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def wake(self) -> None:
+        """Let `rest` return, the next one if none is under way."""
+        self.rests = False
+        if self._gate.locked():
+            try:
+                self._gate.release()
+            except RuntimeError:  # another thread was faster
+                return
+
+    @property
+    def woken(self) -> bool:
+        """Whether it was woken since it last looked around."""
+        return not self._gate.locked()
+
+    def look_around(self) -> None:
+        """What is woken for from now on counts."""
+        self.rests = False
+        self._gate.acquire(blocking=False)
+
+    def rest(self, seconds: float | None) -> None:
+        """Until it is woken, at most so long."""
+        self._gate.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
+
+
+class Waiters:
+    """Those who wait for one team, in the order in which they are asked for items; every method wants the team's lock held.
+
+    Args:
+        wake_crew: makes the poll of who leads return.
+    """
+
+    def __init__(self, wake_crew: Callable[[], None]) -> None:
+        self._wake_crew = wake_crew
+        self._all: dict[Waiter, None] = {}
+        self.leader: Waiter | None = None  # who polls the crew
+        self._deputy: Callable[[], None] | None = None  # to be told, once, when nobody leads
+        self._round = 0  # counts the times at which there was room
+        self._refillers = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, waiter: Waiter) -> None:
+        """Begin to wait; a leader that yields learns of it."""
+        self._all[waiter] = None
+        self._refillers += waiter.refills
+        if self.leader is not None and self.leader.yielding:
+            self.wake(self.leader)
+
+    def remove(self, waiter: Waiter) -> None:
+        """It waits no more; if it led, it has to step down."""
+        del self._all[waiter]
+        self._refillers -= waiter.refills
+
+    def step_down(self, waiter: Waiter) -> None:
+        """Have another one lead, when `waiter` did, or nobody does any more."""
+        if self.leader is not None and self.leader is not waiter:
+            return
+        self.leader = None
+        successor = next((each for each in self._all if each.rests), None)
+        if successor is not None:
+            successor.wake()
+        elif self._deputy is not None:
+            deputy, self._deputy = self._deputy, None
+            deputy()
+
+    def begin_rest(self, waiter: Waiter, *, leads: bool, polls: bool) -> None:
+        """It waits from now on: as the leader or not, in the crew or here."""
+        if leads:
+            self.leader = waiter
+        waiter.polls = polls
+        waiter.rests = not polls
+
+    def ask(self, deputy: Callable[[], None]) -> bool:
+        """Whether nobody leads; else `deputy` is called, once, as soon as that is so."""
+        self._deputy = deputy if self.leader is not None else None
+        return self.leader is None
+
+    def wake(self, waiter: Waiter | None) -> None:
+        """Have it look around."""
+        if waiter is not None:
+            waiter.wake()
+            if waiter.polls:
+                self._wake_crew()
+
+    def wake_satisfied(self) -> None:
+        """Something has come that may be waited for."""
+        for waiter in self._all:
+            if not waiter.woken and waiter.done():
+                self.wake(waiter)
+
+    def wake_all(self) -> None:
+        """Something has changed that everybody has to look at."""
+        for waiter in self._all:
+            waiter.turn = True
+            self.wake(waiter)
+
+    def is_asked(self, waiter: Waiter) -> bool:
+        """Whether it is this caller's turn to hand out items."""
+        asked = waiter.turn or self._refillers == 1
+        waiter.turn = False
+        waiter.round = self._round
+        return asked
+
+    def begin_round(self) -> None:
+        """There may be room again: everybody can be asked once."""
+        self._round += 1
+
+    def offer_room(self) -> None:
+        """Ask one caller for items, the one who was asked longest ago and not in this round yet."""
+        candidates = [each for each in self._all if each.refills and each.round != self._round] if self._refillers else []
+        if candidates:
+            waiter = next((each for each in candidates if each.rests or each.polls), candidates[0])
+            waiter.round = self._round
+            waiter.turn = True
+            self.wake(waiter)
+            self._all[waiter] = self._all.pop(waiter)  # to the end

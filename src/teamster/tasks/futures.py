@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`submit`: single calls as futures.
+
+::
+
+    submit --> CallFuture --> the team's backlog --> many calls in one message --> worker
+                  ^                                                                  |
+                  +--- settle: result, callbacks, without any lock <-----------------+
+
+Who waits for a future leads the team meanwhile: no thread stands between a worker and `result()`. Where nobody waits (asyncio,
+callbacks, `concurrent.futures.wait`), a daemon thread notices within half a millisecond, and leads until somebody does.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from time import perf_counter, sleep
+from typing import Any
+
+from teamster.errors import PoolClosed, UsageError, WorkerStartError
+from teamster.machine.own_threads import own_thread
+from teamster.spine.workers.calls import Backlog
+from teamster.spine.workers.job import Terms
+from teamster.spine.workers.team import Team
+from teamster.tasks.clock import WallClock
+from teamster.tasks.definitions import Definition, Definitions, travels_as_code
+from teamster.tasks.lifetime import finish_calls_at_exit
+from teamster.tasks.patience import Patience
+
+_GRACE_S = 0.0005  # how long an answer may find nobody who reads it
+_LOOKS_S = 0.02  # after so long beside the same leader, the reader waits to be told that it has left
+
+
+class BrokenPool(WorkerStartError, BrokenExecutor):
+    """`WorkerStartError`, as the futures of a pool raise it: those who handle a broken executor find it under that name, too.
+
+    Example:
+        >>> issubclass(BrokenPool, WorkerStartError)
+        True
+    """
+
+
+class CallFuture(Future[Any]):
+    """A future whose waiter does the reading.
+
+    A standard future makes a condition and two lists, of which most futures use none: half of what a call costs, and of the
+    memory. Here they are made when somebody asks for them. What a lock guarded is done in one step: who takes `item` out of the
+    future decides whether it runs or is cancelled; and the state is set *before* one looks for a condition, while who waits
+    makes the condition *before* looking at the state.
+    """
+
+    _state = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _definition: Definition | None = None
+
+    def __init__(self, submitter: Submitter, pool: object, item: Any) -> None:
+        self.item = item
+        self._submitter = submitter
+        self._pool: object = pool  # a pool without a name must not end under its futures
+
+    def __getattr__(self, name: str) -> Any:
+        make = _ON_DEMAND.get(name)
+        if make is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.__dict__.setdefault(name, make())
+
+    def claim(self) -> Any:
+        """What is to run, once; None when it is not to run any more."""
+        item = self.__dict__.pop("item", None)
+        if item is not None and self._state == PENDING:
+            self._state = RUNNING
+        return item
+
+    def cancel(self) -> bool:
+        """Take the call back, if it has not started, and tell those who wait for it."""
+        if self.__dict__.pop("item", None) is None:
+            return self._state == CANCELLED_AND_NOTIFIED
+        self._state = CANCELLED_AND_NOTIFIED
+        submitter = self._submitter
+        self.let_go()
+        submitter.team.calls.close()
+        self._tell("add_cancelled")
+        return True
+
+    def settle(self, value: Any, error: BaseException | None) -> None:
+        """Take what the call came to; runs the callbacks."""
+        self.let_go()
+        if self._state not in (PENDING, RUNNING):  # it was cancelled, or the program has set it itself
+            return
+        if error is None:
+            self._result = value
+        else:
+            self._exception = BrokenPool(*error.args) if type(error) is WorkerStartError else error
+        self._state = FINISHED
+        self._tell("add_result" if error is None else "add_exception")
+
+    def _tell(self, how: str) -> None:
+        """Wake those who wait, and call those who asked for that."""
+        condition = self.__dict__.get("_condition")
+        if condition is not None:
+            with condition:
+                for waiter in self._waiters:
+                    getattr(waiter, how)(self)
+                condition.notify_all()
+            self._invoke_callbacks()
+
+    def let_go(self) -> None:
+        """It is over: the pool may end, and what the call carried may go."""
+        self._pool = None
+        self.__dict__.pop("item", None)
+        if self._definition is not None:
+            definition, self._definition = self._definition, None
+            self._submitter.definitions.release(definition)
+
+    def done(self) -> bool:
+        """Whether it has a result, an exception, or was cancelled."""
+        return self._state not in (PENDING, RUNNING)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The result, as of any future; waits at most `timeout` seconds."""
+        if self._state in (PENDING, RUNNING):
+            timeout = self._submitter.help(self, timeout)
+        if self._state == FINISHED and self._exception is None:
+            return self._result
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The exception, as of any future; waits at most `timeout` seconds."""
+        if self._state in (PENDING, RUNNING):
+            timeout = self._submitter.help(self, timeout)
+        return super().exception(timeout)
+
+
+_ON_DEMAND: dict[str, Callable[[], Any]] = {"_condition": threading.Condition, "_waiters": list, "_done_callbacks": list}
+
+
+class Submitter:
+    """Takes single calls for a team."""
+
+    def __init__(self, team: Team, terms: Terms, clock: WallClock) -> None:
+        self.team = team
+        self.definitions = Definitions(team, terms)
+        self._by_pickle = team.crew.kind in ("process", "interpreter")
+        self._patience = Patience()
+        self._reader: threading.Thread | None = None
+        self._closing = False
+        self._asleep = False
+        self._waken = threading.Event()
+        self._clock = clock
+        self._at_last: Callable[[], object] | None = None  # to be done when no call is open any more
+        team.calls.on_change = self._count
+        finish_calls_at_exit()
+
+    def _count(self, begin: bool) -> None:
+        """The first call is open, or the last one is settled."""
+        if begin:
+            self._clock.__enter__()
+        else:
+            self._clock.__exit__()
+            at_last, self._at_last = self._at_last, None
+            if at_last is not None:
+                at_last()
+
+    def submit(
+        self,
+        pool: object,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        chunksize: int | None = None,
+    ) -> Future[Any]:
+        """Queue one call; `pool` lives as long as its future."""
+        if self._patience.running:
+            self._patience.ends()
+        context, definition = contextvars.copy_context(), None
+        item: Any
+        if self._by_pickle and travels_as_code(function):
+            definition = self.definitions.find(function, context, chunksize)  # type: ignore[arg-type]
+            job, item = definition.job, (None, arguments, keywords)
+        else:
+            job, item = self.definitions.shared_job(context, chunksize), (function, arguments, keywords)
+        future = CallFuture(self, pool, item)
+        if definition is not None:
+            future._definition = definition
+        try:
+            self.team.call(job, future)
+        except PoolClosed:
+            future.let_go()
+            raise
+        if self.team.crew.pulls:
+            self._see_to_it(future)
+        return future
+
+    def _see_to_it(self, future: CallFuture) -> None:
+        """Have somebody read the answer."""
+        if self.team.crew.kind == "serial":
+            if self.team.crew.is_inside():  # a task has submitted it, and may wait for it
+                self._run_here(future)
+            elif not self.team.handled_here:
+                self.team.await_calls()
+        elif self._reader is None:
+            self._reader = own_thread(threading.Thread(target=self._read, name="teamster-reader", daemon=True))
+            self._reader.start()
+        elif self._asleep:
+            self._waken.set()
+
+    def _run_here(self, future: CallFuture) -> None:
+        """Run a call of a serial task's in the middle of that task."""
+        item = future.claim()
+        if item is None:
+            return
+        function, arguments, keywords = item
+        try:
+            value, error = function(*arguments, **keywords), None
+        except Exception as raised:
+            value, error = None, raised
+        future.settle(value, error)
+
+    # --- the reader --------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Lead whenever calls are open and nobody else does."""
+        try:
+            while not self._closing:
+                self._await_calls()
+                if self._await_lead():
+                    self.team.run_until(lambda: self._closing, yielding=True)
+        except PoolClosed:
+            return
+        except BaseException as error:  # a thread that nobody looks at must not take the answers with it
+            self.team.fail(error)
+
+    def _await_calls(self) -> None:
+        self._waken.clear()
+        self._asleep = True
+        if not self.team.calls.count and not self._closing:
+            self._waken.wait()
+        self._asleep = False
+
+    def _await_lead(self) -> bool:
+        """Whether calls are open that nobody reads for, after a moment of grace: who waits for one future waits for the next."""
+        until = perf_counter() + _LOOKS_S
+        while self.team.calls.count and not self._closing:
+            sleep(_GRACE_S)
+            if self.team.leaderless:
+                return bool(self.team.calls.count) and not self._closing
+            if perf_counter() > until:
+                self._waken.clear()
+                if not self.team.ask_for_lead(self._waken.set):
+                    self._waken.wait()
+        return False
+
+    def help(self, future: CallFuture, seconds: float | None) -> float | None:
+        """Lead the team until `future` is done, where a leader is of use; returns the seconds still to wait."""
+        crew = self.team.crew
+        if self.team.count == 1 and crew.is_inside():
+            raise UsageError(
+                "the only worker waits for a call that it would have to run itself; open another pool, or have two workers"
+            )
+        if not crew.pulls or self._closing or crew.is_inside():
+            return seconds
+        try:
+            left = self._patience.left_s()
+            if left is not None and (seconds is None or left < seconds):
+                self.team.run_until(future.done, seconds=left)
+                self._patience.ends()
+                if future.done():
+                    return seconds
+                seconds = None if seconds is None else seconds - left
+            self.team.run_until(future.done, seconds=seconds)
+        except KeyboardInterrupt as interrupt:
+            raise interrupt.with_traceback(None) from None  # where in the polling it struck is of no interest
+        except PoolClosed:  # which has settled the future
+            return seconds
+        return None if seconds is None else 0.0
+
+    # --- the end -----------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Wait until every future is done."""
+        self.team.await_calls()
+
+    def do_at_last(self, what: Callable[[], object]) -> bool:
+        """Whether calls are open; then `what` is done after the last of them."""
+        with self.team.lock:
+            self._at_last = what if self.team.calls.count else None
+            return self._at_last is not None
+
+    def cancel_all(self) -> None:
+        """Cancel what has not started."""
+        with self.team.lock:
+            waiting = [call for entry in self.team.queue if isinstance(entry, Backlog) for call in entry.calls]
+        for call in reversed(waiting):  # so that none starts in the place of one that was cancelled
+            call.cancel()
+
+    def close(self) -> None:
+        """Let the reader end."""
+        self._closing = True
+        self._waken.set()
+        with self.team.lock:
+            self.team.nudge()
+
+    def join(self) -> None:
+        """Wait for the reader to end, unless this is a callback, for whose end the reader waits itself."""
+        if self._reader is not None and self._reader is not threading.current_thread() and not self.team.handled_here:
+            self._reader.join()
+            self._reader = None
