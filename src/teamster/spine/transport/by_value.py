@@ -56,6 +56,7 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._known: dict[Any, Any] = {}
         self._buffers: list[memoryview] = []
         self._needs: dict[int, Definition] = {}
+        self._keys: list[int] = []
 
     @classmethod
     def pack(cls, value: object, *, whole: bool = False) -> Parcel:
@@ -70,7 +71,8 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         with Passing() as passed:
             pickler.dump(value)
         data = pickler._stream.getvalue()
-        parcel = Parcel(data, pickler._buffers, tuple(pickler._needs.values()), passed)
+        needs = *pickler._needs.values(), *((Definition(0, {}, (), pickler._keys),) if pickler._keys else ())
+        parcel = Parcel(data, pickler._buffers, needs, passed)
         if len(data) < _LARGE_BYTES:
             pickler._reset()
             cls.spares.append(pickler)
@@ -81,7 +83,7 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._stream.seek(0)
         self._stream.truncate()
         self.globals_ref.clear()
-        self._buffers, self._needs = [], {}
+        self._buffers, self._needs, self._keys = [], {}, []
 
     def _keep(self, buffer: pickle.PickleBuffer) -> bool:
         """Large contiguous buffers leave the pickle, the others stay inside."""
@@ -175,7 +177,9 @@ class DefinitionPickler(_ByValuePickler):
     def _reduce_original(self, value: Any, place: tuple[str, str] | None) -> Any:
         make, arguments, *rest = self._take_apart(value)
         where = place if place is not None and "." not in place[1] else None
-        return originals.obtain, (originals.original_of(value).key, where, make, *arguments), *rest
+        key = originals.original_of(value).key
+        self._keys.append(key)
+        return originals.obtain, (key, where, make, *arguments), *rest
 
 
 class ItemPickler(_ByValuePickler):
@@ -234,7 +238,8 @@ def _define(original: Original, value: Any) -> Definition:
         return original.definition
     parcel = DefinitionPickler.pack(value, whole=True)
     if original.definition is None or original.definition.data != parcel.data:
-        original.definition = Definition(originals.next_number(), parcel.data, parcel.passed)
+        keys = [key for each in parcel.needs for key in each.keys]
+        original.definition = Definition(originals.next_number(), parcel.data, parcel.passed, keys)
     original.call = call
     return original.definition
 

@@ -370,6 +370,7 @@ class Channel:
         self._socket.close()
         self._lender.close()
         self._borrower.close()
+        self._lessons.close()
         for _, descriptors in self._outbox:
             _close_all(descriptors)
         self._outbox.clear()

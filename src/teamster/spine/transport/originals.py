@@ -33,14 +33,16 @@ class Definition:
         number: by which who has it can ask for it; 0 for what is told rather than opened.
         data: the pickle; or, with number 0, the places of modules.
         passed: descriptors that go along.
+        keys: of the originals that are in it.
     """
 
-    __slots__ = ("data", "number", "passed")
+    __slots__ = ("data", "keys", "number", "passed")
 
-    def __init__(self, number: int, data: Any, passed: Sequence[Any] = ()) -> None:
+    def __init__(self, number: int, data: Any, passed: Sequence[Any] = (), keys: Sequence[int] = ()) -> None:
         self.number = number
         self.data = data
         self.passed = passed
+        self.keys = keys
 
 
 class Original:
@@ -64,6 +66,9 @@ _inherited: dict[str, Any] = {}  # what a forked copy of the program had in __ma
 _numbers = itertools.count(1)
 _keys: Any = None
 _owner = 0
+mourners: set[Callable[[int], None]] = set()
+"""Told the keys of originals that the program has let go of, in whatever thread that shows."""
+
 call = 0  # what is sent is as the program has it when a call begins
 
 
@@ -98,6 +103,8 @@ def _next_key() -> int:
 def _forget(identity: int, key: int) -> None:
     if (original := _by_key.pop(key, None)) is not None and _by_id.get(identity) is original:
         del _by_id[identity]
+    for mourn in list(mourners):
+        mourn(key)
 
 
 def next_number() -> int:
@@ -154,6 +161,13 @@ def recall(number: int, key: int) -> Any:
     if value is None:
         raise LookupError("a class or function that the program has let go of, or that this process has never seen")
     return value
+
+
+def let_go(keys: list[int]) -> None:
+    """Forget copies whose originals are gone."""
+    for key in keys:
+        if (original := _by_key.pop(key, None)) is not None:
+            _by_id.pop(id(original.find()), None)
 
 
 def known(value: Any) -> Original | None:

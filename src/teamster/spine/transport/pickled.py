@@ -73,7 +73,7 @@ def pack_function(value: object) -> Parcel:
         from teamster.spine.transport.by_value import DefinitionPickler
 
         parcel = DefinitionPickler.pack(value)
-        parcel.needs = _places_for(parcel.data)
+        parcel.needs = *parcel.needs, *_places_for(parcel.data)
     return parcel
 
 

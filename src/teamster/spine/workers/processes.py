@@ -24,6 +24,7 @@ from teamster.machine.memory import oom_kills
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import SERIALISE, TRANSFER, WAIT
 from teamster.spine.transport.channel import Channel, pair
+from teamster.spine.transport.originals import begin_call
 from teamster.spine.transport.pickled import pack
 from teamster.spine.transport.polling import WRITABLE
 from teamster.spine.workers import streams
@@ -168,6 +169,8 @@ class ProcessCrew(Slates):
         if not member.outstanding and not member.channel.is_whole():  # the first use after a pause
             self._start_afresh_if_needed()
         ring, began = spans.current_ring(), time.perf_counter_ns()
+        if batch.first < 0:  # submitted calls: each begins now
+            begin_call()
         try:
             parcel = batch.parcel or pack(batch.items)
         except KeyboardInterrupt:
