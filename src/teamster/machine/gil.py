@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
+from teamster.machine.own_threads import own_thread
+
 _MEAN_S = 0.001
 _LEAST_SAMPLES = 30  # less tell nothing
 _ENOUGH_SAMPLES = 300  # for an error of 3%
@@ -76,7 +78,7 @@ class GilSampler:
 
     def __enter__(self) -> GilSampler:
         if is_available() or self._beside is not None:
-            self._thread = threading.Thread(target=self._sample, name="teamster-gil", daemon=True)
+            self._thread = own_thread(threading.Thread(target=self._sample, name="teamster-gil", daemon=True))
             self._thread.start()
         return self
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 
+from teamster.machine.descriptors import Descriptor
+
 
 class RunDelay:
     """Reads the run delay of the thread that makes it; always 0 where the kernel keeps no account, and after the thread's end.
@@ -17,9 +19,11 @@ class RunDelay:
     """
 
     def __init__(self) -> None:
+        self._owned: Descriptor | None = None
         self._descriptor = -1
         try:
             self._descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            self._owned = Descriptor(self._descriptor)
         except OSError:
             return
 
@@ -38,9 +42,9 @@ class RunDelay:
 
     def close(self) -> None:
         """Close the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._owned is not None:
+            self._owned.close()
+        self._owned, self._descriptor = None, -1
 
     def __del__(self) -> None:
         self.close()

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from teamster.machine.gil import GilShare
+from teamster.machine.own_threads import own_thread
 from teamster.spine.trace.recording import record
 from teamster.spine.trace.timeline import Timeline
 from teamster.tasks.pool import Pool
@@ -220,7 +221,7 @@ class _Usage:
         self._over = threading.Event()
         self.cpu_s = 0.0
         self.memory_bytes = 0
-        self._sampler = threading.Thread(target=self._sample, name="teamster-usage", daemon=True)
+        self._sampler = own_thread(threading.Thread(target=self._sample, name="teamster-usage", daemon=True))
         self._sampler.start()
 
     def _family(self) -> list[psutil.Process]:

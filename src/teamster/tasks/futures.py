@@ -22,6 +22,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 from teamster.errors import PoolClosed, UsageError, WorkerStartError
+from teamster.machine.own_threads import own_thread
 from teamster.spine.workers.calls import Backlog
 from teamster.spine.workers.job import Terms
 from teamster.spine.workers.team import Team
@@ -210,7 +211,7 @@ class Submitter:
             elif not self.team.handled_here:
                 self.team.await_calls()
         elif self._reader is None:
-            self._reader = threading.Thread(target=self._read, name="teamster-reader", daemon=True)
+            self._reader = own_thread(threading.Thread(target=self._read, name="teamster-reader", daemon=True))
             self._reader.start()
         elif self._asleep:
             self._waken.set()

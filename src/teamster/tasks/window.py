@@ -24,7 +24,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from teamster.spine.workers.nursery import fill_standard_numbers
+from teamster.machine.descriptors import Descriptor, OwnedSocket
+from teamster.machine.own_threads import own_thread
+from teamster.spine.transport.channel import SILENTLY
+from teamster.spine.workers.offspring import fill_standard_numbers
 from teamster.spine.workers.whoami import is_inside_worker
 
 _GUARD = '(read -r _ <&3; rm -f -- "$1") &'  # what a shell runs in the background has /dev/null for its standard input
@@ -87,8 +90,8 @@ class Window:
     def __init__(self, snapshot: Callable[[], dict[str, Any]]) -> None:
         self._snapshot = snapshot
         self._pid = os.getpid()
-        self._sockets: dict[socket.socket, threading.Thread] = {}  # that of the listener, and of everybody who looks
-        self._guard = -1
+        self._sockets: dict[OwnedSocket, threading.Thread] = {}  # that of the listener, and of everybody who looks
+        self._guard: Descriptor | None = None
         self.path = ""
 
     def open(self) -> None:
@@ -99,7 +102,7 @@ class Window:
         path = f"{folder}/{self._pid}.sock"
         if not check_folder(folder) or len(os.fsencode(path)) > _LONGEST_PATH:
             return
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = OwnedSocket.of(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             hidden = f"{folder}/.{self._pid}"  # until it can be asked; a program that had this number before may have left one
             for old in (hidden, path):
@@ -117,12 +120,12 @@ class Window:
             listener.close()
             self.close()
 
-    def _attend(self, serve: Callable[[socket.socket], None], end: socket.socket) -> None:
-        thread = self._sockets[end] = threading.Thread(target=serve, args=(end,), name="teamster-window", daemon=True)
+    def _attend(self, serve: Callable[[OwnedSocket], None], end: OwnedSocket) -> None:
+        thread = self._sockets[end] = own_thread(threading.Thread(target=serve, args=(end,), name="teamster-window", daemon=True))
         thread.start()
 
-    def _serve(self, listener: socket.socket) -> None:
-        while True:
+    def _serve(self, listener: OwnedSocket) -> None:
+        while listener.is_whole():
             try:
                 connection, _ = listener.accept()
             except OSError:
@@ -131,23 +134,22 @@ class Window:
                 time.sleep(_BREATH_S)  # no descriptor to be had
                 continue
             with contextlib.suppress(RuntimeError):
-                self._attend(self._answer, connection)
+                self._attend(self._answer, OwnedSocket.of(connection))
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: OwnedSocket) -> None:
         """A line for each line that comes."""
         # Whatever goes wrong here is nothing that the program should hear of: who looks asks again.
-        with connection, contextlib.suppress(Exception), connection.makefile("rwb") as stream:
+        with connection, contextlib.suppress(Exception), connection.makefile("rb") as stream:
             for _ in stream:
-                stream.write(json.dumps(self._snapshot()).encode() + b"\n")
-                stream.flush()
+                connection.sendall(json.dumps(self._snapshot()).encode() + b"\n", SILENTLY)
         self._sockets.pop(connection, None)
 
     def let_go(self) -> None:
         """Close what a forked copy of the program has of it."""
         for end in self._sockets:
             end.close()
-        if self._guard >= 0:
-            os.close(self._guard)
+        if self._guard is not None:
+            self._guard.close()
 
     def close(self) -> None:
         """Take the socket away."""
@@ -159,16 +161,16 @@ class Window:
             self.path = ""
         for end, thread in list(self._sockets.items()):
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)  # which wakes the thread up; closing would not
+                if end.is_whole():
+                    end.shutdown(socket.SHUT_RDWR)  # which wakes the thread up; closing would not
             thread.join(_JOIN_S)  # who forks next counts threads
             end.close()
         self._sockets.clear()
-        if self._guard >= 0:
-            os.close(self._guard)
-            self._guard = -1
+        if self._guard is not None:
+            self._guard.close()
 
 
-def _start_guard(path: str) -> int:
+def _start_guard(path: str) -> Descriptor:
     """Have a shell remove `path` when this process is gone; returns what it waits for the end of.
 
     The shell that is started ends at once and leaves another behind, which is not this program's child: programs wait for their
@@ -187,7 +189,7 @@ def _start_guard(path: str) -> int:
         raise
     finally:
         os.close(read)
-    return write
+    return Descriptor(write)
 
 
 _window: Window | None = None

@@ -22,6 +22,7 @@ from time import perf_counter, perf_counter_ns, thread_time, time_ns
 
 from teamster.errors import UsageError
 from teamster.machine.gil import GilSampler
+from teamster.machine.own_threads import own_thread
 from teamster.machine.usage import UsageMeter
 from teamster.spine.trace import spans as here
 from teamster.spine.trace.reader import Names, RingReader
@@ -79,7 +80,7 @@ class ProgramRecorder:
         self._most = MOST_SPANS
         self._over = threading.Event()
         self._gil = GilSampler(mean_s=_GIL_MEAN_S)
-        self._thread = threading.Thread(target=self._live, name="teamster-recorder", daemon=True)
+        self._thread = own_thread(threading.Thread(target=self._live, name="teamster-recorder", daemon=True))
 
     def start(self) -> None:
         """Read from now on."""

@@ -19,18 +19,23 @@ import contextlib
 import itertools
 import os
 import pickle
-import select
 import socket
 import struct
 import threading
 import warnings
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Any
 
-from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender
-from teamster.spine.transport.pickled import Parcel, unpack
+from teamster.machine.descriptors import OwnedSocket
+from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender, make_file
+from teamster.spine.transport.lessons import Lessons, learn
+from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import unpack
+from teamster.spine.transport.polling import READABLE, make_poll
 
 Wire = Any
 """A parcel as it stands in a message: its bytes, or a tuple that says where its parts are."""
@@ -40,8 +45,12 @@ _READ_BYTES = 64 * 1024  # a larger buffer would be mapped and unmapped for ever
 SPIN_NS = 60_000
 """How long a reader looks again and again before it sleeps: a wake-up costs as much."""
 
-_MOST_DESCRIPTORS = 200  # the kernel takes 253 in one message
 _IN_MESSAGE_BYTES = 64 * 1024  # larger pickles go through the arena, too
+
+SILENTLY = getattr(socket, "MSG_NOSIGNAL", 0)
+"""How every socket of ours is written: a peer that died is an error here, whatever the program has SIGPIPE do."""
+
+_ATTACHED, _TO_BORROW, _TO_LEND = 0, 1, 2  # what a descriptor is for; a broadcast has a negative number
 
 _open_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
@@ -50,17 +59,18 @@ class Channel:
     """One end; one thread at a time may send, and one receive."""
 
     def __init__(self, end: socket.socket, *, blocking: bool) -> None:
+        end = self._socket = OwnedSocket.of(end)
         end.setblocking(blocking)
-        self._socket = end
         self._blocking = blocking
         self._ahead: list[Any] = []  # messages that were read before anybody asked for them
         self._ended = False
         self._lender = Lender()
         self._borrower = Borrower()
         self._outbox: deque[tuple[memoryview, list[int]]] = deque()
-        self._fresh: list[tuple[int, int, int]] = []  # id, capacity, descriptor: segments that go with the next message
+        self._fresh: list[tuple[int | Key, int, int]] = []  # purpose, bytes, descriptor: what goes with the next message
         self._descriptors: deque[int] = deque()  # received with the message that is not whole yet
         self._broadcasts = itertools.count(1)
+        self._lessons = Lessons()
         self.attached: list[int] = []  # descriptors that came with `put(..., descriptors)`, for the reader to take
         self._partial = bytearray()
         self._held = bytearray()
@@ -68,8 +78,8 @@ class Channel:
         self._sending = threading.Lock()
         self.bytes_sent = 0
         self.bytes_received = 0
-        self._poll = select.poll()
-        self._poll.register(end.fileno(), select.POLLIN)
+        self._poll = make_poll()
+        self._poll.register(end.fileno(), READABLE)
         _open_channels.add(self)
 
     def set_blocking(self, blocking: bool) -> None:
@@ -81,28 +91,71 @@ class Channel:
         """The socket's descriptor, for polling."""
         return self._socket.fileno()
 
+    def is_whole(self) -> bool:
+        """Whether the socket was not closed by a program that closes every descriptor."""
+        return self._socket.is_whole()
+
+    def furnish(self) -> None:
+        """Make the shared memory of both directions here, so that no descriptor has to be received later.
+
+        A program that has opened all it may would lose it, and with it what was sent.
+        """
+        with contextlib.suppress(OSError):
+            self._open_file()
+            theirs = make_file()
+            self._fresh.append((_TO_LEND, 0, theirs))
+            self._borrower.adopt(os.dup(theirs))
+
     # --- sending -----------------------------------------------------------------------------------------------------------
+
+    def _open_file(self) -> None:
+        """Make the file that this end lends from, and have it announced.
+
+        Raises:
+            ArenaFull: there is no memfd, or no descriptor left.
+        """
+        ours = make_file()
+        try:
+            self._fresh.append((_TO_BORROW, 0, os.dup(ours)))
+        except OSError as error:
+            os.close(ours)
+            raise ArenaFull(f"no anonymous shared memory: {error}") from error
+        self._lender.use(ours)
+
+    def enclose(self, passed: Sequence[Passed]) -> None:
+        """Have descriptors go with the next message, for a parcel in it."""
+        self._fresh += [(each.key, 0, os.dup(each.number)) for each in passed]
 
     def stow(self, parcel: Parcel) -> Wire:
         """Make `parcel` ready to stand in the next message: buffers and long pickles are copied into shared memory."""
+        if parcel.needs:
+            self._lessons.add(parcel.needs, self.stow)
+        if parcel.passed:
+            self.enclose(parcel.passed)
         if not parcel.buffers and len(parcel.data) <= _IN_MESSAGE_BYTES:
             return parcel.data
         data = parcel.data if len(parcel.data) <= _IN_MESSAGE_BYTES else self._lend(memoryview(parcel.data))
         return data, [self._lend(view) for view in parcel.buffers]
 
-    def stow_broadcast(self, data: bytes, broadcast: Broadcast) -> Wire:
-        """Make a parcel ready whose buffers are in shared memory already, the same for every receiver."""
+    def stow_broadcast(self, parcel: Parcel, broadcast: Broadcast) -> Wire:
+        """Make a parcel ready whose buffers are in shared memory already, the same for every receiver.
+
+        Raises:
+            OSError: no descriptor is left.
+        """
         identity = -next(self._broadcasts)
         self._fresh.append((identity, broadcast.nbytes, os.dup(broadcast.descriptor)))
-        return data, (identity, broadcast.spans)
+        self._lessons.add(parcel.needs, self.stow)
+        self.enclose(parcel.passed)
+        return parcel.data, (identity, broadcast.spans)
 
     def _lend(self, view: memoryview) -> Any:
-        if len(self._fresh) >= _MOST_DESCRIPTORS:
-            return bytearray(view)
         if self._blocking and not self._lender.has_free(view.nbytes):
             self._read_ahead()
         try:
-            identity, capacity, descriptor = self._lender.lend(view)
+            if not self._lender.has_file:
+                self._open_file()
+            return self._lender.lend(view)
         except ArenaFull as full:
             warnings.warn(
                 f"teamster: {full}; large objects are copied through a socket instead, slower",
@@ -110,9 +163,6 @@ class Channel:
                 stacklevel=2,
             )
             return bytearray(view)
-        if descriptor >= 0:
-            self._fresh.append((identity, capacity, descriptor))
-        return identity, view.nbytes
 
     def put(self, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()) -> bool:
         """Send `message`, with the segments that came free since the last one; `descriptors` go along and are closed here.
@@ -125,12 +175,13 @@ class Channel:
         """
         with self._sending:
             fresh, self._fresh = self._fresh, []
-            fresh += [(0, 0, descriptor) for descriptor in descriptors]
+            fresh += [(_ATTACHED, 0, descriptor) for descriptor in descriptors]
             gone, self._lender.forgotten = self._lender.forgotten, []
             home = self._borrower.collect_returned() if self._borrower.has_returned else []
             attached = [descriptor for _, _, descriptor in fresh]
-            arrivals = [(identity, capacity) for identity, capacity, _ in fresh]
-            body = pickle.dumps((message, home, gone, arrivals) if home or gone or fresh else (message,), 5)
+            arrivals = [(purpose, nbytes) for purpose, nbytes, _ in fresh]
+            lessons = self._lessons.take()
+            body = pickle.dumps((message, home, gone, arrivals, lessons) if home or gone or fresh or lessons else (message,), 5)
             self.bytes_sent += len(body)
             frame = _LENGTH.pack(len(body)) + body
             if self.corked and not attached and len(frame) < _IN_MESSAGE_BYTES:
@@ -166,14 +217,17 @@ class Channel:
         while frame:
             try:
                 if descriptors:
-                    sent = socket.send_fds(self._socket, [frame], descriptors)
+                    sent = socket.send_fds(self._socket, [frame], descriptors, SILENTLY)
                     _close_all(descriptors)
                     descriptors = []
                 else:
-                    sent = self._socket.send(frame)
+                    sent = self._socket.send(frame, SILENTLY)
             except BlockingIOError:
                 self._outbox.appendleft((frame, descriptors))
                 return False
+            except OSError:
+                _close_all(descriptors)
+                raise
             frame = frame[sent:]
         return True
 
@@ -258,18 +312,26 @@ class Channel:
 
     def _settle(self, frame: tuple[Any, ...]) -> Any:
         if len(frame) > 1:
-            _, home, gone, arrivals = frame
+            _, home, gone, arrivals, lessons = frame
             self._lender.take_back(home)
             self._borrower.forget(gone)
-            for identity, capacity in arrivals:
-                descriptor = self._descriptors.popleft()
-                if identity > 0:
-                    self._borrower.adopt(identity, capacity, descriptor)
-                elif identity < 0:
-                    self._borrower.adopt_broadcast(identity, capacity, descriptor)
-                else:
-                    self.attached.append(descriptor)
+            for purpose, nbytes in arrivals:
+                if self._descriptors:  # where this process had no number left for one, the kernel dropped it
+                    self._install(purpose, nbytes, self._descriptors.popleft())
+            learn(lessons, self.parts)
         return frame[0]
+
+    def _install(self, purpose: int | Key, nbytes: int, descriptor: int) -> None:
+        if isinstance(purpose, tuple):
+            arrive(purpose, descriptor)
+        elif purpose == _TO_BORROW:
+            self._borrower.adopt(descriptor)
+        elif purpose == _TO_LEND:
+            self._lender.use(descriptor)
+        elif purpose == _ATTACHED:
+            self.attached.append(descriptor)
+        else:
+            self._borrower.adopt_broadcast(purpose, nbytes, descriptor)
 
     def open(self, wire: Wire) -> Any:
         """The object of a stowed parcel; to be called once for each, or its segments never come home."""
@@ -307,6 +369,8 @@ class Channel:
         """Close the socket and whatever descriptors wait; views that were handed out stay valid."""
         self._socket.close()
         self._lender.close()
+        self._borrower.close()
+        self._lessons.close()
         for _, descriptors in self._outbox:
             _close_all(descriptors)
         self._outbox.clear()

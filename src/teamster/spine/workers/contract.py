@@ -122,6 +122,10 @@ class Member:
         """Nothing handed and not finished."""
         return not self.outstanding
 
+    def initialising_ns(self) -> int:
+        """Since when its initializer runs, where that can be ended; 0 when it does not."""
+        return 0
+
 
 @dataclass(slots=True)
 class Kept:
@@ -160,11 +164,12 @@ class Ready:
 
 @dataclass(slots=True)
 class Unreadable:
-    """A member could not unpickle a batch; none of it was run."""
+    """A member could not unpickle a batch, or (`part` is "function") what would run it; none of it was run."""
 
     member: Member
     number: int
     error: BaseException
+    part: str = "argument"
 
 
 @dataclass(slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from dataclasses import dataclass
 
-from teamster.errors import WorkerDied
+from teamster.errors import TeamsterError, WorkerDied
 from teamster.machine.memory import format_bytes, oom_kills
 
 _HALF = 0.5
@@ -22,6 +23,9 @@ class Death:
         peak_bytes: the most memory that it had, in bytes.
         last_words: what faulthandler wrote.
         killed_before: OOM kills of this cgroup counted when the team started; None where that cannot be read.
+        initialising: whether it was in the middle of the pool's initializer.
+        forked: whether the program itself forked it; else the fork server did.
+        refusal: why it could not even be started.
     """
 
     worker: int
@@ -29,6 +33,9 @@ class Death:
     peak_bytes: int
     last_words: str
     killed_before: int | None
+    initialising: bool = False
+    forked: bool = False
+    refusal: TeamsterError | None = None
 
     @property
     def signal(self) -> int | None:
@@ -47,8 +54,10 @@ class Death:
         now = oom_kills()
         return now is not None and self.killed_before is not None and now > self.killed_before
 
-    def error(self, index: int, attempts: int) -> WorkerDied:
+    def error(self, index: int, attempts: int) -> TeamsterError:
         """The error for the item that ran (-1: a call of `submit`), or, after 0 attempts, for a worker that never got ready."""
+        if self.refusal is not None:
+            return self.refusal
         doing = f"ran item {index}" if index >= 0 else "ran a submitted call" if attempts else "started"
         tries = f" (attempt {attempts})" if attempts > 1 else ""
         message = f"worker {self.worker} died while it {doing}{tries}: {self._end()}. {self._cause(started=attempts > 0)}"
@@ -61,7 +70,7 @@ class Death:
             return f"killed by {signal.Signals(self.signal).name} (signal {self.signal})"
         if self.exitcode is not None:
             return f"it left with exit code {self.exitcode}"
-        return "nobody saw how it ended"
+        return "nobody saw how it ended" if self.forked else "the fork server, of which it was forked, died and took it along"
 
     def _cause(self, *, started: bool) -> str:
         peak = f"its memory peaked at {format_bytes(self.peak_bytes)}" if self.peak_bytes else "its memory is not known"
@@ -71,6 +80,28 @@ class Death:
             return f"SIGKILL comes from the out-of-memory killer or from a person; {peak}. retries=1 would run the item again"
         if self.signal is not None:
             return "A crash in native code, most often: run this item with backend='serial' under a debugger"
+        if self.status is None:
+            return self._unseen()
+        if self.initialising:
+            return "The initializer called os._exit or ended the interpreter: try it with backend='serial'"
         if not started:
-            return "The initializer called os._exit or ended the interpreter, most likely: try it with backend='serial'"
+            return "Something that is loaded in every new process ended it: sitecustomize, a .pth file, an imported module"
         return "Something in the task called os._exit or ended the interpreter: let it return or raise instead"
+
+    def _unseen(self) -> str:
+        if self.forked:
+            return (
+                "Something in this program collects all children (os.waitpid(-1), a handler of SIGCHLD), and had the status"
+                " before: leave start_method out, and a process of its own sees to the workers"
+            )
+        return "SIGKILL to it comes from the out-of-memory killer or from a person. retries=1 would run the item again"
+
+
+def warn_of_late_ends(workers: list[int], seconds: float) -> None:
+    """Say that workers were ended in the middle of what they did at their end."""
+    warnings.warn(
+        f"teamster: worker {', '.join(map(str, workers))} was ended {seconds:g} s after its last task: exit handlers, or threads"
+        " that are no daemons, had not come to an end. Give them less to do, or do it in a task",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -8,7 +8,7 @@ import pickle
 from typing import Any
 
 from teamster.errors import RemoteError, TransferError, annotate
-from teamster.spine.transport.pickled import pack
+from teamster.spine.transport.pickled import pack_home
 from teamster.spine.workers.begun import has_begun
 
 Description = tuple[bytes | None, bytes | None, str, str, bool]
@@ -51,7 +51,7 @@ def describe(error: BaseException) -> Description:
     shown, begun = _safe_repr(error), has_begun(error)
     whole = parts = None
     try:
-        candidate = pack(error.with_traceback(None)).data
+        candidate = pack_home(error.with_traceback(None)).data
         pickle.loads(candidate)  # an __init__ with other arguments than `args` shows only here
         whole = candidate
     except BaseException:
@@ -79,9 +79,11 @@ def set_cause(error: BaseException, cause: BaseException) -> None:
 
 
 def refused(what: str, reason: BaseException) -> TransferError:
-    """The error for an argument or a result that does not travel."""
+    """The error for a function, an argument or a result that does not travel: `what` is "the argument", or begins so."""
     error = TransferError(
-        f"{what} cannot be sent between processes: {_safe_repr(reason)}; return or pass plain data instead, or use backend='thread'"
+        f"{what} cannot be sent between processes: {_safe_repr(reason)};"
+        " return or pass plain data instead, or use backend='thread'",
+        part=what.split()[1],
     )
     error.__cause__ = reason
     return error
@@ -115,14 +117,14 @@ def _pack_parts(error: BaseException) -> bytes | None:
             state[name] = value
     arguments = tuple(value if _travels(value) else _safe_repr(value) for value in error.args)
     try:
-        return pack((type(error), arguments, state, list(getattr(error, "__notes__", [])))).data
+        return pack_home((type(error), arguments, state, list(getattr(error, "__notes__", [])))).data
     except BaseException:
         return None
 
 
 def _travels(value: object) -> bool:
     try:
-        pickle.loads(pack(value).data)
+        pickle.loads(pack_home(value).data)
     except BaseException:
         return False
     return True

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 from typing import Any
 
 from teamster.spine.transport.arena import ArenaFull, Broadcast
 from teamster.spine.transport.channel import Wire
-from teamster.spine.transport.pickled import Parcel, pack
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import pack_function
 from teamster.spine.workers.context import carry
 from teamster.spine.workers.contract import Spec
 from teamster.spine.workers.failure import refused
@@ -31,7 +33,7 @@ class Functions:
             TransferError: the function does not pickle.
         """
         try:
-            spec.parcel = pack(spec.function)
+            spec.parcel = pack_function(spec.function)
         except Exception as reason:
             raise refused(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
         spec.context = carry(context) if len(context) else []
@@ -40,7 +42,7 @@ class Functions:
     def lesson(self, member: ProcessMember, spec: Spec) -> tuple[Any, ...]:
         """The message that tells a worker of a function."""
         generators = loaded_generators() if spec.seed is not None else ()
-        surroundings = spec.context, dump(since(member.told, spec.state))
+        surroundings = spec.context, dump(since(member.surroundings, spec.state))
         how = (spec.style, spec.seed, spec.careful, spec.hurry, *surroundings, generators)
         message = "spec", spec.identity, how, self._stow(member, spec)
         member.known.add(spec.identity)
@@ -55,8 +57,10 @@ class Functions:
                 self._broadcasts[spec.identity] = Broadcast(parcel.buffers)
             except ArenaFull:
                 self._broadcasts[spec.identity] = None
-        broadcast = self._broadcasts[spec.identity]
-        return member.channel.stow(parcel) if broadcast is None else member.channel.stow_broadcast(parcel.data, broadcast)
+        if (broadcast := self._broadcasts[spec.identity]) is not None:
+            with contextlib.suppress(OSError):  # no descriptor left to send: a copy for this worker then
+                return member.channel.stow_broadcast(parcel, broadcast)
+        return member.channel.stow(parcel)
 
     def forget(self, spec: Spec) -> None:
         """Nobody will use this function again."""

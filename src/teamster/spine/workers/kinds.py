@@ -12,6 +12,7 @@ from teamster.errors import UsageError
 from teamster.spine.workers.contract import Crew
 from teamster.spine.workers.team import Team
 
+_get_ident = threading.get_ident
 START_METHODS = ("forkserver", "spawn", "fork")
 
 
@@ -42,6 +43,19 @@ def check_start_method(start_method: str | None) -> None:
     """
     if start_method is not None and start_method not in START_METHODS:
         raise UsageError(f"start_method must be one of {', '.join(map(repr, START_METHODS))}, not {start_method!r}")
+
+
+def _refuse_late_patches() -> None:
+    """Gevent and eventlet replace locks and threads by their own; what was imported before has the others.
+
+    Raises:
+        UsageError: they have done so since.
+    """
+    if threading.get_ident is not _get_ident:
+        raise UsageError(
+            "threads were patched (gevent's monkey.patch_all(), eventlet's monkey_patch()) after Teamster was imported, and would"
+            " wait for each other for ever: patch first, in the first line of the program"
+        )
 
 
 def assemble(
@@ -78,6 +92,7 @@ def _crew(
         from teamster.spine.workers.serial import SerialCrew
 
         return SerialCrew(initializer, initargs)
+    _refuse_late_patches()
     if plan.backend == "thread":
         from teamster.spine.workers.threads import ThreadCrew
 
@@ -92,8 +107,7 @@ def _crew(
 
     if start_method != "fork":
         the_nursery().warm_up()  # it starts while this process goes on importing
-    from teamster.spine.transport.pickled import pack
     from teamster.spine.workers.processes import ProcessCrew
     from teamster.spine.workers.starters import Setup
 
-    return ProcessCrew(Setup(start_method, pack((initializer, tuple(initargs))), native_threads), plan.workers)
+    return ProcessCrew(Setup(start_method, initializer, tuple(initargs), native_threads), plan.workers)

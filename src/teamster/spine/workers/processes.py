@@ -12,46 +12,45 @@ A death is told (`Died`) when both are known: the end of file, after everything 
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import os
-import select
-import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from teamster.errors import StartMethodRefused, WorkerStartError
 from teamster.machine.memory import oom_kills
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import SERIALISE, TRANSFER, WAIT
-from teamster.spine.transport.channel import SPIN_NS, Channel, pair
+from teamster.spine.transport.channel import Channel, pair
+from teamster.spine.transport.originals import begin_call
 from teamster.spine.transport.pickled import pack
+from teamster.spine.transport.polling import WRITABLE
 from teamster.spine.workers import streams
 from teamster.spine.workers.contract import (
     Batch,
     Died,
     Event,
-    Finished,
     Member,
-    Ready,
     Spec,
-    Unreadable,
     WorkerInfo,
 )
-from teamster.spine.workers.death import Death
-from teamster.spine.workers.failure import rebuild, refused
+from teamster.spine.workers.death import warn_of_late_ends
+from teamster.spine.workers.failure import refused
 from teamster.spine.workers.functions import Functions
-from teamster.spine.workers.process_member import ProcessMember
-from teamster.spine.workers.results import unpack_results
-from teamster.spine.workers.slate import LIMIT, LOG_END, NO_LIMIT, Slate
+from teamster.spine.workers.poller import Poller
+from teamster.spine.workers.process_member import ProcessMember, Slates
+from teamster.spine.workers.slate import LEAVING, PHASE, Slate
 from teamster.spine.workers.starters import Setup, Starter
 from teamster.spine.workers.surroundings import dump, library_part, take
+from teamster.spine.workers.tracker import adopt_tracker, descriptor_of_the_tracker
 
 _STATUS_PATIENCE_NS = 1_000_000_000  # how long a death waits for its exit status
+_LEAVE_S = 10.0  # how long exit handlers of a worker may take after the last task; multiprocessing waits without end
 
 
-class ProcessCrew:
+class ProcessCrew(Slates):
     """Process workers of one pool."""
 
     kind = "process"
@@ -63,25 +62,22 @@ class ProcessCrew:
     def __init__(self, setup: Setup, count: int) -> None:
         self.report: Callable[[Member, list[Event]], None] = lambda member, events: None
         self.fail: Callable[[BaseException], None] = lambda error: None
-        self._setup = setup
-        self._count = count
-        self._starter = Starter(setup.start_method)
-        self._epoll = select.epoll()
+        self._setup, self._count = setup, count
+        self._starter = Starter(setup)
+        self._poller = Poller()
         self._arming = threading.Lock()
         # Whoever leads changes these without the team's lock, so everybody else walks over a copy. (A test ended in "dictionary
         # changed size during iteration".)
         self._members: dict[int, ProcessMember] = {}  # by descriptor of their channel
         self._tokens: dict[int, ProcessMember] = {}
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_write.setblocking(False)
-        self._wake_read.setblocking(False)
-        self._epoll.register(self._wake_read.fileno(), select.EPOLLIN)
         self._watched_control = self._watched_generation = -1
         self._next_token = 0
+        self._looked_for = -1  # the function with which the program was last looked at
         self._closing = False
+        self._broken_output: Exception | None = None  # the program's stream did not take what a task had printed
         self._functions = Functions()
         self._killed_before = oom_kills()
-        self._settled_bytes = [0, 0]  # by pickle, by arena, of members that are gone
+        self._settled_bytes = (0, 0)  # by pickle, by arena, of members that are gone
 
     # --- members -----------------------------------------------------------------------------------------------------------
 
@@ -90,35 +86,66 @@ class ProcessCrew:
         self._functions.prepare(spec, context)
 
     def enlist(self, index: int) -> ProcessMember:
-        """Ask for a worker; its channel takes work from now on."""
+        """Ask for a worker; its channel takes work from now on. One that cannot be started is dead at once."""
+        self._start_afresh_if_needed()
         ours, theirs = pair()
         slate = Slate.shared()
         self._next_token += 1
-        channel = Channel(ours, blocking=False)
-        member = ProcessMember(index, self._next_token, channel, slate)
+        member = ProcessMember(index, self._next_token, Channel(ours, blocking=False), slate)
+        member.channel.furnish()
+        member.told = self._setup.circumstances
         self._tokens[member.token] = member
         spans.welcome(member.traced)
         try:
             self._starter.start(member.token, theirs, slate.descriptor)
+        except (WorkerStartError, StartMethodRefused) as refusal:
+            member.refusal = refusal
+            self._lose(member)
+            return member
         except BaseException:
-            del self._tokens[member.token]
-            spans.part(member.traced)
-            channel.close()
-            slate.close()
+            self.release(member)
             raise
         self._watch_control()
+        channel = member.channel
         self._members[channel.fileno()] = member
-        self._epoll.register(channel.fileno(), select.EPOLLIN)
-        info, member.told = WorkerInfo(index, "process", self._count), take()
-        settings = {**self._setup.settings(), "state": dump(library_part(member.told))}
+        self._poller.register(channel.fileno())
+        info, member.surroundings = WorkerInfo(index, "process", self._count), take()
+        settings = {**self._setup.settings(), "state": dump(library_part(member.surroundings))}
         self._put(member, ("setup", settings, info, channel.stow(self._setup.initializer)))
         return member
+
+    def _lose(self, member: ProcessMember) -> None:
+        """Nothing more comes from this one, and nothing goes to it."""
+        number = member.channel.fileno()
+        if self._members.pop(number, None) is not None:
+            self._poller.unregister(number)
+        member.closed_ns = time.perf_counter_ns()
+
+    def _start_afresh_if_needed(self) -> None:
+        """Have new workers where the program has closed our descriptors, or is another user's since these were started.
+
+        A daemon closes every descriptor, and the next files that it opens get the numbers of ours. A worker of root's must not run
+        what is left of a program that has given these rights up.
+        """
+        whole = self._poller.is_whole() and all(member.channel.is_whole() for member in list(self._members.values()))
+        if whole and self._starter.is_current():
+            return
+        for member in list(self._members.values()):
+            member.doomed = member.doomed or (0, None)
+            member.death = (None, 0)
+            self._starter.kill(member.token)
+            self._lose(member)
+            member.channel.close()
+        before, self._poller = self._poller, Poller()
+        before.close()
+        self._starter.reconnect()
+        self._watch_control()
 
     def _watch_control(self) -> None:
         if self._watched_generation != self._starter.generation:
             self._watched_generation = self._starter.generation
             self._watched_control = self._starter.control.fileno()
-            self._epoll.register(self._watched_control, select.EPOLLIN)
+            self._poller.register(self._watched_control)
 
     def kill(self, member: Member) -> None:
         """SIGKILL to the worker and what it started."""
@@ -141,7 +168,11 @@ class ProcessCrew:
         """Send a batch, and its function before it when the worker does not have it yet."""
         assert isinstance(member, ProcessMember)
         spec: Spec = batch.job.spec
+        if not member.outstanding and not member.channel.is_whole():  # the first use after a pause
+            self._start_afresh_if_needed()
         ring, began = spans.current_ring(), time.perf_counter_ns()
+        if batch.first < 0:  # submitted calls: each begins now
+            begin_call()
         try:
             parcel = batch.parcel or pack(batch.items)
         except KeyboardInterrupt:
@@ -151,13 +182,24 @@ class ProcessCrew:
         spans.note(ring, SERIALISE, "pickle arguments", began, parcel.nbytes)
         member.channel.cork()
         if spec.identity not in member.known:
+            self._tell_news(member, spec)
             self._put(member, self._functions.lesson(member, spec))
         batch.job.item_bytes = parcel.nbytes / batch.size
         began = time.perf_counter_ns()
         wire = member.channel.stow(parcel)
         spans.note(ring, TRANSFER, "copy arguments to shared memory", began, parcel.nbytes)
-        index = max(batch.first, 0)
-        self._put(member, ("batch", spec.identity, batch.number, batch.size, index, batch.careful, wire))
+        self._put(member, ("batch", spec.identity, batch.number, batch.size, batch.first, batch.careful, wire))
+
+    def _tell_news(self, member: ProcessMember, spec: Spec) -> None:
+        """With the first items of a call: what of the program has changed since this worker was told."""
+        if spec.identity != self._looked_for:
+            self._looked_for = spec.identity
+            self._start_afresh_if_needed()
+            self._setup.look_again()
+        if member.told is not (now := self._setup.circumstances):
+            member.told, news = now, self._setup.news(member.told)
+            tracker = descriptor_of_the_tracker()
+            self._put(member, ("adapt", news), () if tracker is None else (os.dup(tracker),))
 
     def flush(self) -> None:
         """Send the batches handed since the last time: one system call for all of a member's."""
@@ -177,95 +219,62 @@ class ProcessCrew:
                 member.known.discard(spec.identity)
                 self._put(member, ("drop", spec.identity))
 
-    def _put(self, member: ProcessMember, message: tuple[Any, ...] | None) -> None:
+    def _put(self, member: ProcessMember, message: tuple[Any, ...] | None, descriptors: tuple[int, ...] = ()) -> None:
         with self._arming:
             try:
                 channel = member.channel
-                if not (channel.put(message) if message is not None else channel.uncork()):
-                    self._epoll.modify(member.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+                if not (channel.put(message, descriptors) if message is not None else channel.uncork()):
+                    self._poller.arm(member.channel.fileno(), writable=True)
             except (OSError, ValueError):
                 pass  # it died; the end of file tells, after what it had sent
-
-    def running(self, member: Member) -> tuple[int, int, int] | None:
-        """What the worker's slate says."""
-        assert isinstance(member, ProcessMember)
-        return member.slate.running()
-
-    def frontier(self, member: Member) -> int:
-        """What the slate says."""
-        assert isinstance(member, ProcessMember)
-        return member.slate.frontier()
-
-    def recall(self, member: Member, number: int) -> None:
-        """Set the limit on the worker's slate."""
-        assert isinstance(member, ProcessMember)
-        member.slate.words[LIMIT] = number
-
-    def resume(self, member: Member) -> None:
-        """Lift the limit."""
-        assert isinstance(member, ProcessMember)
-        member.slate.words[LIMIT] = NO_LIMIT
-
-    def has_unsent(self, member: Member) -> bool:
-        """Whether the worker's log holds what was not read from it before."""
-        assert isinstance(member, ProcessMember)
-        return member.slate.words[LOG_END] not in (0, member.rescued_end)
-
-    def rescue(self, member: Member) -> list[Event]:
-        """What the worker's log holds."""
-        assert isinstance(member, ProcessMember)
-        member.rescued_end = member.slate.words[LOG_END]
-        records = member.slate.read_log(alive=not member.closed_ns)
-        return [event for record in records for event in unpack_results(member, *record, [])]
 
     # --- events ------------------------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
         """Read whatever arrives first."""
+        broken, self._broken_output = self._broken_output, None
+        if broken is not None and not self._closing:
+            raise broken
         events: list[Event] = []
-        if any(member.closed_ns for member in list(self._tokens.values())):
-            seconds = min(0.05, 0.05 if seconds is None else seconds)
-        for descriptor, mask in self._poll(seconds, eager):
-            member = self._members.get(descriptor)
-            if member is not None:
-                self._attend(member, mask, events)
-            elif descriptor == self._watched_control:
+        began = time.perf_counter_ns()
+        for descriptor, mask in self._poll(self._patience_s(seconds), eager):
+            if descriptor == self._watched_control:
                 self._read_control()
-            elif descriptor == self._wake_read.fileno():
-                self._drain_wake()
+            elif (member := self._members.get(descriptor)) is not None:
+                self._attend(member, mask, events)
+        spans.note(spans.current_ring(), WAIT, "wait for workers", began)
         self._bury(events)
         return events
 
     def _poll(self, seconds: float | None, eager: bool) -> list[tuple[int, int]]:
-        """Poll, at first without sleeping: a processor that went to sleep takes some 50 us to wake up."""
-        began = time.perf_counter_ns()
-        until = began + (SPIN_NS if eager and seconds != 0 else 0)
-        while time.perf_counter_ns() < until:
-            if ready := self._epoll.poll(0):
-                return ready
-            os.sched_yield()  # whoever has work goes first
-        ready = self._epoll.poll(seconds)
-        spans.note(spans.current_ring(), WAIT, "wait for workers", began)
-        return ready
+        try:
+            return self._poller.poll(seconds, eager=eager)
+        except OSError:
+            if self._poller.is_whole():
+                raise
+            self._start_afresh_if_needed()
+            return []
 
-    def _drain_wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_read.recv(4096)
+    def _patience_s(self, seconds: float | None) -> float | None:
+        """How long to wait at most, with those in view of whom something is due without a message."""
+        due = [0.0 if member.death is not None else 0.05 for member in list(self._tokens.values()) if member.closed_ns]
+        if (answer := self._starter.seconds_to_answer()) is not None:
+            due.append(answer)
+        return min(due, default=None) if seconds is None else min([seconds, *due])
 
     def wake(self) -> None:
         """Make a `wait` in another thread return."""
-        with contextlib.suppress(OSError):
-            self._wake_write.send(b"\0")
+        self._poller.wake()
 
     def _attend(self, member: ProcessMember, mask: int, events: list[Event]) -> None:
-        if mask & select.EPOLLOUT:
+        if mask & WRITABLE:
             with self._arming:  # another thread may fill the outbox between the flush and the change
                 try:
                     if member.channel.flush():
-                        self._epoll.modify(member.channel.fileno(), select.EPOLLIN)
+                        self._poller.arm(member.channel.fileno(), writable=False)
                 except OSError:
                     pass
-        if mask & ~select.EPOLLOUT:
+        if mask & ~WRITABLE:
             self._read(member, events)
 
     def _read(self, member: ProcessMember, events: list[Event]) -> None:
@@ -274,28 +283,15 @@ class ProcessCrew:
         except BlockingIOError:
             return
         if messages is None:
-            member.closed_ns = time.perf_counter_ns()
-            self._epoll.unregister(member.channel.fileno())
-            del self._members[member.channel.fileno()]
+            self._lose(member)
             return
         ring, began = spans.current_ring(), time.perf_counter_ns()
         for message in messages:
-            self._translate(member, message, events)
+            if (told := member.translate(message)) is not None:
+                events += told
+            else:
+                self._broken_output = streams.deliver(message) or self._broken_output
         spans.note(ring, SERIALISE, "unpickle results", began)
-
-    def _translate(self, member: ProcessMember, message: tuple[Any, ...], events: list[Event]) -> None:
-        kind = message[0]
-        if kind == "results":
-            _, records, finished = message
-            for first, count, failed, wire in records:
-                events += unpack_results(member, first, count, failed, *member.channel.parts(wire))
-            events.extend(Finished(member, *batch) for batch in finished)
-        elif kind == "ready":
-            events.append(Ready(member, None if message[1] is None else rebuild(message[1])))
-        elif kind == "unreadable":
-            events.append(Unreadable(member, message[1], rebuild(message[2])))
-        else:
-            streams.deliver(message)
 
     def _read_control(self) -> None:
         control = self._starter.control
@@ -304,21 +300,23 @@ class ProcessCrew:
         except BlockingIOError:
             return
         if messages is None:  # the fork server is gone, and its workers with it
-            self._epoll.unregister(self._watched_control)
+            self._poller.unregister(self._watched_control)
+            refusal = None if self._closing else self._starter.reconnect()
             for member in list(self._tokens.values()):
                 member.death = member.death or (None, 0)
-            if not self._closing:
-                self._starter.reconnect()
-                self._watch_control()
+                member.refusal = member.refusal or refusal
+            self._watch_control()
             return
         for message in messages:
-            told = self._tokens.get(message[1])
-            if told is None:
-                continue
-            if message[0] == "born":
-                told.pid = message[2]
-            elif message[0] == "died":
-                told.death = message[2], message[3]
+            if message[0] == "serving":
+                self._starter.greet()
+            elif message[0] == "tracker":
+                adopt_tracker(control.attached.pop(0))
+            elif told := self._tokens.get(message[1]):
+                if message[0] == "born":
+                    told.pid = message[2]
+                else:
+                    told.death = message[2], message[3]
 
     def _bury(self, events: list[Event]) -> None:
         now = time.perf_counter_ns()
@@ -327,8 +325,7 @@ class ProcessCrew:
                 member.death = self._starter.status(member.token)
             if member.death is None and now - member.closed_ns < _STATUS_PATIENCE_NS:
                 continue
-            status, peak_bytes = member.death or (None, 0)
-            death = Death(member.index, status, peak_bytes, member.slate.last_words(), self._killed_before)
+            death = member.describe_end(self._killed_before, self._setup)
             events.extend(self.rescue(member))
             running = member.slate.running()
             by_memory = death.by_memory()
@@ -339,8 +336,7 @@ class ProcessCrew:
         assert isinstance(member, ProcessMember)
         if self._tokens.pop(member.token, None) is None:
             return
-        self._settled_bytes[0] += member.channel.bytes_sent + member.channel.bytes_received
-        self._settled_bytes[1] += member.channel.bytes_moved
+        self._settled_bytes = self._moved_by([member])
         spans.part(member.traced)
         member.channel.close()
         member.slate.close()
@@ -353,33 +349,50 @@ class ProcessCrew:
 
     def bytes_moved(self) -> tuple[int, int]:
         """Bytes by pickle and by arena, both directions, so far."""
-        pickled, arena = self._settled_bytes
-        for member in list(self._tokens.values()):
-            pickled += member.channel.bytes_sent + member.channel.bytes_received
-            arena += member.channel.bytes_moved
+        pickled, arena = self._moved_by(list(self._tokens.values()))
         return pickled, arena + self._functions.bytes_shared()
+
+    def _moved_by(self, members: list[ProcessMember]) -> tuple[int, int]:
+        """The same of these and of those that are gone."""
+        pickled, arena = self._settled_bytes
+        for channel in (member.channel for member in members):
+            pickled += channel.bytes_sent + channel.bytes_received
+            arena += channel.bytes_moved
+        return pickled, arena
 
     # --- the end -----------------------------------------------------------------------------------------------------------
 
     def close(self, seconds: float) -> None:
-        """End all workers: those without work by themselves within `seconds`, then everything by force."""
+        """End all workers: those without work by themselves within `seconds`, then everything by force.
+
+        Who has left its loop by then and runs exit handlers, or has threads that are no daemons, is given `_LEAVE_S` for that.
+        """
         self._closing = True
-        deadline = time.monotonic() + seconds
+        self._start_afresh_if_needed()
         for member in list(self._members.values()):
             member.channel.shut()
-        while self._tokens and time.monotonic() < deadline:
-            self._wait_for_deaths(max(0.0, deadline - time.monotonic()))
+        self._wait_for_deaths(seconds)
+        if seconds and (leaving := self._leaving()):
+            self._wait_for_deaths(_LEAVE_S, leaving)
+            if late := self._leaving():
+                warn_of_late_ends([member.index for member in late], _LEAVE_S)
         for token in list(self._tokens):
             self._starter.kill(token)
-        deadline = time.monotonic() + 1.0
-        while self._tokens and time.monotonic() < deadline:
-            self._wait_for_deaths(0.05)
+        self._wait_for_deaths(1.0)
         self._let_go()
 
-    def _wait_for_deaths(self, seconds: float) -> None:
-        for event in self.wait(seconds):
-            if isinstance(event, Died):
-                self.release(event.member)
+    def _leaving(self) -> list[ProcessMember]:
+        return [member for member in self._tokens.values() if not member.closed_ns and member.slate.words[PHASE] == LEAVING]
+
+    def _wait_for_deaths(self, seconds: float, awaited: list[ProcessMember] | None = None) -> None:
+        """Wait until these are gone, by default all."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if not any(member.token in self._tokens for member in awaited or list(self._tokens.values())):
+                return
+            for event in self.wait(left):
+                if isinstance(event, Died):
+                    self.release(event.member)
 
     def _let_go(self) -> None:
         for member in list(self._tokens.values()):
@@ -387,6 +400,4 @@ class ProcessCrew:
         self._starter.close()
         self._functions.close()
         self._members.clear()
-        self._epoll.close()
-        self._wake_read.close()
-        self._wake_write.close()
+        self._poller.close()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from threading import get_ident
 from time import perf_counter_ns
 
-from teamster.errors import TaskError, WorkerStartError, annotate
+from teamster.errors import StartMethodRefused, TaskError, WorkerStartError, annotate
 from teamster.spine.trace.report import Ledger
 from teamster.spine.trace.spans import mark
 from teamster.spine.workers.calls import Backlog, Outcomes
@@ -157,6 +157,9 @@ class Reports:
             self._tell_error(batch, offset, error)
 
     def _count_start_failure(self, died: Died) -> None:
+        if isinstance(self.start_error, StartMethodRefused | WorkerStartError):  # there is nothing to try again
+            self._fail_all(self.start_error)
+            return
         self._start_failures += 1
         if self._start_failures >= _MOST_START_FAILURES:
             self._start_failures = 0

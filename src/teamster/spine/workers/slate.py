@@ -10,6 +10,8 @@
           COMMITTED   every item below is finished and its result safe
           LOG_END     bytes of results in the log
           TRACING     1 while the worker is to write its spans (trace/ring.py), behind everything else in the file
+          PHASE       where the worker is in its life: STARTING, INITIALISING, SERVING or LEAVING
+          PHASE_NS    since when, time.perf_counter_ns
           EPOCH       counts how often the log was emptied, odd while it is: a reader that saw it change has read nonsense
     log   results that are finished and not sent yet, as records (item, count, failed, data)
     tail  what faulthandler writes when the worker crashes (behind the log, in the file only)
@@ -27,16 +29,20 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from time import perf_counter_ns
 from typing import Any
 
+from teamster.machine.descriptors import Descriptor
 from teamster.spine.trace.ring import NBYTES as RING_NBYTES
+from teamster.spine.transport.mapping import Mapping
 
-STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END, EPOCH, TRACING = range(8)
+STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END, EPOCH, TRACING, PHASE, PHASE_NS = range(10)
+STARTING, INITIALISING, SERVING, LEAVING = range(4)
 
 NO_LIMIT = 2**63
 SETTLE_NS = 1_000_000
 NBYTES = 64 * 1024
-LOG_START = 64
+LOG_START = 128
 TRACE_AT = 1024 * 1024
 """Where the ring of spans is in the file, which has that size only while somebody records: room for a crash's text before it."""
 
@@ -51,8 +57,13 @@ class Slate:
 
     def __init__(self, memory: Any, descriptor: int = -1) -> None:
         self.memory = memory
-        self.descriptor = descriptor
+        self._owned = Descriptor(descriptor) if descriptor >= 0 else None
         self.words = memoryview(memory)[:LOG_START].cast("Q")  # native words: a store of one is never seen half-done
+
+    @property
+    def descriptor(self) -> int:
+        """That of the file, -1 without one."""
+        return self._owned.number if self._owned is not None else -1
 
     @classmethod
     def private(cls) -> Slate:
@@ -72,27 +83,37 @@ class Slate:
             with tempfile.TemporaryFile() as unlinked:
                 descriptor = os.dup(unlinked.fileno())
         os.ftruncate(descriptor, NBYTES)
-        slate = cls.attach(descriptor)
+        slate = cls(_map(descriptor, 0, NBYTES), descriptor)
         slate.reset()
         return slate
 
     @classmethod
     def attach(cls, descriptor: int) -> Slate:
         """The slate behind a descriptor, which it keeps."""
-        return cls(mmap.mmap(descriptor, NBYTES), descriptor)
+        return cls(mmap.mmap(descriptor, NBYTES), descriptor)  # which is written faster than a view
 
-    def ring_memory(self) -> mmap.mmap:
+    def ring_memory(self) -> memoryview:
         """The memory of the ring of spans; a file has only the pages of it that were written."""
         if os.fstat(self.descriptor).st_size < TRACE_AT + RING_NBYTES:
             os.ftruncate(self.descriptor, TRACE_AT + RING_NBYTES)
-        return mmap.mmap(self.descriptor, RING_NBYTES, offset=TRACE_AT)
+        return _map(self.descriptor, TRACE_AT, RING_NBYTES)
 
     def reset(self) -> None:
         """As new: nothing started, nothing taken back."""
         words = self.words
         words[STARTED] = words[WIDTH] = words[STARTED_NS] = words[LOG_END] = words[EPOCH] = words[TRACING] = 0
+        words[PHASE] = words[PHASE_NS] = 0
         words[COMMITTED] = 1
         words[LIMIT] = NO_LIMIT
+
+    def enter(self, phase: int) -> None:
+        """In the worker: it is in this phase of its life from now on."""
+        self.words[PHASE_NS] = perf_counter_ns()
+        self.words[PHASE] = phase
+
+    def initialising_ns(self) -> int:
+        """Since when the initializer runs, on the clock of `time.perf_counter_ns`; 0 when it does not."""
+        return int(self.words[PHASE_NS]) if self.words[PHASE] == INITIALISING else 0
 
     def running(self) -> tuple[int, int, int] | None:
         """First item, width and start (ns; 0: not yet) of the block that runs; None between items."""
@@ -140,7 +161,11 @@ class Slate:
     def close(self) -> None:
         """Let go of the memory."""
         self.words.release()
-        if self.descriptor >= 0:
-            self.memory.close()
-            os.close(self.descriptor)
-            self.descriptor = -1
+        if self._owned is not None:
+            del self.memory
+            self._owned.close()
+
+
+def _map(descriptor: int, offset: int, nbytes: int) -> memoryview:
+    """Memory of a file that is mapped while it is used, and keeps no descriptor: a program may close those behind our back."""
+    return memoryview(Mapping(descriptor, offset, nbytes).export(0, nbytes)).cast("B")

@@ -3,135 +3,219 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
-import signal
 import socket
 import sys
-import threading
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
-from teamster.errors import StartMethodRefused
+from teamster.errors import StartMethodRefused, WorkerStartError
 from teamster.machine.native_threads import environment
 from teamster.spine.transport.channel import Channel
-from teamster.spine.transport.pickled import Parcel
+from teamster.spine.transport.pickled import pack_function
 from teamster.spine.workers import streams
-from teamster.spine.workers.nursery import interpreter_flags, kill_group, the_nursery
+from teamster.spine.workers.circumstances import Circumstances, changes, current_circumstances
+from teamster.spine.workers.executable import command, find_executable
+from teamster.spine.workers.forking import Forked, fork_worker, refuse_unsafe_fork
+from teamster.spine.workers.main_module import describe_main
+from teamster.spine.workers.nursery import the_nursery
+from teamster.spine.workers.tracker import descriptor_of_the_tracker
+from teamster.spine.workers.whoami import module_being_imported
 
 
 class Setup:
     """What a worker is told first: whose environment it lives in, and the initializer to run."""
 
-    def __init__(self, start_method: str, initializer: Parcel, native_threads: int) -> None:
+    def __init__(
+        self, start_method: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], native_threads: int
+    ) -> None:
+        """Raises what pickling the initializer raises; a fork brings it along as it is, as it does for `multiprocessing`."""
         self.start_method = start_method
-        self.initializer = initializer
+        self.inherited = (initializer, initargs) if start_method == "fork" else None
+        self.initializer = pack_function((None, ()) if self.inherited else (initializer, initargs))
+        self.has_initializer = initializer is not None
+        self.circumstances = current_circumstances()
         self._native_threads = native_threads
 
     def settings(self) -> dict[str, Any]:
         """The state of the program now, in a form that travels."""
-        main_file = getattr(sys.modules.get("__main__"), "__file__", None)
         return {
             "asked_ns": perf_counter_ns(),
-            "environ": {**os.environ, **environment(self._native_threads)},
+            "circumstances": self.circumstances,
+            "own_environ": environment(self._native_threads),
             "native_threads": self._native_threads,
-            "path": list(sys.path),
             "argv": list(sys.argv),
-            "folder": _folder(),
-            "main_file": main_file,
-            "fresh_main": self.start_method != "fork",
+            "main": None if self.start_method == "fork" else describe_main(),
             **streams.snapshot(),
         }
 
+    def look_again(self) -> None:
+        """Whoever starts from now on, or gets a function, is told of the program as it is now."""
+        now = current_circumstances()
+        if now != self.circumstances:
+            self.circumstances = now
 
-def _folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "/"
+    def news(self, known: Circumstances) -> Circumstances:
+        """What a worker that knows these circumstances is to be told."""
+        news = changes(known, self.circumstances)
+        for name in environment(self._native_threads):  # which a worker has of its own
+            news.get("environ", {}).pop(os.fsencode(name), None)
+        return news
 
 
 class Starter:
     """Starts workers and knows how they ended."""
 
-    def __init__(self, method: str) -> None:
-        if method == "fork":
+    def __init__(self, setup: Setup) -> None:
+        _refuse_while_importing()
+        self._setup = setup
+        self._method = setup.start_method
+        if self._method == "fork":
             refuse_unsafe_fork()
-        self._method = method
-        self.control: Channel = the_nursery().connect()
-        self.generation = 0  # how many servers died under it
-        self._forked: dict[int, int] = {}  # token -> pid, of those forked from this process
+        self.generation = 0  # how many servers there were before
+        self.why_not: WorkerStartError | None = None  # of a server that never came up
+        self.control = self._connect()
+        self._forked: dict[int, Forked] = {}  # by token, those forked from this process
+
+    def _connect(self) -> Channel:
+        self._serving = self._method == "fork"
+        self._asked_ns = perf_counter_ns()
+        control = the_nursery().connect(to_guard=self._method == "fork")
+        self._nursery_generation = the_nursery().generation
+        return control
 
     def start(self, token: int, theirs: socket.socket, slate_descriptor: int) -> None:
-        """Start a worker on its end of the channel, which is closed here."""
+        """Start a worker on its end of the channel, which is closed here.
+
+        Raises:
+            WorkerStartError: there is nothing that could start one.
+            StartMethodRefused: a fork would hang or corrupt.
+        """
+        if self.why_not is not None:
+            theirs.close()
+            why_not, self.why_not = self.why_not, None
+            raise why_not
         if self._method == "fork":
-            self._fork(token, theirs, slate_descriptor)
+            forked = fork_worker(theirs, slate_descriptor, self._setup.inherited)
+            self._forked[token] = forked
+            self._guard(forked)
             return
         executable = _spawn_command() if self._method == "spawn" else None
-        descriptors = (theirs.detach(), os.dup(slate_descriptor), _standard(1), _standard(2))
+        number = theirs.detach()
+        message = "spawn", token, executable
         try:
-            self.control.put(("spawn", token, executable), descriptors)
+            self.control.put(message, _descriptors(os.dup(number), slate_descriptor))
         except OSError:
             self.reconnect()
-            self.control.put(("spawn", token, executable), descriptors)
+            self.control.put(message, _descriptors(os.dup(number), slate_descriptor))
+        finally:
+            os.close(number)
 
-    def _fork(self, token: int, theirs: socket.socket, slate_descriptor: int) -> None:
-        refuse_unsafe_fork()
-        permit, grant = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(grant)
-            _live_as_fork(permit, theirs, slate_descriptor)
-        theirs.close()
-        os.close(permit)
-        self._forked[token] = pid
-        self.control.put(("guard", pid))
-        # A parent that was killed between the fork and the guard left a worker that nobody knew of; now it waits for this.
-        os.write(grant, b"1")
-        os.close(grant)
+    def _guard(self, forked: Forked) -> None:
+        try:
+            self.control.put(("guard", forked.pid))
+        except OSError:
+            self.reconnect()
+        forked.permit()
 
-    def reconnect(self) -> None:
-        """The fork server died: its workers die with it, the next ones come from a new server."""
+    def greet(self) -> None:
+        """The fork server has answered."""
+        self._serving = True
+
+    def seconds_to_answer(self) -> float | None:
+        """How long the fork server may take to answer, None when it has; one whose time is over is ended."""
+        if self._serving or self.why_not is not None:
+            return None
+        left = the_nursery().patience_s() - (perf_counter_ns() - self._asked_ns) / 1e9
+        if left <= 0:
+            self.why_not = the_nursery().why_silent(self._nursery_generation)  # and its end is read from the control
+        return max(0.0, left)
+
+    def is_current(self) -> bool:
+        """Whether what was started is still of use to the program as it is now."""
+        nursery = the_nursery()
+        return self.why_not is not None or (
+            self.control.is_whole() and nursery.is_current() and nursery.generation == self._nursery_generation
+        )
+
+    def reconnect(self) -> WorkerStartError | None:
+        """The fork server died: its workers die with it, the next ones come from a new server.
+
+        Returns:
+            Why there is none: the last one had not even answered, or there is no Python to start. The next worker that is asked for
+            is refused with that.
+        """
+        why_not = None if self._serving or self.why_not else the_nursery().why_silent(self._nursery_generation)
         self.control.close()
-        self.control = the_nursery().connect()
+        try:
+            self.control = self._connect()
+        except WorkerStartError as error:
+            why_not = error
+        self.why_not = why_not or self.why_not
         self.generation += 1
+        for forked in self._forked.values():
+            with contextlib.suppress(OSError):
+                self.control.put(("guard", forked.pid))
+        return why_not
 
     def kill(self, token: int) -> None:
         """End a worker at once."""
         if token in self._forked:
-            kill_group(self._forked[token])
+            self._forked[token].kill()
             return
         with contextlib.suppress(OSError):  # the server is gone, and so is the worker
             self.control.put(("kill", token))
 
-    def status(self, token: int) -> tuple[int, int] | None:
+    def status(self, token: int) -> tuple[int | None, int] | None:
         """Exit status and peak memory (bytes) of a worker that this process forked; None while it lives, or is another's."""
-        if token not in self._forked:
-            return None
-        try:
-            pid, status, usage = os.wait4(self._forked[token], os.WNOHANG)
-        except ChildProcessError:
-            return None
-        if pid == 0:
-            return None
-        kill_group(pid)
-        self.control.put(("unguard", self._forked.pop(token)))
-        return status, usage.ru_maxrss * 1024
+        forked = self._forked.get(token)
+        ended = forked.status() if forked is not None else None
+        if forked is not None and ended is not None:
+            forked.kill()  # what its tasks started
+            del self._forked[token]
+            with contextlib.suppress(OSError):
+                self.control.put(("unguard", forked.pid))
+        return ended
 
     def close(self) -> None:
         """Let go of the server, which kills whatever is left."""
-        for pid in self._forked.values():
-            kill_group(pid)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        for forked in self._forked.values():
+            forked.end()
         self._forked.clear()
         self.control.close()
 
 
+def _refuse_while_importing() -> None:
+    """End a chain that would never end: the workers would import the same module, and start workers.
+
+    Raises:
+        StartMethodRefused: this worker is in the middle of that.
+    """
+    module = module_being_imported()
+    if module is not None:
+        raise StartMethodRefused(
+            f"processes are started while a worker imports {module}, to find its function: every worker would import"
+            " it and start workers, without end. Put that call into a function, or under if __name__ == '__main__'"
+        )
+
+
+def _descriptors(channel: int, slate: int) -> tuple[int, ...]:
+    """What a worker is given: its channel, copies of its slate, the program's tracker and output."""
+    tracker = descriptor_of_the_tracker()
+    return (
+        channel,
+        os.dup(slate),
+        os.open(os.devnull, os.O_WRONLY) if tracker is None else os.dup(tracker),
+        _standard(1),
+        _standard(2),
+    )
+
+
 def _spawn_command() -> list[str]:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from teamster.spine.workers.process_main import main; main(3, 4)"
-    return [sys.executable, *interpreter_flags(), "-c", code, "teamster-worker"]
+    code = f"import sys; sys.path[:] = {sys.path!r}; from teamster.spine.workers.process_main import main; main(3, 4, 5)"
+    return command(find_executable(), code, "teamster-worker")
 
 
 def _standard(number: int) -> int:
@@ -141,63 +225,3 @@ def _standard(number: int) -> int:
     is there to be inherited: that tells them apart.
     """
     return os.dup(number) if os.get_inheritable(number) else os.open(os.devnull, os.O_WRONLY)
-
-
-def _live_as_fork(permit: int, theirs: socket.socket, slate_descriptor: int) -> None:
-    try:
-        os.setpgid(0, 0)
-        if not os.read(permit, 1):
-            os._exit(0)
-        os.close(permit)
-        atexit._clear()  # what the program registered is the program's to run
-        signal.set_wakeup_fd(-1)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        from teamster.spine.workers.process_main import main
-        from teamster.spine.workers.seeds import scatter_state
-
-        scatter_state()
-        main(theirs.detach(), slate_descriptor)
-    finally:
-        os._exit(1)
-
-
-def refuse_unsafe_fork() -> None:
-    """Raise where a fork of this process would hang or corrupt.
-
-    Raises:
-        StartMethodRefused: CUDA is initialised, Python threads run, or OpenMP threads do.
-    """
-    torch = sys.modules.get("torch")
-    cuda = getattr(torch, "cuda", None)
-    instead = "leave start_method out (the default is a fork server), or fork before that"
-    if cuda is not None and cuda.is_initialized():
-        raise StartMethodRefused(f"start_method='fork' after CUDA was initialised: a forked CUDA context cannot be used; {instead}")
-    others = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
-    if others:
-        recorded = "teamster-recorder" in others
-        hint = " (a recording is under way: open the pool before it)" if recorded else ""
-        raise StartMethodRefused(
-            f"start_method='fork' while other threads run ({', '.join(others[:3])}): a lock that one of them holds would never"
-            f" be released in the worker{hint}; {instead}"
-        )
-    if _native_threads() > 1 and _openmp_loaded():
-        raise StartMethodRefused(
-            f"start_method='fork' after OpenMP has started its threads: a parallel region in the worker would hang; {instead}"
-        )
-
-
-def _native_threads() -> int:
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return 1
-
-
-def _openmp_loaded() -> bool:
-    try:
-        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-            mapped = maps.read()
-    except OSError:
-        return False
-    return any(name in mapped for name in ("libgomp", "libiomp", "libomp"))

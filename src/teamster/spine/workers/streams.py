@@ -25,9 +25,10 @@ Post = Callable[[tuple[Any, ...]], Any]
 class LineStream(io.TextIOBase):
     """A text stream of a worker that sends whole lines."""
 
-    def __init__(self, name: str, post: Post) -> None:
+    def __init__(self, name: str, post: Post, coding: tuple[str | None, str | None]) -> None:
         self._name = name
         self._post = post
+        self._encoding, self._errors = coding
         self._rest = ""
 
     def writable(self) -> bool:
@@ -36,17 +37,28 @@ class LineStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Text is never encoded on the way; said for those who ask."""
-        return "utf-8"
+        """That of the program's stream, in which the text ends up."""
+        return self._encoding or "utf-8"
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """How the program's stream treats what it cannot encode."""
+        return self._errors
 
     def fileno(self) -> int:
         """The descriptor that the parent's stream had when the worker started, for subprocesses of a task."""
         return 1 if self._name == "stdout" else 2
 
     def write(self, text: str) -> int:
-        """Send every line that is complete; keep the rest until it is."""
+        """Send every line that is complete; keep the rest until it is.
+
+        Raises:
+            UnicodeEncodeError: the program's stream cannot take this text; it would have said so to the task.
+        """
         if self.closed:
             return len(text)
+        if self._encoding is not None and not text.isascii():
+            text.encode(self._encoding, self._errors or "strict")
         self._rest += text
         lines, newline, rest = self._rest.rpartition("\n")
         if newline:
@@ -69,8 +81,8 @@ class LineStream(io.TextIOBase):
 
 def redirect(post: Post, settings: dict[str, Any]) -> None:
     """In a worker: send prints, log records and warnings by `post`; `settings` is what `snapshot` saw in the parent."""
-    sys.stdout = LineStream("stdout", post)
-    sys.stderr = LineStream("stderr", post)
+    sys.stdout = LineStream("stdout", post, settings["coding"][0])
+    sys.stderr = LineStream("stderr", post, settings["coding"][1])
     if settings["log_level"] is not None:
         _forward_logs(post, settings["log_level"])
     _forward_warnings(post, settings["warning_filters"])
@@ -82,11 +94,23 @@ def snapshot() -> dict[str, Any]:
 
     entries: list[Any] = list(warnings.filters)
     filters = [(*entry[:2], (entry[2].__module__, entry[2].__qualname__), *entry[3:]) for entry in entries]
-    return {"warning_filters": filters, "log_level": _lowest_level()}
+    coding = [(_text_of(stream, "encoding"), _text_of(stream, "errors")) for stream in (sys.stdout, sys.stderr)]
+    return {"warning_filters": filters, "log_level": _lowest_level(), "coding": coding}
 
 
-def deliver(message: tuple[Any, ...]) -> None:
-    """In the parent: give a worker's text, record or warning to whom it was meant for; never raises."""
+def _text_of(stream: Any, name: str) -> str | None:
+    """An attribute of a stream that may be anybody's."""
+    value = getattr(stream, name, None)
+    return value if isinstance(value, str) else None
+
+
+def deliver(message: tuple[Any, ...]) -> Exception | None:
+    """In the parent: give a worker's text, record or warning to whom it was meant for.
+
+    Returns:
+        What the stream raised that a text was written to: the reader of a pipe is gone, the disk is full. It would have ended the
+        loop, and is to end the call, when nothing is lost by it.
+    """
     kind = message[0]
     try:
         if kind == "text":
@@ -98,8 +122,9 @@ def deliver(message: tuple[Any, ...]) -> None:
             _deliver_record(message[1])
         else:
             _deliver_warning(*message[1:])
-    except Exception:
-        pass
+    except Exception as error:
+        return error if kind == "text" else None
+    return None
 
 
 _registry: dict[Any, Any] = {}  # shared by all workers, so that "once per place" means once

@@ -7,9 +7,9 @@ from collections import deque
 from time import perf_counter_ns
 from typing import Protocol
 
-from teamster.errors import TaskTimeout
+from teamster.errors import TaskTimeout, WorkerStartError
 from teamster.spine.workers.calls import Backlog
-from teamster.spine.workers.contract import Batch, Crew, Event, Member
+from teamster.spine.workers.contract import Batch, Crew, Event, Member, Ready
 from teamster.spine.workers.slate import SETTLE_NS
 
 STUCK_NS = 3_000_000
@@ -55,7 +55,7 @@ class Watch:
         next_ns: list[int] = []
         hungry = not team.queue and self._somebody_idle()
         team.crew.send_segments_home()
-        for member in team.members:
+        for member in list(team.members):
             if not member.outstanding or member.doomed is not None:
                 continue
             if member.recalled_ns:
@@ -115,7 +115,11 @@ class Watch:
             limit_ns = batch.job.timeout_ns
             if limit_ns is None:
                 continue
-            if running is None or running[1] > 1 or not running[2]:
+            if since := member.initialising_ns():
+                next_ns.append(max(_SOON_NS, limit_ns - (now - since)))
+                if now - since >= limit_ns:
+                    self._end_start(member, limit_ns)
+            elif running is None or running[1] > 1 or not running[2]:
                 next_ns.append(max(_SOON_NS, limit_ns))
             elif not batch.number <= running[0] < batch.number + batch.size:
                 continue
@@ -124,6 +128,15 @@ class Watch:
             else:
                 self._team.expire(member, running[0], self._timeout_error(member, batch.first, running[0] - batch.number, limit_ns))
             return
+
+    def _end_start(self, member: Member, limit_ns: int) -> None:
+        """Its initializer takes longer than an item may: the calls fail as they do when it raises."""
+        error = WorkerStartError(
+            f"the initializer of worker {member.index} ran for more than {limit_ns / 1e9:g} s, as no item may, and was ended;"
+            " raise timeout= if it needs longer"
+        )
+        self._team.handle(Ready(member, error))
+        self._team.crew.kill(member)
 
     def _timeout_error(self, member: Member, first: int, offset: int, limit_ns: int) -> TaskTimeout:
         index = first + offset if first >= 0 else -1

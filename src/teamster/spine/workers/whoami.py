@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from teamster.spine.workers.contract import WorkerInfo
 
 _of_process: WorkerInfo | None = None
 _of_thread = threading.local()
+
+importing = False
+"""Whether this worker unpickles what the program sent, for which it may have to import modules."""
 
 
 def current_worker() -> WorkerInfo | None:
@@ -54,6 +58,21 @@ def set_thread_worker(info: WorkerInfo | None) -> WorkerInfo | None:
     before: WorkerInfo | None = getattr(_of_thread, "info", None)
     _of_thread.info = info
     return before
+
+
+def module_being_imported() -> str | None:
+    """The module in whose top level the calling code is, while this worker imports it to find what the program sent.
+
+    Returns:
+        Its name and line for a message; None when there is none.
+    """
+    if not importing:
+        return None
+    frame = sys._getframe()
+    while (frame := frame.f_back) is not None:  # type: ignore[assignment]
+        if frame.f_code.co_name == "<module>":
+            return f"{frame.f_globals.get('__name__')}, line {frame.f_lineno} of {frame.f_code.co_filename}"
+    return None
 
 
 def limit_native_threads(threads: int) -> None:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How a worker process ends, and what it leaves for those who ask why it died."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from teamster.spine.workers.slate import NBYTES, Slate
+
+
+def write_crashes_to(slate: Slate) -> None:
+    """Have faulthandler write behind the slate's log."""
+    import faulthandler
+
+    os.lseek(slate.descriptor, NBYTES, os.SEEK_SET)
+    faulthandler.enable(slate.descriptor)
+
+
+def report_crash(slate_descriptor: int) -> None:
+    """A mistake of ours in the loop above; the parent finds the text behind the slate."""
+    import traceback
+
+    os.write(slate_descriptor, traceback.format_exc().encode())
+
+
+def leave(code: int) -> None:
+    """End as an interpreter ends, but without the teardown of its modules, which can hang in foreign threads.
+
+    Threads that are no daemons are waited for, then what the user registered runs. The parent sets the limit.
+    """
+    import atexit
+
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "drain"):
+                stream.drain()
+    except BaseException:
+        pass
+    finally:
+        os._exit(code)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the program and its fork server do alike with processes that they start: their numbers, their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+KEPT_FROM = 3
+"""The first number that a process of ours is given beside the standard ones."""
+
+
+def fill_standard_numbers() -> None:
+    """Open /dev/null as 0, 1 and 2 where those are closed.
+
+    A daemon closes them, and whatever is opened next gets their numbers. A channel that is also number 1 receives what is printed.
+    (A test found the output of a task in the control channel of the fork server.)
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < KEPT_FROM:
+        pass
+    os.close(descriptor)
+
+
+def wait_for(pid: int, seconds: float) -> int | None:
+    """The exit status of a child of ours; 0 when somebody else has seen it; None when it still lives after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return 0
+        if ended or time.monotonic() > deadline:
+            return status if ended else None
+        time.sleep(0.0005)
+
+
+def end_now(pid: int) -> None:
+    """SIGKILL to a child of ours that still lives, and to what it has started."""
+    kill_group(pid)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to the process group that `pid` leads, or to `pid` where it had no time to found one."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
