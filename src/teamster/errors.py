@@ -138,10 +138,22 @@ class TaskTimeout(TaskError, TimeoutError):
 class TransferError(TaskError, TypeError):
     """The item's argument or its result does not survive pickling; the cause says why. Other items are not affected.
 
+    Attributes:
+        index: position of the item in the input, counted from 0; -1 for a call of `submit`, and where it is no item's.
+        part: which it was: "function", "argument" or "result"; empty where that is not known.
+
     Example:
-        >>> issubclass(TransferError, TypeError)
-        True
+        >>> str(TransferError("the argument cannot be sent", index=17, part="argument"))
+        'item 17: the argument cannot be sent'
     """
+
+    def __init__(self, message: str, *, index: int = -1, part: str = "") -> None:
+        super().__init__(message, index=index)
+        self.part = part
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"item {self.index}: {text}" if self.index >= 0 else text
 
 
 class RemoteError(TaskError, RuntimeError):

@@ -82,7 +82,7 @@ def test_our_errors_are_one_line(
 ) -> None:
     command(monkeypatch, raising(error))
     assert frame.main(["fake"]) == code
-    assert capsys.readouterr().err == "teamster: no such thing\n"
+    assert capsys.readouterr().err == f"teamster: {error}\n"
 
 
 def test_a_message_of_several_lines_becomes_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,10 +128,10 @@ def test_broadcast_is_private_to_each_receiver(ends: tuple[Channel, Channel]) ->
     left, right = ends
     parcel = pack(np.ones(100_000))
     broadcast = Broadcast(parcel.buffers)
-    left.put((left.stow_broadcast(parcel.data, broadcast),))
+    left.put((left.stow_broadcast(parcel, broadcast),))
     mine = right.open(receive(right)[0])
     mine[:] = 5
-    left.put((left.stow_broadcast(parcel.data, broadcast),))
+    left.put((left.stow_broadcast(parcel, broadcast),))
     assert right.open(receive(right)[0]).sum() == 100_000
     broadcast.close()
 
@@ -205,3 +205,74 @@ def test_corked_messages_leave_together(ends: tuple[Channel, Channel]) -> None:
     while len(received) < 3:
         received += right.take() or []
     assert received == [(1,), (2,), (3,)]
+
+
+def test_what_is_kept_costs_no_descriptors(ends: tuple[Channel, Channel]) -> None:
+    left, right = ends
+    kept = [send_large(left, right, np.full(5_000, 0))]
+    before = len(os.listdir("/proc/self/fd"))
+    kept += [send_large(left, right, np.full(5_000, number)) for number in range(1, 500)]
+    kept += [send_large(left, right, np.full(1_000_000, number)) for number in range(500, 503)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert [array[-1] for array in kept] == list(range(503))
+
+
+def test_many_arrays_in_one_message(ends: tuple[Channel, Channel]) -> None:
+    left, right = ends
+    arrays = send_large(left, right, [np.full(5_000, number) for number in range(1_000)])
+    assert [array[7] for array in arrays] == list(range(1_000))
+
+
+def test_given_up_segments_are_used_again(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("teamster.spine.transport.arena.MAX_IDLE_BYTES", 0)
+    left, right = ends
+    for nbytes in (40_000, 10_000_000):
+        for number in range(5):
+            received = send_large(left, right, np.full(nbytes, number, np.uint8))
+            assert received.sum() == nbytes * number
+            del received
+            right.put(("home",))
+            receive(left)
+        assert sum(left._lender._allocated.values()) == 0
+
+
+def test_without_mappings_the_file_is_read_and_written(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("too many mappings")
+
+    monkeypatch.setattr("teamster.spine.transport.arena.Mapping", refuse)
+    left, right = ends
+    for number in range(3):
+        received = send_large(left, right, np.full(1_000_000, number))
+        assert received.sum() == 1_000_000 * number
+        received[0] = 7
+    with pytest.raises(OSError, match="too many mappings"):
+        Broadcast([memoryview(bytes(8_000_000))])
+
+
+@pytest.mark.parametrize("limit", [256, 1_024])
+def test_thousands_of_results_under_a_limit_of_descriptors(limit: int, run_script: Any) -> None:
+    script = run_script(
+        f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))\n"
+        "import numpy as np, teamster as ts\n"
+        "def array(n): return np.full(5_000, float(n))\n"
+        "def total(arrays): return sum(each[0] for each in arrays)\n"
+        "kept = ts.map(array, range(1_500), backend='process', workers=2)\n"
+        "print([each[0] for each in kept] == list(range(1_500)))\n"
+        "print(ts.map(total, [kept[:300]] * 4, backend='process', workers=2) == [sum(range(300))] * 4)\n",
+        timeout=60,
+    )
+    assert (script.stdout, script.stderr) == ("True\nTrue\n", "")
+
+
+@pytest.mark.parametrize("nbytes", [10, 500_000])
+def test_a_peer_that_died_is_no_signal(nbytes: int, run_script: Any) -> None:
+    script = run_script(
+        "import os, signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
+        "import teamster as ts\n"
+        "def die(item): os.kill(os.getpid(), signal.SIGKILL) if item[0] % 5 == 3 else None\n"
+        f"got = ts.map(die, ((n, b'x' * {nbytes}) for n in range(20)), backend='process', workers=2, on_error='return')\n"
+        "print(sum(each is None for each in got))\n",
+        timeout=60,
+    )
+    assert (script.stdout, script.returncode) == ("16\n", 0)

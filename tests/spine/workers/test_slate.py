@@ -4,7 +4,7 @@
 import os
 
 from teamster.spine.workers.contract import Spec
-from teamster.spine.workers.process_main import ResultSink
+from teamster.spine.workers.result_log import ResultSink
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.slate import COMMITTED, LIMIT, NBYTES, STARTED, WIDTH, Slate
 

@@ -21,7 +21,8 @@ from teamster.errors import first_line
 from teamster.spine.plan.carried import Carried
 from teamster.spine.plan.fingerprint import Bound, TooLong, checksum
 from teamster.spine.plan.plan import Evidence
-from teamster.spine.transport.pickled import Parcel, pack, pack_by_reference, pack_by_value, unpack
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import pack, pack_by_reference, pack_by_value, unpack
 
 _COMPARE_BYTES = 1 << 20  # results up to this size are compared after the journey; larger ones only make it
 _SHORT_S = 0.0002

@@ -31,8 +31,10 @@ from typing import Any
 
 from teamster.machine.descriptors import OwnedSocket
 from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender, make_file
+from teamster.spine.transport.lessons import Lessons, learn
 from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
-from teamster.spine.transport.pickled import Parcel, unpack
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import unpack
 from teamster.spine.transport.polling import READABLE, make_poll
 
 Wire = Any
@@ -68,6 +70,7 @@ class Channel:
         self._fresh: list[tuple[int | Key, int, int]] = []  # purpose, bytes, descriptor: what goes with the next message
         self._descriptors: deque[int] = deque()  # received with the message that is not whole yet
         self._broadcasts = itertools.count(1)
+        self._lessons = Lessons()
         self.attached: list[int] = []  # descriptors that came with `put(..., descriptors)`, for the reader to take
         self._partial = bytearray()
         self._held = bytearray()
@@ -125,6 +128,8 @@ class Channel:
 
     def stow(self, parcel: Parcel) -> Wire:
         """Make `parcel` ready to stand in the next message: buffers and long pickles are copied into shared memory."""
+        if parcel.needs:
+            self._lessons.add(parcel.needs, self.stow)
         if parcel.passed:
             self.enclose(parcel.passed)
         if not parcel.buffers and len(parcel.data) <= _IN_MESSAGE_BYTES:
@@ -132,11 +137,17 @@ class Channel:
         data = parcel.data if len(parcel.data) <= _IN_MESSAGE_BYTES else self._lend(memoryview(parcel.data))
         return data, [self._lend(view) for view in parcel.buffers]
 
-    def stow_broadcast(self, data: bytes, broadcast: Broadcast) -> Wire:
-        """Make a parcel ready whose buffers are in shared memory already, the same for every receiver."""
+    def stow_broadcast(self, parcel: Parcel, broadcast: Broadcast) -> Wire:
+        """Make a parcel ready whose buffers are in shared memory already, the same for every receiver.
+
+        Raises:
+            OSError: no descriptor is left.
+        """
         identity = -next(self._broadcasts)
         self._fresh.append((identity, broadcast.nbytes, os.dup(broadcast.descriptor)))
-        return data, (identity, broadcast.spans)
+        self._lessons.add(parcel.needs, self.stow)
+        self.enclose(parcel.passed)
+        return parcel.data, (identity, broadcast.spans)
 
     def _lend(self, view: memoryview) -> Any:
         if self._blocking and not self._lender.has_free(view.nbytes):
@@ -169,7 +180,8 @@ class Channel:
             home = self._borrower.collect_returned() if self._borrower.has_returned else []
             attached = [descriptor for _, _, descriptor in fresh]
             arrivals = [(purpose, nbytes) for purpose, nbytes, _ in fresh]
-            body = pickle.dumps((message, home, gone, arrivals) if home or gone or fresh else (message,), 5)
+            lessons = self._lessons.take()
+            body = pickle.dumps((message, home, gone, arrivals, lessons) if home or gone or fresh or lessons else (message,), 5)
             self.bytes_sent += len(body)
             frame = _LENGTH.pack(len(body)) + body
             if self.corked and not attached and len(frame) < _IN_MESSAGE_BYTES:
@@ -300,12 +312,13 @@ class Channel:
 
     def _settle(self, frame: tuple[Any, ...]) -> Any:
         if len(frame) > 1:
-            _, home, gone, arrivals = frame
+            _, home, gone, arrivals, lessons = frame
             self._lender.take_back(home)
             self._borrower.forget(gone)
             for purpose, nbytes in arrivals:
                 if self._descriptors:  # where this process had no number left for one, the kernel dropped it
                     self._install(purpose, nbytes, self._descriptors.popleft())
+            learn(lessons, self.parts)
         return frame[0]
 
     def _install(self, purpose: int | Key, nbytes: int, descriptor: int) -> None:

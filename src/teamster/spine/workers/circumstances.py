@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What of the program's process its tasks may see: environment, folder, file mode, limits, rights; and how a worker is given it.
+"""What of the program's process its tasks may see: environment, folder, paths, file mode, limits, rights; and how workers get it.
 
 A worker is told when it starts, and again with the first items of each later call if something has changed since: a task then finds
 what it would find in the program. What a task itself has changed in its worker stays until the program changes the same thing.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import sys
 from typing import Any
 
 from teamster.spine.workers.kinship import follow, kin_of_the_program
@@ -27,6 +28,7 @@ def current_circumstances() -> Circumstances:
     return {
         "environ": getattr(os.environ, "_data", os.environ).copy(),  # decoding it costs 50 us, comparing bytes 1
         "folder": _folder(),
+        "path": [_absolute(entry) for entry in sys.path],
         "umask": _umask(),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "limits": [resource.getrlimit(kind) for kind in _KINDS],
@@ -66,6 +68,10 @@ def _set_environment(values: dict[Any, Any]) -> None:
             os.environ[name] = text
 
 
+def _set_path(entries: list[str]) -> None:
+    sys.path[:] = entries
+
+
 def _set_limits(limits: list[tuple[int, int]]) -> None:
     for kind, wanted in zip(_KINDS, limits, strict=True):
         if resource.getrlimit(kind) != wanted:
@@ -86,6 +92,7 @@ def _set_nice(level: int) -> None:
 _ADAPT: dict[str, Any] = {
     "environ": _set_environment,
     "folder": os.chdir,
+    "path": _set_path,
     "umask": os.umask,
     "nice": _set_nice,
     "limits": _set_limits,
@@ -100,6 +107,12 @@ def _folder() -> str:
         return os.getcwd()
     except OSError:
         return "/"
+
+
+def _absolute(entry: str) -> str:
+    """An entry of ``sys.path`` as the import system understands it: a relative one was meant from where it was first used."""
+    finder = sys.path_importer_cache.get(entry) if entry and not os.path.isabs(entry) else None
+    return getattr(finder, "path", entry)
 
 
 def _umask() -> int:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import contextvars
 from typing import Any
 
-from teamster.spine.transport.pickled import find_context_variable, locate_context_variable, pack
+from teamster.spine.transport.context_variables import find_context_variable, locate_context_variable
+from teamster.spine.transport.pickled import pack_whole
 
 Carried = list[tuple[str, str, bytes]]
 """Module, name and pickled value of each variable that travels."""
+
+_MOST_BYTES = 1 << 20  # a variable with more is not what a context is for
 
 _addresses: dict[int, tuple[contextvars.ContextVar[Any], tuple[str, str] | None]] = {}
 
@@ -27,11 +30,11 @@ def carry(context: contextvars.Context) -> Carried:
         if address is None:
             continue
         try:
-            parcel = pack(value)
+            data = pack_whole(value)
         except Exception:
             continue
-        if not parcel.buffers:
-            carried.append((*address, parcel.data))
+        if len(data) <= _MOST_BYTES:
+            carried.append((*address, data))
     return carried
 
 

@@ -163,11 +163,12 @@ class Ready:
 
 @dataclass(slots=True)
 class Unreadable:
-    """A member could not unpickle a batch; none of it was run."""
+    """A member could not unpickle a batch, or (`part` is "function") what would run it; none of it was run."""
 
     member: Member
     number: int
     error: BaseException
+    part: str = "argument"
 
 
 @dataclass(slots=True)

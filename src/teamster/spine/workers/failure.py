@@ -8,7 +8,7 @@ import pickle
 from typing import Any
 
 from teamster.errors import RemoteError, TransferError, annotate
-from teamster.spine.transport.pickled import pack
+from teamster.spine.transport.pickled import pack_home
 
 Description = tuple[bytes | None, bytes | None, str, str]
 """The pickled exception; its pickled parts, when as a whole it does not survive pickling; its repr; its traceback."""
@@ -49,7 +49,7 @@ def describe(error: BaseException) -> Description:
     shown = _safe_repr(error)
     whole = parts = None
     try:
-        candidate = pack(error.with_traceback(None)).data
+        candidate = pack_home(error.with_traceback(None)).data
         pickle.loads(candidate)  # an __init__ with other arguments than `args` shows only here
         whole = candidate
     except BaseException:
@@ -77,9 +77,11 @@ def set_cause(error: BaseException, cause: BaseException) -> None:
 
 
 def refused(what: str, reason: BaseException) -> TransferError:
-    """The error for an argument or a result that does not travel."""
+    """The error for a function, an argument or a result that does not travel: `what` is "the argument", or begins so."""
     error = TransferError(
-        f"{what} cannot be sent between processes: {_safe_repr(reason)}; return or pass plain data instead, or use backend='thread'"
+        f"{what} cannot be sent between processes: {_safe_repr(reason)};"
+        " return or pass plain data instead, or use backend='thread'",
+        part=what.split()[1],
     )
     error.__cause__ = reason
     return error
@@ -113,14 +115,14 @@ def _pack_parts(error: BaseException) -> bytes | None:
             state[name] = value
     arguments = tuple(value if _travels(value) else _safe_repr(value) for value in error.args)
     try:
-        return pack((type(error), arguments, state, list(getattr(error, "__notes__", [])))).data
+        return pack_home((type(error), arguments, state, list(getattr(error, "__notes__", [])))).data
     except BaseException:
         return None
 
 
 def _travels(value: object) -> bool:
     try:
-        pickle.loads(pack(value).data)
+        pickle.loads(pack_home(value).data)
     except BaseException:
         return False
     return True

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 from typing import Any
 
 from teamster.spine.transport.arena import ArenaFull, Broadcast
 from teamster.spine.transport.channel import Wire
-from teamster.spine.transport.pickled import Parcel, pack
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import pack_function
 from teamster.spine.workers.context import carry
 from teamster.spine.workers.contract import Spec
 from teamster.spine.workers.failure import refused
@@ -30,7 +32,7 @@ class Functions:
             TransferError: the function does not pickle.
         """
         try:
-            spec.parcel = pack(spec.function)
+            spec.parcel = pack_function(spec.function)
         except Exception as reason:
             raise refused(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
         spec.context = carry(context) if len(context) else []
@@ -51,11 +53,10 @@ class Functions:
                 self._broadcasts[spec.identity] = Broadcast(parcel.buffers)
             except ArenaFull:
                 self._broadcasts[spec.identity] = None
-        broadcast = self._broadcasts[spec.identity]
-        if broadcast is None:
-            return member.channel.stow(parcel)
-        member.channel.enclose(parcel.passed)
-        return member.channel.stow_broadcast(parcel.data, broadcast)
+        if (broadcast := self._broadcasts[spec.identity]) is not None:
+            with contextlib.suppress(OSError):  # no descriptor left to send: a copy for this worker then
+                return member.channel.stow_broadcast(parcel, broadcast)
+        return member.channel.stow(parcel)
 
     def forget(self, spec: Spec) -> None:
         """Nobody will use this function again."""

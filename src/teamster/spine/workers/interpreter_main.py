@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextvars
 import pickle
 
-from teamster.spine.transport import pickled
-from teamster.spine.transport.pickled import pack_whole, unpack_function
+from teamster.spine.transport import originals
+from teamster.spine.transport.pickled import pack_whole
 from teamster.spine.workers import whoami
 from teamster.spine.workers.context import unfold
 from teamster.spine.workers.contract import Spec
@@ -29,7 +29,7 @@ class _Kept:
     def keep(self, first: int, values: list[object]) -> None:
         """Take results; those that do not pickle become their items' failures."""
         try:
-            self.records.append((first, len(values), False, pack_whole(values)))
+            self.records.append((first, len(values), False, pack_whole(values, home=True)))
         except BaseException as reason:
             keep_one_by_one(self, first, values, reason)
 
@@ -44,10 +44,10 @@ _prepared: tuple[Runner, contextvars.Context] | None = None
 
 def begin(info: bytes, initializer: bytes) -> bytes:
     """Run the initializer; returns what it raised, or nothing."""
-    pickled.keep_main_here()
+    originals.become_worker(forked=None)
     whoami.set_process_worker(pickle.loads(info))
     try:
-        function, arguments = unpack_function(initializer, [])
+        function, arguments = pickle.loads(initializer)
         if function is not None:
             function(*arguments)
     except BaseException as error:
@@ -59,7 +59,7 @@ def learn(function: bytes, how: bytes) -> None:
     """Make a function ready."""
     global _prepared
     style, seed, careful, carried = pickle.loads(how)
-    spec = Spec(unpack_function(function, []), style, seed, careful)
+    spec = Spec(pickle.loads(function), style, seed, careful)
     _prepared = Runner(spec, spec.function, _slate.words), unfold(carried)
 
 

@@ -21,7 +21,8 @@ from typing import Any
 from teamster.errors import RemoteError, UsageError
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring
-from teamster.spine.transport.pickled import Parcel, pack_whole
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import pack_whole
 from teamster.spine.workers import interpreter_main
 from teamster.spine.workers.context import carry
 from teamster.spine.workers.contract import Batch, Kept, Spec, WorkerInfo

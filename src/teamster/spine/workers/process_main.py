@@ -17,39 +17,34 @@ from __future__ import annotations
 
 import contextvars
 import os
-import pickle
 import signal
 import socket
 import sys
-import types
 from collections.abc import Callable
 from importlib import import_module
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
+from teamster.errors import annotate
 from teamster.machine.run_delay import RunDelay
 from teamster.spine.trace import spans
-from teamster.spine.trace.ring import INITIALISE, SERIALISE, TRANSFER, WAIT, Ring
-from teamster.spine.transport import pickled
+from teamster.spine.trace.ring import INITIALISE, SERIALISE, WAIT
+from teamster.spine.transport import originals
 from teamster.spine.transport.channel import Channel, Wire
-from teamster.spine.transport.pickled import Parcel, unpack_function
+from teamster.spine.transport.pickled import unpack
 from teamster.spine.workers import whoami
 from teamster.spine.workers.circumstances import adapt
 from teamster.spine.workers.contract import Spec, WorkerInfo
 from teamster.spine.workers.failure import describe
 from teamster.spine.workers.kinship import become_child, follow
 from teamster.spine.workers.leaving import leave, report_crash, write_crashes_to
-from teamster.spine.workers.results import PLAIN, join_results, keep_one_by_one, pack_results
+from teamster.spine.workers.main_module import make_main
+from teamster.spine.workers.result_log import FLUSH_NS, PATIENT_NS, ResultSink
 from teamster.spine.workers.runner import Runner, title_of
 from teamster.spine.workers.slate import (
     COMMITTED,
-    FAILED_BIT,
     INITIALISING,
     LEAVING,
-    LOG_END,
-    LOG_START,
-    NBYTES,
-    RECORD,
     SERVING,
     STARTED,
     STARTED_NS,
@@ -59,13 +54,6 @@ from teamster.spine.workers.slate import (
 from teamster.spine.workers.tracing import WorkerRecorder
 from teamster.spine.workers.tracker import use_tracker
 
-FLUSH_NS = 5_000_000
-"""How long a finished result waits for others to be sent with it; what nobody waits for may wait longer (`_PATIENT_NS`).
-
-The parent that reads a message takes a processor from a worker for some 0.2 ms. (0.2 ms tasks in C on 2 cores: 1.05 times the time
-of Pool.map when every message went after 5 ms, 1.02 with 50 ms.)
-"""
-_PATIENT_NS = 50_000_000
 _SHORT_NS = 100_000
 """After a batch that took less, its results wait for those of the next one if that is here already: a message costs 15 us."""
 
@@ -74,111 +62,6 @@ Inherited = tuple[Callable[..., object] | None, tuple[Any, ...]]
 
 Parts = tuple[bytes | memoryview, list[memoryview]] | OSError
 """Data and buffers of a function that nobody has asked for yet, or why they could not be had."""
-
-Record = tuple[int, int, bool, Wire]
-"""First item, items, whether it is a failure, and the data."""
-
-
-class ResultSink:
-    """Keeps finished results safe on the slate until they are sent."""
-
-    def __init__(self, channel: Channel, slate: Slate) -> None:
-        self._channel = channel
-        self._slate = slate
-        self._memory, self._words = slate.memory, slate.words
-        self._records: list[Record] = []
-        self._run: list[bytes] = []  # pickles of consecutive items that will make one record
-        self._run_first = self._run_next = 0
-        self._finished: list[tuple[int, ...]] = []
-        self._end = LOG_START
-        self._sent_ns = perf_counter_ns()
-        self.patience_ns = FLUSH_NS
-        self.ring: Ring | None = None  # while somebody records
-
-    def keep(self, first: int, values: list[Any]) -> None:
-        """Save the results of consecutive items; one that does not pickle becomes that item's failure."""
-        if len(values) == 1 and type(values[0]) in PLAIN:  # most frequent, and between two items: no more calls
-            data = pickle.dumps(values, 5)
-            if self._end + RECORD.size + len(data) <= NBYTES:
-                self._log(first, 1, data)
-                self._join(first, data)
-                return
-        began = perf_counter_ns() if self.ring is not None else 0
-        try:
-            parcel = pack_results(values)
-        except BaseException as reason:
-            keep_one_by_one(self, first, values, reason)
-        else:
-            if self.ring is not None:
-                spans.note(self.ring, SERIALISE, "pickle results", began, parcel.nbytes)
-            self._save(first, len(values), False, parcel)
-
-    def keep_failure(self, first: int, error: BaseException) -> None:
-        """Save what one item raised, which may end the whole call: it does not wait long."""
-        self._save(first, 1, True, Parcel(pickle.dumps(describe(error), 5), []))
-        if perf_counter_ns() - self._sent_ns > FLUSH_NS:
-            self.flush()
-
-    def _save(self, first: int, count: int, failed: bool, parcel: Parcel) -> None:
-        size = len(parcel.data)
-        if parcel.buffers or parcel.passed or self._end + RECORD.size + size > NBYTES:
-            self._end_run()
-            began = perf_counter_ns()
-            self._records.append((first, count, failed, self._channel.stow(parcel)))
-            spans.note(self.ring, TRANSFER, "copy results to shared memory", began, parcel.nbytes)
-            self.flush()
-            return
-        self._log(first, count | FAILED_BIT if failed else count, parcel.data)
-        if count == 1 and not failed:
-            self._join(first, parcel.data)
-            return
-        self._end_run()
-        self._records.append((first, count, failed, parcel.data))
-        self._flush_if_due()
-
-    def _log(self, first: int, count: int, data: bytes) -> None:
-        """Write a record, `count` with the bit for a failure, where it survives this process."""
-        end = self._end
-        self._end = stop = end + RECORD.size + len(data)
-        self._memory[end:stop] = RECORD.pack(first, count, len(data)) + data
-        self._words[LOG_END] = stop - LOG_START
-
-    def _join(self, first: int, data: bytes) -> None:
-        """Add one result to the record of those before it: what the parent pays for a record, it pays for a hundred items then."""
-        if first != self._run_next:
-            self._end_run()
-            self._run_first = first
-        self._run.append(data)
-        self._run_next = first + 1
-        self._flush_if_due()
-
-    def _end_run(self) -> None:
-        run, self._run, self._run_next = self._run, [], 0
-        if run:
-            self._records.append((self._run_first, len(run), False, join_results(run)))
-
-    def _flush_if_due(self) -> None:
-        if perf_counter_ns() - self._sent_ns > self.patience_ns:
-            self.flush()
-
-    def finish(self, *batch: int) -> None:
-        """A batch is over, as `Finished` tells it, to be told with the next results; no record reaches into the next batch."""
-        self._end_run()
-        self._finished.append(batch)
-
-    def flush(self) -> None:
-        """Send what is kept."""
-        self._end_run()
-        if not self._records and not self._finished:
-            return
-        records, self._records = self._records, []
-        finished, self._finished = self._finished, []
-        began, before = perf_counter_ns(), self._channel.bytes_sent
-        self._channel.put(("results", records, finished))
-        spans.note(self.ring, TRANSFER, "send results", began, self._channel.bytes_sent - before)
-        self._slate.empty_log()
-        self._end = LOG_START
-        self._sent_ns = perf_counter_ns()
 
 
 class ProcessWorker:
@@ -226,7 +109,7 @@ class ProcessWorker:
             become_child(info.index + 1)
             follow(settings["circumstances"]["kin"])
             whoami.limit_native_threads(settings["native_threads"])
-            function, arguments = self._inherited or self._open(unpack_function, *self._channel.parts(initializer))
+            function, arguments = self._inherited or self._open(unpack, *self._channel.parts(initializer))
             if function is not None:
                 function(*arguments)
         except BaseException as error:
@@ -266,28 +149,31 @@ class ProcessWorker:
         self._runners.pop(identity, None)
         self._specs.pop(identity, None)
 
-    def _batch(self, identity: int, number: int, count: int, index: int, careful: bool, wire: Wire) -> None:
+    def _batch(self, identity: int, number: int, count: int, first: int, careful: bool, wire: Wire) -> None:
         words = self._slate.words
         words[WIDTH] = count
         words[STARTED_NS] = 0  # the clock of a timeout stands while the function is fetched: it may import torch for the first time
         words[STARTED] = number  # unpickling runs code of the user's, too: a death in there must find its item
         self._sink.ring = ring = self._tracing.ring_if_asked()
         spans.note(ring, WAIT, "wait for work", self._idle_ns)
+        part, what = "function", "the function"
         try:
             runner, context = self._runners.get(identity) or self._open(self._prepare, identity)
+            part, what = "argument", f"the argument of item {first}" if first >= 0 else "the arguments of a submitted call"
             opened = words[STARTED_NS] = perf_counter_ns()
             items = self._open(self._channel.open, wire)
             spans.note(ring, SERIALISE, "unpickle arguments", opened)
         except BaseException as error:
+            annotate(error, f"raised while a worker unpickled {what}")
             self._sink.flush()
-            self._channel.put(("unreadable", number, describe(error)))
+            self._channel.put(("unreadable", number, describe(error), part))
             words[COMMITTED] = number + count
             return
         if careful:
             runner.be_careful()
-        self._sink.patience_ns = FLUSH_NS if runner.hurry else _PATIENT_NS
+        self._sink.patience_ns = FLUSH_NS if runner.hurry else PATIENT_NS
         began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), self._delay.read_ns()
-        ran = context.run(runner.run, items, number, index, self._sink)
+        ran = context.run(runner.run, items, number, max(first, 0), self._sink)
         del items
         self._idle_ns = ended = perf_counter_ns()
         self._sink.finish(number, ran, ended - began, thread_time_ns() - cpu_began, self._delay.read_ns() - delay_began, ended)
@@ -305,7 +191,7 @@ class ProcessWorker:
             import_module(name)  # a task that loads it itself would find it without the seed
         if isinstance(parts, OSError):
             raise parts
-        function = unpack_function(*parts)
+        function = unpack(*parts)
         spec = Spec(function, style, seed, careful, hurry)
         prepared = Runner(spec, function, self._slate.words), unfold(carried)
         self._specs.pop(identity)
@@ -322,16 +208,11 @@ def apply_settings(settings: dict[str, Any], post: Callable[[tuple[Any, ...]], A
     for name in set(os.environ) - set(environ):
         del os.environ[name]
     os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
-    sys.path[:] = settings["path"]
     sys.argv[:] = settings["argv"]
     adapt(circumstances)
-    if settings["fresh_main"]:
-        main = types.ModuleType("__main__")
-        if settings["main_file"] is not None:
-            main.__file__ = settings["main_file"]
-        main.__dict__["__builtins__"] = __builtins__
-        sys.modules["__main__"] = main
-    pickled.keep_main_here()
+    if settings["main"] is not None:
+        make_main(settings["main"])
+    originals.become_worker(forked=sys.modules["__main__"].__dict__ if settings["main"] is None else None)
     from teamster.spine.workers.streams import redirect
 
     redirect(post, settings)

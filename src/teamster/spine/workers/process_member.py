@@ -67,7 +67,7 @@ class ProcessMember(Member):
         if kind == "ready":
             return [Ready(self, None if message[1] is None else rebuild(message[1]))]
         if kind == "unreadable":
-            return [Unreadable(self, message[1], rebuild(message[2]))]
+            return [Unreadable(self, message[1], rebuild(message[2]), message[3])]
         return None
 
     def describe_end(self, killed_before: int | None, setup: Setup) -> Death:

@@ -183,8 +183,7 @@ class ProcessCrew(Slates):
         began = time.perf_counter_ns()
         wire = member.channel.stow(parcel)
         spans.note(ring, TRANSFER, "copy arguments to shared memory", began, parcel.nbytes)
-        index = max(batch.first, 0)
-        self._put(member, ("batch", spec.identity, batch.number, batch.size, index, batch.careful, wire))
+        self._put(member, ("batch", spec.identity, batch.number, batch.size, batch.first, batch.careful, wire))
 
     def _tell_news(self, member: ProcessMember, spec: Spec) -> None:
         """With the first items of a call: what of the program has changed since this worker was told."""

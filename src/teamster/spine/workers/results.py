@@ -15,7 +15,8 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from teamster.spine.transport.pickled import Parcel, pack
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import pack_home
 from teamster.spine.workers.contract import Event, Kept, Member
 from teamster.spine.workers.failure import rebuild, refused
 from teamster.spine.workers.runner import Sink
@@ -30,10 +31,10 @@ def pack_results(values: list[Any]) -> Parcel:
         Exception: one of them does not pickle, or cannot share a parcel; alone, the others do.
     """
     if len(values) == 1:
-        return Parcel(pickle.dumps(values, 5), []) if type(values[0]) in PLAIN else pack(values)
+        return Parcel(pickle.dumps(values, 5), []) if type(values[0]) in PLAIN else pack_home(values)
     if PLAIN.issuperset(map(type, values)):
         return Parcel(pickle.dumps(values, 5), [])
-    parcels = [pack([value]) for value in values]
+    parcels = [pack_home([value]) for value in values]
     if any(parcel.buffers or parcel.passed for parcel in parcels):
         raise BufferError("buffers and descriptors travel outside of the pickle, those of one result at a time")
     return Parcel(join_results([parcel.data for parcel in parcels]), [])

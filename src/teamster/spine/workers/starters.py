@@ -14,11 +14,12 @@ from typing import Any
 from teamster.errors import WorkerStartError
 from teamster.machine.native_threads import environment
 from teamster.spine.transport.channel import Channel
-from teamster.spine.transport.pickled import pack
+from teamster.spine.transport.pickled import pack_function
 from teamster.spine.workers import streams
 from teamster.spine.workers.circumstances import Circumstances, changes, current_circumstances
 from teamster.spine.workers.executable import command, find_executable
 from teamster.spine.workers.forking import Forked, fork_worker, refuse_unsafe_fork
+from teamster.spine.workers.main_module import describe_main
 from teamster.spine.workers.nursery import the_nursery
 from teamster.spine.workers.tracker import descriptor_of_the_tracker
 
@@ -32,23 +33,20 @@ class Setup:
         """Raises what pickling the initializer raises; a fork brings it along as it is, as it does for `multiprocessing`."""
         self.start_method = start_method
         self.inherited = (initializer, initargs) if start_method == "fork" else None
-        self.initializer = pack((None, ()) if self.inherited else (initializer, initargs))
+        self.initializer = pack_function((None, ()) if self.inherited else (initializer, initargs))
         self.has_initializer = initializer is not None
         self.circumstances = current_circumstances()
         self._native_threads = native_threads
 
     def settings(self) -> dict[str, Any]:
         """The state of the program now, in a form that travels."""
-        main_file = getattr(sys.modules.get("__main__"), "__file__", None)
         return {
             "asked_ns": perf_counter_ns(),
             "circumstances": self.circumstances,
             "own_environ": environment(self._native_threads),
             "native_threads": self._native_threads,
-            "path": list(sys.path),
             "argv": list(sys.argv),
-            "main_file": main_file,
-            "fresh_main": self.start_method != "fork",
+            "main": None if self.start_method == "fork" else describe_main(),
             **streams.snapshot(),
         }
 

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A pickled object on its way: the pickle, and beside it what is too large to stand in it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+
+from teamster.spine.transport.multiprocessing_objects import Passed
+from teamster.spine.transport.originals import Definition
+
+INLINE_BYTES = 32 * 1024
+"""Buffers smaller than this stay inside the pickle (bytes): a mapping of their own would cost more than the copy."""
+
+
+class Parcel:
+    """A pickled object: its `data` (bytes), and beside it `buffers` (flat views), descriptors (`passed`), and what it `needs`."""
+
+    __slots__ = ("buffers", "data", "needs", "passed")
+
+    def __init__(
+        self, data: bytes, buffers: list[memoryview], needs: tuple[Definition, ...] = (), passed: Sequence[Passed] = ()
+    ) -> None:
+        self.data = data
+        self.buffers = buffers
+        self.needs = needs
+        self.passed = passed
+
+    @property
+    def nbytes(self) -> int:
+        """Size of data and buffers together, in bytes."""
+        return len(self.data) + sum(view.nbytes for view in self.buffers)
+
+
+def keep_inside(buffer: pickle.PickleBuffer, outside: list[memoryview]) -> bool:
+    """Whether a buffer stays inside the pickle; large contiguous ones do not, and are added to those `outside`."""
+    try:
+        view = buffer.raw()
+    except BufferError:
+        return True
+    if view.nbytes < INLINE_BYTES:
+        return True
+    outside.append(view)
+    return False
