@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from teamster.errors import first_line
+from teamster.spine.plan.carried import Carried
 from teamster.spine.plan.fresh import States, difference, imported_states, look_there
 from teamster.spine.plan.patches import Origins, replaced
 from teamster.spine.workers.contract import Batch
@@ -34,7 +35,7 @@ class Question:
         """Ask, if that was not done yet, after a look of `look_s`; whether the answer is known after a wait of so many seconds."""
         if self._here is None:
             self._here = imported_states(self._function)
-            self._replaced = replaced(look_s, {name.partition(".")[0] for name in self._here})
+            self._replaced = replaced(look_s, Carried(self._function).packages)
             lost = unsendable(library_part(take()))
             self.stays = f"{lost}, as the program has set it, does not pickle" if lost else ""
             self._answered = bool(lost) or not (self._here or self._replaced)

@@ -78,17 +78,17 @@ class ChangingMapping(DoubtfulMapping):
             return False
         if wanted.backend != "process":
             return True
-        if not self._are_up(team):
-            return False
-        if self._away:
-            return True
-        dear = self._working is None and self._here.item_s >= _DEAR_S
+        up = self._are_up(team)
+        if self._away or team.start_error is not None:
+            return up
+        dear = up and self._working is None and self._here.item_s >= _DEAR_S
         look_s = min(max(_LEAST_LOOK_S, _LOOK_SHARE * self._left() * self._here.item_s), _MOST_LOOK_S)
+        # Asked before all of them are up: the first that is will answer.
         if not self._question.is_answered(team, self._here.item_s if dear else 0.0, look_s):
             return False
         if self._question.stays:
             self._race.drop("process", f"stays here: {self._question.stays}")
-        return not self._question.stays
+        return up and not self._question.stays
 
     def _is_unclear(self, wanted: Candidate) -> bool:
         """Whether it pays to wait for samples of the interpreter's lock, which tell whether threads would only take turns."""

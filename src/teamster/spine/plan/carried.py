@@ -23,7 +23,7 @@ _OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _MOST = 2_000  # functions and classes looked into; a program that large is judged by what was found so far
 _CODE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.MethodDescriptorType, types.WrapperDescriptorType)
-_PLAIN = (types.FunctionType, type, bool, int, float, str, bytes, type(None))
+_CONSTANTS = (bool, int, float, str, bytes, type(None))
 _HEAP_TYPE = 1 << 9  # made by a class statement, and not part of the interpreter
 _ASSIGNMENTS = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
 
@@ -35,7 +35,8 @@ class Carried:
         values: by the name that a person would know it by.
         assigned: names outside of it that its code assigns.
         imported: those of the values that another process would take from a module that it imports.
-        library: functions, classes and constants of libraries that its code names.
+        packages: libraries that its code names.
+        library: what its code names of libraries and the program may have put there.
 
     Example:
         >>> def outer():
@@ -50,6 +51,7 @@ class Carried:
         self.assigned: list[str] = []
         self.imported: set[str] = set()
         self.library: dict[str, Any] = {}
+        self.packages: set[str] = set()
         self._seen: set[int] = set()
         self._asked: set[tuple[int, int]] = set()  # modules, by the code that names something of them
         self._visit(function, getattr(function, "__qualname__", f"its {type(function).__name__} object"))
@@ -129,7 +131,8 @@ class Carried:
             return
         self._asked.add((id(module), id(code)))
         if is_library(getattr(module, "__file__", None) or _LIBRARY):
-            names = (name for name in code.co_names if isinstance(module.__dict__.get(name, ...), _PLAIN))
+            names = (name for name in code.co_names if _may_be_replaced(module, module.__dict__.get(name, ...)))
+            self.packages.add(module.__name__.partition(".")[0])
             self.library |= {f"{module.__name__}.{name}": module.__dict__[name] for name in names}
             return
         for name in code.co_names:
@@ -165,6 +168,14 @@ class Carried:
 def is_library(filename: str) -> bool:
     """Whether code of that file is the interpreter's, an installed package's, or our own."""
     return filename.startswith((_LIBRARY, _OURS, "<frozen")) or any(part in filename for part in _INSTALLED)
+
+
+def _may_be_replaced(module: types.ModuleType, value: Any) -> bool:
+    """Whether a library's function or class comes from elsewhere, or it is a constant of a package, which programs do set."""
+    if isinstance(value, (types.FunctionType, type)):
+        home = str(value.__module__).partition(".")[0].lstrip("_")
+        return home != module.__name__.partition(".")[0].lstrip("_")
+    return isinstance(value, _CONSTANTS) and any(part in (getattr(module, "__file__", None) or "") for part in _INSTALLED)
 
 
 def _is_users(kind: type) -> bool:

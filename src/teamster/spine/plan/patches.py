@@ -50,7 +50,7 @@ def replaced(seconds: float, first: Collection[str] = ()) -> Origins:
 
 def _replaced_in(name: str) -> Origins:
     module = sys.modules.get(name)
-    if module is None or name == "__main__" or not _is_of_library(name):
+    if module is None or name == "__main__" or name.startswith("teamster.") or not _is_of_library(name):
         return {}
     return {label: _origin(value) for label, value in _foreign_code_in(name, module) if _is_of_program(value)}
 
