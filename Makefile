@@ -5,6 +5,7 @@
 #   make lint        ruff, mypy, import-linter
 #   make doctest     the examples in the docstrings
 #   make bench       install the peers, then measure side by side          (make bench ARGS="--help")
+#   make bench-growth    does anything cost more than its number?
 #   make bench-gil   how right the GIL-held share is
 #   make bench-parallel  DataParallel beside the plain module and DDP
 #   make bench-trace     what a span of a timeline costs
@@ -23,7 +24,7 @@ ARGS ?=
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 
-.PHONY: demo test lint doctest bench bench-gil bench-parallel bench-trace regret clean distclean
+.PHONY: demo test lint doctest bench bench-growth bench-gil bench-parallel bench-trace regret clean distclean
 
 demo: $(VENV)/.stamp-run
 	$(BIN)/python -m examples.demo $(ARGS)
@@ -42,6 +43,9 @@ doctest: $(VENV)/.stamp-dev
 
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.map $(ARGS)
+
+bench-growth: $(VENV)/.stamp-dev
+	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 bench-gil: $(VENV)/.stamp-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.gil $(ARGS)

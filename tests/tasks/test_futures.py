@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
+import decimal
 import functools
 import gc
 import os
@@ -257,3 +258,17 @@ def test_open_calls_are_finished_when_the_program_ends(kind: str, how: str, run_
     assert (script.returncode, script.stderr) == (0, "")
     assert sorted(path.name for path in script.folder.glob("saved*")) == [f"saved{n}" for n in range(6)]
     assert not script.survivors()
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_calls_see_what_was_set_when_they_were_submitted(kind: str) -> None:
+    with ts.Executor(1, kind) as executor, decimal.localcontext() as context:  # type: ignore[arg-type]
+        futures = []
+        for digits in (10, 20, 30):
+            context.prec = digits
+            futures.append((executor.submit(lambda: str(decimal.Decimal(1) / 3)), executor.submit(_third)))
+    assert [[len(each.result()) - 2 for each in pair] for pair in futures] == [[10, 10], [20, 20], [30, 30]]
+
+
+def _third() -> str:
+    return str(decimal.Decimal(1) / 3)

@@ -25,6 +25,7 @@ from typing import Any
 from teamster.spine.workers.calls import no_function
 from teamster.spine.workers.context import carry
 from teamster.spine.workers.job import Job, Terms
+from teamster.spine.workers.surroundings import take, take_of_thread
 from teamster.spine.workers.team import Team
 
 _MOST_KEPT = 64
@@ -59,19 +60,25 @@ class Definitions:
         self._terms = terms
         self._kept: OrderedDict[Any, Definition] = OrderedDict()
         self._kept_bytes = 0
-        self._shared: dict[int | None, tuple[contextvars.Context, Any, Job]] = {}  # by chunk size
+        self._shared: dict[int | None, tuple[contextvars.Context, Any, Any, Job]] = {}  # by chunk size
+        self._by_pickle = team.crew.kind in ("process", "interpreter")
+        self._latest: Any = None  # of what the program has set, and the number of its changes
+        self._version = 0
 
     def shared_job(self, context: contextvars.Context, chunksize: int | None) -> Job:
-        """The job of all calls that bring their function along, as long as they are made in the same context."""
+        """The job of all calls that bring their function along, as long as what the program has set around them is the same."""
+        state = self._state()
         known = self._shared.get(chunksize)
-        if known is not None and (known[0] == context):
-            return known[2]
-        carried = self._carried(context)
-        if known is not None and carried is not None and known[1] == carried:
-            return known[2]
+        if known is not None and (known[1] is state or known[1] == state):
+            if known[0] == context or (self._by_pickle and known[2] == self._carried(context)):
+                return known[3]
         job = self._job(no_function, chunksize)
-        self._shared[chunksize] = context, carried, job
+        self._shared[chunksize] = context, state, self._carried(context), job
         return job
+
+    def _state(self) -> Any:
+        """What the program has set in the interpreter and in libraries."""
+        return take() if self._by_pickle else take_of_thread()
 
     def find(self, function: types.FunctionType, context: contextvars.Context, chunksize: int | None) -> Definition:
         """The definition of a function that travels as code, with one more open call.
@@ -79,7 +86,10 @@ class Definitions:
         Raises:
             Exception: the function does not pickle.
         """
-        carried = repr(self._carried(context))
+        state = take()
+        if state is not self._latest:
+            self._latest, self._version = state, self._version + 1
+        carried = self._version, repr(self._carried(context))
         names: list[Any] = []
         try:
             key: Any = (chunksize, carried, *_identity(function, names, set()))
@@ -129,7 +139,7 @@ class Definitions:
 
     def _carried(self, context: contextvars.Context) -> Any:
         """What of the context travels to a process; None where the context itself is used."""
-        if self._team.crew.kind not in ("process", "interpreter"):
+        if not self._by_pickle:
             return None
         return carry(context) if len(context) else []
 

@@ -70,6 +70,7 @@ class ProcessCrew(Slates):
         # changed size during iteration".)
         self._members: dict[int, ProcessMember] = {}  # by descriptor of their channel
         self._tokens: dict[int, ProcessMember] = {}
+        self._lost: list[ProcessMember] = []  # whose channel has ended, and whose death was not told
         self._watched_control = self._watched_generation = -1
         self._next_token = 0
         self._looked_for = -1  # the function with which the program was last looked at
@@ -120,6 +121,7 @@ class ProcessCrew(Slates):
         if self._members.pop(number, None) is not None:
             self._poller.unregister(number)
         member.closed_ns = time.perf_counter_ns()
+        self._lost.append(member)
 
     def _start_afresh_if_needed(self) -> None:
         """Have new workers where the program has closed our descriptors, or is another user's since these were started.
@@ -257,7 +259,7 @@ class ProcessCrew(Slates):
 
     def _patience_s(self, seconds: float | None) -> float | None:
         """How long to wait at most, with those in view of whom something is due without a message."""
-        due = [0.0 if member.death is not None else 0.05 for member in list(self._tokens.values()) if member.closed_ns]
+        due = [0.0 if member.death is not None else 0.05 for member in list(self._lost)]
         if (answer := self._starter.seconds_to_answer()) is not None:
             due.append(answer)
         return min(due, default=None) if seconds is None else min([seconds, *due])
@@ -320,7 +322,7 @@ class ProcessCrew(Slates):
 
     def _bury(self, events: list[Event]) -> None:
         now = time.perf_counter_ns()
-        for member in [member for member in list(self._tokens.values()) if member.closed_ns]:
+        for member in list(self._lost):
             if member.death is None:
                 member.death = self._starter.status(member.token)
             if member.death is None and now - member.closed_ns < _STATUS_PATIENCE_NS:
@@ -336,6 +338,8 @@ class ProcessCrew(Slates):
         assert isinstance(member, ProcessMember)
         if self._tokens.pop(member.token, None) is None:
             return
+        if member in self._lost:
+            self._lost.remove(member)
         self._settled_bytes = self._moved_by([member])
         spans.part(member.traced)
         member.channel.close()

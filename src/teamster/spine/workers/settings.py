@@ -199,7 +199,7 @@ def _set_loop_policy(library: Any, _: str, value: Any) -> None:
 
 
 STANDARD = (
-    Setting("the environment", "os", _environ, _set_environ),
+    Setting("the environment", "os", lambda library: dict(_environ(library)), _set_environ),
     Setting("sys.path", "sys", lambda library: {"": list(library.path)}, _set_path),
     Setting("the working folder", "os", lambda library: {"": library.getcwd()}, lambda library, _, value: library.chdir(value)),
     _pairs(

@@ -28,6 +28,7 @@ State = dict[tuple[str, Any], Any]
 _ROWS = {row.title: row for row in SETTINGS}
 _EXPECTED = frozenset(row.title for row in SETTINGS[:3])  # a worker has them from its start
 _latest: State = {}
+_read_last: list[Any] = []  # of each row, what it read for that
 
 
 def take() -> State:
@@ -43,11 +44,25 @@ def take() -> State:
         ...     take()["decimal's context", "context"][0]
         60
     """
-    global _latest
-    state = _read(SETTINGS)
-    if state != _latest:
-        _latest = state
+    global _latest, _read_last
+    now = _read_raw()
+    if now != _read_last:  # mostly nothing has changed since the last call, and then a comparison of C is all
+        _latest, _read_last = _read(SETTINGS), now
     return _latest
+
+
+def _read_raw() -> list[Any]:
+    values: list[Any] = []
+    modules = sys.modules
+    for row in SETTINGS:
+        if (module := modules.get(row.module)) is not None:
+            try:
+                values.append(row.read(module))
+            except Exception:
+                values.append(None)
+        else:
+            values.append(None)
+    return values
 
 
 def take_of_thread() -> State:

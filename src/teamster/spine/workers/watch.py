@@ -18,6 +18,7 @@ STUCK_NS = 3_000_000
 _SILENT_NS = 20_000_000  # of a member whose results somebody waits for
 _LONG_SILENT_NS = 100_000_000  # of any other
 _TIMES_LONGER = 3
+_LOOK_NS = 5_000  # a member, until the next look: a team of 200 would else look at all of them at each of their reports
 _SOON_NS = 2_000_000
 
 
@@ -44,6 +45,7 @@ class Watch:
 
     def __init__(self, team: Watched) -> None:
         self._team = team
+        self._due_ns = 0
 
     def look(self) -> float | None:
         """Do what is due.
@@ -52,6 +54,9 @@ class Watch:
             Seconds until the next look is needed, None when only an event can change anything.
         """
         team, now = self._team, perf_counter_ns()
+        if now < self._due_ns:
+            return (self._due_ns - now) / 1e9
+        self._due_ns = now + _LOOK_NS * len(team.members)
         next_ns: list[int] = []
         hungry = not team.queue and self._somebody_idle()
         team.crew.send_segments_home()
