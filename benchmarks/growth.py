@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Does anything cost more than its number? Futures, errors, deaths, callers, calls, workers, spans, generators, at three sizes each.
+"""Does anything cost more than its number? Futures, errors, deaths, callers, calls, workers, spans and generators, at three sizes.
 
 Question: with ten times as many of something, does it take more than ten times as long?
 Method: each row runs at three sizes, once to warm up and then in turn; the exponent is the slope between the logarithms of size and
@@ -28,7 +28,7 @@ from benchmarks import map_futures, work
 
 OUT = Path(__file__).parent / "out"
 MOST = 1.1
-ROUNDS = 1
+ROUNDS = 3
 
 
 def futures(kind: str, use: map_futures.Use) -> Callable[[int], float]:

@@ -69,12 +69,14 @@ class Definitions:
         """The job of all calls that bring their function along, as long as what the program has set around them is the same."""
         state = self._state()
         known = self._shared.get(chunksize)
-        if known is not None and (known[1] is state or known[1] == state):
-            if known[0] == context or (self._by_pickle and known[2] == self._carried(context)):
-                return known[3]
+        if known is not None and known[1] == state and (known[0] == context or self._is_carried(context, known[2])):
+            return known[3]
         job = self._job(no_function, chunksize)
         self._shared[chunksize] = context, state, self._carried(context), job
         return job
+
+    def _is_carried(self, context: contextvars.Context, carried: Any) -> bool:
+        return self._by_pickle and carried == self._carried(context)
 
     def _state(self) -> Any:
         """What the program has set in the interpreter and in libraries."""
