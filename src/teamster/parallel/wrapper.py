@@ -96,13 +96,14 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         warn_of_imbalance(self.device_ids)
         if len(self.device_ids) == 1:
             module.to(self.device_ids[0])
+        self._current()  # before several threads ask for it at once
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "module" and isinstance(value, nn.Module):
             check_replicable(value)
         elif name == "device_ids":
-            self._fixed = value is not None
-            value = as_devices(all_devices() if value is None else value)
+            found = as_devices(all_devices() if value is None else value)
+            self._fixed, value = value is not None, found
         elif name == "output_device":
             value = as_device(value)
         elif name == "weights":
@@ -135,6 +136,10 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_runtime": None}  # it belongs to this process, and not to the model
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._current()
 
     def _replicate_for_data_parallel(self) -> DataParallel:
         made: DataParallel = super()._replicate_for_data_parallel()
