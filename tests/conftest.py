@@ -8,7 +8,7 @@ run_script      run a program in a session of its own and look at what it leaves
 start_script    the same, still running: to be sent signals
 
 Other programs may run beside the tests, as many as they like: the tests look at their own processes only, have a runtime folder
-and, where the system lets them, a /dev/shm of their own, and count seconds as the machine gives them (`_FairClock`).
+and, where the system lets them, a /dev/shm of their own, and count seconds as the machine gives them (`FairClock`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from uuid import uuid4
 
 import psutil
 import pytest
+
+from tests.fair_clock import FairClock
 
 POLL_SECONDS = 0.005
 LEFTOVER_SECONDS = 2.0
@@ -85,38 +87,8 @@ def _mount_private_shm() -> bool:
 # -------------------------------------------------------------------------------------------------------- deadlines
 
 
-class _FairClock:
-    """Seconds as this machine gives them: where 8 threads want to run on 2 cores, each gets a quarter of a core.
-
-    So a deadline means the same on a machine that does nothing else and on one that is busy with other programs; no second is
-    stretched to more than `LONGEST`, and a hang still ends in front of pytest's own time limit.
-    """
-
-    LONGEST = 15.0
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._last = time.monotonic()
-        self._seconds = 0.0
-
-    def read(self) -> float:
-        """Seconds since it was made; it has to be read often."""
-        with self._lock:
-            now = time.monotonic()
-            self._seconds += (now - self._last) / self._crowd()
-            self._last = now
-            return self._seconds
-
-    def _crowd(self) -> float:
-        try:
-            running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
-        except (OSError, ValueError, IndexError):
-            return 1.0
-        return min(max(1.0, running / (os.cpu_count() or 1)), self.LONGEST)
-
-
 def _poll(predicate: Callable[[], object], seconds: float) -> bool:
-    clock = _FairClock()
+    clock = FairClock()
     while not predicate():
         if clock.read() > seconds:
             return False
@@ -141,7 +113,7 @@ def within() -> Within:
 
     @contextlib.contextmanager
     def measure(seconds: float) -> Iterator[None]:
-        clock, done = _FairClock(), threading.Event()
+        clock, done = FairClock(), threading.Event()
 
         def watch() -> None:
             while not done.wait(0.02):

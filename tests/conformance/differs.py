@@ -7,6 +7,7 @@ A key is the name of a class without the kind of its workers, and of a test. A r
     better      the outcome here is another one on purpose, and says or keeps more
     choice      the outcome here is another one on purpose, for a reason that is given
     fault       to be mended
+    either      it passes or fails by chance, for a reason that is given
 """
 
 from __future__ import annotations
@@ -19,26 +20,17 @@ _WORDS = "private: the words of the message; the type of the error is theirs"
 _DEATH = "better: the worker's death ends its own call, as WorkerDied, and the pool goes on"
 _EXIT = "choice: SystemExit in a task comes as a RemoteError, since it would steer the program and not its item"
 _TRANSFER = "better: what cannot be sent ends its own call, as TransferError with the pickler's error as its cause"
-_LEFT = "fault: futures that are open when the program ends are not finished"
 _INITIALIZER = "choice: each future has the initializer's own error, and nothing is logged"
 
 BOTH = {
-    "ExecutorTest.test_free_reference": "fault: arguments are let go with the next call",
-    "ExecutorTest.test_map_timeout": "fault: map(timeout=) is not kept",
     "ExecutorTest.test_max_workers_negative": _WORDS,
-    "ExecutorTest.test_no_stale_references": "fault: arguments are let go with the next call",
     "ExecutorTest.test_saturation": "private: _max_workers, _work_queue, _threads or _processes",
     "FailingInitializerTest.test_initializer": _INITIALIZER,
-    "ShutdownTest.test_hang_gh83386": _LEFT,
-    "ShutdownTest.test_interpreter_shutdown": _LEFT,
     "ShutdownTest.test_submit_after_interpreter_shutdown": _WORDS,
 }
 THREADS = {
     "ExecutorTest.test_default_workers": "choice: as many workers as there are usable cores, and not four more",
-    "ExecutorTest.test_executor_map_current_future_cancel": "fault: map(timeout=) is not kept",
     "ExecutorTest.test_idle_thread_reuse": "private: _threads",
-    "ExecutorTest.test_map_submits_without_iteration": "fault: map submits nothing until it is iterated",
-    "ShutdownTest.test_cancel_futures_wait_false": _LEFT if _UNTIL_3_11 else "",
     "ShutdownTest.test_threads_terminate": "private: _threads",
 }
 PROCESSES = {
@@ -71,7 +63,13 @@ _OWN_THREAD = "fault: the second submit is refused, because of a thread of ours"
 FORK = {
     "AsCompletedTest.test_future_times_out": _OWN_THREAD,
     "AsCompletedTest.test_no_timeout": _OWN_THREAD,
+    "ExecutorTest.test_free_reference": _OWN_THREAD,
+    "ExecutorTest.test_map": _OWN_THREAD,
+    "ExecutorTest.test_map_chunksize": _OWN_THREAD,
+    "ExecutorTest.test_map_exception": _OWN_THREAD,
+    "ExecutorTest.test_map_timeout": _OWN_THREAD,
     "ExecutorTest.test_ressources_gced_in_workers": "",  # as there
+    "ExecutorTest.test_shutdown_race_issue12456": _OWN_THREAD,
     "InitializerTest.test_initializer": _OWN_THREAD,
     "ShutdownTest.test_cancel_futures": _OWN_THREAD,
     "ShutdownTest.test_hang_issue12364": _OWN_THREAD,
@@ -85,6 +83,7 @@ POOLS = {
     "Test.test_enter": "choice: `with` on a pool that has ended says nothing; the first call does",
     "Test.test_imap_handle_iterable_exception": "better: all results in front of the input's error come; theirs lose a chunk",
     "Test.test_make_pool": "private: _pool",
+    "Test.test_map_no_failfast": "either: an item that no worker has begun when another fails is not run",
     "Test.test_resource_warning": "private: the words of a ResourceWarning",
 }
 POOLS_OF_PROCESSES = {
