@@ -118,3 +118,15 @@ def _opener() -> OpenerDirector:
 def download(url: str) -> int:
     with _opener().open(url) as response:
         return len(response.read())
+
+
+def digest_of(data: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(data).digest()
+
+
+def nap_and_add(item: tuple[float, int]) -> int:
+    seconds, additions = item
+    time.sleep(seconds)
+    return add(additions)

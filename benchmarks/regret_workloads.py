@@ -162,6 +162,14 @@ def unpicklable(_: ExitStack, count: Count) -> Task:
     return Task(work.digest, [work.Held(payload) for _ in range(count(2_000))], limit_s=30)
 
 
+def hashes(items: int, _: ExitStack, count: Count) -> Task:
+    return Task(work.digest_of, [bytes(300_000)] * count(items))
+
+
+def waits_then_computes(items: int, _: ExitStack, count: Count) -> Task:
+    return Task(work.nap_and_add, [(0.004, work.ADDITIONS_PER_MS)] * count(items))
+
+
 WORKLOADS = [
     Workload("no-op", no_op),
     Workload("5 us loop", partial(python_loop, work.ADDITIONS_PER_MS // 200, 200_000)),
@@ -183,4 +191,11 @@ WORKLOADS = [
     Workload("lognormal 3 ms", lognormal),
     Workload("2 ms loop then 20 ms sleep", work_then_waiting),
     Workload("unpicklable", unpicklable),
+    *(Workload(f"0.2 ms of SHA-256 x {items}", partial(hashes, items)) for items in (100, 300, 1_500)),
+    *(
+        Workload(f"0.9 ms loop x {items}", partial(python_loop, work.ADDITIONS_PER_MS * 9 // 10, items))
+        for items in (60, 250, 1_000)
+    ),
+    *(Workload(f"4 ms sleep, 1 ms loop x {items}", partial(waits_then_computes, items)) for items in (30, 300, 1_200)),
 ]
+"""The last nine are short: jobs of 20 ms to 1.5 s, each at three lengths, of which the start of workers is a large part."""

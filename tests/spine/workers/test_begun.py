@@ -36,6 +36,23 @@ class Holder:
         return CONNECTION.cursor()
 
 
+class Client:
+    def __init__(self) -> None:
+        self.owner = threading.get_ident()
+
+    def get(self, item: int) -> int:
+        if threading.get_ident() != self.owner:
+            raise RuntimeError(f"used in a thread that is not {self.owner}")
+        return item
+
+
+CLIENT = Client()
+
+
+def client(item: int) -> int:
+    return CLIENT.get(item)
+
+
 def alarm(item: int) -> None:
     signal.signal(signal.SIGALRM, lambda *_: None)
 
@@ -87,7 +104,7 @@ def raised_by(function: Callable[[int], Any]) -> BaseException:
     return raised[0]
 
 
-@pytest.mark.parametrize("function", [at_once, after_a_nap, in_a_call, Holder(), alarm, loop])
+@pytest.mark.parametrize("function", [at_once, after_a_nap, in_a_call, Holder(), client, alarm, loop])
 def test_the_first_call_raised(function: Any) -> None:
     assert not has_begun(raised_by(function))
 

@@ -24,6 +24,7 @@ _WORTH = 1.05  # a promise below this is not worth a change
 _SETTLED_WORTH = 1.25  # nor is one below this when everything was settled before: it was not good enough then
 _BOUND_WORTH = 1.25  # a bound is hope, not a promise
 _SPOILED = 0.8
+_NEAR = 0.8  # of the best promise: then who is there soonest comes first, for a trial of others costs little after that
 _HYSTERESIS = 1.10  # who is settled must be beaten by this
 _TRIAL_S = 0.04
 _BUDGET = 0.05  # of the work, for trials that only a bound speaks for
@@ -121,7 +122,9 @@ class Race:
         self.settled = not hopeful
         if not hopeful:
             return leader
-        return max(hopeful, key=lambda each: _speed(each.predicted or 0.0, left, start_s.get(each.backend, 0.0)))
+        speeds = [_speed(each.predicted or 0.0, left, start_s.get(each.backend, 0.0)) for each in hopeful]
+        near = [each for each, speed in zip(hopeful, speeds, strict=True) if speed >= _NEAR * max(speeds)]
+        return max(near, key=lambda each: (-start_s.get(each.backend, 0.0), speeds[hopeful.index(each)]))
 
     def start(self, candidate: Candidate) -> None:
         """`candidate` works from now on."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,7 @@ _ASKED = ("signal", "asyncio.events")  # modules whose functions look first wher
 _PLAIN = (str, bytes, int, float, complex, bool, tuple, frozenset, range, type(None))
 _known: dict[tuple[types.CodeType, int], bool] = {}  # by instruction; code is kept, and few raise
 _MOST_KNOWN = 256
+_QUESTIONS = (("_thread", "get_ident"), ("threading", "current_thread"), ("threading", "main_thread"), ("posix", "getpid"))
 _NOT_BEGUN = 0x20 | 0x80 | 0x200  # generators, coroutines and both (inspect.CO_...): to call one is not to run it
 
 
@@ -104,18 +106,23 @@ def _did_something(frame: types.FrameType, last: int) -> bool:
 
 
 def _loaded(instructions: list[Any], frame: types.FrameType) -> Iterator[Any]:
-    """What may have been called: all that was loaded, attributes of modules as themselves, those of other objects as `getattr`."""
+    """What may have been called: all that was loaded, attributes of modules as themselves, other methods as `getattr`."""
     value: Any = None
     for each in instructions:
         if each.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             if isinstance(value, types.ModuleType):
                 value = getattr(value, each.argval)
             elif not isinstance(value, _PLAIN):
-                value = getattr
+                value = getattr if _is_method(each) else None
         elif each.opname.startswith("LOAD_"):
             yield value
             value = _value_of(each, frame)
     yield value
+
+
+def _is_method(load: Any) -> bool:
+    """Whether an attribute is loaded to be called; one that was stored before is met as a variable."""
+    return load.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and bool(load.arg & 1))
 
 
 def _value_of(load: Any, frame: types.FrameType) -> Any:
@@ -133,4 +140,6 @@ def _is_harmless(value: Any) -> bool:
     if isinstance(value, types.FunctionType) and value.__code__.co_flags & _NOT_BEGUN:
         return True
     module, name = getattr(value, "__module__", None), getattr(value, "__name__", "")
+    if (module, name) in _QUESTIONS:
+        return True
     return (module == "builtins" and name not in _NOT_HARMLESS) or module in _HARMLESS_MODULES

@@ -105,7 +105,7 @@ class Reports:
             if event.ran < end:
                 self.queue.appendleft(batch.piece(event.ran, end))
         self._end_recall(member)
-        if member.retiring and not member.outstanding:
+        if member.retiring and not member.outstanding and member in self.members:  # a team that has ended has none
             self.members.remove(member)
             self.crew.dismiss(member)
 
