@@ -65,7 +65,7 @@ class ProcessCrew(Slates):
         self._setup, self._count = setup, count
         self._starter = Starter(setup)
         self._poller = Poller()
-        self._arming = threading.Lock()
+        self._arming, self._renewing = threading.Lock(), threading.Lock()
         # Whoever leads changes these without the team's lock, so everybody else walks over a copy. (A test ended in "dictionary
         # changed size during iteration".)
         self._members: dict[int, ProcessMember] = {}  # by descriptor of their channel
@@ -123,15 +123,14 @@ class ProcessCrew(Slates):
         member.closed_ns = time.perf_counter_ns()
         self._lost.append(member)
 
-    def _start_afresh_if_needed(self) -> None:
-        """Have new workers where the program has closed our descriptors, or is another user's since these were started.
+    def _start_afresh_if_needed(self, user: ProcessMember | None = None) -> None:
+        """Have new workers where the program, a daemon perhaps, has closed our descriptors, or is another user's than they are."""
+        with self._renewing:
+            whole = self._poller.is_whole() and (user is None or user.channel.is_whole())
+            if not whole or not self._starter.is_current():
+                self._start_afresh()
 
-        A daemon closes every descriptor, and the next files that it opens get the numbers of ours. A worker of root's must not run
-        what is left of a program that has given these rights up.
-        """
-        whole = self._poller.is_whole() and all(member.channel.is_whole() for member in list(self._members.values()))
-        if whole and self._starter.is_current():
-            return
+    def _start_afresh(self) -> None:
         for member in list(self._members.values()):
             member.doomed = member.doomed or (0, None)
             member.death = (None, 0)
@@ -139,6 +138,7 @@ class ProcessCrew(Slates):
             self._lose(member)
             member.channel.close()
         before, self._poller = self._poller, Poller()
+        before.wake()
         before.close()
         self._starter.reconnect()
         self._watch_control()
@@ -171,7 +171,7 @@ class ProcessCrew(Slates):
         assert isinstance(member, ProcessMember)
         spec: Spec = batch.job.spec
         if not member.outstanding and not member.channel.is_whole():  # the first use after a pause
-            self._start_afresh_if_needed()
+            self._start_afresh_if_needed(member)
         ring, began = spans.current_ring(), time.perf_counter_ns()
         if batch.first < 0:  # submitted calls: each begins now
             begin_call()
@@ -249,10 +249,11 @@ class ProcessCrew(Slates):
         return events
 
     def _poll(self, seconds: float | None, eager: bool) -> list[tuple[int, int]]:
+        poller = self._poller
         try:
-            return self._poller.poll(seconds, eager=eager)
+            return poller.poll(seconds, eager=eager)
         except OSError:
-            if self._poller.is_whole():
+            if poller is self._poller and poller.is_whole():
                 raise
             self._start_afresh_if_needed()
             return []

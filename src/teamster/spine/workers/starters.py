@@ -135,7 +135,7 @@ class Starter:
         """Whether what was started is still of use to the program as it is now."""
         nursery = the_nursery()
         return self.why_not is not None or (
-            self.control.is_whole() and nursery.is_current() and nursery.generation == self._nursery_generation
+            self.control.is_whole() and nursery.is_of_this_user() and nursery.generation == self._nursery_generation
         )
 
     def reconnect(self) -> WorkerStartError | None:
