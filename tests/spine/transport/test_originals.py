@@ -79,8 +79,9 @@ def same(value): return value
 
 IDENTITY = """
 pool = ts.Pool("process", workers=2, start_method=METHOD)
-things = [Point, Point.Inner, Point.scaled, Color, Color.RED, Bits.A, Ranks.HIGH, Planet, Planet.EARTH, Child, Pair, Typed, MISSING, Missing, T, UserId, Box, Shape, fib,
-          kind, Cached.times, Cached.static, Local, wrapped, same, Slotted]
+things = [Point, Point.Inner, Point.scaled, Color, Color.RED, Bits.A, Ranks.HIGH, Planet, Planet.EARTH, Child,
+          Pair, Typed, MISSING, Missing, T, UserId, Box, Shape, fib, kind, Cached.times, Cached.static, Local,
+          wrapped, same, Slotted]
 for thing in things:
     assert all(got is thing for got in pool.map(same, [thing] * 3)), thing
     assert all(got is thing for got in pool.map(lambda _: thing, range(3))), thing
