@@ -21,18 +21,18 @@ def own_thread(thread: _Thread) -> _Thread:
         The same thread.
 
     Example:
-        >>> own_thread(threading.Thread(target=print)) in own_threads()
+        >>> own_thread(threading.Thread(target=print)) in threads_of_ours()
         True
     """
     _own.add(thread)
     return thread
 
 
-def own_threads() -> set[threading.Thread]:
+def threads_of_ours() -> set[threading.Thread]:
     """Those that were registered and are still there.
 
     Example:
-        >>> threading.main_thread() in own_threads()
+        >>> threading.main_thread() in threads_of_ours()
         False
     """
     return set(_own)

@@ -56,3 +56,11 @@ def test_garbage_that_reads_it_once_more(file: int) -> None:
         Reader()
     gc.collect()
     assert seen == [b"all"] * 100
+
+
+def test_what_was_exported_keeps_it(file: int) -> None:
+    view = memoryview(Mapping(file, 0, PAGE_BYTES).export(8, 16)).cast("B")
+    os.pwrite(file, b"x", 8)
+    assert view[0] == ord("x")
+    view[1] = ord("y")
+    assert os.pread(file, 2, 8) == b"xy"

@@ -12,8 +12,10 @@ import contextlib
 import os
 import resource
 import sys
+import threading
 from typing import Any
 
+from teamster.machine.own_threads import threads_of_ours
 from teamster.spine.workers.kinship import follow, kin_of_the_program
 from teamster.spine.workers.tracker import descriptor_of_the_tracker
 
@@ -24,7 +26,7 @@ Circumstances = dict[str, Any]
 
 
 def current_circumstances() -> Circumstances:
-    """Those of this process and this thread now, in some 40 us."""
+    """Those of this process and this thread now, in some 15 us."""
     return {
         "environ": getattr(os.environ, "_data", os.environ).copy(),  # decoding it costs 50 us, comparing bytes 1
         "folder": _folder(),
@@ -116,7 +118,15 @@ def _absolute(entry: str) -> str:
 
 
 def _umask() -> int:
-    """Mode bits that new files do not get; asking the kernel by setting another one would show in other threads' files."""
+    """Mode bits that new files do not get.
+
+    The call that tells them sets others for a moment, which would show in files of other threads. Where there are some the kernel's
+    page about this process is read, for 15 us and on a busy machine 100.
+    """
+    if len(set(threading.enumerate()) - threads_of_ours()) <= 1:
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
     try:
         with open("/proc/self/status", "rb", buffering=0) as status:
             return int(status.read(256).split(b"Umask:", 1)[1].split(None, 1)[0], 8)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from teamster.errors import StartMethodRefused
-from teamster.machine.own_threads import own_threads
+from teamster.machine.own_threads import threads_of_ours
 from teamster.spine.transport.channel import SILENTLY, pair
 from teamster.spine.workers.offspring import KEPT_FROM, kill_group
 
@@ -199,7 +199,7 @@ def refuse_unsafe_fork() -> None:
     instead = "leave start_method out (the default is a fork server), or fork before that"
     if cuda is not None and cuda.is_initialized():
         raise StartMethodRefused(f"start_method='fork' after CUDA was initialised: a forked CUDA context cannot be used; {instead}")
-    ours = own_threads()
+    ours = threads_of_ours()
     if threading.current_thread() in ours:  # which replaces a worker, as a thread of multiprocessing.Pool does
         ours.add(threading.main_thread())
     ours.add(threading.current_thread())

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from teamster.errors import UsageError
+from teamster.errors import StartMethodRefused, UsageError
 from teamster.spine.workers.contract import Crew
 from teamster.spine.workers.team import Team
+from teamster.spine.workers.whoami import module_being_imported
 
 _get_ident = threading.get_ident
 START_METHODS = ("forkserver", "spawn", "fork")
@@ -55,6 +56,20 @@ def _refuse_late_patches() -> None:
         raise UsageError(
             "threads were patched (gevent's monkey.patch_all(), eventlet's monkey_patch()) after Teamster was imported, and would"
             " wait for each other for ever: patch first, in the first line of the program"
+        )
+
+
+def _refuse_while_importing() -> None:
+    """End a chain that would never end: the workers would import the same module, and start workers.
+
+    Raises:
+        StartMethodRefused: this worker is in the middle of that.
+    """
+    module = module_being_imported()
+    if module is not None:
+        raise StartMethodRefused(
+            f"processes are started while a worker imports {module}, to find its function: every worker would import"
+            " it and start workers, without end. Put that call into a function, or under if __name__ == '__main__'"
         )
 
 
@@ -103,6 +118,7 @@ def _crew(
         return InterpreterCrew(plan.workers, initializer, initargs, native_threads)
     if plan.backend != "process":
         raise UsageError(f"there are no workers of kind {plan.backend!r}")
+    _refuse_while_importing()
     from teamster.spine.workers.nursery import the_nursery
 
     if start_method != "fork":

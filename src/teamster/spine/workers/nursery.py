@@ -90,15 +90,18 @@ class Nursery:
         with self._lock:
             self._running(False)
 
-    def is_current(self) -> bool:
-        """Whether the server is there for the program as it is now: not of another process or user, not closed by the program."""
-        root = self._root
-        return root is None or (self._owner == os.getpid() and self._rights == _rights() and root.is_whole())
+    def is_of_this_user(self) -> bool:
+        """Whether the program still has the rights that it had when the server was started."""
+        return self._rights == _rights()
+
+    def _is_current(self) -> bool:
+        """Whether the server is there for the program as it is now: not of another user, not closed by the program."""
+        return self._root is None or (self.is_of_this_user() and self._root.is_whole())
 
     def _running(self, to_guard: bool) -> Channel:
         if self._owner != os.getpid():  # a forked child of the program: the server belongs to the parent
             self._root, self._pid, self._owner = None, -1, os.getpid()
-        if not self.is_current() or (self._only_guards and not to_guard):
+        if not self._is_current() or (self._only_guards and not to_guard):
             self._forget()
         return self._root or self._start(to_guard)
 

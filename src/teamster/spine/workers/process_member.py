@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from mmap import mmap
 from typing import Any
 
 from teamster.errors import TeamsterError
@@ -30,7 +31,7 @@ class Traced:
         """Have the worker write its spans from its next batch on, or stop it."""
         self._slate.words[TRACING] = on
 
-    def memory(self) -> memoryview:
+    def memory(self) -> mmap:
         """Its ring."""
         return self._slate.ring_memory()
 

@@ -119,13 +119,13 @@ class ProcessCrew(Slates):
             self._poller.unregister(number)
         member.closed_ns = time.perf_counter_ns()
 
-    def _start_afresh_if_needed(self) -> None:
+    def _start_afresh_if_needed(self, user: ProcessMember | None = None) -> None:
         """Have new workers where the program has closed our descriptors, or is another user's since these were started.
 
         A daemon closes every descriptor, and the next files that it opens get the numbers of ours. A worker of root's must not run
         what is left of a program that has given these rights up.
         """
-        whole = self._poller.is_whole() and all(member.channel.is_whole() for member in list(self._members.values()))
+        whole = self._poller.is_whole() and (user is None or user.channel.is_whole())
         if whole and self._starter.is_current():
             return
         for member in list(self._members.values()):
@@ -167,7 +167,7 @@ class ProcessCrew(Slates):
         assert isinstance(member, ProcessMember)
         spec: Spec = batch.job.spec
         if not member.outstanding and not member.channel.is_whole():  # the first use after a pause
-            self._start_afresh_if_needed()
+            self._start_afresh_if_needed(member)
         ring, began = spans.current_ring(), time.perf_counter_ns()
         if batch.first < 0:  # submitted calls: each begins now
             begin_call()

@@ -90,9 +90,9 @@ class Slate:
     @classmethod
     def attach(cls, descriptor: int) -> Slate:
         """The slate behind a descriptor, which it keeps."""
-        return cls(mmap.mmap(descriptor, NBYTES), descriptor)  # which is written faster than a view
+        return cls(_map(descriptor, 0, NBYTES), descriptor)
 
-    def ring_memory(self) -> memoryview:
+    def ring_memory(self) -> mmap.mmap:
         """The memory of the ring of spans; a file has only the pages of it that were written."""
         if os.fstat(self.descriptor).st_size < TRACE_AT + RING_NBYTES:
             os.ftruncate(self.descriptor, TRACE_AT + RING_NBYTES)
@@ -166,6 +166,6 @@ class Slate:
             self._owned.close()
 
 
-def _map(descriptor: int, offset: int, nbytes: int) -> memoryview:
+def _map(descriptor: int, offset: int, nbytes: int) -> mmap.mmap:
     """Memory of a file that is mapped while it is used, and keeps no descriptor: a program may close those behind our back."""
-    return memoryview(Mapping(descriptor, offset, nbytes).export(0, nbytes)).cast("B")
+    return Mapping(descriptor, offset, nbytes).memory

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
-from teamster.errors import StartMethodRefused, WorkerStartError
+from teamster.errors import WorkerStartError
 from teamster.machine.native_threads import environment
 from teamster.spine.transport.channel import Channel
 from teamster.spine.transport.pickled import pack_function
@@ -22,7 +22,6 @@ from teamster.spine.workers.forking import Forked, fork_worker, refuse_unsafe_fo
 from teamster.spine.workers.main_module import describe_main
 from teamster.spine.workers.nursery import the_nursery
 from teamster.spine.workers.tracker import descriptor_of_the_tracker
-from teamster.spine.workers.whoami import module_being_imported
 
 
 class Setup:
@@ -69,7 +68,6 @@ class Starter:
     """Starts workers and knows how they ended."""
 
     def __init__(self, setup: Setup) -> None:
-        _refuse_while_importing()
         self._setup = setup
         self._method = setup.start_method
         if self._method == "fork":
@@ -137,7 +135,7 @@ class Starter:
         """Whether what was started is still of use to the program as it is now."""
         nursery = the_nursery()
         return self.why_not is not None or (
-            self.control.is_whole() and nursery.is_current() and nursery.generation == self._nursery_generation
+            self.control.is_whole() and nursery.is_of_this_user() and nursery.generation == self._nursery_generation
         )
 
     def reconnect(self) -> WorkerStartError | None:
@@ -185,20 +183,6 @@ class Starter:
             forked.end()
         self._forked.clear()
         self.control.close()
-
-
-def _refuse_while_importing() -> None:
-    """End a chain that would never end: the workers would import the same module, and start workers.
-
-    Raises:
-        StartMethodRefused: this worker is in the middle of that.
-    """
-    module = module_being_imported()
-    if module is not None:
-        raise StartMethodRefused(
-            f"processes are started while a worker imports {module}, to find its function: every worker would import"
-            " it and start workers, without end. Put that call into a function, or under if __name__ == '__main__'"
-        )
 
 
 def _descriptors(channel: int, slate: int) -> tuple[int, ...]:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A program that closes every descriptor, as daemons do: the next call starts afresh, and the program's own files stay open."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import RunScript
+
+DAEMON = """
+import os, select, sys, tempfile
+import teamster as ts
+
+backend, way = sys.argv[1:]
+pool = ts.Pool(backend, workers=2)
+assert pool.map(abs, range(-3, 1)) == [3, 2, 1, 0]
+assert pool.submit(abs, -5).result() == 5
+results = pool.imap(abs, range(-500, 0)) if way == "in the middle" else iter([])
+first = next(results, None)
+os.closerange(3, 256)
+files = [tempfile.TemporaryFile("w+", buffering=1) for _ in range(40)]
+polls = [select.epoll() for _ in range(3)]  # which look alike
+if way == "submit":
+    assert pool.submit(abs, -5).result(timeout=20) == 5
+if way == "close":
+    pool.close()
+else:
+    assert len(list(results)) == (499 if first else 0)
+    assert pool.map(abs, range(-3, 1)) == [3, 2, 1, 0]
+    assert pool.submit(abs, -6).result(timeout=20) == 6
+assert ts.map(abs, [-7], backend=backend, workers=2) == [7]
+pool.close()
+del pool, results
+for file in files:
+    file.write("still here")
+    file.seek(0)
+    assert file.read() == "still here"
+for poll in polls:
+    poll.poll(0)
+print("whole")
+"""
+
+
+@pytest.mark.parametrize("way", ["map", "submit", "in the middle", "close"])
+@pytest.mark.parametrize("backend", ["process", "thread"])
+def test_the_next_call_starts_afresh(run_script: RunScript, backend: str, way: str) -> None:
+    script = run_script(DAEMON, backend, way, timeout=60)
+    assert (script.returncode, script.stdout, script.stderr) == (0, "whole\n", "")

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A module that starts processes while it is imported, by the workers, too."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunScript
+
+SETTINGS = """
+import teamster as ts
+
+def work(n):
+    return n + 1
+
+TABLE = ts.map(work, range(4), backend="process", workers=2, start_method="{}")
+"""
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("how", ["import settings_of_a_test", "ts.map(__import__, ['settings_of_a_test'], backend='process')"])
+def test_the_chain_ends_with_the_error_that_explains_it(run_script: RunScript, tmp_path: Path, how: str, start_method: str) -> None:
+    (tmp_path / "settings_of_a_test.py").write_text(SETTINGS.format(start_method))
+    script = run_script(f"import teamster as ts\n{how}", env={"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})
+    assert script.returncode == 1
+    assert "processes are started while a worker imports settings_of_a_test, line 7 of" in script.stderr
+    assert not script.survivors()
