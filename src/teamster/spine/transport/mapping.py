@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from functools import cache, lru_cache
 from typing import Any
 
 PAGE_BYTES = mmap.PAGESIZE
 
-_MAP_FIXED = 0x10
-_WITHOUT_A_RESERVE = 0x4000  # MAP_NORESERVE: not a page of it is ever used
 _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02  # of fallocate(2)
 
 
 class Mapping:
-    """Bytes of a file from `offset` on, mapped while this object or a view of it lives.
+    """Bytes of a file from `offset` on, mapped while this object or anything that was exported lives.
 
-    The object that owns them is one of Python's for memory of no file, over which the file is mapped. So they are unmapped when
-    that is deallocated, as it should be: a callback of a weak reference comes too early, when garbage is collected that has a
-    ``__del__`` which still reads them. (Pools in the garbage of a test read the slates of their workers.)
+    They are laid over an anonymous ``mmap`` of Python's: that one has no descriptor, and is unmapped when its last reference goes.
+    (What a weak reference calls is too early: in a cycle that the collector has found it is called before the finalizers, and a
+    pool's finalizer reads its workers' results out of such memory.)
 
     Attributes:
         memory: the bytes, writable.
@@ -34,14 +33,11 @@ class Mapping:
         """
         import ctypes
 
-        owner = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _WITHOUT_A_RESERVE)
-        flags = (mmap.MAP_PRIVATE if private else mmap.MAP_SHARED) | _MAP_FIXED
-        address = ctypes.addressof(ctypes.c_char.from_buffer(owner))
-        mapped = _calls()[0](address, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, offset)
-        if mapped != address:
+        self.memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _WITHOUT_A_RESERVE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        flags = (mmap.MAP_PRIVATE if private else mmap.MAP_SHARED) | _FIXED
+        if _calls()[0](address, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, offset) == _FAILED:
             _raise_errno()
-        self._owner = owner
-        self.memory = memoryview(owner)
 
     def export(self, start: int, nbytes: int) -> Any:
         """Some of the bytes as an object that exports them and can be watched by a weak reference.
@@ -49,7 +45,7 @@ class Mapping:
         A plain memoryview will not do: views derived from it hold on to the mapping, not to it, so its death says nothing about
         theirs. Whatever is derived from a ctypes array keeps that array alive.
         """
-        return _exporter_type(nbytes).from_buffer(self._owner, start)
+        return _exporter_type(nbytes).from_buffer(self.memory, start)
 
 
 def give_back_pages(descriptor: int, offset: int, nbytes: int) -> None:
@@ -57,9 +53,14 @@ def give_back_pages(descriptor: int, offset: int, nbytes: int) -> None:
     _calls()[1](descriptor, _KEEP_SIZE_PUNCH_HOLE, offset, nbytes)
 
 
+_WITHOUT_A_RESERVE = 0x4000  # MAP_NORESERVE: not a page of it is ever used
+_FIXED = 0x10  # MAP_FIXED: at this address, which is ours
+_FAILED = 2 * sys.maxsize + 1  # MAP_FAILED, -1 as an address
+
+
 @cache
 def _calls() -> tuple[Any, Any]:
-    """The C library's mmap and fallocate, with offsets of 64 bits."""
+    """Mmap and fallocate of the C library, with offsets of 64 bits."""
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
