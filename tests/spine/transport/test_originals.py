@@ -26,6 +26,20 @@ class Slotted:
 class Data: x: int
 class Color(enum.Enum): RED = 1
 class Bits(enum.Flag): A = 1; B = 2
+class Ranks(enum.IntFlag): LOW = 11; HIGH = 37
+class Planet(enum.Enum):
+    EARTH = (1, "e")
+    TERRA = EARTH
+    def __init__(self, size, sign): self.size = size; self.sign = sign
+    @property
+    def shout(self): return self.sign.upper()
+class Family:
+    def __init_subclass__(cls, /, arg): cls.arg = arg
+class Child(Family, arg="told"): pass
+class Private:
+    __slots__ = ("__secret",)
+    def __init__(self, secret): self.__secret = secret
+    def tell(self): return self.__secret
 Pair = collections.namedtuple("Pair", "a b")
 class Typed(typing.NamedTuple): a: int
 class Missing:
@@ -65,13 +79,14 @@ def same(value): return value
 
 IDENTITY = """
 pool = ts.Pool("process", workers=2, start_method=METHOD)
-things = [Point, Point.Inner, Point.scaled, Color, Color.RED, Bits.A, Pair, Typed, MISSING, Missing, T, UserId, Box, Shape, fib,
-          kind, Cached.times, Cached.static, Local, wrapped, same, Slotted]
+things = [Point, Point.Inner, Point.scaled, Color, Color.RED, Bits.A, Ranks.HIGH, Planet, Planet.EARTH, Child,
+          Pair, Typed, MISSING, Missing, T, UserId, Box, Shape, fib, kind, Cached.times, Cached.static, Local,
+          wrapped, same, Slotted]
 for thing in things:
     assert all(got is thing for got in pool.map(same, [thing] * 3)), thing
     assert all(got is thing for got in pool.map(lambda _: thing, range(3))), thing
 assert pool.map(lambda value: value is MISSING, [MISSING, 1]) == [True, False]
-for value in [Point(1), Point.Inner(), Slotted(1), Data(1), Pair(1, 2), Typed(1), Box(), Cached(), Local()]:
+for value in [Point(1), Point.Inner(), Slotted(1), Child(), Private(1), Data(1), Pair(1, 2), Typed(1), Box(), Cached(), Local()]:
     assert all(type(got) is type(value) for got in pool.map(same, [value] * 3)), value
 assert pool.map(lambda n: type(pickle.loads(pickle.dumps(Point(n)))).__name__, [1]) == ["Point"]
 assert pool.map(fib, range(9)) == [fib(n) for n in range(9)]
@@ -79,6 +94,9 @@ assert pool.map(lambda each: (kind(each), Cached().value, Cached().times(2)), [1
 assert pool.map(lambda n: (lambda: n + SCALE), [1])[0].__globals__ is globals()
 assert Base.registry == {"Point": Point} and Base.registry["Point"] is Point
 assert [type(each) is Point for each in pool.map(lambda n: Point(n), range(1_000))] == [True] * 1_000
+assert pool.map(lambda each: (each.shout, Planet.TERRA is each, Child.arg), [Planet.EARTH]) == [("E", True, "told")]
+assert pool.map(lambda each: each | Ranks.LOW, [Ranks.HIGH]) == [Ranks.LOW | Ranks.HIGH]
+assert pool.map(Private.tell, [Private(5)]) == [5]
 print("the same")
 """
 

@@ -28,9 +28,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import cloudpickle
-from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES, _dynamic_class_reduce
+from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 
 from teamster.spine.transport import modules, multiprocessing_objects, originals
+from teamster.spine.transport.classes import take_class_apart
 from teamster.spine.transport.context_variables import reduce_context_variable
 from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.originals import Definition, Original
@@ -65,7 +66,10 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         Raises:
             Exception: it does not pickle by value either.
         """
-        pickler = cls.spares.pop() if cls.spares else cls()  # to make one costs as much as to pickle a small object
+        try:
+            pickler = cls.spares.pop()  # to make one costs as much as to pickle a small object
+        except IndexError:
+            pickler = cls()
         pickler._whole = whole
         pickler._known = multiprocessing_objects.reducers(for_any_socket=True) or copyreg.dispatch_table
         with Passing() as passed:
@@ -149,10 +153,7 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, types.FunctionType):
             return self._take_function_apart(value)
         if isinstance(value, type):
-            make, arguments, state, _, _, fill = _dynamic_class_reduce(value)
-            if vars(value).get("__slots__"):  # an empty one is a named tuple's, which sets it itself
-                arguments[3]["__slots__"] = vars(value)["__slots__"]
-            return make, arguments, (fill, state), None, None, _fill_class
+            return take_class_apart(value)
         if isinstance(value, _Cached):
             parameters = value.cache_parameters()
             return _make_cached, (parameters["maxsize"], parameters["typed"], value.__wrapped__), vars(value)
@@ -336,12 +337,6 @@ def _fill_function_at_home(function: Any, parts: Any) -> None:
     fill, (attributes, slots) = parts
     missing = {name: value for name, value in slots["__globals__"].items() if name not in function.__globals__}
     fill(function, (attributes, {**slots, "__globals__": missing}))
-
-
-def _fill_class(kind: type, parts: Any) -> None:
-    fill, state = parts
-    if not originals.is_mine(kind):
-        fill(kind, state)
 
 
 def _fill_module(module: types.ModuleType, values: dict[str, Any]) -> None:

@@ -72,7 +72,7 @@ def _is_below(name: str, module: Any, folders: dict[str, str]) -> bool:
 
 def named_by_value(data: bytes) -> bool:
     """Whether a pickle names a module whose definitions travel by value."""
-    return b"__main__" in data or any(mark in data for mark in _marks)
+    return b"__main__" in data or (bool(_marks) and any(mark in data for mark in _marks))
 
 
 def places_named(data: bytes) -> dict[str, Place]:
