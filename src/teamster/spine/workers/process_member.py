@@ -70,6 +70,10 @@ class ProcessMember(Member):
         self.death: tuple[int | None, int] | None = None  # status, peak memory in bytes
         self.refusal: TeamsterError | None = None  # why it was never started
 
+    def bytes_moved(self) -> tuple[int, int]:
+        """Bytes by pickle and by arena, both directions, so far."""
+        return self.channel.bytes_sent + self.channel.bytes_received, self.channel.bytes_moved
+
     def translate(self, message: tuple[Any, ...]) -> list[Event] | None:
         """What a message of the worker's tells the team; None when it is for the program's streams."""
         kind = message[0]

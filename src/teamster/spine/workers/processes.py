@@ -28,14 +28,7 @@ from teamster.spine.transport.originals import begin_call
 from teamster.spine.transport.pickled import pack
 from teamster.spine.transport.polling import WRITABLE
 from teamster.spine.workers import streams
-from teamster.spine.workers.contract import (
-    Batch,
-    Died,
-    Event,
-    Member,
-    Spec,
-    WorkerInfo,
-)
+from teamster.spine.workers.contract import Batch, Died, Event, Member, Spec, WorkerInfo
 from teamster.spine.workers.death import warn_of_late_ends
 from teamster.spine.workers.failure import refused
 from teamster.spine.workers.functions import Functions
@@ -341,7 +334,7 @@ class ProcessCrew(Slates):
             return
         if member in self._lost:
             self._lost.remove(member)
-        self._settled_bytes = self._moved_by([member])
+        self._settled_bytes = _sum_up([self._settled_bytes, member.bytes_moved()])
         spans.part(member.traced)
         member.channel.close()
         member.slate.close()
@@ -354,16 +347,8 @@ class ProcessCrew(Slates):
 
     def bytes_moved(self) -> tuple[int, int]:
         """Bytes by pickle and by arena, both directions, so far."""
-        pickled, arena = self._moved_by(list(self._tokens.values()))
+        pickled, arena = _sum_up([self._settled_bytes, *(member.bytes_moved() for member in list(self._tokens.values()))])
         return pickled, arena + self._functions.bytes_shared()
-
-    def _moved_by(self, members: list[ProcessMember]) -> tuple[int, int]:
-        """The same of these and of those that are gone."""
-        pickled, arena = self._settled_bytes
-        for channel in (member.channel for member in members):
-            pickled += channel.bytes_sent + channel.bytes_received
-            arena += channel.bytes_moved
-        return pickled, arena
 
     # --- the end -----------------------------------------------------------------------------------------------------------
 
@@ -406,3 +391,7 @@ class ProcessCrew(Slates):
         self._functions.close()
         self._members.clear()
         self._poller.close()
+
+
+def _sum_up(pairs: list[tuple[int, int]]) -> tuple[int, int]:
+    return sum(first for first, _ in pairs), sum(second for _, second in pairs)
