@@ -69,6 +69,7 @@ def start(name: str, case: unittest.TestCase) -> Copy:
     if pid == 0:
         code = 1
         try:
+            os.setpgid(0, 0)
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
             code = run(case, soon=expected)
@@ -124,6 +125,8 @@ def run_all(cases: dict[str, unittest.TestCase], names: list[str], at_a_time: in
         time.sleep(0.01)
         for name, copy in list(running.items()):
             if outcome := copy.outcome():
+                with contextlib.suppress(ProcessLookupError):  # what it leaves: servers of theirs, but no tracker, which cleans up
+                    os.killpg(copy.pid, signal.SIGTERM)
                 yield name, outcome, copy.text()
                 copy.output.close()
                 del running[name]

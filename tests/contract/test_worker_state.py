@@ -87,8 +87,9 @@ def test_seeded_numbers_repeat_whatever_runs_them() -> None:
     random.seed(1)
     assert random.random() == after  # the caller's own generator is as it was
     for workers in (1, 2, 4):
-        for chunksize in (None, 1, 5):
-            assert ts.map(draw, range(12), backend="process", workers=workers, chunksize=chunksize, seed=7) == expected
+        with ts.Pool("process", workers=workers) as pool:
+            for chunksize in (None, 1, 5):
+                assert pool.map(draw, range(12), chunksize=chunksize, seed=7) == expected
     assert ts.map(draw, range(12), backend="process", workers=2, seed=8) != expected
 
 

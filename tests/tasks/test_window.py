@@ -108,7 +108,11 @@ def test_a_job_of_a_second_can_be_seen_and_leaves_nothing(
     (pool,) = answer["pools"]
     assert pool["calls"][0]["function"] == "nap"
     assert 0 < pool["calls"][0]["done"] < pool["calls"][0]["total"] == 80
-    assert any(worker["state"] == "running" for worker in pool["workers"])
+
+    def is_running() -> bool:  # it may have been between two items
+        return any(worker["state"] == "running" for worker in ask(sockets(runtime)[0])[0]["pools"][0]["workers"])
+
+    wait_until(is_running, 10)
     script.wait()
     assert script.stdout.split() == ["ready", "3160"]
     wait_until(lambda: not sockets(runtime))

@@ -14,7 +14,7 @@ from teamster.spine.plan.plan import Plan
 
 OnError = Literal["raise", "return"]
 
-_COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200  # flags of code objects; importing `inspect` for them would cost a call's first result
+_ASYNC = 0x80 | 0x200  # coroutine, async generator: flags of code objects. Importing `inspect` would delay a call's first result
 
 
 def check_map(plan: Plan, function: Callable[..., Any], chunksize: int | None, on_error: str, seed: int | None) -> None:
@@ -75,13 +75,15 @@ def is_async(function: Callable[..., Any]) -> bool:
     Returns:
         False for an ordinary function, also one that hands on what it gets from an ``async def``.
     """
+    if type(function) is FunctionType:  # nearly always, and `submit` asks for each call
+        return bool(function.__code__.co_flags & _ASYNC)
     while isinstance(function, partial):
         function = function.func
     if not isinstance(function, (FunctionType, MethodType)):
         function = type(function).__call__
     if isinstance(function, MethodType):
         function = function.__func__
-    return isinstance(function, FunctionType) and bool(function.__code__.co_flags & (_COROUTINE | _ASYNC_GENERATOR))
+    return isinstance(function, FunctionType) and bool(function.__code__.co_flags & _ASYNC)
 
 
 def check_limits(plan: Plan, retries: int, timeout: float | None, max_tasks: int | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.job import Terms
-from teamster.tasks.check import check_callable
+from teamster.tasks.check import check_callable, is_async
 from teamster.tasks.clock import WallClock
 from teamster.tasks.noting import Reporting, attend
 from teamster.tasks.roster import Roster
@@ -54,7 +54,7 @@ class Calls:
         """Queue one call; `pool` lives as long as its future."""
         self._roster.check_open()
         attend(pool)
-        if not callable(function):
+        if not callable(function) or is_async(function):
             check_callable(function)
         submitter = self._submitter or self._open()
         return submitter.submit(pool, function, arguments, keywords, chunksize)

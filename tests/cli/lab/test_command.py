@@ -58,7 +58,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
         " command._QUICK = 0.0, 1; sys.exit(main.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", program, "lab", "--quick", "--json", "--out", str(folder)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert process.returncode == 0, process.stderr
     return Done(folder, json.loads(process.stdout), process.stderr)
 

@@ -142,15 +142,8 @@ def browser() -> Iterator[Any]:
         started = driver.chromium.launch(executable_path=chromium, args=ARGS)
         yield started
         started.close()
-    left = [child for child in psutil.Process().children(recursive=True) if _is_browser(child)]
+    left = [child for child in psutil.Process().children(recursive=True) if "chrom" in child.name()]
     assert psutil.wait_procs(left, timeout=5)[1] == []
-
-
-def _is_browser(process: psutil.Process) -> bool:
-    try:
-        return "chrom" in process.name()
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.fixture

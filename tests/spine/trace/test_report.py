@@ -28,7 +28,9 @@ def test_what_the_caller_ran_itself_is_there_too() -> None:
     with ts.Pool() as pool:
         pool.map(abs, range(100))
         lanes = pool.report().timeline.lanes
-    assert [(lane.label, sum(lane.spans.count)) for lane in lanes] == [("caller", 100)]
+    ran = {lane.label: sum(lane.spans.count) for lane in lanes}  # on a busy machine others may have run some
+    assert ran["caller"] > 0
+    assert sum(ran.values()) == 100
 
 
 def test_a_report_of_nothing_is_drawn_too() -> None:
