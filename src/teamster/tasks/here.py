@@ -35,7 +35,8 @@ _MOST_UNWATCHED = 64  # as long as nobody looks out for items of another kind
 _GROWTH = 8
 _STUCK_NS = 10_000_000  # a chunk that runs this long has met an item of another kind
 _FEW_SAMPLES = 4  # tell a lock that is held from one that is free; where it is held, each takes 10 ms
-_DELAY_NS = 20_000_000  # of work, between two looks at what others have taken
+_FIRST_DELAY_NS = 1_000_000  # of work, before the first look at what others have taken
+_DELAY_NS = 20_000_000  # and between two looks, later; short jobs are decided after a few milliseconds
 _WINDOW_NS = 200_000_000  # what is older counts half
 
 
@@ -196,7 +197,7 @@ class Here:
         self._wall_ns += wall_ns
         self._cpu_ns += cpu_ns
         self._all_cpu_ns += all_cpu_ns
-        if self.run_ns - self._delay_read_ns > _DELAY_NS:
+        if self.run_ns - self._delay_read_ns > min(_DELAY_NS, max(_FIRST_DELAY_NS, self._delay_read_ns // 2)):
             self._subtract_delay()
         if self._wall_ns > 2 * _WINDOW_NS and self._seen > 1:
             for name in ("_seen", "_wall_ns", "_cpu_ns", "_all_cpu_ns"):

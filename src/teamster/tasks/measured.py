@@ -153,8 +153,10 @@ class MeasuredMapping(ChangingMapping):
 
     def _run_here(self, done: Callable[[], bool]) -> None:
         """Run the next items, or wait for those that are under way elsewhere."""
-        if self._refused:
-            return  # they come first
+        if self._refused:  # they come first, one in each round
+            self._note_here()
+            self._glance()
+            return
         if self._source.exhausted or self.error is not None or self._is_full():
             self._wait_for_others(done)
             return
