@@ -233,7 +233,7 @@ def main(channel_descriptor: int, slate_descriptor: int, tracker: int = -1, inhe
     Args:
         channel_descriptor: its channel.
         slate_descriptor: its slate.
-        tracker: the resource tracker that it shares with the program; -1 when it was forked from the program and has that already.
+        tracker: the resource tracker that it shares with the program; -1 when that has none yet.
         inherited: initializer and arguments that came along with a fork.
     """
     code = 1
