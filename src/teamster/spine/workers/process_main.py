@@ -211,14 +211,8 @@ class ProcessWorker:
 
 def apply_settings(settings: dict[str, Any], post: Callable[[tuple[Any, ...]], Any]) -> None:
     """Make this process look like the parent's to the code that it will run."""
-    circumstances = dict(settings["circumstances"])
-    environ = {os.fsdecode(name): os.fsdecode(value) for name, value in circumstances.pop("environ").items()}
-    environ |= settings["own_environ"]
-    for name in set(os.environ) - set(environ):
-        del os.environ[name]
-    os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
     sys.argv[:] = settings["argv"]
-    adapt(circumstances)
+    adapt(settings["circumstances"])
     if settings["main"] is not None:
         make_main(settings["main"])
     originals.become_worker(forked=sys.modules["__main__"].__dict__ if settings["main"] is None else None)
