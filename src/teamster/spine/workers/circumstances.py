@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What of the program's process its tasks may see, but for what it sets in its own interpreter: file mode, limits, rights, kin.
+"""What of the program's process its tasks may see, but for what it sets in its own interpreter: paths, file mode, limits, kin.
 
 A worker is told when it starts, and again with the first items of each later call if something has changed since: a task then finds
 what it would find in the program. What a task itself has changed in its worker stays until the program changes the same thing.
-User and groups cannot be told to a process that has others, so a change of those brings new workers (nursery.py). Environment,
-import path and folder are told here at the start, and for each function in surroundings.py.
+User and groups cannot be told to a process that has others, so a change of those brings new workers (nursery.py). Environment
+and folder are told here at the start, and for each function in surroundings.py.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Circumstances = dict[str, Any]
 def current_circumstances() -> Circumstances:
     """Those of this process and this thread now, in some 15 us."""
     return {
+        "path": [_absolute(entry) for entry in sys.path],
         "umask": _umask(),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "limits": [resource.getrlimit(kind) for kind in _KINDS],
@@ -39,11 +40,10 @@ def current_circumstances() -> Circumstances:
 
 
 def place_of_the_program() -> Circumstances:
-    """Where a worker starts: environment, folder and import path, as they are now."""
+    """Where a worker starts: environment and folder, as they are now."""
     return {
         "environ": dict(os.environ),
         "folder": _folder(),
-        "path": [_absolute(entry) for entry in sys.path],
     }
 
 
