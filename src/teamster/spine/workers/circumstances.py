@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What of the program's process its tasks may see: environment, folder, paths, file mode, limits, rights; and how workers get it.
+"""What of the program's process its tasks may see, but for what it sets in its own interpreter: paths, file mode, limits, kin.
 
 A worker is told when it starts, and again with the first items of each later call if something has changed since: a task then finds
 what it would find in the program. What a task itself has changed in its worker stays until the program changes the same thing.
-User and groups cannot be told to a process that has others, so a change of those brings new workers (nursery.py).
+User and groups cannot be told to a process that has others, so a change of those brings new workers (nursery.py). Environment
+and folder are told here at the start, and for each function in surroundings.py.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ Circumstances = dict[str, Any]
 def current_circumstances() -> Circumstances:
     """Those of this process and this thread now, in some 15 us."""
     return {
-        "environ": getattr(os.environ, "_data", os.environ).copy(),  # decoding it costs 50 us, comparing bytes 1
-        "folder": _folder(),
         "path": [_absolute(entry) for entry in sys.path],
         "umask": _umask(),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
@@ -40,18 +39,17 @@ def current_circumstances() -> Circumstances:
     }
 
 
+def place_of_the_program() -> Circumstances:
+    """Where a worker starts: environment and folder, as they are now."""
+    return {
+        "environ": dict(os.environ),
+        "folder": _folder(),
+    }
+
+
 def changes(before: Circumstances, now: Circumstances) -> Circumstances:
     """What is to be told to a worker that knows `before`."""
-    changed = {name: value for name, value in now.items() if before[name] != value}
-    if "environ" in changed:
-        changed["environ"] = _environment_changes(before["environ"], now["environ"])
-    return changed
-
-
-def _environment_changes(before: dict[Any, Any], now: dict[Any, Any]) -> dict[Any, Any]:
-    """New values by name; None for what is gone."""
-    gone = dict.fromkeys(before.keys() - now.keys())
-    return gone | {name: value for name, value in now.items() if before.get(name) != value}
+    return {name: value for name, value in now.items() if before[name] != value}
 
 
 def adapt(told: Circumstances) -> None:
@@ -61,13 +59,10 @@ def adapt(told: Circumstances) -> None:
             _ADAPT[name](value)
 
 
-def _set_environment(values: dict[Any, Any]) -> None:
-    for raw, value in values.items():
-        name = os.fsdecode(raw)
-        if value is None:
-            os.environ.pop(name, None)
-        elif os.environ.get(name) != (text := os.fsdecode(value)):
-            os.environ[name] = text
+def _set_environment(environ: dict[str, str]) -> None:
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
 
 
 def _set_path(entries: list[str]) -> None:

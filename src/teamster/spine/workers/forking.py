@@ -24,6 +24,7 @@ from teamster.errors import StartMethodRefused
 from teamster.machine.own_threads import threads_of_ours
 from teamster.spine.transport.channel import SILENTLY, pair
 from teamster.spine.workers.offspring import KEPT_FROM, kill_group
+from teamster.spine.workers.tracker import descriptor_of_the_tracker
 
 Inherited = tuple[Callable[..., object] | None, tuple[Any, ...]]
 """An initializer and its arguments, as they are in the program."""
@@ -129,11 +130,15 @@ def fork_worker(theirs: socket.socket, slate_descriptor: int, inherited: Inherit
     except BaseException:
         theirs.close()
         raise
+    tracker = descriptor_of_the_tracker()
+    tracker = -1 if tracker is None else os.dup(tracker)  # newer Pythons close the module's own in a forked process
     pid, witness = _fork_before_a_witness() if Witness.is_needed() else (_fork(), None)
     if pid == 0:
         permit.close()
-        _live(waiting, theirs, slate_descriptor, inherited)
+        _live(waiting, theirs, slate_descriptor, tracker, inherited)
     theirs.close()
+    if tracker >= 0:
+        os.close(tracker)
     waiting.close()
     return Forked(pid, permit, witness)
 
@@ -166,7 +171,7 @@ def _fork_before_a_witness() -> tuple[int, Witness | None]:
     return worker, Witness(pid, report)
 
 
-def _live(waiting: socket.socket, theirs: socket.socket, slate_descriptor: int, inherited: Inherited | None) -> None:
+def _live(waiting: socket.socket, theirs: socket.socket, slate_descriptor: int, tracker: int, inherited: Inherited | None) -> None:
     try:
         os.setpgid(0, 0)
         if not waiting.recv(1):
@@ -183,7 +188,7 @@ def _live(waiting: socket.socket, theirs: socket.socket, slate_descriptor: int, 
 
         forget_the_program()
         scatter_state()
-        main(theirs.detach(), slate_descriptor, inherited=inherited)
+        main(theirs.detach(), slate_descriptor, tracker, inherited)
     finally:
         os._exit(1)
 

@@ -211,14 +211,8 @@ class ProcessWorker:
 
 def apply_settings(settings: dict[str, Any], post: Callable[[tuple[Any, ...]], Any]) -> None:
     """Make this process look like the parent's to the code that it will run."""
-    circumstances = dict(settings["circumstances"])
-    environ = {os.fsdecode(name): os.fsdecode(value) for name, value in circumstances.pop("environ").items()}
-    environ |= settings["own_environ"]
-    for name in set(os.environ) - set(environ):
-        del os.environ[name]
-    os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
     sys.argv[:] = settings["argv"]
-    adapt(circumstances)
+    adapt(settings["circumstances"])
     if settings["main"] is not None:
         make_main(settings["main"])
     originals.become_worker(forked=sys.modules["__main__"].__dict__ if settings["main"] is None else None)
@@ -233,7 +227,7 @@ def main(channel_descriptor: int, slate_descriptor: int, tracker: int = -1, inhe
     Args:
         channel_descriptor: its channel.
         slate_descriptor: its slate.
-        tracker: the resource tracker that it shares with the program; -1 when it was forked from the program and has that already.
+        tracker: the resource tracker that it shares with the program; -1 when that has none yet.
         inherited: initializer and arguments that came along with a fork.
     """
     code = 1

@@ -28,6 +28,7 @@ from teamster.spine.transport.originals import begin_call
 from teamster.spine.transport.pickled import pack
 from teamster.spine.transport.polling import WRITABLE
 from teamster.spine.workers import streams
+from teamster.spine.workers.circumstances import changes
 from teamster.spine.workers.contract import Batch, Died, Event, Member, Spec, WorkerInfo
 from teamster.spine.workers.death import warn_of_late_ends
 from teamster.spine.workers.failure import refused
@@ -105,6 +106,7 @@ class ProcessCrew(Slates):
         self._poller.register(channel.fileno())
         info, member.surroundings = WorkerInfo(index, "process", self._count), take()
         settings = {**self._setup.settings(), "state": dump(library_part(member.surroundings))}
+        member.told = self._setup.circumstances
         self._put(member, ("setup", settings, info, channel.stow(self._setup.initializer)))
         return member
 
@@ -192,7 +194,7 @@ class ProcessCrew(Slates):
             self._start_afresh_if_needed()
             self._setup.look_again()
         if member.told is not (now := self._setup.circumstances):
-            member.told, news = now, self._setup.news(member.told)
+            member.told, news = now, changes(member.told, now)
             tracker = descriptor_of_the_tracker()
             self._put(member, ("adapt", news), () if tracker is None else (os.dup(tracker),))
 

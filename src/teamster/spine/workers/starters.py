@@ -16,7 +16,7 @@ from teamster.machine.native_threads import environment
 from teamster.spine.transport.channel import Channel
 from teamster.spine.transport.pickled import pack_function
 from teamster.spine.workers import streams
-from teamster.spine.workers.circumstances import Circumstances, changes, current_circumstances
+from teamster.spine.workers.circumstances import current_circumstances, place_of_the_program
 from teamster.spine.workers.executable import command, find_executable
 from teamster.spine.workers.forking import Forked, fork_worker, refuse_unsafe_fork
 from teamster.spine.workers.main_module import describe_main
@@ -40,10 +40,12 @@ class Setup:
 
     def settings(self) -> dict[str, Any]:
         """The state of the program now, in a form that travels."""
+        self.look_again()
+        place = place_of_the_program()
+        place["environ"] |= environment(self._native_threads)
         return {
             "asked_ns": perf_counter_ns(),
-            "circumstances": self.circumstances,
-            "own_environ": environment(self._native_threads),
+            "circumstances": place | self.circumstances,
             "native_threads": self._native_threads,
             "argv": list(sys.argv),
             "main": None if self.start_method == "fork" else describe_main(),
@@ -55,13 +57,6 @@ class Setup:
         now = current_circumstances()
         if now != self.circumstances:
             self.circumstances = now
-
-    def news(self, known: Circumstances) -> Circumstances:
-        """What a worker that knows these circumstances is to be told."""
-        news = changes(known, self.circumstances)
-        for name in environment(self._native_threads):  # which a worker has of its own
-            news.get("environ", {}).pop(os.fsencode(name), None)
-        return news
 
 
 class Starter:
