@@ -6,16 +6,13 @@ A key is the name of a class without the kind of its workers, and of a test. A r
     private     it looks at a private attribute of theirs, or at the words of a message
     better      the outcome here is another one on purpose, and says or keeps more
     choice      the outcome here is another one on purpose, for a reason that is given
-    fault       to be mended
     either      it passes or fails by chance, for a reason that is given
 """
 
 from __future__ import annotations
 
 import re
-import sys
 
-_UNTIL_3_11 = sys.version_info < (3, 12)
 _WORDS = "private: the words of the message; the type of the error is theirs"
 _DEATH = "better: the worker's death ends its own call, as WorkerDied, and the pool goes on"
 _EXIT = "choice: SystemExit in a task comes as a RemoteError, since it would steer the program and not its item"
@@ -54,30 +51,9 @@ PROCESSES = {
     "ExecutorTest.test_max_tasks_per_child": "private: _processes",
     "ExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": "private: _mp_context",
     "ExecutorTest.test_python_finalization_error": "private: how many threads theirs starts",
-    "ExecutorTest.test_ressources_gced_in_workers": "fault: proxies of a Manager do not work in workers",
     "ExecutorTest.test_traceback": "private: the type of the error's cause, which has the same text",
     "ShutdownTest.test_hang_gh83386": "private: a program of theirs that cannot run with processes; they skip it",
     "ShutdownTest.test_processes_terminate": "private: _processes",
-}
-_OWN_THREAD = "fault: the second submit is refused, because of a thread of ours"
-FORK = {
-    "AsCompletedTest.test_future_times_out": _OWN_THREAD,
-    "AsCompletedTest.test_no_timeout": _OWN_THREAD,
-    "ExecutorTest.test_free_reference": _OWN_THREAD,
-    "ExecutorTest.test_map": _OWN_THREAD,
-    "ExecutorTest.test_map_chunksize": _OWN_THREAD,
-    "ExecutorTest.test_map_exception": _OWN_THREAD,
-    "ExecutorTest.test_map_timeout": _OWN_THREAD,
-    "ExecutorTest.test_ressources_gced_in_workers": "",  # as there
-    "ExecutorTest.test_shutdown_race_issue12456": _OWN_THREAD,
-    "InitializerTest.test_initializer": _OWN_THREAD,
-    "ShutdownTest.test_cancel_futures": _OWN_THREAD,
-    "ShutdownTest.test_hang_issue12364": _OWN_THREAD,
-    "WaitTest.test_all_completed": _OWN_THREAD,
-    "WaitTest.test_first_completed": _OWN_THREAD,
-    "WaitTest.test_first_exception": _OWN_THREAD,
-    "WaitTest.test_first_exception_some_already_complete": _OWN_THREAD,
-    "WaitTest.test_timeout": _OWN_THREAD if _UNTIL_3_11 else "",
 }
 POOLS = {
     "Test.test_enter": "choice: `with` on a pool that has ended says nothing; the first call does",
@@ -99,7 +75,7 @@ _OF_KIND = {
     "ThreadPool": BOTH | THREADS,
     "ProcessPoolForkserver": BOTH | PROCESSES,
     "ProcessPoolSpawn": BOTH | PROCESSES,
-    "ProcessPoolFork": BOTH | PROCESSES | FORK,
+    "ProcessPoolFork": BOTH | PROCESSES,
     "PoolOfThreads": POOLS,
     "PoolOfProcesses": POOLS | POOLS_OF_PROCESSES,
 }

@@ -28,6 +28,7 @@ from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.whoami import is_inside_worker
 from teamster.tasks.alone import AloneMapping
 from teamster.tasks.call import MapCall
+from teamster.tasks.importing import module_under_import
 from teamster.tasks.mapping import Mapping
 from teamster.tasks.measured import Known, MeasuredMapping
 from teamster.tasks.roster import Roster
@@ -72,9 +73,15 @@ class Chooser:
 
     def mapping(self, call: MapCall) -> Mapping:
         """Make ready to run a call."""
+        importing = module_under_import() if self._asked.backend in ("thread", "auto") else ""
+        if importing and self._asked.backend == "thread":
+            reason = f"runs here, since {importing} is being imported: a thread that imports it, too, would wait for this call"
+            self._latest = Plan("serial", 1, reason)
+            return self._fixed(call, self._latest)
         if self._asked.backend != "auto":
             return self._fixed(call, self._asked)
-        limits = self._limits if call.seed is None else self._limits.without("thread")  # threads share the generators
+        shared = call.seed is not None or importing  # threads share the generators, and the locks of modules
+        limits = self._limits.without("thread") if shared else self._limits
         if is_inside_worker():  # a task calls this: it would wait for workers that wait for it
             limits = replace(limits, allow=("serial",))
         if len(limits.allow) == 1 and limits.allow != ("serial",):

@@ -16,7 +16,7 @@ def test_every_report_has_the_batches_of_its_workers(backend: Any) -> None:
         pool.map(lambda _: time.sleep(0.002), range(40))
         report = pool.report()
     timeline = report.timeline
-    assert [lane.label for lane in timeline.lanes] == [f"{backend} {index}" for index in range(1 if backend == "serial" else 2)]
+    assert [lane.label for lane in timeline.lanes] == (["caller"] if backend == "serial" else [f"{backend} 0", f"{backend} 1"])
     assert sum(sum(lane.spans.count) for lane in timeline.lanes) == 40
     busy = [sum(end - begin for begin, end, *_ in lane.spans.rows()) / 1e9 for lane in timeline.lanes]
     assert busy == pytest.approx(list(report.busy_s), rel=1e-3)
