@@ -60,6 +60,10 @@ def takes_the_same(mine: object, theirs: object) -> bool:
     return list(inspect.signature(mine).parameters) == list(inspect.signature(theirs).parameters)
 
 
+# A future that makes its condition on demand has to set by itself what the base sets under that condition.
+ON_PURPOSE = {"teamster.tasks.futures.CallFuture": {"_exception", "_result", "_state"}}
+
+
 def hidden(kind: type) -> list[str]:
     bases = foreign_bases(kind)
     both = written_in(kind) & set().union(*(written_in(base) for base in bases))
@@ -76,7 +80,7 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("kind", DERIVED, ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
 def test_no_private_name_hides_one_of_its_base(kind: type) -> None:
-    assert hidden(kind) == []
+    assert set(hidden(kind)) == ON_PURPOSE.get(f"{kind.__module__}.{kind.__qualname__}", set())
 
 
 class Worker(threading.Thread):

@@ -101,10 +101,10 @@ class Pool:
             partial(initializer, *initargs) if initializer is not None else None,
         )
         self._clock = WallClock()
-        self._calls = Calls(self._roster, lambda: self._chooser.submitting, self._terms, self._clock)
+        self._chooser = Chooser(asked, limits, self._roster)
+        self._calls = Calls(self._roster, self._chooser, self._terms, self._clock)
         if asked.backend not in ("auto", "serial"):
             self._roster.team(asked)
-        self._chooser = Chooser(asked, limits, self._roster)
         open_pools.add(self)
         record_if_asked()
 

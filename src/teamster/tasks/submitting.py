@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.job import Terms
-from teamster.tasks.check import check_callable, is_async
+from teamster.tasks.check import check_callable
 from teamster.tasks.clock import WallClock
 from teamster.tasks.noting import Reporting, attend
 from teamster.tasks.roster import Roster
@@ -20,19 +20,27 @@ if TYPE_CHECKING:  # futures cost a quarter of the time to a first result
     from teamster.tasks.futures import Submitter
 
 
+class Choosing(Protocol):
+    """What decides who runs them."""
+
+    @property
+    def submitting(self) -> Plan:
+        """A kind of workers, and how many."""
+
+
 class Calls:
     """Of one pool.
 
     Args:
         roster: its teams.
-        plan: says who runs single calls.
+        chooser: says who runs single calls.
         limits: retries, and the timeout of a call (s).
         clock: runs while calls are open.
     """
 
-    def __init__(self, roster: Roster, plan: Callable[[], Plan], limits: tuple[int, float | None], clock: WallClock) -> None:
+    def __init__(self, roster: Roster, chooser: Choosing, limits: tuple[int, float | None], clock: WallClock) -> None:
         self._roster = roster
-        self._plan = plan
+        self._chooser = chooser
         self._limits = limits
         self._clock = clock
         self._lock = threading.Lock()
@@ -41,7 +49,7 @@ class Calls:
     @property
     def workers(self) -> int:
         """How many run at once."""
-        return self._plan().workers
+        return self._chooser.submitting.workers
 
     def submit(
         self,
@@ -54,8 +62,7 @@ class Calls:
         """Queue one call; `pool` lives as long as its future."""
         self._roster.check_open()
         attend(pool)
-        if not callable(function) or is_async(function):
-            check_callable(function)
+        check_callable(function)
         submitter = self._submitter or self._open()
         return submitter.submit(pool, function, arguments, keywords, chunksize)
 
@@ -64,7 +71,7 @@ class Calls:
             if self._submitter is None:
                 from teamster.tasks.futures import Submitter
 
-                self._submitter = Submitter(self._roster.team(self._plan()), Terms(*self._limits, None), self._clock)
+                self._submitter = Submitter(self._roster.team(self._chooser.submitting), Terms(*self._limits, None), self._clock)
             return self._submitter
 
     def finish(self) -> None:
