@@ -365,7 +365,7 @@ class Pool:
             self.terminate()
 
     def __del__(self) -> None:
-        if getattr(self, "_roster", None) is not None and not self._roster.closed:
+        if getattr(self, "_calls", None) is not None and not self._roster.closed:
             self.terminate()
 
     def __reduce__(self) -> Any:
