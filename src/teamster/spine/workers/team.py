@@ -73,14 +73,11 @@ class Team(Handing):
             self._check_open()
             begins = self.calls.open()
             last = self.queue[-1] if self.queue else None
-            if isinstance(last, Backlog) and last.job is job:
-                last.calls.append(call)
-                return  # nobody had room for those before it
-            backlog = Backlog(job, self.outcomes)
-            backlog.calls.append(call)
-            self.queue.append(backlog)
-            self.jobs.add(job)
-            if last is None:
+            if not isinstance(last, Backlog) or last.job is not job:
+                self.queue.append(Backlog(job, self.outcomes))
+                self.jobs.add(job)
+            self.queue[-1].calls.append(call)  # type: ignore[union-attr]
+            if last is None:  # else nobody had room for those before it
                 self._dispatch_new(job)
         if begins:
             self.calls.on_change(True)
@@ -119,9 +116,9 @@ class Team(Handing):
         self._check_may_wait()
         deadline_ns = None if seconds is None else perf_counter_ns() + int(seconds * 1e9)
         waiter = Waiter(done, refills=refill is not None, yielding=yielding)
-        with self.lock:
-            self._waiters.add(waiter)
         try:
+            with self.lock:
+                self._waiters.add(waiter)
             while not self._wait_once(waiter, refill, deadline_ns):
                 pass
         finally:

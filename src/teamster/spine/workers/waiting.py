@@ -90,8 +90,9 @@ class Waiters:
 
     def remove(self, waiter: Waiter) -> None:
         """It waits no more; if it led, it has to step down."""
-        del self._all[waiter]
-        self._refillers -= waiter.refills
+        if waiter in self._all:  # Ctrl-C may have struck before it was there
+            del self._all[waiter]
+            self._refillers -= waiter.refills
 
     def step_down(self, waiter: Waiter) -> None:
         """Have another one lead, when `waiter` did, or nobody does any more."""
