@@ -20,7 +20,6 @@ _TRANSFER = "better: what cannot be sent ends its own call, as TransferError wit
 _INITIALIZER = "choice: each future has the initializer's own error, and nothing is logged"
 
 BOTH = {
-    "ExecutorTest.test_max_workers_negative": _WORDS,
     "ExecutorTest.test_saturation": "private: _max_workers, _work_queue, _threads or _processes",
     "FailingInitializerTest.test_initializer": _INITIALIZER,
     "ShutdownTest.test_submit_after_interpreter_shutdown": _WORDS,

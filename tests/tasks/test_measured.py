@@ -220,13 +220,13 @@ def test_what_the_program_has_set_in_a_module_since_stays_here(tmp_path: Path, m
     import settings_of_test  # type: ignore[import-not-found]
 
     with ts.Pool(allow=("serial", "process")) as pool:
-        assert {depth for depth, _ in pool.map(settings_of_test.use, range(1_000))} == {1}
+        assert {depth for depth, _ in pool.map(settings_of_test.use, range(3_000))} == {1}
         assert "stays here" not in pool.plan.reason
         settings_of_test.depth = 2
-        assert {depth for depth, _ in pool.map(settings_of_test.use, range(1_000))} == {2}
+        assert {depth for depth, _ in pool.map(settings_of_test.use, range(3_000))} == {2}
         assert "stays here: in a new process `depth` is not what it is here" in pool.plan.reason
     with ts.Pool(allow=("serial", "process")) as pool:
-        assert {depth for depth, _ in pool.map(settings_of_test.use, range(1_000))} == {2}
+        assert {depth for depth, _ in pool.map(settings_of_test.use, range(3_000))} == {2}
 
 
 class Job:

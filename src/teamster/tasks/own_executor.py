@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from teamster.errors import PoolClosed, UsageError
+from teamster.spine.plan.check import is_count
 from teamster.tasks.executor import DOWN, PoolExecutor
 from teamster.tasks.pool import Backend, Pool
 
@@ -47,6 +48,8 @@ class Executor(PoolExecutor):
     ) -> None:
         if backend == "auto":
             raise UsageError("an executor runs single calls, which are not measured: name its backend, 'process' or 'thread'")
+        if max_workers is not None and not is_count(max_workers, 1):
+            raise UsageError(f"max_workers must be greater than 0, not {max_workers!r}; leave it out to use every core")
         if mp_context is not None:
             options["start_method"] = mp_context.get_start_method()
         self._owned = Pool(backend, max_workers, initializer=initializer, initargs=initargs, **options)
