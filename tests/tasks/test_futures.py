@@ -272,3 +272,31 @@ def test_calls_see_what_was_set_when_they_were_submitted(kind: str) -> None:
 
 def _third() -> str:
     return str(decimal.Decimal(1) / 3)
+
+
+def test_who_waits_runs_no_callbacks_of_others() -> None:
+    """The program's lock that it holds while it waits may be what a callback takes. (In threads it is the workers' wait.)"""
+    lock = threading.Lock()
+
+    def called(_: object) -> None:
+        with lock:
+            pass
+
+    with ts.Executor(2) as executor:
+        for _ in range(20):
+            futures = [executor.submit(abs, -n) for n in range(50)]
+            for future in futures:
+                future.add_done_callback(called)
+            with lock:
+                assert futures[-1].result(timeout=20) == 49
+                assert executor.submit(abs, -1).result(timeout=20) == 1
+
+
+def test_a_pool_that_ends_runs_the_callbacks_of_what_it_ends() -> None:
+    called: list[object] = []
+    pool = ts.Pool("process", workers=1)
+    futures = [pool.submit(hold, 60) for _ in range(5)]
+    for future in futures:
+        future.add_done_callback(called.append)
+    pool.terminate()
+    assert set(called) == set(futures)

@@ -23,7 +23,7 @@ from typing import Any
 
 from teamster.errors import PoolClosed, UsageError, WorkerStartError
 from teamster.machine.own_threads import own_thread
-from teamster.spine.workers.calls import Backlog
+from teamster.spine.workers.calls import ANYBODY, Backlog
 from teamster.spine.workers.job import Terms
 from teamster.spine.workers.team import Team
 from teamster.tasks.clock import WallClock
@@ -31,6 +31,7 @@ from teamster.tasks.definitions import Definition, Definitions, travels_as_code
 from teamster.tasks.lifetime import finish_calls_at_exit
 from teamster.tasks.patience import Patience
 
+_NOBODY_YET = -1  # reads, and callbacks wait for the reader
 _GRACE_S = 0.0005  # how long an answer may find nobody who reads it
 _LOOKS_S = 0.02  # after so long beside the same leader, the reader waits to be told that it has left
 
@@ -90,21 +91,28 @@ class CallFuture(Future[Any]):
         self.let_go()
         self._submitter.team.calls.close()
         self._finish(CANCELLED_AND_NOTIFIED, "add_cancelled")
+        self.call_back()
         return True
 
-    def settle(self, value: Any, error: BaseException | None) -> None:
-        """Take what the call came to; runs the callbacks."""
+    def settle(self, value: Any, error: BaseException | None) -> bool:
+        """Take what the call came to, and tell those who wait; whether there are callbacks to run."""
         self.let_go()
         if self._state not in (PENDING, RUNNING):  # it was cancelled, or the program has set it itself
-            return
+            return False
         if error is None:
             self._result = value
         else:
             self._exception = BrokenPool(*error.args) if type(error) is WorkerStartError else error
         self._finish(FINISHED, "add_result" if error is None else "add_exception")
+        return "_done_callbacks" in self.__dict__
+
+    def call_back(self) -> None:
+        """Run the callbacks."""
+        if "_done_callbacks" in self.__dict__:
+            self._invoke_callbacks()
 
     def _finish(self, state: str, how: str) -> None:
-        """Set the last state; wake those who wait, and call those who asked for that."""
+        """Set the last state, and wake those who wait."""
         gate = self.__dict__.setdefault("_gate", _SEALED)
         if gate is _SEALED:
             self._state = state
@@ -114,7 +122,6 @@ class CallFuture(Future[Any]):
             for waiter in self._waiters:
                 getattr(waiter, how)(self)
             gate.notify_all()
-        self._invoke_callbacks()
 
     def let_go(self) -> None:
         """It is over: the pool may end, and what the call carried may go."""
@@ -161,6 +168,9 @@ class Submitter:
         self._clock = clock
         self._at_last: Callable[[], object] | None = None  # to be done when no call is open any more
         team.calls.on_change = self._count
+        if team.crew.pulls and team.crew.kind != "serial":
+            team.calls.reader = _NOBODY_YET
+            team.calls.wake_reader = self._wake_reader
         finish_calls_at_exit()
 
     def _count(self, begin: bool) -> None:
@@ -227,11 +237,13 @@ class Submitter:
         except Exception as raised:
             value, error = None, raised
         future.settle(value, error)
+        future.call_back()
 
     # --- the reader --------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         """Lead whenever calls are open and nobody else does."""
+        self.team.calls.reader = threading.get_ident()
         try:
             while not self._closing:
                 self._await_calls()
@@ -241,6 +253,11 @@ class Submitter:
             return
         except BaseException as error:  # a thread that nobody looks at must not take the answers with it
             self.team.fail(error)
+
+    def _wake_reader(self) -> None:
+        """Callbacks wait for it."""
+        self._waken.set()
+        self.team.wake_reader()
 
     def _await_calls(self) -> None:
         self._waken.clear()
@@ -253,12 +270,13 @@ class Submitter:
         """Whether calls are open that nobody reads for, after a moment of grace: who waits for one future waits for the next."""
         until = perf_counter() + _LOOKS_S
         while self.team.calls.count and not self._closing:
+            self.team.calls.settle()  # callbacks that others have left
             sleep(_GRACE_S)
             if self.team.leaderless:
                 return bool(self.team.calls.count) and not self._closing
             if perf_counter() > until:
                 self._waken.clear()
-                if not self.team.ask_for_lead(self._waken.set):
+                if not self.team.calls.has_left and not self.team.ask_for_lead(self._waken.set):
                     self._waken.wait()
         return False
 
@@ -308,6 +326,7 @@ class Submitter:
     def close(self) -> None:
         """Let the reader end."""
         self._closing = True
+        self.team.calls.reader = ANYBODY
         self._waken.set()
         with self.team.lock:
             self.team.nudge()

@@ -37,11 +37,18 @@ class Call(Protocol):
     def cancel(self) -> bool:
         """Take it back, if it has not started."""
 
-    def settle(self, value: Any, error: BaseException | None) -> None:
-        """Take what it came to; runs its callbacks."""
+    def settle(self, value: Any, error: BaseException | None) -> bool:
+        """Take what it came to, and tell those who wait; whether it has callbacks."""
+
+    def call_back(self) -> None:
+        """Run its callbacks."""
 
 
 Outcomes = deque[tuple[Call, Any, BaseException | None]]
+
+
+ANYBODY = 0
+"""Stands for the thread that runs callbacks where there is no such thread."""
 
 
 class OpenCalls:
@@ -58,6 +65,9 @@ class OpenCalls:
         self._outcomes = outcomes
         self._settled = settled
         self._telling: dict[int, int] = {}  # by thread: calls that it is settling
+        self._left: deque[Call] = deque()  # whose callbacks are to be run by the reader
+        self.reader = ANYBODY  # the thread that runs callbacks
+        self.wake_reader: Callable[[], object] = bool
         self.count = 0
         self.on_change: Callable[[bool], object] = bool  # told, without the lock, when the first is open, and when the last is over
 
@@ -76,23 +86,43 @@ class OpenCalls:
             self.on_change(False)
 
     def settle(self) -> None:
-        """Tell futures what they have come to; called without the lock, since what they call may wait, and take other locks."""
+        """Tell futures what they have come to; called without the lock.
+
+        Callbacks are left to the reader where there is one: who waits for a future, or submits another, may hold a lock of the
+        program's that a callback takes.
+        """
         told, thread = 0, get_ident()
         outer = self._telling.get(thread, 0)  # a callback may come here, too
+        calls_back = self.reader in (ANYBODY, thread)
         try:
-            while self._outcomes:
-                try:
-                    call, value, error = self._outcomes.popleft()
-                except IndexError:  # another thread was faster
-                    break
+            while (call := self._next(calls_back)) is not None:
                 told += 1
                 self._telling[thread] = outer + told
-                call.settle(value, error)
+                call.call_back()
         finally:
             self._telling[thread] = outer
             if not outer:
                 del self._telling[thread]
             self.close(told)
+        if self._left:
+            self.wake_reader()
+
+    def _next(self, calls_back: bool) -> Call | None:
+        """A call that was told what it has come to, and whose callbacks are to be run here, if it has any."""
+        try:
+            while self._outcomes:
+                call, value, error = self._outcomes.popleft()
+                if not call.settle(value, error) or calls_back:
+                    return call
+                self._left.append(call)
+            return self._left.popleft() if calls_back and self._left else None
+        except IndexError:  # another thread was faster
+            return None
+
+    @property
+    def has_left(self) -> bool:
+        """Whether callbacks wait for the reader."""
+        return bool(self._left)
 
     @property
     def settled_here(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
 from time import perf_counter_ns
@@ -38,12 +38,18 @@ class Reports:
 
     @contextmanager
     def _calling_back(self) -> Iterator[None]:
-        """Futures are settled in here: what they call may use the team, but not wait for it."""
+        """What is called in here may use the team, but not wait for it: see `Team.handled_here`."""
         before, self._handler = self._handler, get_ident()
         try:
             yield
         finally:
             self._handler = before
+
+    def handle_all(self, events: Iterable[Event]) -> None:
+        """Take events of the crew. A map's progress is told in here: what it calls may use the team, but not wait for it."""
+        with self._calling_back():
+            for event in events:
+                self.handle(event)
 
     def handle(self, event: Event) -> None:
         """Take one event of the crew."""

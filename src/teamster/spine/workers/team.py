@@ -81,7 +81,8 @@ class Team(Handing):
                 self._dispatch_new(job)
         if begins:
             self.calls.on_change(True)
-        self._settle_if_any()
+        if self.outcomes:  # not here: who submits may hold a lock that a callback takes
+            self.calls.wake_reader()
         self._end_if_asked()
 
     def _check_open(self) -> None:
@@ -129,8 +130,8 @@ class Team(Handing):
 
     def _wait_once(self, waiter: Waiter, refill: Callable[[], object] | None, deadline_ns: int | None) -> bool:
         """Look, hand out, and wait for what comes next; returns whether it is over."""
-        # What wakes it from here on is not forgotten: a worker that reports between `refill`, which found no room, and the wait
-        # would else have told nobody. (A test hung with every worker idle and one item left to pull.)
+        # What wakes it from here on is not forgotten: a worker may report between `refill`, which found no room, and the wait.
+        # (A test hung with every worker idle and one item left to pull.)
         waiter.look_around()
         asked = self._before_waiting(waiter, refill)
         with self.lock:
@@ -144,7 +145,7 @@ class Team(Handing):
             pause = _sooner(self._watch.look() if leads else None, deadline_ns)
             if pause is not None and pause < 0:
                 return True
-            if waiter.woken or self.outcomes or self.closed:  # by what the look brought
+            if waiter.woken or self._has_to_settle(waiter) or self.closed:  # by what the look brought
                 return False
             self._waiters.begin_rest(waiter, leads=leads, polls=leads and self.crew.pulls)
             eager = waiter.polls and self._answers_soon()
@@ -158,7 +159,7 @@ class Team(Handing):
 
     def _before_waiting(self, waiter: Waiter, refill: Callable[[], object] | None) -> bool:
         """Do what wants no lock, and nobody to wait for it: settle futures, end the team, take more items; whether it took any."""
-        if self.outcomes or self._ending_s is not None:
+        if self._has_to_settle(waiter) or self._ending_s is not None:
             self._step_down(waiter)
             self._settle_if_any()
             self._end_if_asked()
@@ -182,9 +183,18 @@ class Team(Handing):
         """Whether the next answer is worth looking for without sleeping."""
         return not any(member.outstanding and member.outstanding[0].job.batch_ns > _WORTH_SLEEP_NS for member in self.members)
 
+    def _has_to_settle(self, waiter: Waiter) -> bool:
+        """Whether there is anything to tell; threads of workers do that themselves."""
+        return self.crew.pulls and bool(self.outcomes or (waiter.yielding and self.calls.has_left))
+
     def _settle_if_any(self) -> None:
-        if self.outcomes:
+        if (self.outcomes or self.calls.has_left) and (self.crew.pulls or self.closed):
             self.calls.settle()
+
+    def wake_reader(self) -> None:
+        """Have the leader that yields, if one leads, look around."""
+        with self.lock:
+            self._waiters.wake_if_yielding()
 
     def _check_may_wait(self) -> None:
         calls_back = self.calls.settled_here > 0  # in a worker's thread, perhaps; the others work on meanwhile
@@ -228,8 +238,7 @@ class Team(Handing):
             events = self.crew.wait(seconds, eager=eager)
             with self.lock:
                 waiter.polls = False
-                for event in events:
-                    self.handle(event)
+                self.handle_all(events)
                 self.dispatch()
                 self._tell_waiters()
         except KeyboardInterrupt:
@@ -284,16 +293,10 @@ class Team(Handing):
         leader = self._waiters.leader
         return self._handler == get_ident() or (leader is not None and leader.thread == get_ident() and self.crew.is_inside())
 
-    def handle(self, event: Event) -> None:
-        """Take one event of the crew."""
-        with self._calling_back():
-            super().handle(event)
-
     def _report(self, member: Member, events: list[Event]) -> None:
         """Results and events from a member's own thread."""
         with self.lock:
-            for event in [*self.crew.rescue(member), *events]:
-                self.handle(event)
+            self.handle_all([*self.crew.rescue(member), *events])
             member.absent = bool(self.outcomes)
             self.dispatch()
             self._tell_waiters()
@@ -311,7 +314,7 @@ class Team(Handing):
         with self.lock:
             self._fail_all(error)
             self._waiters.wake_all()
-        self._settle_if_any()
+        self.calls.settle()
 
     # --- the end -----------------------------------------------------------------------------------------------------------
 

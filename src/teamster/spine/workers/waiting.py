@@ -85,8 +85,7 @@ class Waiters:
         """Begin to wait; a leader that yields learns of it."""
         self._all[waiter] = None
         self._refillers += waiter.refills
-        if self.leader is not None and self.leader.yielding:
-            self.wake(self.leader)
+        self.wake_if_yielding()
 
     def remove(self, waiter: Waiter) -> None:
         """It waits no more; if it led, it has to step down."""
@@ -124,6 +123,11 @@ class Waiters:
             waiter.wake()
             if waiter.polls:
                 self._wake_crew()
+
+    def wake_if_yielding(self) -> None:
+        """Have the leader look around, if it is one that steps down for others."""
+        if self.leader is not None and self.leader.yielding:
+            self.wake(self.leader)
 
     def wake_satisfied(self) -> None:
         """Something has come that may be waited for."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -33,8 +34,8 @@ class Watched(Protocol):
     def dispatch(self) -> None:
         """Hand out what can be handed out."""
 
-    def handle(self, event: Event) -> None:
-        """Take one event of the crew."""
+    def handle_all(self, events: Iterable[Event]) -> None:
+        """Take events of the crew."""
 
     def expire(self, member: Member, number: int, error: BaseException) -> None:
         """Kill a member because of the item that it runs."""
@@ -140,7 +141,7 @@ class Watch:
             f"the initializer of worker {member.index} ran for more than {limit_ns / 1e9:g} s, as no item may, and was ended;"
             " raise timeout= if it needs longer"
         )
-        self._team.handle(Ready(member, error))
+        self._team.handle_all([Ready(member, error)])
         self._team.crew.kill(member)
 
     def _timeout_error(self, member: Member, first: int, offset: int, limit_ns: int) -> TaskTimeout:
@@ -159,7 +160,6 @@ class Watch:
         silent = now - member.last_heard_ns
         most = _SILENT_NS if any(batch.job.spec.hurry for batch in member.outstanding) else _LONG_SILENT_NS
         if silent >= most:
-            for event in self._team.crew.rescue(member):
-                self._team.handle(event)
+            self._team.handle_all(self._team.crew.rescue(member))
             silent = 0
         next_ns.append(max(_SOON_NS, most - silent))
