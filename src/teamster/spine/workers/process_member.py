@@ -47,7 +47,7 @@ class ProcessMember(Member):
         "known",
         "pid",
         "refusal",
-        "rescued_end",
+        "rescued",
         "slate",
         "surroundings",
         "token",
@@ -65,7 +65,7 @@ class ProcessMember(Member):
         self.surroundings: State = {}  # what the program had set when it started
         self.told: Circumstances = {}  # of the program, when it was told last
         self.pid = 0  # as soon as the fork server has told
-        self.rescued_end = 0  # how far its log was read before its results were sent
+        self.rescued = (0, 0)  # the state of its log when that was read last, before its results were sent
         self.closed_ns = 0  # when its channel ended
         self.death: tuple[int | None, int] | None = None  # status, peak memory in bytes
         self.refusal: TeamsterError | None = None  # why it was never started
@@ -128,11 +128,11 @@ class Slates:
     def has_unsent(self, member: Member) -> bool:
         """Whether the worker's log holds what was not read from it before."""
         assert isinstance(member, ProcessMember)
-        return member.slate.words[LOG_END] not in (0, member.rescued_end)
+        return member.slate.words[LOG_END] > 0 and member.slate.log_state() != member.rescued
 
     def rescue(self, member: Member) -> list[Event]:
         """What the worker's log holds."""
         assert isinstance(member, ProcessMember)
-        member.rescued_end = member.slate.words[LOG_END]
+        member.rescued = member.slate.log_state()
         records = member.slate.read_log(alive=not member.closed_ns)
         return [event for record in records for event in unpack_results(member, *record, [])]

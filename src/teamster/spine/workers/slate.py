@@ -129,6 +129,10 @@ class Slate:
         """
         return int(max(self.words[COMMITTED], self.words[STARTED] + self.words[WIDTH]))
 
+    def log_state(self) -> tuple[int, int]:
+        """How often the log was emptied, and its bytes: these alone are the same for every single result of one size."""
+        return self.words[EPOCH], self.words[LOG_END]
+
     def empty_log(self) -> None:
         """The results in the log were sent."""
         words = self.words
