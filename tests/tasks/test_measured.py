@@ -7,7 +7,6 @@ import operator
 import random
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,6 +17,7 @@ from teamster.spine.plan.plan import Candidate
 from teamster.spine.plan.race import Race
 from teamster.spine.workers.team import Team
 from teamster.tasks.measured import MeasuredMapping
+from tests.conftest import RunScript
 
 CALLS = {"count": 0}
 LOCK = threading.Lock()
@@ -211,22 +211,30 @@ def test_what_a_process_would_lose_stays_here(function: Any, why: str) -> None:
     assert CALLS["count"] == (400 if function is count_calls else 0)
 
 
-def test_what_the_program_has_set_in_a_module_since_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new process would import the module as it is in its file."""
-    (tmp_path / "settings_of_test.py").write_text(
-        "depth = 1\ndef use(item):\n    total = sum(range(20_000))\n    return depth, total\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    import settings_of_test  # type: ignore[import-not-found]
+SET_SINCE = """
+import sys, teamster as ts
+open("settings_of_test.py", "w").write("depth = 1\\ndef use(item):\\n    total = sum(range(20_000))\\n    return depth, total\\n")
+sys.path.insert(0, ".")
+import settings_of_test
 
-    with ts.Pool(allow=("serial", "process")) as pool:
-        assert {depth for depth, _ in pool.map(settings_of_test.use, range(3_000))} == {1}
-        assert "stays here" not in pool.plan.reason
-        settings_of_test.depth = 2
-        assert {depth for depth, _ in pool.map(settings_of_test.use, range(3_000))} == {2}
-        assert "stays here: in a new process `depth` is not what it is here" in pool.plan.reason
-    with ts.Pool(allow=("serial", "process")) as pool:
-        assert {depth for depth, _ in pool.map(settings_of_test.use, range(3_000))} == {2}
+def depths(pool):
+    return {depth for depth, _ in pool.map(settings_of_test.use, range(3_000))}
+
+with ts.Pool(allow=("serial", "process")) as pool:
+    assert depths(pool) == {1}
+    assert "stays here" not in pool.plan.reason, pool.plan
+    settings_of_test.depth = 2
+    assert depths(pool) == {2}
+    assert "stays here: in a new process `depth` is not what it is here" in pool.plan.reason, pool.plan
+with ts.Pool(allow=("serial", "process")) as pool:
+    assert depths(pool) == {2}
+"""
+
+
+def test_what_the_program_has_set_in_a_module_since_stays_here(run_script: RunScript) -> None:
+    """A new process would import the module as it is in its file. (A program of its own: this one has loaded every library.)"""
+    script = run_script(SET_SINCE)
+    assert (script.returncode, script.stderr) == (0, "")
 
 
 class Job:
