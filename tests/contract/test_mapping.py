@@ -195,6 +195,24 @@ def test_several_threads_share_a_pool(pool: ts.Pool) -> None:
     assert results == {shift: [n + shift for n in range(300)] for shift in range(6)}
 
 
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_many_threads_share_a_pool(kind: str) -> None:
+    """Callers take turns to hand out items: one that was asked and had none, since it was done, kept the turn, and all hung."""
+    results: list[list[int]] = []
+    with ts.Pool(kind, workers=2) as pool:  # type: ignore[arg-type]
+
+        def work() -> None:
+            for _ in range(3):
+                results.append(pool.map(abs, range(-20, 0)))
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(30)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert results == [list(range(20, 0, -1))] * 90
+
+
 def test_several_threads_share_a_stream(pool: ts.Pool) -> None:
     results = pool.imap(abs, range(500))
     seen: list[int] = []

@@ -126,6 +126,7 @@ class Team(Handing):
             with self.lock:
                 self._waiters.remove(waiter)
                 self._step_down(waiter)
+                self._tell_waiters()  # it may have been asked for items right before it was done
             self._settle_if_any()
 
     def _wait_once(self, waiter: Waiter, refill: Callable[[], object] | None, deadline_ns: int | None) -> bool:
