@@ -131,8 +131,7 @@ class Team(Handing):
 
     def _wait_once(self, waiter: Waiter, refill: Callable[[], object] | None, deadline_ns: int | None) -> bool:
         """Look, hand out, and wait for what comes next; returns whether it is over."""
-        # What wakes it from here on is not forgotten: a worker may report between `refill`, which found no room, and the wait.
-        # (A test hung with every worker idle and one item left to pull.)
+        # From here on no report is missed, also between `refill`, which found no room, and the wait. (A test hung with all idle.)
         waiter.look_around()
         asked = self._before_waiting(waiter, refill)
         with self.lock:
