@@ -30,11 +30,8 @@ def replaced(seconds: float, first: Collection[str] = ()) -> Origins:
         first: libraries to begin with, since the function names them.
 
     Example:
-        >>> import json
-        >>> original, json.dumps = json.dumps, lambda value: "{}"
         >>> "json:dumps" in replaced(0.1)
-        True
-        >>> json.dumps = original
+        False
     """
     found, modules = Origins(), list(sys.modules)
     likely = [*_FIRST, *(name for name in modules if name.partition(".")[0] in first)]
