@@ -142,7 +142,8 @@ class ProcessCrew(Slates):
         if self._watched_generation != self._starter.generation:
             self._watched_generation = self._starter.generation
             self._watched_control = self._starter.control.fileno()
-            self._poller.register(self._watched_control)
+            if self._watched_control >= 0:  # else no other server could be had
+                self._poller.register(self._watched_control)
 
     def kill(self, member: Member) -> None:
         """SIGKILL to the worker and what it started."""
