@@ -60,8 +60,7 @@ class ProcessCrew(Slates):
         self._starter = Starter(setup)
         self._poller = Poller()
         self._arming, self._renewing = threading.Lock(), threading.Lock()
-        # Whoever leads changes these without the team's lock, so everybody else walks over a copy. (A test ended in "dictionary
-        # changed size during iteration".)
+        # Who leads changes these without the team's lock, so others walk over a copy. ("dictionary changed size", said a test.)
         self._members: dict[int, ProcessMember] = {}  # by descriptor of their channel
         self._tokens: dict[int, ProcessMember] = {}
         self._lost: list[ProcessMember] = []  # whose channel has ended, and whose death was not told
