@@ -73,6 +73,16 @@ def timeouts(count: int) -> float:
         return time.perf_counter() - began
 
 
+def seconds_of(threads: list[threading.Thread]) -> float:
+    """From the start of the first to the end of the last."""
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - began
+
+
 def callers(kind: str) -> Callable[[int], float]:
     """Threads of the program that share one pool, each with the same work."""
 
@@ -80,12 +90,7 @@ def callers(kind: str) -> Callable[[int], float]:
         with ts.Pool(kind, workers=2) as pool:  # type: ignore[arg-type]
             pool.map(work.same, range(100))
             threads = [threading.Thread(target=pool.map, args=(work.checksum, range(20))) for _ in range(count)]
-            began = time.perf_counter()
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            return time.perf_counter() - began
+            return seconds_of(threads)
 
     return run
 
@@ -95,12 +100,7 @@ def waiting_callers(count: int) -> float:
     with ts.Executor(2, "process") as executor:
         map_futures.results(executor, 100)
         threads = [threading.Thread(target=_round_trips, args=(executor, 50)) for _ in range(count)]
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return time.perf_counter() - began
+        return seconds_of(threads)
 
 
 def _round_trips(executor: cf.Executor, count: int) -> None:

@@ -10,7 +10,7 @@
            job.on_values, on_error; outcomes of calls
 
 There is no manager thread: a `map` that waits does the work of one itself. Guarantees: laws 1 to 5 of the spine, as far as the crew
-keeps its contract (contract.py). No code of the user's runs with the lock held: futures are settled after it was let go.
+keeps its contract (contract.py). No callback of a future runs with the lock held: futures are settled after it was let go.
 """
 
 from __future__ import annotations
