@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import teamster as ts
 CONNECTION = sqlite3.connect(":memory:", check_same_thread=True)
 LOCAL = threading.local()
 LOOP = asyncio.new_event_loop()
+FAILED_HERE: list[int] = []
 STARTS: list[int] = []  # a list is changed by single steps of C
 
 
@@ -101,14 +103,26 @@ def odd(item: int) -> int:
     STARTS.append(item)
     time.sleep(0.003)
     if item > 40:
+        if threading.current_thread() is threading.main_thread():
+            FAILED_HERE.append(item)
         raise KeyError(item)
     return item
 
 
 def test_failures_of_the_items_own_do_not_shut_a_way() -> None:
+    """Where one fails here, too: so there are items until that has happened."""
     STARTS.clear()
-    with ts.Pool() as pool:
-        results = pool.map(odd, range(600), on_error="return")
-        assert [isinstance(each, KeyError) for each in results] == [item > 40 for item in range(600)]
-        assert sorted(STARTS) == list(range(600))
+    FAILED_HERE.clear()
+
+    def items() -> Iterator[int]:
+        for item in range(30_000):
+            if item >= 600 and FAILED_HERE:
+                return
+            yield item
+
+    with ts.Pool(allow=("serial", "thread")) as pool:
+        results = list(pool.imap(odd, items(), on_error="return"))
+        assert [isinstance(each, KeyError) for each in results] == [item > 40 for item in range(len(results))]
+        assert sorted(STARTS) == list(range(len(results)))
+        assert FAILED_HERE
         assert {each.note for each in pool.plan.candidates if each.backend == "thread"} == {""}

@@ -13,6 +13,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import psutil
@@ -48,6 +50,47 @@ def test_many_by_completion_with_callbacks(executor: ts.Executor) -> None:
     assert sorted(future.result() for future in cf.as_completed(futures)) == list(range(MANY))
     executor.shutdown()
     assert sorted(called) == list(range(MANY))
+
+
+def wait_for_file(path: str) -> None:
+    deadline = time.monotonic() + 60
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def learn_that_calls_are_short(executor: ts.Executor) -> None:
+    """So that the next ones travel many at a time."""
+    for _ in range(3):
+        cf.wait([executor.submit(abs, -n) for n in range(2_000)])
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_what_is_done_does_not_wait_for_the_next_call(kind: Literal["thread", "process"], tmp_path: Path) -> None:
+    """A thread that had taken short calls and a long one kept the last short ones' results until the long one was over."""
+    with ts.Executor(1, kind) as executor:
+        learn_that_calls_are_short(executor)
+        first = executor.submit(wait_for_file, str(tmp_path / "first"))
+        short = [executor.submit(abs, -n) for n in range(20)]
+        long = executor.submit(wait_for_file, str(tmp_path / "long"))
+        (tmp_path / "first").touch()
+        assert not cf.wait([first, *short], timeout=20).not_done
+        assert not long.done()
+        (tmp_path / "long").touch()
+        assert long.result() is None
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_who_is_idle_takes_what_waits_behind_a_long_call(kind: Literal["thread", "process"], tmp_path: Path) -> None:
+    with ts.Executor(2, kind) as executor:
+        learn_that_calls_are_short(executor)
+        first = [executor.submit(wait_for_file, str(tmp_path / "first")) for _ in range(2)]
+        long = executor.submit(wait_for_file, str(tmp_path / "long"))
+        short = [executor.submit(abs, -n) for n in range(100)]
+        (tmp_path / "first").touch()
+        assert not cf.wait([*first, *short], timeout=20).not_done
+        assert not long.done()
+        (tmp_path / "long").touch()
+        assert long.result() is None
 
 
 def test_cancelled_futures_are_announced(executor: ts.Executor) -> None:

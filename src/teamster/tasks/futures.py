@@ -8,7 +8,8 @@
                   +--- settle: result, callbacks, without any lock <-----------------+
 
 Who waits for a future leads the team meanwhile: no thread stands between a worker and `result()`. Where nobody waits (asyncio,
-callbacks, `concurrent.futures.wait`), a daemon thread notices within half a millisecond, and leads until somebody does.
+callbacks, `concurrent.futures.wait`), a daemon thread notices within half a millisecond, and leads until somebody does. Threads of
+workers bring their answers themselves; the daemon thread fetches what one of them holds back while the next call takes long.
 """
 
 from __future__ import annotations
@@ -168,8 +169,10 @@ class Submitter:
         self._clock = clock
         self._at_last: Callable[[], object] | None = None  # to be done when no call is open any more
         team.calls.on_change = self._count
-        if team.crew.pulls and team.crew.kind != "serial":
+        self._reads = team.crew.pulls and team.crew.kind != "serial"
+        if self._reads:
             team.calls.reader = _NOBODY_YET
+        if team.crew.kind != "serial":
             team.calls.wake_reader = self._wake_reader
         finish_calls_at_exit()
 
@@ -209,7 +212,7 @@ class Submitter:
         except PoolClosed:
             future.let_go()
             raise
-        if self.team.crew.pulls:
+        if self.team.crew.pulls or self.team.queue:  # a thread that has one call at a time needs nobody
             self._see_to_it(future)
         return future
 
@@ -243,7 +246,8 @@ class Submitter:
 
     def _read(self) -> None:
         """Lead whenever calls are open and nobody else does."""
-        self.team.calls.reader = threading.get_ident()
+        if self._reads:
+            self.team.calls.reader = threading.get_ident()
         try:
             while not self._closing:
                 self._await_calls()

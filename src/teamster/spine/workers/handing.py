@@ -18,6 +18,7 @@ from teamster.spine.workers.reports import Reports
 _LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
 _HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
 _LARGE_BYTES = 1 << 20  # items of this size wait in shared memory, whose first touch costs more than any hand-over
+_WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
 _SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
 
 _identities = itertools.count(1)
@@ -73,6 +74,17 @@ class Handing(Reports):
         member.doomed = (number, error)
         self.ledger.timeouts += 1
         self.crew.kill(member)
+
+    def distrust(self) -> None:
+        """Ctrl-C may have struck between the reading of a result and its delivery: what is under way starts over elsewhere."""
+        for member in self.members:
+            if member.outstanding and self.crew.can_kill and member.doomed is None:
+                member.doomed = (0, None)
+                self.crew.kill(member)
+
+    def answers_soon(self) -> bool:
+        """Whether the next answer is worth looking for without sleeping."""
+        return not any(member.outstanding and member.outstanding[0].job.batch_ns > _WORTH_SLEEP_NS for member in self.members)
 
     def note_bytes(self) -> None:
         """Bring the ledger's byte counts up to date."""

@@ -65,7 +65,7 @@ class Runner:
         ran, ring = 0, current_ring()
         while ran < len(items):
             # A batch may be as long as the user wants, and change on the way: what the function takes is asked again and again.
-            bulk = self.item_ns < BULK_BELOW_NS and not self._spec.careful
+            bulk = self.item_ns < BULK_BELOW_NS and not self._spec.careful and self._spec.style != "apply"
             piece = items[ran : ran + (BULK_ITEMS if bulk else _FEW_ITEMS)]
             self._spent_ns = 0
             run = self._in_blocks if bulk else self._one_by_one

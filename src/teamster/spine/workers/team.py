@@ -27,11 +27,10 @@ from teamster.spine.workers.calls import Backlog, Call, OpenCalls
 from teamster.spine.workers.contract import Batch, Crew, Event, Member
 from teamster.spine.workers.handing import Handing
 from teamster.spine.workers.job import Job
-from teamster.spine.workers.waiting import Waiter, Waiters
+from teamster.spine.workers.waiting import Waiter, Waiters, sooner
 from teamster.spine.workers.watch import Watch
 
 CLOSED = "the pool was closed while this call was under way; close it when its last call has returned"
-_WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
 
 
 class Team(Handing):
@@ -81,7 +80,7 @@ class Team(Handing):
                 self._dispatch_new(job)
         if begins:
             self.calls.on_change(True)
-        if self.outcomes:  # not here: who submits may hold a lock that a callback takes
+        if self.outcomes and self.crew.pulls:  # not here: who submits may hold a lock that a callback takes
             self.calls.wake_reader()
         self._end_if_asked()
 
@@ -127,7 +126,7 @@ class Team(Handing):
                 self._waiters.remove(waiter)
                 self._step_down(waiter)
                 self._tell_waiters()  # it may have been asked for items right before it was done
-            self._settle_if_any()
+            self._settle_if_any(waiter)
 
     def _wait_once(self, waiter: Waiter, refill: Callable[[], object] | None, deadline_ns: int | None) -> bool:
         """Look, hand out, and wait for what comes next; returns whether it is over."""
@@ -142,13 +141,14 @@ class Team(Handing):
             if asked:
                 self._offer_room()  # to the next caller, if this one has left any
             leads = self._waiters.leader in (waiter, None)
-            pause = _sooner(self._watch.look() if leads else None, deadline_ns)
+            look_s = self._look(waiter) if leads else None
+            pause = sooner(look_s, deadline_ns)
             if pause is not None and pause < 0:
                 return True
             if waiter.woken or self._has_to_settle(waiter) or self.closed:  # by what the look brought
                 return False
-            self._waiters.begin_rest(waiter, leads=leads, polls=leads and self.crew.pulls)
-            eager = waiter.polls and self._answers_soon()
+            self._waiters.begin_rest(waiter, leads=leads, polls=leads and self.crew.pulls, sleeps=look_s is None)
+            eager = waiter.polls and self.answers_soon()
         if waiter.polls:
             self._poll(waiter, pause, eager)
         else:
@@ -157,11 +157,18 @@ class Team(Handing):
             note(current_ring(), WAIT, "wait for workers", began)
         return False
 
+    def _look(self, waiter: Waiter) -> float | None:
+        """Look at the clock; who waits may hold a lock that a callback takes, and leaves what it has fetched to the reader."""
+        pause = self._watch.look()
+        if self.outcomes and not (self.crew.pulls or waiter.yielding):
+            self.calls.wake_reader()
+        return pause
+
     def _before_waiting(self, waiter: Waiter, refill: Callable[[], object] | None) -> bool:
         """Do what wants no lock, and nobody to wait for it: settle futures, end the team, take more items; whether it took any."""
         if self._has_to_settle(waiter) or self._ending_s is not None:
             self._step_down(waiter)
-            self._settle_if_any()
+            self._settle_if_any(waiter)
             self._end_if_asked()
         if refill is None:
             return False
@@ -179,16 +186,14 @@ class Team(Handing):
             if self.closed:
                 self._left.notify_all()
 
-    def _answers_soon(self) -> bool:
-        """Whether the next answer is worth looking for without sleeping."""
-        return not any(member.outstanding and member.outstanding[0].job.batch_ns > _WORTH_SLEEP_NS for member in self.members)
-
     def _has_to_settle(self, waiter: Waiter) -> bool:
-        """Whether there is anything to tell; threads of workers do that themselves."""
-        return self.crew.pulls and bool(self.outcomes or (waiter.yielding and self.calls.has_left))
+        """Whether there is anything to tell; threads of workers do that themselves, but for what a look has fetched from them."""
+        if self.crew.pulls:
+            return bool(self.outcomes or (waiter.yielding and self.calls.has_left))
+        return waiter.yielding and bool(self.outcomes)
 
-    def _settle_if_any(self) -> None:
-        if (self.outcomes or self.calls.has_left) and (self.crew.pulls or self.closed):
+    def _settle_if_any(self, waiter: Waiter | None = None) -> None:
+        if (self.outcomes or self.calls.has_left) and (self.crew.pulls or self.closed or (waiter is not None and waiter.yielding)):
             self.calls.settle()
 
     def wake_reader(self) -> None:
@@ -243,20 +248,13 @@ class Team(Handing):
                 self._tell_waiters()
         except KeyboardInterrupt:
             with self.lock:
-                self._distrust()
+                self.distrust()
             raise
         except BaseException as error:  # a mistake of ours, or a callback's: what was read is lost, so nobody may wait for it
             self.fail(error)
             raise
         finally:
             waiter.polls = False
-
-    def _distrust(self) -> None:
-        """Ctrl-C may have struck between the reading of a result and its delivery: what is under way starts over elsewhere."""
-        for member in self.members:
-            if member.outstanding and self.crew.can_kill and member.doomed is None:
-                member.doomed = (0, None)
-                self.crew.kill(member)
 
     def ask_for_lead(self, deputy: Callable[[], None]) -> bool:
         """Whether nobody reads the workers' answers; else `deputy` is called, once, as soon as that is so."""
@@ -298,7 +296,7 @@ class Team(Handing):
         with self.lock:
             self.handle_all([*self.crew.rescue(member), *events])
             member.absent = bool(self.outcomes)
-            self.dispatch()
+            self._dispatch_after(member)
             self._tell_waiters()
             for team in self.beside:
                 team.nudge()
@@ -306,8 +304,14 @@ class Team(Handing):
             self.calls.settle()
             with self.lock:
                 member.absent = False
-                self.dispatch()
+                self._dispatch_after(member)
         self._end_if_asked()
+
+    def _dispatch_after(self, member: Member) -> None:
+        """Hand out; where a member has several items now, a result of one may have to be fetched while another one takes long."""
+        self.dispatch()
+        if member.outstanding and member.outstanding[-1].size > 1:
+            self._waiters.wake_if_asleep()
 
     def fail(self, error: BaseException) -> None:
         """End every call with `error`: a thread that worked for them cannot go on."""
@@ -391,9 +395,3 @@ class Team(Handing):
         self.calls = OpenCalls(self.lock, self.outcomes, self._waiters.wake_satisfied)
         self.closed = True
         self._ending_s = None
-
-
-def _sooner(pause: float | None, deadline_ns: int | None) -> float | None:
-    """The shorter of a pause and what is left until a deadline, in seconds; negative when the deadline is over."""
-    left = None if deadline_ns is None else (deadline_ns - perf_counter_ns()) / 1e9
-    return min((each for each in (pause, left) if each is not None), default=None)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from threading import get_ident
+from time import perf_counter_ns
 
 
 class Waiter:
@@ -77,6 +78,7 @@ class Waiters:
         self._deputy: Callable[[], None] | None = None  # to be told, once, when nobody leads
         self._round = 0  # counts the times at which there was room
         self._refillers = 0
+        self._sleeps = False  # the leader has set itself no time at which to look
 
     def __len__(self) -> int:
         return len(self._all)
@@ -105,10 +107,10 @@ class Waiters:
             deputy, self._deputy = self._deputy, None
             deputy()
 
-    def begin_rest(self, waiter: Waiter, *, leads: bool, polls: bool) -> None:
-        """It waits from now on: as the leader or not, in the crew or here."""
+    def begin_rest(self, waiter: Waiter, *, leads: bool, polls: bool, sleeps: bool) -> None:
+        """It waits from now on: as the leader or not, in the crew or here, until a time or until it is woken."""
         if leads:
-            self.leader = waiter
+            self.leader, self._sleeps = waiter, sleeps
         waiter.polls = polls
         waiter.rests = not polls
 
@@ -127,6 +129,12 @@ class Waiters:
     def wake_if_yielding(self) -> None:
         """Have the leader look around, if it is one that steps down for others."""
         if self.leader is not None and self.leader.yielding:
+            self.wake(self.leader)
+
+    def wake_if_asleep(self) -> None:
+        """There is something that the leader has to watch from now on."""
+        if self._sleeps:
+            self._sleeps = False
             self.wake(self.leader)
 
     def wake_satisfied(self) -> None:
@@ -161,3 +169,9 @@ class Waiters:
             waiter.turn = True
             self.wake(waiter)
             self._all[waiter] = self._all.pop(waiter)  # to the end
+
+
+def sooner(pause: float | None, deadline_ns: int | None) -> float | None:
+    """The shorter of a pause and what is left until a deadline, in seconds; negative when the deadline is over."""
+    left = None if deadline_ns is None else (deadline_ns - perf_counter_ns()) / 1e9
+    return min((each for each in (pause, left) if each is not None), default=None)
