@@ -69,7 +69,11 @@ class Definitions:
         """The job of all calls that bring their function along, as long as what the program has set around them is the same."""
         state = self._state()
         known = self._shared.get(chunksize)
-        if known is not None and known[1] == state and (known[0] == context or self._is_carried(context, known[2])):
+        if (
+            known is not None
+            and (known[1] is state or known[1] == state)
+            and (known[0] == context or self._is_carried(context, known[2]))
+        ):
             return known[3]
         job = self._job(no_function, chunksize)
         self._shared[chunksize] = context, state, self._carried(context), job

@@ -46,6 +46,32 @@ class BrokenPool(WorkerStartError, BrokenExecutor):
     """
 
 
+_ON_DEMAND = ("_condition", "_waiters", "_done_callbacks")
+
+
+class _Gate(type(threading.RLock())):  # type: ignore[misc]
+    """A lock that is a condition when somebody waits: what most futures use of one, at a fifth of its price.
+
+    Example:
+        >>> gate = _Gate()
+        >>> with gate:
+        ...     gate.notify_all(), gate.wait(timeout=0.001)
+        (None, False)
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_whole":
+            return self.__dict__.setdefault(name, threading.Condition(self))
+        if name in ("wait", "wait_for", "notify"):
+            return getattr(self._whole, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def notify_all(self) -> None:
+        """Wake those who wait, if anybody ever did."""
+        if "_whole" in self.__dict__:
+            self._whole.notify_all()
+
+
 class CallFuture(Future[Any]):
     """A future whose waiter does the reading.
 
@@ -66,17 +92,18 @@ class CallFuture(Future[Any]):
         self._pool: object = pool  # a pool without a name must not end under its futures
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_waiters", "_done_callbacks"):
-            return self.__dict__.setdefault(name, [])
-        if name != "_condition":
+        if name not in _ON_DEMAND:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        made = threading.Condition()
-        gate = self.__dict__.setdefault("_gate", made)
+        own, made = self.__dict__, _Gate()
+        own.setdefault("_waiters", [])
+        own.setdefault("_done_callbacks", [])
+        gate = own.setdefault("_gate", made)
         if gate is _SEALED:
             while self._state in (PENDING, RUNNING):
                 sleep(0)  # the thread that sealed it sets the state with its next step
             gate = made
-        return self.__dict__.setdefault(name, gate)
+        own.setdefault("_condition", gate)
+        return own[name]
 
     def claim(self) -> Any:
         """What is to run, once; None when it is not to run any more."""
@@ -105,11 +132,11 @@ class CallFuture(Future[Any]):
         else:
             self._exception = BrokenPool(*error.args) if type(error) is WorkerStartError else error
         self._finish(FINISHED, "add_result" if error is None else "add_exception")
-        return "_done_callbacks" in self.__dict__
+        return bool(self.__dict__.get("_done_callbacks"))
 
     def call_back(self) -> None:
         """Run the callbacks."""
-        if "_done_callbacks" in self.__dict__:
+        if self.__dict__.get("_done_callbacks"):
             self._invoke_callbacks()
 
     def _finish(self, state: str, how: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 Values = dict[Any, Any]
@@ -120,9 +121,17 @@ def _decimal(library: Any) -> Values:
     return {"context": _as_tuple(library.getcontext()), "default": _as_tuple(library.DefaultContext)}
 
 
+_read_context = attrgetter("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+_TRAPS = ("DivisionByZero", "InvalidOperation", "Overflow")
+_usual_context: list[Any] = []  # made at first use: the traps of two contexts are compared in one step of C
+
+
 def _as_tuple(context: Any) -> tuple[Any, ...]:
-    *parts, _flags, traps = context.__reduce__()[1]
-    return (*parts, tuple(sorted(trap.__name__ for trap in traps)))
+    traps = context.traps
+    if not _usual_context:
+        _usual_context.append(type(context)(traps=[signal for signal in traps if signal.__name__ in _TRAPS]))
+    names = _TRAPS if traps == _usual_context[0].traps else tuple(sorted(signal.__name__ for signal, on in traps.items() if on))
+    return (*_read_context(context), names)
 
 
 def _set_decimal(library: Any, name: str, value: tuple[Any, ...]) -> None:
@@ -134,7 +143,7 @@ def _set_decimal(library: Any, name: str, value: tuple[Any, ...]) -> None:
         setattr(library.DefaultContext, attribute, getattr(context, attribute))
 
 
-_DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, ("DivisionByZero", "InvalidOperation", "Overflow"))
+_DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, _TRAPS)
 
 
 def _dialects(library: Any) -> Values:

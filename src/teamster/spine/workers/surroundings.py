@@ -27,8 +27,40 @@ State = dict[tuple[str, Any], Any]
 
 _ROWS = {row.title: row for row in SETTINGS}
 _EXPECTED = frozenset(row.title for row in SETTINGS[:3])  # a worker has them from its start
-_latest: State = {}
-_read_last: list[Any] = []  # of each row, what it read for that
+
+
+class _Reading:
+    """Reads rows, and gives the same object as before as long as nothing has changed: then a comparison of C is all there is to do.
+
+    What was read and what it means are set in one step: threads that have set different things read at the same time.
+    """
+
+    def __init__(self, rows: tuple[Setting, ...]) -> None:
+        self._rows = rows
+        self._known: tuple[list[Any], State] = [], {}
+
+    def __call__(self) -> State:
+        values = self._read_raw()
+        known, state = self._known
+        if values != known:
+            state = _read(self._rows)
+            self._known = values, state
+        return state
+
+    def _read_raw(self) -> list[Any]:
+        values: list[Any] = []
+        modules = sys.modules
+        for row in self._rows:
+            module = modules.get(row.module)
+            try:
+                values.append(None if module is None else row.read(module))
+            except Exception:
+                values.append(None)
+        return values
+
+
+_all = _Reading(SETTINGS)
+_of_thread = _Reading(tuple(row for row in SETTINGS if row.of_thread))
 
 
 def take() -> State:
@@ -44,30 +76,12 @@ def take() -> State:
         ...     take()["decimal's context", "context"][0]
         60
     """
-    global _latest, _read_last
-    now = _read_raw()
-    if now != _read_last:  # mostly nothing has changed since the last call, and then a comparison of C is all
-        _latest, _read_last = _read(SETTINGS), now
-    return _latest
-
-
-def _read_raw() -> list[Any]:
-    values: list[Any] = []
-    modules = sys.modules
-    for row in SETTINGS:
-        if (module := modules.get(row.module)) is not None:
-            try:
-                values.append(row.read(module))
-            except Exception:
-                values.append(None)
-        else:
-            values.append(None)
-    return values
+    return _all()
 
 
 def take_of_thread() -> State:
     """The part of it that each thread, or context, has for itself."""
-    return _read(row for row in SETTINGS if row.of_thread)
+    return _of_thread()
 
 
 def _read(rows: Iterable[Setting]) -> State:
