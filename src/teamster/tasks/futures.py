@@ -190,6 +190,7 @@ class Submitter:
         self._by_pickle = team.crew.kind in ("process", "interpreter")
         self._patience = Patience()
         self._reader: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._closing = False
         self._asleep = False
         self._waken = threading.Event()
@@ -251,10 +252,21 @@ class Submitter:
             elif not self.team.handled_here:
                 self.team.await_calls()
         elif self._reader is None:
-            self._reader = own_thread(threading.Thread(target=self._read, name="teamster-reader", daemon=True))
-            self._reader.start()
+            self._start_reader()
         elif self._asleep:
             self._waken.set()
+
+    def _start_reader(self) -> None:
+        with self._starting:
+            if self._reader is not None:  # another thread was faster
+                return
+            reader = own_thread(threading.Thread(target=self._read, name="teamster-reader", daemon=True))
+            try:
+                reader.start()
+            except RuntimeError:  # the interpreter ends, and since Python 3.12 starts none: who waits for the future reads
+                self.team.calls.reader = ANYBODY
+                return
+            self._reader = reader
 
     def _run_here(self, future: CallFuture) -> None:
         """Run a call of a serial task's in the middle of that task."""
