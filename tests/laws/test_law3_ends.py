@@ -51,7 +51,7 @@ def test_ctrl_c_again_and_again(count: int, start_script: Callable[..., Any], wa
     wait_until(lambda: "ready" in script.stdout, seconds=20)
     for _ in range(count):
         if script.returncode is None:
-            os.killpg(script.pid, signal.SIGINT)
+            script.interrupt()
     script.wait(timeout=3)
     wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
     assert script.returncode != 0
@@ -67,7 +67,7 @@ def test_ctrl_c_while_workers_start(delay: float, start_script: Callable[..., An
     )
     wait_until(lambda: "ready" in script.stdout, seconds=20)
     time.sleep(delay)  # not a wait for anything: the moments at which to strike
-    os.killpg(script.pid, signal.SIGINT)
+    script.interrupt()
     script.wait(timeout=3)
     wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
     assert "KeyboardInterrupt" in script.stderr

@@ -3,7 +3,6 @@
 
 import contextlib
 import gc
-import os
 import signal
 import threading
 import time
@@ -89,7 +88,7 @@ def test_a_program_that_is_ended(name: str, end: str, start_script: Callable[...
     script = start_script(PROGRAMS[name])
     wait_until(lambda: "ready" in script.stdout, seconds=20)
     if end == "SIGINT to the group":
-        os.killpg(script.pid, signal.SIGINT)
+        script.interrupt()
     else:
         script.send_signal(getattr(signal, end))
     script.wait(timeout=3)
@@ -148,7 +147,7 @@ def test_an_interrupted_worker_takes_no_next_item(
         str(tmp_path / "ran"),
     )
     wait_until(lambda: (tmp_path / "ran").exists(), seconds=20)
-    os.killpg(script.pid, signal.SIGINT)
+    script.interrupt()
     script.wait(timeout=3)
     wait_until(lambda: not script.survivors(), seconds=1.0)
     assert len((tmp_path / "ran").read_text().split()) <= 4

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -151,7 +150,7 @@ def test_ctrl_c_leaves_nothing_behind(name: str, tmp_path: Path, start_script: S
     folder = tmp_path / "new" / "folder"
     script = start_script(INTERRUPTED, name, str(folder))
     wait_until(script.survivors, 20, "the server, or the processes that are started first")
-    os.killpg(script.pid, signal.SIGINT)
+    script.interrupt()
     script.wait()
     assert script.stdout.split() == ["begins", "130"]
     assert script.stderr == ""

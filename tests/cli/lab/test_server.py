@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -64,9 +63,9 @@ def test_it_ends_with_its_parent(number: int, start_script: StartScript, wait_un
 def test_a_ctrl_c_in_the_terminal_is_not_for_it(start_script: StartScript, wait_until: WaitUntil) -> None:
     script = start_script(HOLDS_A_SERVER)
     server = server_of(script, wait_until)
-    os.killpg(script.pid, signal.SIGINT)
-    wait_until(lambda: is_gone(server), 10, "the server is gone")
+    script.interrupt()
     script.wait()
+    wait_until(lambda: is_gone(server), 10, "the server is gone")
     assert script.stderr.count("KeyboardInterrupt") == 1  # the program's own
 
 
