@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter
-from typing import Any
+from time import perf_counter, thread_time
 
 from teamster.errors import first_line
 from teamster.spine.plan.carried import Carried
 from teamster.spine.plan.effects import Effects
 from teamster.spine.plan.fingerprint import Bound, checksum, is_bound_to_thread
 from teamster.spine.plan.fresh import States, difference, imported_states, look_there
+from teamster.spine.plan.instructions import Thing
 from teamster.spine.plan.patches import Origins, replaced
 from teamster.spine.workers.contract import Batch
 from teamster.spine.workers.job import Job, Terms
 from teamster.spine.workers.surroundings import library_part, take, unsendable
 from teamster.spine.workers.team import Team
+from teamster.tasks.call import MapCall
 
 
 class Question:
@@ -26,9 +27,9 @@ class Question:
         stays: why the function must stay here; empty while nothing speaks against leaving.
     """
 
-    def __init__(self, function: Callable[..., Any], *, seeded: bool) -> None:
-        self._function = function
-        self._seeded = seeded
+    def __init__(self, call: MapCall) -> None:
+        self._call = call
+        self._function = call.function
         self._effects: Effects | None = None
         self._here: States | None = None
         self._replaced: Origins = {}
@@ -38,12 +39,11 @@ class Question:
 
     def objection(self, backend: str, look_s: float) -> str:
         """Why the code should not be run by such workers, as far as a look of `look_s` can tell; empty when it may."""
-        deadline = perf_counter() + look_s
         if self._effects is None:
-            self._effects = Effects(deadline).look_at(self._function)
+            self._effects = Effects(thread_time() + look_s).look_at(self._function, _arguments(self._call))
         if backend == "process":
-            return self._effects.against_processes(seeded=self._seeded)
-        return self._effects.against_threads() or _belongs_to_one_thread(Carried(self._function), deadline)
+            return self._effects.against_processes(seeded=self._call.seed is not None)
+        return self._effects.against_threads() or _belongs_to_one_thread(Carried(self._function), perf_counter() + look_s)
 
     def is_answered(self, team: Team, seconds: float, look_s: float) -> bool:
         """Ask, if that was not done yet, after a look of `look_s`; whether the answer is known after a wait of so many seconds."""
@@ -84,6 +84,13 @@ class Question:
 
     def _refuse(self, error: BaseException) -> None:
         self.stays, self._answered = f"a worker cannot load it: {type(error).__name__}: {first_line(error)}", True
+
+
+def _arguments(call: MapCall) -> dict[int | str, Thing]:
+    """Those of the first item, where it can be seen."""
+    first = call.source.peek()
+    values = first if call.style == "star" and isinstance(first, tuple) else (first,)
+    return {position: Thing(value, "its argument") for position, value in enumerate(values)}
 
 
 def _belongs_to_one_thread(carried: Carried, deadline: float) -> str:

@@ -44,7 +44,7 @@ class ChangingMapping(DoubtfulMapping):
         self._evidence: Evidence | None = None
         self._meter: Meter | None = None
         self._starting: Team | None = None
-        self._question = Question(call.function, seeded=call.seed is not None)
+        self._question = Question(call)
 
     def _start_away(self, workers: int) -> None:
         """Have processes run the first items, too."""

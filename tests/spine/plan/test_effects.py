@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What code is seen to do, without running it."""
 
+import ast
 import contextlib
+import heapq
 import io
 import os
 import random
@@ -11,7 +13,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -23,6 +25,8 @@ COUNTS: Counter[str] = Counter()
 GROUPS: defaultdict[int, list[int]] = defaultdict(list)
 OUTPUT = [0] * 9
 RANDOM = random.Random(1)
+STREAM = io.StringIO()
+CALLS = [FAILED.append]
 MINE = threading.local()
 MINE.name = "the caller's"
 
@@ -48,7 +52,15 @@ class Job:
         cls.hits += 1
 
 
-JOB = Job()
+class Visitor(ast.NodeVisitor):
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def visit_Name(self, node: ast.Name) -> None:
+        self.names.add(node.id)
+
+
+JOB, VISITOR = Job(), Visitor()
 
 
 def note(log: list[Any], item: Any) -> None:
@@ -74,12 +86,16 @@ def tries(item: int) -> None:
         COUNTS["bad"] += 1
 
 
+def doubles(item: int, table: list[int] = OUTPUT) -> None:
+    table *= item
+
+
 def sets(item: int, *, log: list[int] = []) -> None:  # noqa: B006
     log[0] = item
 
 
 def look(function: Callable[..., Any]) -> Effects:
-    return Effects(perf_counter() + 5).look_at(function)
+    return Effects(thread_time() + 5).look_at(function)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +109,20 @@ def look(function: Callable[..., Any]) -> Effects:
         (lambda item: note(FAILED, item), ["FAILED"]),
         (lambda item: note(item=item, log=FAILED), ["FAILED"]),
         (lambda item: list(map(tries, [item])), ["FAILED", "COUNTS"]),
+        (lambda item: FAILED.append(1 if item else 2), ["FAILED"]),
+        (lambda item: [call(item) for call in CALLS], ["append"]),
+        (lambda item: heapq.heappush(OUTPUT, item), ["OUTPUT"]),
+        (lambda item: setattr(JOB, "log", item), ["JOB"]),
+        (lambda item: globals().update(FAILED=item), ["globals()"]),
+        (lambda item: print(item, file=STREAM), ["STREAM"]),
+        (lambda item: VISITOR.visit(item), ["VISITOR.names"]),
         (lambda item: JOB.run(item), ["JOB.log"]),
         (lambda item: Job.hit(), ["Job"]),
         (lambda item: RANDOM.random(), ["RANDOM"]),
         (partial(note, FAILED), ["argument 0 of the partial"]),
         (JOB.run, ["its Job object.log"]),
         (JOB, ["its Job object.log"]),
+        (doubles, ["default of table"]),
         (sets, ["default of log"]),
         (keeps, []),
         (abs, []),
@@ -173,5 +197,22 @@ def test_a_timer_needs_its_handler() -> None:
     assert "setitimer" in look(rings).against_processes(seeded=False)
 
 
+def test_training_is_one_step_after_the_other() -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(2, 1)
+
+    def train(item: int) -> None:
+        model(torch.ones(1, 2)).sum().backward()
+
+    def train_its_own(item: int) -> None:
+        own = torch.nn.Linear(2, 1)
+        own(torch.ones(1, 2)).sum().backward()
+
+    found = look(train)
+    assert "it trains `model`" in found.against_threads()
+    assert "it trains `model`" in found.against_processes(seeded=False)
+    assert not look(train_its_own).against_threads()
+
+
 def test_it_ends_when_its_time_is_over() -> None:
-    assert not Effects(perf_counter() - 1).look_at(tries).changed
+    assert not Effects(thread_time() - 1).look_at(tries).changed

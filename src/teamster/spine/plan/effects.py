@@ -12,13 +12,14 @@ becomes of others is passed over.
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 from teamster.spine.plan.carried import is_library, is_users
@@ -29,6 +30,13 @@ _CHANGING = (
     *("update", "setdefault", "subtract", "sort", "reverse", "fill", "put"),
     *("difference_update", "intersection_update", "symmetric_difference_update"),
 )
+_CHANGING_FIRST = {
+    **dict.fromkeys(("heappush", "heappop", "heapify", "heapreplace", "heappushpop"), ("_heapq", "heapq")),
+    **dict.fromkeys(("insort", "insort_left", "insort_right"), ("_bisect", "bisect")),
+    **dict.fromkeys(("setattr", "delattr", "next"), ("builtins",)),
+    **dict.fromkeys(("setitem", "delitem"), ("_operator", "operator")),
+    "copyto": ("numpy",),
+}  # functions that change their first argument, and the packages that have them
 _CONTAINERS = ("builtins", "collections", "array", "numpy", "os")
 _ELSEWHERE = ("multiprocessing", "contextvars", "_contextvars")  # what is set there is seen by all, or by one context
 _GENERATORS = ("random.Random", "numpy.random._generator.Generator", "numpy.random.mtrand.RandomState")
@@ -43,6 +51,7 @@ _FOR_ALL = {
     "setlocale": ("locale", "_locale"),
     "tzset": ("time",),
 }  # what sets something for the whole process, and the packages that have it
+_WRITING, _BUFFERS = ("write", "writelines", "truncate"), (io.StringIO, io.BytesIO)
 _TIMERS = ("setitimer", "alarm")
 
 
@@ -58,7 +67,7 @@ class Effects:
     """What a function may do.
 
     Args:
-        deadline: moment of `time.perf_counter` at which to be content with what was found.
+        deadline: moment of `time.thread_time` at which to be content with what was found.
 
     Attributes:
         changed: names of what it changes.
@@ -66,13 +75,15 @@ class Effects:
         shared: names of what it sets for all threads.
         own: objects that it uses, of which each thread has its own.
         filled: attributes that it sets in them.
+        learning: what of torch it uses that gathers gradients.
+        trains: whether it computes gradients.
 
     Example:
         >>> failed = []
         >>> def note(item):
         ...     if item < 0:
         ...         failed.append(item)
-        >>> Effects(perf_counter() + 1).look_at(note).changed
+        >>> Effects(thread_time() + 1).look_at(note).changed
         ['failed']
     """
 
@@ -82,6 +93,8 @@ class Effects:
     shared: list[str] = field(default_factory=list)
     own: dict[str, Any] = field(default_factory=dict)
     filled: set[str] = field(default_factory=set)
+    learning: list[str] = field(default_factory=list)
+    trains: bool = False
     _seen: set[tuple[Any, ...]] = field(default_factory=set)
 
     def look_at(self, function: Callable[..., Any], given: dict[int | str, Thing] | None = None) -> Effects:
@@ -110,7 +123,7 @@ class Effects:
     def _enter(self, function: types.FunctionType, given: dict[int | str, Thing]) -> None:
         code = function.__code__
         key = (id(function), *((where, id(thing.value)) for where, thing in given.items()))
-        if key in self._seen or perf_counter() > self.deadline or is_library(code.co_filename):
+        if key in self._seen or thread_time() > self.deadline or is_library(code.co_filename):
             return
         self._seen.add(key)
         parameters = code.co_varnames[: code.co_argcount]
@@ -129,13 +142,16 @@ class Effects:
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
                 self._go_through(constant, names, {name: variables[name] for name in constant.co_freevars if name in variables})
-        if variables or not names.keys().isdisjoint(code.co_names):
+        self.trains |= "backward" in code.co_names
+        if variables or code.co_names:
             Interpreter(names, dict(variables), self).run(code)
 
     def against_threads(self) -> str:
         """Why threads beside each other would not mean what the loop means; empty where nothing was found."""
         if self.shared:
             return f"it uses `{self.shared[0]}`, which sets something for all threads at once"
+        if self.trains and self.learning:
+            return f"it trains `{self.learning[0]}`, whose gradients are those of one step at a time"
         mine = (name for name, each in self.own.items() if vars(each).keys() - self.filled)
         return next((f"it uses `{name}`, of which each thread has its own, and this one has set it" for name in mine), "")
 
@@ -143,6 +159,8 @@ class Effects:
         """Why a copy in a process would not mean what the function means here; empty where nothing was found."""
         if self.changed:
             return f"it changes `{self.changed[0]}`, which it carries"
+        if self.trains and self.learning:
+            return f"it trains `{self.learning[0]}`, which it carries"
         if self.drawn and not seeded:
             return f"it draws from `{self.drawn[0]}`, whose order the loop keeps; with seed= each item has numbers of its own"
         timers = [name for name in self.shared if name in _TIMERS and "signal" not in self.shared]
@@ -168,25 +186,35 @@ class Effects:
         if isinstance(value, types.ModuleType):
             found = value.__dict__.get(name, NOTHING)
             return self.get(Thing(found, f"{value.__name__}.{name}", _is_library(value)))
-        if name in _CHANGING and _is_of_container(type(value), name):
+        if (name in _CHANGING and _is_of_container(type(value), name)) or (name in _WRITING and type(value) in _BUFFERS):
             self.set_in(thing, "")
         elif _is_generator(value) or (type(value).__module__ == "torch" and name.endswith("_") and not name.endswith("__")):
             _add(self.changed, thing.name)
         own = getattr(value, "__dict__", None)
         if type(own) is dict and name in own:
-            return Thing(own[name], f"{thing.name}.{name}", thing.library)
+            return self._see(Thing(own[name], f"{thing.name}.{name}", thing.library))
         return _method(value, name, thing)
 
     def get(self, thing: Thing) -> Thing:
         """A global, or an attribute of a module, is asked for."""
         value, name = thing.value, thing.name.rpartition(".")[2]
-        if type(value) is threading.local:
-            self.own[thing.name] = value
+        self._see(thing)
         packages = _FOR_ALL.get(getattr(value, "__name__", name))
         if packages is not None and _home(value) in packages:
             _add(self.shared, value.__name__)
         elif isinstance(value, types.BuiltinMethodType | types.MethodType) and _is_generator(value.__self__):
             _add(self.drawn, f"{_home(value)}.{value.__name__}")
+        return thing
+
+    def _see(self, thing: Thing) -> Thing:
+        """Note what is of this thread, or gathers gradients."""
+        kind = type(thing.value)
+        if kind is threading.local:
+            self.own[thing.name] = thing.value
+        elif hasattr(kind, "zero_grad") or (
+            kind.__module__.startswith("torch") and getattr(thing.value, "requires_grad", None) is True
+        ):
+            _add(self.learning, thing.name)
         return thing
 
     def call(self, target: Thing, given: dict[int | str, Thing]) -> Thing:
@@ -200,9 +228,31 @@ class Effects:
             if isinstance(method := _find(value, "__init__"), types.FunctionType):
                 self._enter(method, {0: made, **_shifted(given, 1)})
             return made
-        if isinstance(value, types.FunctionType | types.MethodType | partial):
+        if isinstance(value, types.BuiltinFunctionType | types.FunctionType):
+            self._call_library(value, given)
+        if isinstance(value, types.MethodType) and _is_of_library(value.__func__):
+            self._call_back(_owner(value.__self__))
+        elif isinstance(value, types.FunctionType | types.MethodType | partial):
             self.look_at(value, given)
         return UNKNOWN
+
+    def _call_library(self, function: Any, given: dict[int | str, Thing]) -> None:
+        """A function of a library, or a method of a container, of which it is known what it changes."""
+        name, owner = function.__name__, getattr(function, "__self__", None)
+        if 0 in given and _home(function) in _CHANGING_FIRST.get(name, ()):
+            self.set_in(given[0], "")
+        elif name in _CHANGING and owner is not None and _is_of_container(type(owner), name):
+            self.set_in(Thing(owner, name), "")
+        elif name == "print" and type(given.get("file", UNKNOWN).value) in _BUFFERS:
+            self.set_in(given["file"], "")
+
+    def _call_back(self, owner: Thing) -> None:
+        """A method that is a library's may call any that the program has added."""
+        kind = owner.value.kind if isinstance(owner.value, _Made) else type(owner.value)
+        for each in kind.__mro__:
+            for name, method in list(vars(each).items()):
+                if isinstance(method, types.FunctionType) and name != "__init__":
+                    self._enter(method, {0: owner})
 
 
 def _defaults(function: types.FunctionType) -> dict[str, Thing]:
@@ -240,6 +290,10 @@ def _home(value: Any) -> str:
     owner = getattr(value, "__self__", None)
     module = getattr(value, "__module__", None) if owner is None or isinstance(owner, types.ModuleType) else type(owner).__module__
     return str(module).partition(".")[0]
+
+
+def _is_of_library(function: Any) -> bool:
+    return isinstance(function, types.FunctionType) and is_library(function.__code__.co_filename)
 
 
 def _is_library(module: types.ModuleType) -> bool:

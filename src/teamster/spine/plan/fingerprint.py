@@ -142,6 +142,8 @@ def is_bound_to_thread(value: Any) -> bool:
         [True, False]
     """
     kind = type(value)
+    if isinstance(value, types.GeneratorType):
+        return True  # two threads at once are an error
     if kind.__module__ != "sqlite3":
         return hasattr(kind, "run_until_complete") or kind.__module__ in ("tkinter", "_tkinter")
     refused: list[BaseException] = []

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import builtins
 import dis
 import re
 import types
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 NOTHING: Any = object()
 _ONLY_TAKE = ("STORE_", "DELETE_", "POP_", "RETURN_", "RAISE_")
+_CHANGED_IN_PLACE = (list, set, dict, bytearray, deque, Counter)
+_LEAVING = ("JUMP_FORWARD", "JUMP_BACKWARD", "RETURN_", "RAISE_", "RERAISE")
+_JUMPS = frozenset((*dis.hasjrel, *dis.hasjabs))
 _ONLY_GIVE = ("LOAD_", "PUSH_", "MAKE_CELL", "COPY_FREE_VARS", "RESUME", "NOP", "CACHE", "EXTENDED_ARG", "JUMP_")
 
 
@@ -56,22 +61,28 @@ class Interpreter:
         self._variables = variables
         self._told = told
         self._stack: list[Thing] = []
+        self._jumps: dict[int, list[Thing]] = {}  # what is on the stack where they lead to
         self._constants: tuple[Any, ...] = ()
         self._keywords: Any = ()
 
     def run(self, code: types.CodeType) -> None:
         """Go through all of it."""
         self._constants = code.co_consts
+        left = False  # nothing goes on from the instruction before
         for each in dis.get_instructions(code):
-            if each.is_jump_target:  # from two sides: what is known of the one may not hold for the other
-                self._stack.clear()
+            if left:
+                self._stack = self._jumps.pop(each.offset, [])
             name = each.opname
+            left = name.startswith(_LEAVING)
             if "_FAST" in name:
                 self._fast(name, each.argval)
             elif (step := _STEPS.get(name)) is not None:
                 step(self, each)
             else:
                 self._other(each)
+            if each.opcode in _JUMPS:
+                less = dis.stack_effect(each.opcode, each.arg, jump=False) - dis.stack_effect(each.opcode, each.arg, jump=True)
+                self._jumps[each.argval] = self._stack[: len(self._stack) - max(0, less)]
 
     def _pop(self, count: int = 1) -> list[Thing]:
         """The uppermost, the lowest of them first."""
@@ -103,8 +114,8 @@ class Interpreter:
     def _global(self, each: dis.Instruction) -> None:
         name = each.argval
         extra = dis.stack_effect(each.opcode, each.arg, jump=False) - 1  # a place for the object of a method
-        found = Thing(self._names[name], name) if name in self._names else UNKNOWN
-        self._stack += [UNKNOWN] * extra + [self._told.get(found) if found is not UNKNOWN else found]
+        value = self._names.get(name, vars(builtins).get(name, NOTHING))
+        self._stack += [UNKNOWN] * extra + [UNKNOWN if value is NOTHING else self._told.get(Thing(value, name))]
 
     def _cell(self, each: dis.Instruction) -> None:
         self._stack.append(self._variables.get(each.argval, UNKNOWN))
@@ -122,11 +133,22 @@ class Interpreter:
         owner, key = self._pop(2)
         self._stack.append(_part(owner, key) if owner.name else UNKNOWN)
 
+    def _iterate(self, each: dis.Instruction) -> None:
+        (owner,) = self._pop()
+        self._stack.append(_part(owner, UNKNOWN) if owner.name else UNKNOWN)
+
+    def _next(self, each: dis.Instruction) -> None:
+        self._stack.append(self._stack[-1] if self._stack else UNKNOWN)
+
     def _operation(self, each: dis.Instruction) -> None:
         if each.argrepr == "[]":
             self._element(each)
-        else:
-            self._other(each)
+            return
+        owner, _ = self._pop(2)
+        in_place = each.argrepr.endswith("=") and (type(owner.value) in _CHANGED_IN_PLACE or _is_array(owner.value))
+        if in_place and owner.name:
+            self._told.set_in(owner, "")
+        self._stack.append(owner if in_place else UNKNOWN)
 
     def _set_attribute(self, each: dis.Instruction) -> None:
         (owner,) = self._pop()
@@ -165,7 +187,8 @@ class Interpreter:
         self._keywords = ()
         wheres = [*range(len(arguments) - len(keywords)), *keywords]
         known = {where: thing for where, thing in zip(wheres, arguments, strict=True) if thing.name}
-        self._stack.append(self._told.call(target, known))
+        result = Thing(self._names, "globals()") if target.value is globals else self._told.call(target, known)
+        self._stack.append(result)
 
     def _call_unpacked(self, each: dis.Instruction) -> None:
         """With ``*arguments``, of which nothing is known."""
@@ -184,6 +207,8 @@ _STEPS = {
     "CALL_FUNCTION_EX": Interpreter._call_unpacked,
     "BINARY_SUBSCR": Interpreter._element,
     "BINARY_OP": Interpreter._operation,
+    "GET_ITER": Interpreter._iterate,
+    "FOR_ITER": Interpreter._next,
     "COPY": Interpreter._copy,
     "SWAP": Interpreter._swap,
     "PRECALL": Interpreter._pass_over,
@@ -191,10 +216,16 @@ _STEPS = {
 }
 
 
+def _is_array(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(type(value), "__setitem__")
+
+
 def _part(owner: Thing, key: Thing) -> Thing:
     """An element of what is known, or another of the same container, which stands for it."""
     value = owner.value
-    if type(value) is list and value:
+    if _is_array(value):
+        return owner  # it is a view
+    if isinstance(value, (list, tuple)) and value:
         found = value[0]
     elif isinstance(value, dict):
         default = getattr(value, "default_factory", None)
