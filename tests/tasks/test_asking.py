@@ -30,6 +30,19 @@ def test_what_is_done_to_few_items_is_done_here() -> None:
     assert rare == [*range(391, 400)]
 
 
+def test_an_argument_that_is_changed_now_and_then_is_changed_here() -> None:
+    def mend(item: list[int]) -> None:
+        burn(20_000)
+        if item[0] > 390:
+            item.append(0)
+
+    items = [[number] for number in range(400)]
+    with ts.Pool(allow=("serial", "process")) as pool:
+        pool.map(mend, items)
+        assert "it changes its argument" in pool.plan.reason
+    assert sum(map(len, items)) == 409
+
+
 def test_what_sets_something_for_all_threads_is_not_run_in_them() -> None:
     def capture(item: int) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as stream:

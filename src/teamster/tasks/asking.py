@@ -19,6 +19,8 @@ from teamster.spine.workers.surroundings import library_part, take, unsendable
 from teamster.spine.workers.team import Team
 from teamster.tasks.call import MapCall
 
+_CONSTANTS = (int, float, complex, str, bytes, type(None))
+
 
 class Question:
     """Asked once for a map call.
@@ -87,10 +89,10 @@ class Question:
 
 
 def _arguments(call: MapCall) -> dict[int | str, Thing]:
-    """Those of the first item, where it can be seen."""
+    """Those of the first item, where it can be seen, and that could be changed."""
     first = call.source.peek()
     values = first if call.style == "star" and isinstance(first, tuple) else (first,)
-    return {position: Thing(value, "its argument") for position, value in enumerate(values)}
+    return {position: Thing(value, "its argument") for position, value in enumerate(values) if not isinstance(value, _CONSTANTS)}
 
 
 def _belongs_to_one_thread(carried: Carried, deadline: float) -> str:

@@ -193,6 +193,21 @@ def test_the_global_generators_are_drawn_from() -> None:
     assert not found.against_processes(seeded=True)
 
 
+def test_what_is_told_by_its_identity_does_not_come_back() -> None:
+    missing = object()
+
+    def find(item: int) -> object:
+        return missing if item > 5 else item
+
+    assert "it returns `missing`" in look(find).against_processes(seeded=False)
+    assert not look(lambda item: find(item) is missing).against_processes(seeded=False)
+
+
+@pytest.mark.parametrize("function", [lambda item: id(item) in COUNTS, lambda item: hash(item) % 7])
+def test_numbers_of_one_process_are_not_those_of_another(function: Callable[..., Any]) -> None:
+    assert "which each process gives anew" in look(function).against_processes(seeded=False)
+
+
 def test_a_timer_needs_its_handler() -> None:
     assert "setitimer" in look(rings).against_processes(seeded=False)
 

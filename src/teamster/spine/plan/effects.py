@@ -73,6 +73,8 @@ class Effects:
         changed: names of what it changes.
         drawn: names of what it asks the global generators of random numbers for.
         shared: names of what it sets for all threads.
+        lone: names of what it returns that is told by its identity alone.
+        numbered: functions that it asks for numbers that each process gives anew.
         own: objects that it uses, of which each thread has its own.
         filled: attributes that it sets in them.
         learning: what of torch it uses that gathers gradients.
@@ -91,10 +93,13 @@ class Effects:
     changed: list[str] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
+    numbered: list[str] = field(default_factory=list)
     own: dict[str, Any] = field(default_factory=dict)
     filled: set[str] = field(default_factory=set)
     learning: list[str] = field(default_factory=list)
     trains: bool = False
+    lone: list[str] = field(default_factory=list)
+    _depth: int = 0
     _seen: set[tuple[Any, ...]] = field(default_factory=set)
 
     def look_at(self, function: Callable[..., Any], given: dict[int | str, Thing] | None = None) -> Effects:
@@ -136,7 +141,9 @@ class Effects:
                 variables[name] = self.get(Thing(cell.cell_contents, name))
             except ValueError:  # not assigned yet
                 continue
+        self._depth += 1
         self._go_through(code, function.__globals__, variables)
+        self._depth -= 1
 
     def _go_through(self, code: types.CodeType, names: dict[str, Any], variables: dict[str, Thing]) -> None:
         for constant in code.co_consts:
@@ -158,11 +165,16 @@ class Effects:
     def against_processes(self, *, seeded: bool) -> str:
         """Why a copy in a process would not mean what the function means here; empty where nothing was found."""
         if self.changed:
-            return f"it changes `{self.changed[0]}`, which it carries"
+            what = self.changed[0]
+            return "it changes its argument" if what.startswith("its argument") else f"it changes `{what}`, which it carries"
         if self.trains and self.learning:
             return f"it trains `{self.learning[0]}`, which it carries"
         if self.drawn and not seeded:
             return f"it draws from `{self.drawn[0]}`, whose order the loop keeps; with seed= each item has numbers of its own"
+        if self.lone:
+            return f"it returns `{self.lone[0]}`, an object() that is told by its identity"
+        if self.numbered:
+            return f"it asks for `{self.numbered[0]}(...)`, which each process gives anew"
         timers = [name for name in self.shared if name in _TIMERS and "signal" not in self.shared]
         return f"it uses `{timers[0]}`, whose signal only this process handles" if timers else ""
 
@@ -199,6 +211,8 @@ class Effects:
         """A global, or an attribute of a module, is asked for."""
         value, name = thing.value, thing.name.rpartition(".")[2]
         self._see(thing)
+        if value is id or value is hash:
+            _add(self.numbered, name)
         packages = _FOR_ALL.get(getattr(value, "__name__", name))
         if packages is not None and _home(value) in packages:
             _add(self.shared, value.__name__)
@@ -216,6 +230,11 @@ class Effects:
         ):
             _add(self.learning, thing.name)
         return thing
+
+    def give(self, thing: Thing) -> None:
+        """It is returned."""
+        if type(thing.value) is object and thing.value is not NOTHING and self._depth == 1:
+            _add(self.lone, thing.name)
 
     def call(self, target: Thing, given: dict[int | str, Thing]) -> Thing:
         """Something is called: functions of the program are entered, those that it hands to others, too."""
@@ -251,7 +270,7 @@ class Effects:
         kind = owner.value.kind if isinstance(owner.value, _Made) else type(owner.value)
         for each in kind.__mro__:
             for name, method in list(vars(each).items()):
-                if isinstance(method, types.FunctionType) and name != "__init__":
+                if isinstance(method, types.FunctionType) and not name.startswith("__"):
                     self._enter(method, {0: owner})
 
 

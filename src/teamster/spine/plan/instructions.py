@@ -46,6 +46,9 @@ class Told(Protocol):
     def call(self, target: Thing, given: dict[int | str, Thing]) -> Thing:
         """Something is called, with such of its arguments as are known; returns what is known of the result."""
 
+    def give(self, thing: Thing) -> None:
+        """It is returned."""
+
 
 class Interpreter:
     """Knows the stack and the variables as far as they are what the function carries.
@@ -70,8 +73,8 @@ class Interpreter:
         self._constants = code.co_consts
         left = False  # nothing goes on from the instruction before
         for each in dis.get_instructions(code):
-            if left:
-                self._stack = self._jumps.pop(each.offset, [])
+            if left or each.offset in self._jumps:
+                self._meet(self._jumps.pop(each.offset, []), alone=left)
             name = each.opname
             left = name.startswith(_LEAVING)
             if "_FAST" in name:
@@ -84,6 +87,13 @@ class Interpreter:
                 less = dis.stack_effect(each.opcode, each.arg, jump=False) - dis.stack_effect(each.opcode, each.arg, jump=True)
                 self._jumps[each.argval] = self._stack[: len(self._stack) - max(0, less)]
 
+    def _meet(self, came: list[Thing], *, alone: bool) -> None:
+        """Go on with what a jump has brought here, where the way from above brings nothing, or knows less."""
+        if alone:
+            self._stack = came
+        elif len(came) == len(self._stack):
+            self._stack = [mine if mine.name else theirs for mine, theirs in zip(self._stack, came, strict=True)]
+
     def _pop(self, count: int = 1) -> list[Thing]:
         """The uppermost, the lowest of them first."""
         found = self._stack[len(self._stack) - count :] if len(self._stack) >= count else self._stack[:]
@@ -95,7 +105,7 @@ class Interpreter:
         effect = dis.stack_effect(each.opcode, each.arg, jump=False)
         if each.opname.startswith(_ONLY_TAKE):
             self._pop(-effect)
-        elif each.opname.startswith(_ONLY_GIVE):
+        elif each.opname.startswith(_ONLY_GIVE) or (effect > 0 and each.opname.startswith("BUILD_")):
             self._stack += [UNKNOWN] * effect
             if effect < 0:
                 self._pop(-effect)
@@ -175,6 +185,9 @@ class Interpreter:
     def _pass_over(self, each: dis.Instruction) -> None:
         """Its part is done by the one behind it."""
 
+    def _return(self, _: dis.Instruction) -> None:
+        self._told.give(self._pop()[0])
+
     def _name_keywords(self, each: dis.Instruction) -> None:
         self._keywords = self._constants[each.arg or 0]
 
@@ -209,6 +222,7 @@ _STEPS = {
     "BINARY_OP": Interpreter._operation,
     "GET_ITER": Interpreter._iterate,
     "FOR_ITER": Interpreter._next,
+    "RETURN_VALUE": Interpreter._return,
     "COPY": Interpreter._copy,
     "SWAP": Interpreter._swap,
     "PRECALL": Interpreter._pass_over,
