@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A question to a process worker before it gets items: does it find in its modules what is here?"""
+"""Questions before others get items: does the code object, and does a process worker find in its modules what is here?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from time import perf_counter, thread_time
 
 from teamster.errors import first_line
 from teamster.spine.plan.carried import Carried
+from teamster.spine.plan.effects import Effects
+from teamster.spine.plan.fingerprint import Bound, checksum, is_bound_to_thread
 from teamster.spine.plan.fresh import States, difference, imported_states, look_there
+from teamster.spine.plan.instructions import Thing
 from teamster.spine.plan.patches import Origins, replaced
 from teamster.spine.workers.contract import Batch
 from teamster.spine.workers.job import Job, Terms
 from teamster.spine.workers.surroundings import library_part, take, unsendable
 from teamster.spine.workers.team import Team
+from teamster.tasks.call import MapCall
+
+_CONSTANTS = (int, float, complex, str, bytes, type(None))
 
 
 class Question:
@@ -23,13 +29,23 @@ class Question:
         stays: why the function must stay here; empty while nothing speaks against leaving.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+    def __init__(self, call: MapCall) -> None:
+        self._call = call
+        self._function = call.function
+        self._effects: Effects | None = None
         self._here: States | None = None
         self._replaced: Origins = {}
         self._answered = False
         self._over: Callable[[], None] = lambda: None
         self.stays = ""
+
+    def objection(self, backend: str, look_s: float) -> str:
+        """Why the code should not be run by such workers, as far as a look of `look_s` can tell; empty when it may."""
+        if self._effects is None:
+            self._effects = Effects(thread_time() + look_s).look_at(self._function, _arguments(self._call))
+        if backend == "process":
+            return self._effects.against_processes(seeded=self._call.seed is not None)
+        return self._effects.against_threads() or _belongs_to_one_thread(Carried(self._function), perf_counter() + look_s)
 
     def is_answered(self, team: Team, seconds: float, look_s: float) -> bool:
         """Ask, if that was not done yet, after a look of `look_s`; whether the answer is known after a wait of so many seconds."""
@@ -70,3 +86,23 @@ class Question:
 
     def _refuse(self, error: BaseException) -> None:
         self.stays, self._answered = f"a worker cannot load it: {type(error).__name__}: {first_line(error)}", True
+
+
+def _arguments(call: MapCall) -> dict[int | str, Thing]:
+    """Those of the first item, where it can be seen, and that could be changed."""
+    first = call.source.peek()
+    values = first if call.style == "star" and isinstance(first, tuple) else (first,)
+    return {position: Thing(value, "its argument") for position, value in enumerate(values) if not isinstance(value, _CONSTANTS)}
+
+
+def _belongs_to_one_thread(carried: Carried, deadline: float) -> str:
+    """What the function carries by now, after some calls have opened what they need."""
+    for name, value in carried.values.items():
+        try:
+            checksum(value, deadline)
+        except Bound as bound:
+            if is_bound_to_thread(bound.value):
+                return f"it uses `{name}`, {bound.what} of this thread"
+        except Exception:  # it is too large, or does not pickle
+            continue
+    return ""

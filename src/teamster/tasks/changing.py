@@ -30,7 +30,7 @@ _PROCESS_START_S = 0.008  # each
 _DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
 _MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
 _SMALL_PART = 0.05  # of the work
-_LOOK_SHARE, _LEAST_LOOK_S, _MOST_LOOK_S = 0.02, 0.002, 0.03  # of the work that is left, for what the program has replaced
+_LOOK_SHARE, _LEAST_LOOK_S, _MOST_LOOK_S = 0.02, 0.002, 0.03  # of the work that is left, for a look at the code
 
 
 class ChangingMapping(DoubtfulMapping):
@@ -44,7 +44,7 @@ class ChangingMapping(DoubtfulMapping):
         self._evidence: Evidence | None = None
         self._meter: Meter | None = None
         self._starting: Team | None = None
-        self._question = Question(call.function)
+        self._question = Question(call)
 
     def _start_away(self, workers: int) -> None:
         """Have processes run the first items, too."""
@@ -62,6 +62,9 @@ class ChangingMapping(DoubtfulMapping):
             self._race.start(wanted)
             mark("auto: back to the caller")
             self._working = None
+            return
+        if not self._away and (why := self._question.objection(wanted.backend, self._look_s())):
+            self._race.drop(wanted.backend, f"stays here: {why}" if wanted.backend == "process" else why)
             return
         try:
             team = self._roster.team(Plan(wanted.backend, wanted.workers, "on trial"))  # the first one starts the fork server
@@ -82,13 +85,16 @@ class ChangingMapping(DoubtfulMapping):
         if self._away or team.start_error is not None:
             return up
         dear = up and self._working is None and self._here.item_s >= _DEAR_S
-        look_s = min(max(_LEAST_LOOK_S, _LOOK_SHARE * self._left() * self._here.item_s), _MOST_LOOK_S)
         # Asked before all of them are up: the first that is will answer.
-        if not self._question.is_answered(team, self._here.item_s if dear else 0.0, look_s):
+        if not self._question.is_answered(team, self._here.item_s if dear else 0.0, self._look_s()):
             return False
         if self._question.stays:
             self._race.drop("process", f"stays here: {self._question.stays}")
         return up and not self._question.stays
+
+    def _look_s(self) -> float:
+        """Seconds that a look at the code may take."""
+        return min(max(_LEAST_LOOK_S, _LOOK_SHARE * self._left() * self._here.item_s), _MOST_LOOK_S)
 
     def _is_unclear(self, wanted: Candidate) -> bool:
         """Whether it pays to wait for samples of the interpreter's lock, which tell whether threads would only take turns."""

@@ -13,6 +13,7 @@ from teamster.spine.plan import meaning
 from teamster.spine.plan.meaning import Meaning
 
 LOG: list[int] = []
+MISSING = object()
 LOCK = threading.Lock()
 FILE = sys.__stdout__
 COUNT = 0
@@ -89,6 +90,7 @@ def ask(function: Callable[[Any], Any], item: Any, seconds: float = 5.0, **optio
         (counts, 1, "it assigns `COUNT`, which it carries"),
         (draws, 1, "it draws random numbers from `random`, whose order the loop keeps; with seed= each item has its own"),
         (changes, [], "the call changes its argument"),
+        (lambda item: item[0] is MISSING, [MISSING], "its argument holds an object() that is told by its identity"),
         (abs, threading.Lock(), "its argument holds a lock"),
         (lambda item: threading.Lock(), 1, "its result does not survive pickling: "),
         (lambda item: Lossy(), 1, "its result, of type Lossy, is another one after pickling"),

@@ -12,11 +12,14 @@ Code of the standard library and of installed packages is not looked into: its c
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from teamster.spine.plan.fingerprint import bound_to_process
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
@@ -80,6 +83,8 @@ class Carried:
             return
         elif isinstance(value, functools._lru_cache_wrapper):  # what it caches does not change what it returns
             self._visit(value.__wrapped__, name)
+            for each in _cached(value):
+                self._note(each, f"{name}(...)")
         else:
             self._note(value, name)
             self._visit_class(type(value))
@@ -148,7 +153,7 @@ class Carried:
             self.imported |= {name for name, each in self.values.items() if each is value}
 
     def _visit_class(self, kind: type) -> None:
-        if id(kind) in self._seen or not _is_users(kind):
+        if id(kind) in self._seen or not is_users(kind):
             return
         self._seen.add(id(kind))
         for base in kind.__bases__:
@@ -165,6 +170,13 @@ class Carried:
                 self._note_import(value, kind.__module__)
 
 
+def _cached(wrapper: Any) -> list[Any]:
+    """What belongs to this process among the values that are kept for later calls, such as a connection."""
+    kept = gc.get_referents(wrapper)  # with a bound on their number values are among these, without one in a table
+    kept += [value for each in kept if type(each) is dict for value in each.values()]
+    return [each for each in kept if bound_to_process(each)]
+
+
 def is_library(filename: str) -> bool:
     """Whether code of that file is the interpreter's, an installed package's, or our own."""
     return filename.startswith((_LIBRARY, _OURS, "<frozen")) or any(part in filename for part in _INSTALLED)
@@ -178,7 +190,7 @@ def _may_be_replaced(module: types.ModuleType, value: Any) -> bool:
     return isinstance(value, _CONSTANTS) and any(part in (getattr(module, "__file__", None) or "") for part in _INSTALLED)
 
 
-def _is_users(kind: type) -> bool:
+def is_users(kind: type) -> bool:
     """Whether a class is the user's own: then the code of its methods is worth a look."""
     if not kind.__flags__ & _HEAP_TYPE:
         return False

@@ -31,12 +31,13 @@ class TooLong(Exception):
     """The value is larger than there is time for."""
 
 
-def checksum(value: object, deadline: float, *, anywhere: bool = False) -> tuple[int, int]:
+def checksum(value: object, deadline: float, *, anywhere: bool = False, alone: bool = False) -> tuple[int, int]:
     """Checksum and size of the pickle of `value`, its buffers included.
 
     Args:
         value: anything.
         deadline: moment of `time.perf_counter` at which to give up.
+        alone: whether it is to travel without the function, which may ask whether it is the very object that it has, too.
         anywhere: whether it is to be compared with that of another process: then code counts by name, and sets in order.
 
     Returns:
@@ -57,7 +58,8 @@ def checksum(value: object, deadline: float, *, anywhere: bool = False) -> tuple
     sink = _Sink(deadline)
     if anywhere and isinstance(value, (set, frozenset)):
         value = sorted(map(repr, value))
-    (_NamePickler if anywhere else _Pickler)(sink, 5, buffer_callback=sink.take_buffer).dump(value)
+    kind = _NamePickler if anywhere else _LonePickler if alone else _Pickler
+    kind(sink, 5, buffer_callback=sink.take_buffer).dump(value)
     return sink.crc, sink.nbytes
 
 
@@ -95,6 +97,15 @@ class _Pickler(pickle.Pickler):
         if (what := bound_to_process(value)) is not None:
             raise Bound(what, value)
         return NotImplemented
+
+
+class _LonePickler(_Pickler):
+    """Refuses what is nothing but itself."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is object:
+            raise Bound("an object() that is told by its identity", value)
+        return super().reducer_override(value)
 
 
 class _NamePickler(_Pickler):
@@ -142,6 +153,8 @@ def is_bound_to_thread(value: Any) -> bool:
         [True, False]
     """
     kind = type(value)
+    if isinstance(value, types.GeneratorType):
+        return True  # two threads at once are an error
     if kind.__module__ != "sqlite3":
         return hasattr(kind, "run_until_complete") or kind.__module__ in ("tkinter", "_tkinter")
     refused: list[BaseException] = []

@@ -118,7 +118,7 @@ class Meaning:
 
     def _print_argument(self, arguments: Any) -> tuple[int, int] | None:
         try:
-            return checksum(arguments, self._deadline)
+            return checksum(arguments, self._deadline, alone=True)
         except TooLong:
             raise
         except Bound as bound:
