@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter, thread_time
 
 from teamster.errors import first_line
@@ -42,7 +43,9 @@ class Question:
     def objection(self, backend: str, look_s: float) -> str:
         """Why the code should not be run by such workers, as far as a look of `look_s` can tell; empty when it may."""
         if self._effects is None:
-            self._effects = Effects(thread_time() + look_s).look_at(self._function, _arguments(self._call))
+            self._effects = Effects(thread_time() + look_s)
+            with suppress(Exception):  # of an object that answers every question with code of its own
+                self._effects.look_at(self._function, _arguments(self._call))
         if backend == "process":
             return self._effects.against_processes(seeded=self._call.seed is not None)
         return self._effects.against_threads() or _belongs_to_one_thread(Carried(self._function), perf_counter() + look_s)
