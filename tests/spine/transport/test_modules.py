@@ -30,7 +30,8 @@ LOADS = {
         "class Finder:\n"
         "    exec_module = staticmethod(lambda module: exec(open('plugin.py').read(), module.__dict__))\n"
         "    create_module = staticmethod(lambda spec: None)\n"
-        "    find_spec = classmethod(lambda cls, name, *_: importlib.util.spec_from_loader(name, cls) if name == 'virtual' else None)\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, *_): return importlib.util.spec_from_loader(name, cls) if name == 'virtual' else None\n"
         "sys.meta_path.insert(0, Finder); import virtual as m"
     ),
     "relative entry": "sys.path.insert(0, 'lib'); import inside as m; os.chdir('/')",
