@@ -87,9 +87,10 @@ def _fill_class(kind: type, parts: Any) -> None:
         return
     if mentioned:
         originals.plant(namespace(module), mentioned)
+    attributes, slots = state
     if "_fields_" in vars(kind):  # of a ctypes structure that was filled before: they are final
-        state[0].pop("_fields_", None)
-    fill(kind, state)
+        attributes.pop("_fields_", None)
+    originals.fill_class(kind, attributes, lambda news: fill(kind, (news, slots)))
 
 
 def _fill_enum(kind: type[enum.Enum], parts: Any) -> None:
