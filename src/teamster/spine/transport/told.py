@@ -83,7 +83,7 @@ def _content(value: Any) -> Any:
     if not kind.__flags__ & _HEAP_TYPE or issubclass(kind, type):
         return ()
     try:
-        state: Any = object.__getstate__(value)  # type: ignore[attr-defined]
+        state: Any = object.__getstate__(value)
         return tuple(state[1].values())
     except Exception:  # it has none, or was made by an extension
         return ()
