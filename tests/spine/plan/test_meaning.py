@@ -89,6 +89,7 @@ def ask(function: Callable[[Any], Any], item: Any, seconds: float = 5.0, **optio
         (reads, 1, "it uses `FILE`, an open file"),
         (counts, 1, "it assigns `COUNT`, which it carries"),
         (draws, 1, "it draws random numbers from `random`, whose order the loop keeps; with seed= each item has its own"),
+        (lambda item: hash(str(item)), 1, "it calls `hash`, which is not the same in a new process"),
         (changes, [], "the call changes its argument"),
         (lambda item: item[0] is MISSING, [MISSING], "its argument holds an object() that is told by its identity"),
         (abs, threading.Lock(), "its argument holds a lock"),

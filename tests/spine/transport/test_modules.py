@@ -26,6 +26,14 @@ LOADS = {
     "made up": "m = sys.modules['made_up'] = types.ModuleType('made_up'); exec(open('plugin.py').read(), m.__dict__)",
     "run": "m = types.SimpleNamespace(**runpy.run_path('plugin.py'))",
     "executed": "space = {}; exec(open('plugin.py').read(), space); m = types.SimpleNamespace(**space)",
+    "found by a finder of the program": (
+        "class Finder:\n"
+        "    exec_module = staticmethod(lambda module: exec(open('plugin.py').read(), module.__dict__))\n"
+        "    create_module = staticmethod(lambda spec: None)\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, *_): return importlib.util.spec_from_loader(name, cls) if name == 'virtual' else None\n"
+        "sys.meta_path.insert(0, Finder); import virtual as m"
+    ),
     "relative entry": "sys.path.insert(0, 'lib'); import inside as m; os.chdir('/')",
     "package by its path": (
         "spec = importlib.util.spec_from_file_location('pack', 'pack/__init__.py', submodule_search_locations=['pack'])\n"

@@ -51,3 +51,28 @@ def test_text_that_cannot_be_encoded_is_the_tasks_error(run_script: RunScript, b
     strict, replacing = {**os.environ, "PYTHONIOENCODING": "ascii"}, {**os.environ, "PYTHONIOENCODING": "ascii:replace"}
     assert run_script(UNENCODABLE, backend, env=strict).stdout == "greetings\n0 UnicodeEncodeError\n"
     assert run_script(UNENCODABLE, backend, env=replacing).stdout == "greetings\ngr??e\n0 1\n"
+
+
+LOGGERS = """
+import logging
+import teamster as ts
+
+class Logger(logging.Logger):
+    def notice(self, text): self.log(25, text)
+def record(*arguments, **options):
+    made = logging.LogRecord(*arguments, **options)
+    made.app = "app"
+    return made
+def task(n): log.notice(f"item {n}")
+
+logging.setLoggerClass(Logger)
+logging.addLevelName(25, "NOTICE")
+logging.setLogRecordFactory(record)
+logging.basicConfig(level=20, format="%(app)s %(levelname)s %(message)s")
+log = logging.getLogger("mine")
+ts.map(task, [1], backend="process", workers=2)
+"""
+
+
+def test_loggers_of_a_class_of_the_program(run_script: RunScript) -> None:
+    assert run_script(LOGGERS).stderr == "app NOTICE item 1\n"

@@ -39,6 +39,7 @@ class Carried:
         assigned: names outside of it that its code assigns.
         imported: those of the values that another process would take from a module that it imports.
         packages: libraries that its code names.
+        hashes: whether its code calls `hash`, which is another for texts in each process.
         library: what its code names of libraries and the program may have put there.
 
     Example:
@@ -53,6 +54,7 @@ class Carried:
         self.values: dict[str, Any] = {}
         self.assigned: list[str] = []
         self.imported: set[str] = set()
+        self.hashes = False
         self.library: dict[str, Any] = {}
         self.packages: set[str] = set()
         self._seen: set[int] = set()
@@ -118,6 +120,7 @@ class Carried:
     def _visit_code(self, code: types.CodeType, function: types.FunctionType) -> None:
         names = function.__globals__
         self.assigned += [name for name in _assigned(code, function.__code__.co_freevars) if name not in self.assigned]
+        self.hashes |= "hash" in code.co_names and code.co_name != "__hash__"
         for name in code.co_names:
             if name in names:
                 value = names[name]

@@ -12,6 +12,7 @@ A function that changes a counter of its module works in threads, and would lose
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from time import perf_counter
@@ -107,6 +108,8 @@ class Meaning:
             self._deadline = perf_counter() + seconds
             if carried.assigned:
                 return self._stay(f"it assigns `{carried.assigned[0]}`, which it carries")
+            if carried.hashes and not os.environ.get("PYTHONHASHSEED", "").isdigit():
+                return self._stay("it calls `hash`, which is not the same in a new process unless PYTHONHASHSEED is set")
             self._before = self._prints(carried)
             self._random = {} if self._seeded else _random_state()
             self._argument = self._print_argument(arguments)

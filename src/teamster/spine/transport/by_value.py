@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import cloudpickle
 from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 
-from teamster.spine.transport import modules, multiprocessing_objects, originals
+from teamster.spine.transport import mentions, modules, multiprocessing_objects, originals, sentinels
 from teamster.spine.transport.classes import take_class_apart
 from teamster.spine.transport.context_variables import reduce_context_variable
 from teamster.spine.transport.multiprocessing_objects import Passing
@@ -41,6 +41,7 @@ from teamster.spine.transport.tensors import Reducers, reducers
 _PROTOCOL = 5
 _LARGE_BYTES = 1 << 20  # a pickler that has written so much is not kept
 _TABLE = cloudpickle.Pickler._dispatch_table
+_HEAP_TYPE = 1 << 9  # made by a class statement: of others nobody knows how to make one
 _Cached = type(functools.lru_cache(int))
 
 
@@ -112,7 +113,11 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             with contextlib.suppress(KeyError):
                 return table[kind](value)
         reduced = value.__reduce_ex__(_PROTOCOL)
-        return self._reduce_named(value, reduced) if type(reduced) is str else reduced
+        if type(reduced) is str:
+            return self._reduce_named(value, reduced)
+        if len(reduced) < 3 or reduced[2] is not None or (place := sentinels.place_of(value, reduced)) is None:
+            return reduced
+        return self._reduce_original(value, place) if place[0] in modules.by_value else (getattr, (sys.modules[place[0]], place[1]))
 
     def _reduce_known(self, value: Any) -> Any:
         """Reduce what has travelled before, without a further look; None where that takes one."""
@@ -153,20 +158,27 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, types.FunctionType):
             return self._take_function_apart(value)
         if isinstance(value, type):
-            return take_class_apart(value)
+            return take_class_apart(value, self._mentioned(value))
         if isinstance(value, _Cached):
             parameters = value.cache_parameters()
             return _make_cached, (parameters["maxsize"], parameters["typed"], value.__wrapped__), vars(value)
         kind = type(value)
         if kind.__module__ == "typing" and kind is not typing.NewType:
             return kind, (value.__name__,)
+        if not kind.__flags__ & _HEAP_TYPE and kind is not object:
+            raise pickle.PicklingError(f"{value!r} is not what its module has under that name")
         return copyreg.__newobj__, (kind,), object.__getstate__(value)  # type: ignore[attr-defined]
+
+    def _mentioned(self, kind: type) -> dict[str, Any]:
+        return mentions.of_class(kind)
 
     def _take_function_apart(self, function: types.FunctionType) -> Any:
         name = _namespace_name(function.__globals__)
         if name is not None:
             self.globals_ref[id(function.__globals__)] = _Namespace(name)
         make, arguments, state, _, _, fill = self._dynamic_function_reduce(function)
+        if name is not None:
+            state[1]["__globals__"] = {**mentions.of_function(function, _size), **state[1]["__globals__"]}
         return make, arguments, (fill, state), None, None, _fill_function
 
 
@@ -207,6 +219,9 @@ class HomePickler(_ByValuePickler):
 
     spares: ClassVar[list[Any]] = []
 
+    def _mentioned(self, kind: type) -> dict[str, Any]:
+        return {}
+
     def _reduce_known(self, value: Any) -> Any:
         original = originals.known(value)
         return None if original is None else (originals.recall, (0, original.key))
@@ -243,6 +258,10 @@ def _define(original: Original, value: Any) -> Definition:
         original.definition = Definition(originals.next_number(), parcel.data, parcel.passed, keys)
     original.call = call
     return original.definition
+
+
+def _size(value: Any) -> int:
+    return len(DefinitionPickler.pack(value, whole=True).data)
 
 
 # --- where things are --------------------------------------------------------------------------------------------------------

@@ -134,12 +134,18 @@ def _is_found(name: str, path: Any, spec: ModuleSpec) -> bool:
     """Whether an import would find the same file."""
     for finder in list(sys.meta_path):
         try:
-            found = None if isinstance(finder, PlaceFinder) else finder.find_spec(name, path)
+            found = None if _is_of_program(finder) else finder.find_spec(name, path)
         except Exception:
             continue
         if found is not None:
             return _is_same(found, spec)
     return False
+
+
+def _is_of_program(finder: Any) -> bool:
+    """Whether workers have no such finder."""
+    kind = finder if isinstance(finder, type) else type(finder)
+    return kind is PlaceFinder or kind.__module__ in by_value
 
 
 def _is_same(found: ModuleSpec, spec: ModuleSpec) -> bool:

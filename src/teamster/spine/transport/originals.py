@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from teamster.spine.transport.modules import namespace
+from teamster.spine.transport.told import Told, untouched
 
 
 class Definition:
@@ -61,7 +62,7 @@ class Original:
 _by_id: dict[int, Original] = {}
 _by_key: dict[int, Original] = {}
 _pending: dict[int, Any] = {}  # definitions that nobody has asked for yet
-_planted: dict[int, dict[str, Any]] = {}  # what the program has put into namespaces here, by their ids
+_planted: dict[int, dict[str, Told]] = {}  # what the program has put into namespaces and classes here, by their ids
 _inherited: dict[str, Any] = {}  # what a forked copy of the program had in __main__ from the beginning
 _numbers = itertools.count(1)
 _keys: Any = None
@@ -126,7 +127,7 @@ def become_worker(*, forked: dict[str, Any] | None) -> None:
     for original in list(_by_key.values()):
         original.mine = False
     if forked is not None:
-        _planted[id(forked)] = dict(forked)
+        _planted[id(forked)] = {name: Told(value) for name, value in forked.items()}
         _inherited.update(forked)
 
 
@@ -138,7 +139,7 @@ def is_inherited(name: str, main: dict[str, Any]) -> bool:
 
 def is_planted(values: dict[str, Any], name: str) -> bool:
     """Whether a global of the namespace `values` is as the program has it."""
-    return name in (planted := _planted.get(id(values), {})) and planted[name] is values.get(name)
+    return name in (planted := _planted.get(id(values), {})) and planted[name].value is values.get(name)
 
 
 def expect(number: int, data: Any) -> None:
@@ -167,7 +168,9 @@ def let_go(keys: list[int]) -> None:
     """Forget copies whose originals are gone."""
     for key in keys:
         if (original := _by_key.pop(key, None)) is not None:
-            _by_id.pop(id(original.find()), None)
+            identity = id(original.find())
+            _by_id.pop(identity, None)
+            _planted.pop(identity, None)
 
 
 def known(value: Any) -> Original | None:
@@ -196,10 +199,18 @@ def is_mine(value: Any) -> bool:
 def plant(values: dict[str, Any], told: dict[str, Any]) -> None:
     """Set globals as the program has them; those that the worker itself has changed meanwhile stay.
 
-    The initializer may have replaced some of them (``db = connect()``); a later function must find that value and not the
-    ``None`` of the program.
+    The initializer may have replaced some of them (``db = connect()``), or what is in them (``state["db"] = connect()``); a later
+    function must find that and not the ``None`` of the program.
     """
     planted = _planted.setdefault(id(values), {})
-    for name, value in told.items():
-        if name not in values or (name in planted and planted[name] is values[name]):
-            values[name] = planted[name] = value
+    values.update(news := untouched(planted, values, told))
+    planted.update({name: Told(value) for name, value in news.items()})
+
+
+def fill_class(kind: type, attributes: dict[str, Any], fill: Callable[[dict[str, Any]], Any]) -> None:
+    """Have a copy of a class filled with attributes, but for those that the worker itself has changed meanwhile."""
+    planted = _planted.get(id(kind))
+    news = attributes if planted is None else untouched(planted, vars(kind), attributes)
+    fill(news)
+    now = vars(kind)
+    _planted.setdefault(id(kind), {}).update({name: Told(now[name]) for name in news if name in now})

@@ -21,7 +21,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from teamster.spine.transport import modules, multiprocessing_objects, originals
+from teamster.spine.transport import modules, multiprocessing_objects, originals, sentinels
 from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.originals import Definition
 from teamster.spine.transport.parcel import Parcel, keep_inside
@@ -123,7 +123,7 @@ def _dump_by_reference(value: object, keep: Keep) -> bytes | None:
         data = _dump_plain(value, keep)
     except Exception:
         return None
-    return None if modules.named_by_value(data) else data
+    return None if modules.named_by_value(data) or sentinels.may_hold_one(data) else data
 
 
 def _dump_plain(value: object, keep: Keep) -> bytes:

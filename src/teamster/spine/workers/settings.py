@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from teamster.spine.workers.streams import log_settings, set_log_settings
+
 Values = dict[Any, Any]
 """By name; `...` stands for a value that is not set."""
 
@@ -237,6 +239,7 @@ STANDARD = (
     Setting(
         "tempfile's folder", "tempfile", _temporary, lambda library, name, value: setattr(library, name, value), {"tempdir": None}
     ),
+    Setting("logging's classes and levels", "logging", log_settings, set_log_settings),
     Setting("asyncio's policy", "asyncio.events", _loop_policy, _set_loop_policy),
 )
 

@@ -104,6 +104,29 @@ def _text_of(stream: Any, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def log_settings(logging: Any) -> dict[Any, Any]:
+    """What the program has taught `logging`: classes, and names of levels, by level."""
+    values = {level: name for level, name in logging._levelToName.items() if level not in _LEVELS}
+    if (kind := logging.getLoggerClass()) is not logging.Logger:
+        values["class"] = kind
+    if (factory := logging.getLogRecordFactory()) is not logging.LogRecord:
+        values["factory"] = factory
+    return values
+
+
+def set_log_settings(logging: Any, name: Any, value: Any) -> None:
+    """Teach it the same; `...` takes it back."""
+    if name == "class":
+        logging.setLoggerClass(logging.Logger if value is ... else value)
+    elif name == "factory":
+        logging.setLogRecordFactory(logging.LogRecord if value is ... else value)
+    elif value is not ...:
+        logging.addLevelName(name, value)
+
+
+_LEVELS = (0, 10, 20, 30, 40, 50)
+
+
 def deliver(message: tuple[Any, ...]) -> Exception | None:
     """In the parent: give a worker's text, record or warning to whom it was meant for.
 
