@@ -9,6 +9,7 @@ import decimal
 import functools
 import gc
 import os
+import sys
 import threading
 import time
 import weakref
@@ -343,3 +344,20 @@ def test_a_pool_that_ends_runs_the_callbacks_of_what_it_ends() -> None:
         future.add_done_callback(called.append)
     pool.terminate()
     assert set(called) == set(futures)
+
+
+def test_serial_calls_inside_of_each_other_and_interrupts_leave_nothing_open() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def submits(executor: ts.Executor) -> None:
+        executor.submit(interrupted)
+
+    with ts.Executor(backend="serial") as executor:
+        assert executor.submit(lambda: executor.submit(abs, -1).result()).result() == 1
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(submits, executor)
+        assert isinstance(executor.submit(lambda: executor.submit(sys.exit).exception()).result(), ts.RemoteError)
+        assert executor.submit(abs, -1).result() == 1

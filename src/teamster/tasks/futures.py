@@ -25,6 +25,7 @@ from typing import Any
 from teamster.errors import PoolClosed, UsageError, WorkerStartError
 from teamster.machine.own_threads import own_thread
 from teamster.spine.workers.calls import ANYBODY, Backlog
+from teamster.spine.workers.failure import domesticate
 from teamster.spine.workers.job import Terms
 from teamster.spine.workers.team import Team
 from teamster.tasks.clock import WallClock
@@ -262,12 +263,16 @@ class Submitter:
         if item is None:
             return
         function, arguments, keywords = item
+        value, error = None, None
         try:
-            value, error = function(*arguments, **keywords), None
-        except Exception as raised:
-            value, error = None, raised
-        future.settle(value, error)
-        future.call_back()
+            value = function(*arguments, **keywords)
+        except BaseException as raised:
+            error = domesticate(raised)
+            if isinstance(raised, KeyboardInterrupt):  # the user's own
+                raise
+        finally:
+            self.team.outcomes.append((future, value, error))
+            self.team.calls.settle()
 
     # --- the reader --------------------------------------------------------------------------------------------------------
 
