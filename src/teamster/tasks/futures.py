@@ -18,7 +18,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
 from time import perf_counter, sleep
 from typing import Any
 
@@ -136,9 +136,15 @@ class CallFuture(Future[Any]):
         return bool(self.__dict__.get("_done_callbacks"))
 
     def call_back(self) -> None:
-        """Run the callbacks."""
-        if self.__dict__.get("_done_callbacks"):
+        """Run the callbacks; one that exits a thread of ours (``sys.exit``) fails as any other."""
+        if not self.__dict__.get("_done_callbacks"):
+            return
+        try:
             self._invoke_callbacks()
+        except BaseException:
+            if threading.current_thread() is threading.main_thread():
+                raise
+            LOGGER.exception("exception calling callback for %r", self)
 
     def _finish(self, state: str, how: str) -> None:
         """Set the last state, and wake those who wait."""

@@ -51,3 +51,30 @@ def test_text_that_cannot_be_encoded_is_the_tasks_error(run_script: RunScript, b
     strict, replacing = {**os.environ, "PYTHONIOENCODING": "ascii"}, {**os.environ, "PYTHONIOENCODING": "ascii:replace"}
     assert run_script(UNENCODABLE, backend, env=strict).stdout == "greetings\n0 UnicodeEncodeError\n"
     assert run_script(UNENCODABLE, backend, env=replacing).stdout == "greetings\ngr??e\n0 1\n"
+
+
+BYTES = """
+import io, sys
+import teamster as ts
+
+sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
+
+def bare(n):
+    sys.stdout.reconfigure(line_buffering=True)
+    for part in (b"\\xff bytes ", "\\u00fc".encode()[:1], "\\u00fc".encode()[1:], b"\\n"):
+        sys.stdout.buffer.write(part)
+
+def wrapped(n):
+    sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+    print("wrapped", n)
+
+ts.map(bare, [1], backend="process", workers=1)
+ts.map(wrapped, [1], backend="process", workers=1)
+"""
+
+
+def test_streams_take_bytes_and_what_programs_set_of_them(run_script: RunScript) -> None:
+    script = run_script(
+        f"import subprocess, sys\nsys.stdout.write(ascii(subprocess.run([sys.executable, '-c', {BYTES!r}], capture_output=True)))"
+    )
+    assert "stdout=b'\\xff bytes \\xc3\\xbc\\nwrapped 1\\n', stderr=b''" in script.stdout

@@ -36,8 +36,10 @@ def leave(code: int) -> None:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "drain"):
-                stream.drain()
+            stream.flush()  # a task may have put another one on top of ours
+            for each in (stream, getattr(stream, "buffer", None)):
+                if hasattr(each, "drain"):
+                    each.drain()
     except BaseException:
         pass
     finally:

@@ -22,14 +22,45 @@ from typing import Any
 Post = Callable[[tuple[Any, ...]], Any]
 
 
+class _Bytes(io.RawIOBase):
+    """What a `LineStream` is on top of: bytes become text for the way, and bytes again where that is no text."""
+
+    def __init__(self, lines: LineStream) -> None:
+        self.lines = lines
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """That of the text."""
+        return self.lines.fileno()
+
+    def write(self, data: Any) -> int:
+        """Send what is complete."""
+        data = bytes(data)
+        self.lines.take(data.decode(self.lines.encoding, "surrogateescape"))
+        return len(data)
+
+    def drain(self) -> None:
+        """The worker ends."""
+        self.lines.drain()
+
+
 class LineStream(io.TextIOBase):
     """A text stream of a worker that sends whole lines."""
 
+    mode = "w"
+    line_buffering = True
+    write_through = False
+
     def __init__(self, name: str, post: Post, coding: tuple[str | None, str | None]) -> None:
+        self.name = f"<{name}>"
         self._name = name
         self._post = post
         self._encoding, self._errors = coding
         self._rest = ""
+        self.buffer = _Bytes(self)
 
     def writable(self) -> bool:
         """Yes."""
@@ -45,6 +76,14 @@ class LineStream(io.TextIOBase):
         """How the program's stream treats what it cannot encode."""
         return self._errors
 
+    def reconfigure(self, *, encoding: str | None = None, errors: str | None = None, **_: Any) -> None:
+        """Take what a program sets of its streams; when lines are sent is decided here."""
+        self._encoding, self._errors = encoding or self._encoding, errors or ("strict" if encoding else self._errors)
+
+    def detach(self) -> Any:
+        """The stream of bytes."""
+        return self.buffer
+
     def fileno(self) -> int:
         """The descriptor that the parent's stream had when the worker started, for subprocesses of a task."""
         return 1 if self._name == "stdout" else 2
@@ -55,10 +94,14 @@ class LineStream(io.TextIOBase):
         Raises:
             UnicodeEncodeError: the program's stream cannot take this text; it would have said so to the task.
         """
+        if self._encoding is not None and not text.isascii() and not self.closed:
+            text.encode(self._encoding, self._errors or "strict")
+        return self.take(text)
+
+    def take(self, text: str) -> int:
+        """Send every line that is complete, whatever it is made of; keep the rest until it is."""
         if self.closed:
             return len(text)
-        if self._encoding is not None and not text.isascii():
-            text.encode(self._encoding, self._errors or "strict")
         self._rest += text
         lines, newline, rest = self._rest.rpartition("\n")
         if newline:
@@ -116,7 +159,7 @@ def deliver(message: tuple[Any, ...]) -> Exception | None:
         if kind == "text":
             stream = getattr(sys, message[1])
             if stream is not None:
-                stream.write(message[2])
+                _write(stream, message[2])
                 stream.flush()
         elif kind == "log":
             _deliver_record(message[1])
@@ -125,6 +168,17 @@ def deliver(message: tuple[Any, ...]) -> Exception | None:
     except Exception as error:
         return error if kind == "text" else None
     return None
+
+
+def _write(stream: Any, text: str) -> None:
+    """Write a text; if it is none, the bytes that it stands for."""
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        if not hasattr(stream, "buffer"):
+            raise
+        stream.flush()
+        stream.buffer.write(text.encode(_text_of(stream, "encoding") or "utf-8", "surrogateescape"))
 
 
 _registry: dict[Any, Any] = {}  # shared by all workers, so that "once per place" means once
