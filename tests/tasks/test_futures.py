@@ -361,3 +361,14 @@ def test_serial_calls_inside_of_each_other_and_interrupts_leave_nothing_open() -
             executor.submit(submits, executor)
         assert isinstance(executor.submit(lambda: executor.submit(sys.exit).exception()).result(), ts.RemoteError)
         assert executor.submit(abs, -1).result() == 1
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_calls_that_come_while_initializers_fail_are_told(backend: Literal["thread", "process"]) -> None:
+    def fail() -> None:
+        raise ValueError("not here")
+
+    for _ in range(20 if backend == "thread" else 2):
+        with ts.Executor(2, backend, initializer=fail) as executor:
+            futures = [executor.submit(abs, -n) for n in range(6)]
+            assert {str(future.exception(timeout=30)) for future in futures} == {"not here"}

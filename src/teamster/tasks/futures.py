@@ -242,10 +242,13 @@ class Submitter:
         if definition is not None:
             future._definition = definition
         try:
-            self.team.call(job, future)
+            queued = self.team.call(job, future)
         except PoolClosed:
             future.let_go()
             raise
+        if not queued:  # the calls before it have failed while it was made
+            future.let_go()
+            return self.submit(pool, function, arguments, keywords, chunksize)
         if self.team.crew.pulls or self.team.queue:  # a thread that has one call at a time needs nobody
             self._see_to_it(future)
         return future
