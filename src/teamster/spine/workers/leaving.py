@@ -38,8 +38,7 @@ def leave(code: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # a task may have put another one on top of ours
             for each in (stream, getattr(stream, "buffer", None)):
-                if hasattr(each, "drain"):
-                    each.drain()
+                getattr(each, "drain", bool)()
     except BaseException:
         pass
     finally:
