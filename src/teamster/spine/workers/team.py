@@ -63,7 +63,7 @@ class Team(Handing):
         self._end_if_asked()
 
     def call(self, job: Job, call: Call) -> bool:
-        """Queue one call of a job; returns whether that could be: not when the job has failed meanwhile.
+        """Queue one call of a job, if that has not failed meanwhile; returns whether it is queued.
 
         Raises:
             PoolClosed: meanwhile another thread has closed the pool.
@@ -211,11 +211,7 @@ class Team(Handing):
         self.check_no_callback()
 
     def check_no_callback(self) -> None:
-        """Refuse a wait in the middle of an event.
-
-        Raises:
-            UsageError: this is a callback of a map's progress.
-        """
+        """Refuse a wait in the middle of an event, which is a callback of a map's progress, with a `UsageError`."""
         if self.handled_here:
             raise UsageError("a callback waits for its own pool, which would never end; wait in another thread")
 
