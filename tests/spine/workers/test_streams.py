@@ -78,3 +78,49 @@ def test_streams_take_bytes_and_what_programs_set_of_them(run_script: RunScript)
         f"import subprocess, sys\nsys.stdout.write(ascii(subprocess.run([sys.executable, '-c', {BYTES!r}], capture_output=True)))"
     )
     assert "stdout=b'\\xff bytes \\xc3\\xbc\\nwrapped 1\\n', stderr=b''" in script.stdout
+
+
+FORKED = """
+import logging, multiprocessing as mp, os, sys, warnings
+import teamster as ts
+
+logging.basicConfig()
+
+def say(how):
+    print(how)
+    print("no end of line", end=";\\n" if how == "process" else ";", flush=True)
+    logging.getLogger("mine").error(how)
+    warnings.warn(how)
+
+def start(how):
+    print("of the worker,", end=" ")
+    if how == "process":
+        process = mp.get_context("fork").Process(target=say, args=(how,))
+        process.start()
+        process.join()
+        code = process.exitcode
+    else:
+        if not (copy := os.fork()):
+            say(how)
+            if how == "exit":
+                sys.exit(3)
+            return "a result of the copy"
+        code = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+    print("too")
+    return code
+
+for how in ("process", "exit", "return"):
+    print(ts.map(start, [how], backend="process", workers=1), flush=True)
+"""
+
+
+def test_processes_that_a_task_has_forked_print_and_bring_no_results(run_script: RunScript) -> None:
+    script = run_script(FORKED)
+    lines = [
+        f"{how}\nno end of line;{end}of the worker, too\n[{code}]\n"
+        for how, end, code in (("process", "\n", 0), ("exit", "", 3), ("return", "", 0))
+    ]
+    assert script.stdout == "".join(lines)
+    assert [
+        f"ERROR:mine:{how}" in script.stderr and f"UserWarning: {how}" in script.stderr for how in ("process", "exit", "return")
+    ] == [True] * 3

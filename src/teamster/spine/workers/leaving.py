@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import NoReturn
 
 from teamster.spine.workers.slate import NBYTES, Slate
 
@@ -43,3 +44,17 @@ def leave(code: int) -> None:
         pass
     finally:
         os._exit(code)
+
+
+def end_copy(error: BaseException | None) -> NoReturn:
+    """End a process that a task has forked, which has come to the end of the task: as a program ends that this has happened to."""
+    code = 0
+    try:
+        if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+            code = error.code or 0
+        elif error is not None:
+            code = 1
+            sys.excepthook(type(error), error, error.__traceback__)
+        sys.stdout.flush()
+    finally:
+        os._exit(code & 0xFF)

@@ -8,12 +8,14 @@
     logging -> Forwarder --("log", ...)----> the logger of the same name, if it is enabled for the level
     warnings -> show -----("warning", ...)-> warnings.warn_explicit: the parent's filters, once for all workers
 
-What goes past Python's streams (a C library, a subprocess) writes to the parent's descriptors directly.
+What goes past Python's streams (a C library, a subprocess) writes to the parent's descriptors directly, and so do processes that a
+task has forked (``multiprocessing.Process``).
 """
 
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -60,6 +62,7 @@ class LineStream(io.TextIOBase):
         self._post = post
         self._encoding, self._errors = coding
         self._rest = ""
+        self._in_lines = True
         self.buffer = _Bytes(self)
 
     def writable(self) -> bool:
@@ -103,10 +106,10 @@ class LineStream(io.TextIOBase):
         if self.closed:
             return len(text)
         self._rest += text
-        lines, newline, rest = self._rest.rpartition("\n")
-        if newline:
-            self._rest = rest
-            self._post(("text", self._name, lines + newline))
+        end = self._rest.rfind("\n") + 1 if self._in_lines else len(self._rest)
+        if end:
+            complete, self._rest = self._rest[:end], self._rest[end:]
+            self._post(("text", self._name, complete))
         return len(text)
 
     def close(self) -> None:
@@ -114,6 +117,10 @@ class LineStream(io.TextIOBase):
         if not self.closed:
             self.drain()
         super().close()
+
+    def part(self) -> None:
+        """In a forked copy of the worker: what waits is the worker's, and nobody says when the copy ends."""
+        self._rest, self._in_lines = "", False
 
     def drain(self) -> None:
         """Send what has no end of line yet, with one: the worker ends."""
@@ -124,11 +131,40 @@ class LineStream(io.TextIOBase):
 
 def redirect(post: Post, settings: dict[str, Any]) -> None:
     """In a worker: send prints, log records and warnings by `post`; `settings` is what `snapshot` saw in the parent."""
-    sys.stdout = LineStream("stdout", post, settings["coding"][0])
-    sys.stderr = LineStream("stderr", post, settings["coding"][1])
+    posts = [post]  # the last counts
+
+    def post_now(message: tuple[Any, ...]) -> None:
+        posts[-1](message)
+
+    streams = [LineStream(name, post_now, coding) for name, coding in zip(("stdout", "stderr"), settings["coding"], strict=True)]
+    sys.stdout, sys.stderr = streams
+
+    def part() -> None:
+        posts.append(_show_here)
+        for stream in streams:
+            stream.part()
+
+    os.register_at_fork(after_in_child=part)
     if settings["log_level"] is not None:
-        _forward_logs(post, settings["log_level"])
-    _forward_warnings(post, settings["warning_filters"])
+        _forward_logs(post_now, settings["log_level"])
+    _forward_warnings(post_now, settings["warning_filters"])
+
+
+def _show_here(message: tuple[Any, ...]) -> None:
+    """In a process that a task has forked, which has no way to the program: write to the descriptors that it shares with it."""
+    import logging
+    import warnings
+
+    number = 1 if message[1] == "stdout" else 2
+    if message[0] == "text":
+        text = message[2]
+    elif message[0] == "log":
+        text = logging.Formatter(logging.BASIC_FORMAT).format(logging.makeLogRecord(message[1])) + "\n"
+    else:
+        text = warnings.formatwarning(message[2], pickle.loads(message[1]), *message[3:])
+    data = text.encode("utf-8", "surrogateescape")
+    while data:
+        data = data[os.write(number, data) :]
 
 
 def snapshot() -> dict[str, Any]:
