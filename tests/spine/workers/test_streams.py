@@ -124,3 +124,18 @@ def test_processes_that_a_task_has_forked_print_and_bring_no_results(run_script:
     assert [
         f"ERROR:mine:{how}" in script.stderr and f"UserWarning: {how}" in script.stderr for how in ("process", "exit", "return")
     ] == [True] * 3
+
+
+MISTAKEN = """
+import logging, sys
+import teamster as ts
+
+logging.basicConfig()
+print(ts.map(lambda n: logging.error("%d", "no number") or n, [1, 2], backend=sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("backend", ["serial", "process"])
+def test_a_mistake_in_a_log_message_is_printed_and_not_the_tasks(run_script: RunScript, backend: str) -> None:
+    script = run_script(MISTAKEN, backend)
+    assert (script.stdout, script.stderr.count("Message: '%d'")) == ("[1, 2]\n", 2)

@@ -249,6 +249,12 @@ def _forward_logs(post: Post, level: int) -> None:
 
     class Forwarder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            try:
+                post(("log", self.prepare(record)))
+            except Exception:  # as any handler: a mistake in a message is printed, and is not the task's
+                self.handleError(record)
+
+        def prepare(self, record: logging.LogRecord) -> dict[str, Any]:
             state = dict(vars(record))
             state["msg"], state["args"] = record.getMessage(), None
             if record.exc_info:
@@ -257,7 +263,7 @@ def _forward_logs(post: Post, level: int) -> None:
             for name, value in list(state.items()):
                 if type(value) not in _PLAIN:
                     state[name] = repr(value)
-            post(("log", state))
+            return state
 
     logging.root.handlers[:] = [Forwarder()]
     logging.root.setLevel(level)
