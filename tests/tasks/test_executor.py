@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import teamster as ts
-from tests.conftest import WaitUntil
+from tests.conftest import RunScript, WaitUntil
 
 
 @pytest.fixture(params=["thread", "process"])
@@ -151,3 +151,31 @@ def test_the_pool_outlives_its_executor(kind: str) -> None:
         with pool.executor() as executor:
             executor.submit(abs, 1)
         assert pool.map(abs, [-1]) == [1]
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import teamster as ts
+
+def interrupt():
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def block(where):
+    with ts.Executor(2, sys.argv[1]) as executor:
+        futures = [executor.submit(time.sleep, 0.2) for _ in range(1_000)]
+        threading.Thread(target=interrupt).start()
+        if where == "inside":
+            futures[-1].result()
+
+for where in ("inside", "at the end"):
+    try:
+        block(where)
+    except KeyboardInterrupt:
+        print(where, ts.map(abs, [-1], backend=sys.argv[1]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_an_interrupted_block_waits_for_nothing(run_script: RunScript, backend: str) -> None:
+    assert run_script(INTERRUPTED, backend, timeout=60).stdout == "inside [1]\nat the end [1]\n"

@@ -9,6 +9,7 @@ import decimal
 import functools
 import gc
 import os
+import sys
 import threading
 import time
 import weakref
@@ -343,3 +344,31 @@ def test_a_pool_that_ends_runs_the_callbacks_of_what_it_ends() -> None:
         future.add_done_callback(called.append)
     pool.terminate()
     assert set(called) == set(futures)
+
+
+def test_serial_calls_inside_of_each_other_and_interrupts_leave_nothing_open() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def submits(executor: ts.Executor) -> None:
+        executor.submit(interrupted)
+
+    with ts.Executor(backend="serial") as executor:
+        assert executor.submit(lambda: executor.submit(abs, -1).result()).result() == 1
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(submits, executor)
+        assert isinstance(executor.submit(lambda: executor.submit(sys.exit).exception()).result(), ts.RemoteError)
+        assert executor.submit(abs, -1).result() == 1
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_calls_that_come_while_initializers_fail_are_told(backend: Literal["thread", "process"]) -> None:
+    def fail() -> None:
+        raise ValueError("not here")
+
+    for _ in range(20 if backend == "thread" else 2):
+        with ts.Executor(2, backend, initializer=fail) as executor:
+            futures = [executor.submit(abs, -n) for n in range(6)]
+            assert {str(future.exception(timeout=30)) for future in futures} == {"not here"}

@@ -143,6 +143,10 @@ class PoolExecutor(StandardExecutor):
                 if not future.cancelled():
                     future.exception()
 
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.shutdown(wait=not interrupted, cancel_futures=interrupted)
+
 
 def _results(futures: deque[Future[Any]], more: Iterator[Future[Any]], deadline: float | None) -> Iterator[Any]:
     """The results in order, none of them held longer than its consumer does; whatever ends this early, the rest is cancelled."""

@@ -18,13 +18,14 @@ import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
 from time import perf_counter, sleep
 from typing import Any
 
 from teamster.errors import PoolClosed, UsageError, WorkerStartError
 from teamster.machine.own_threads import own_thread
 from teamster.spine.workers.calls import ANYBODY, Backlog
+from teamster.spine.workers.failure import domesticate
 from teamster.spine.workers.job import Terms
 from teamster.spine.workers.team import Team
 from teamster.tasks.clock import WallClock
@@ -135,9 +136,15 @@ class CallFuture(Future[Any]):
         return bool(self.__dict__.get("_done_callbacks"))
 
     def call_back(self) -> None:
-        """Run the callbacks."""
-        if self.__dict__.get("_done_callbacks"):
+        """Run the callbacks; one that exits a thread of ours (``sys.exit``) fails as any other."""
+        if not self.__dict__.get("_done_callbacks"):
+            return
+        try:
             self._invoke_callbacks()
+        except BaseException:
+            if threading.current_thread() is threading.main_thread():
+                raise
+            LOGGER.exception("exception calling callback for %r", self)
 
     def _finish(self, state: str, how: str) -> None:
         """Set the last state, and wake those who wait."""
@@ -236,10 +243,13 @@ class Submitter:
         if definition is not None:
             future._definition = definition
         try:
-            self.team.call(job, future)
+            queued = self.team.call(job, future)
         except PoolClosed:
             future.let_go()
             raise
+        if not queued:  # the calls before it have failed while it was made
+            future.let_go()
+            return self.submit(pool, function, arguments, keywords, chunksize)
         if self.team.crew.pulls or self.team.queue:  # a thread that has one call at a time needs nobody
             self._see_to_it(future)
         return future
@@ -274,12 +284,16 @@ class Submitter:
         if item is None:
             return
         function, arguments, keywords = item
+        value, error = None, None
         try:
-            value, error = function(*arguments, **keywords), None
-        except Exception as raised:
-            value, error = None, raised
-        future.settle(value, error)
-        future.call_back()
+            value = function(*arguments, **keywords)
+        except BaseException as raised:
+            error = domesticate(raised)
+            if isinstance(raised, KeyboardInterrupt):  # the user's own
+                raise
+        finally:
+            self.team.outcomes.append((future, value, error))
+            self.team.calls.settle()
 
     # --- the reader --------------------------------------------------------------------------------------------------------
 

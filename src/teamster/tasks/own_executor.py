@@ -80,3 +80,10 @@ class Executor(PoolExecutor):
             self._owned.close()
         else:
             self._owned._calls.do_at_last(self._owned.terminate)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._down = True
+            self._owned.terminate()
+        else:
+            self.shutdown()

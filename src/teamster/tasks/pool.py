@@ -331,7 +331,11 @@ class Pool:
             >>> pool = ts.Pool("thread")
             >>> pool.close()
         """
-        self._calls.finish()
+        try:
+            self._calls.finish()
+        except KeyboardInterrupt:  # the user wants an end, and not what is open
+            self.terminate()
+            raise
         self._end(_CLOSE_S)
 
     def terminate(self) -> None:

@@ -157,3 +157,23 @@ if __name__ == "__main__":
         timeout=60,
     )
     assert (script.stdout, script.stderr) == ("[True, True, True, True]\n", "")
+
+
+def test_a_main_that_maps_while_a_spawned_process_loads_it(run_script: Callable[..., Any]) -> None:
+    script = run_script(
+        """
+import multiprocessing as mp
+import teamster as ts
+
+def twice(n): return 2 * n
+
+print(__name__, ts.map(twice, [1, 2], backend="process", workers=2), flush=True)
+
+if __name__ == "__main__":
+    process = mp.get_context("spawn").Process(target=print, args=("child",))
+    process.start()
+    process.join()
+""",
+        timeout=60,
+    )
+    assert (script.stdout, script.stderr) == ("__main__ [2, 4]\n__mp_main__ [2, 4]\nchild\n", "")

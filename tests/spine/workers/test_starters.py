@@ -29,3 +29,22 @@ def test_the_chain_ends_with_the_error_that_explains_it(run_script: RunScript, t
     assert script.returncode == 1
     assert "processes are started while a worker imports settings_of_a_test, line 7 of" in script.stderr
     assert not script.survivors()
+
+
+FEW_DESCRIPTORS = """
+import os, resource, sys
+import teamster as ts
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+for workers in (2, 12, 12):
+    with ts.Executor(workers) as executor:
+        assert list(executor.map(abs, range(-300, 0))) == list(range(300, 0, -1))
+    with ts.Pool("process", workers=workers) as pool:
+        assert pool.map(abs, range(-300, 0)) == list(range(300, 0, -1))
+"""
+
+
+@pytest.mark.parametrize("limit", ["32", "64"])
+def test_where_not_all_workers_can_be_had_some_do_the_work(run_script: RunScript, limit: str) -> None:
+    script = run_script(FEW_DESCRIPTORS, limit, timeout=60)
+    assert (script.returncode, script.stderr) == (0, "")

@@ -47,7 +47,9 @@ def survey() -> None:
         _surveyed[name] = id(module)
         by_value.discard(name)
         places.pop(name, None)
-        if module is sys.modules.get("__main__"):  # which was loaded as __mp_main__ in a process that multiprocessing spawned
+        if name == "__mp_main__":  # the program's, in a process that multiprocessing has spawned, or that it is just starting
+            by_value.add(name)
+        elif module is sys.modules.get("__main__"):
             if name in ("__main__", module.__name__):
                 by_value.add(name)
         elif not _is_below(name, module, folders) and not _is_importable(name, module):

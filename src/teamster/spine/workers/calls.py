@@ -196,6 +196,7 @@ class CallBatch(Batch):
 
     def abandon(self, error: BaseException) -> None:
         """What was not reported yet never will be."""
-        for at in range(self.size):
-            self._tell(at, None, error)
+        for at, call in enumerate(self.calls):
+            if call is not None:
+                self._tell(at, None, error)
         self.done = self.size

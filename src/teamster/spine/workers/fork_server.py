@@ -213,7 +213,7 @@ def _place(descriptors: list[int]) -> None:
     """Move each to its number; sources may stand where others have to go."""
     import fcntl
 
-    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 64) for descriptor in descriptors]
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, max(_PLACES) + 1) for descriptor in descriptors]
     for source, target in zip(high, _PLACES, strict=True):
         os.dup2(source, target)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
+from teamster.errors import WorkerStartError
 from teamster.spine.workers.calls import Backlog
 from teamster.spine.workers.contract import Batch, Crew, Member, Spec, Style
 from teamster.spine.workers.job import Job
@@ -101,8 +102,8 @@ class Handing(Reports):
     def muster(self) -> int:
         """Start whoever is missing, before there is work; returns how many are ready."""
         with self.lock:
-            while len(self.members) < self.count and not self.closed:
-                self.members.append(self.crew.enlist(self._free_index()))
+            while len(self.members) < self.count and not self.closed and self._enlist() is not None:
+                pass
             return sum(member.ready for member in self.members)
 
     def rest(self) -> None:
@@ -171,11 +172,23 @@ class Handing(Reports):
                 return member
             if best is None or len(member.outstanding) < len(best.outstanding):
                 best = member
-        if len(self.members) < self.count:
-            member = self.crew.enlist(self._free_index())
-            self.members.append(member)
-            return member
+        if len(self.members) < self.count and (new := self._enlist()) is not None:
+            return new
         return best if best is not None and len(best.outstanding) < self._depth(batch.job) else None
+
+    def _enlist(self) -> Member | None:
+        """One more member; None where the system gives no more, and then those who are there have to do."""
+        try:
+            member = self.crew.enlist(self._free_index())
+        except (OSError, RuntimeError) as error:
+            if self.members:
+                self.count = len(self.members)
+            else:
+                advice = "close files, or ask for a higher limit (ulimit -n, ulimit -u)"
+                self._fail_all(WorkerStartError(f"no worker can be started: {error}; {advice}"))
+            return None
+        self.members.append(member)
+        return member
 
     def _free_index(self) -> int:
         taken = {member.index for member in self.members}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import NoReturn
 
 from teamster.spine.workers.slate import NBYTES, Slate
 
@@ -36,9 +37,24 @@ def leave(code: int) -> None:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "drain"):
-                stream.drain()
+            stream.flush()  # a task may have put another one on top of ours
+            for each in (stream, getattr(stream, "buffer", None)):
+                getattr(each, "drain", bool)()
     except BaseException:
         pass
     finally:
         os._exit(code)
+
+
+def end_copy(error: BaseException | None) -> NoReturn:
+    """End a process that a task has forked, which has come to the end of the task: as a program ends that this has happened to."""
+    code = 0
+    try:
+        if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+            code = error.code or 0
+        elif error is not None:
+            code = 1
+            sys.excepthook(type(error), error, error.__traceback__)
+        sys.stdout.flush()
+    finally:
+        os._exit(code & 0xFF)

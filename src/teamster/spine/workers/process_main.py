@@ -74,6 +74,7 @@ class ProcessWorker:
         self._tracker = tracker
         self._inherited = inherited
         self._sink = ResultSink(channel, slate)
+        os.register_at_fork(after_in_child=self._sink.part)
         self._delay = RunDelay()
         self._tracing = WorkerRecorder(slate)
         self._idle_ns = perf_counter_ns()

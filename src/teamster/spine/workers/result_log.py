@@ -16,6 +16,7 @@ from teamster.spine.trace.ring import SERIALISE, TRANSFER, Ring
 from teamster.spine.transport.channel import Channel, Wire
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.workers.failure import describe
+from teamster.spine.workers.leaving import end_copy
 from teamster.spine.workers.results import PLAIN, join_results, keep_one_by_one, pack_results
 from teamster.spine.workers.slate import FAILED_BIT, LOG_END, LOG_START, NBYTES, RECORD, Slate
 
@@ -70,6 +71,11 @@ class ResultSink:
         self._save(first, 1, True, Parcel(pickle.dumps(describe(error), 5), []))
         if perf_counter_ns() - self._sent_ns > FLUSH_NS:
             self.flush()
+
+    def part(self) -> None:
+        """In a forked copy of the worker: what the task comes to there is nobody's result, and ends the copy."""
+        self._log = self._save = lambda *_: end_copy(None)  # type: ignore[assignment, method-assign]
+        self.keep_failure = lambda _, error: end_copy(error)  # type: ignore[assignment, method-assign]
 
     def _save(self, first: int, count: int, failed: bool, parcel: Parcel) -> None:
         size = len(parcel.data)

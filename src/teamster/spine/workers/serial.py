@@ -21,12 +21,14 @@ from teamster.spine.workers.slate import LIMIT, NO_LIMIT, Slate
 class _ListSink:
     """Results of one batch, as events."""
 
-    def __init__(self, member: Member, events: list[Event]) -> None:
+    def __init__(self, member: Member, events: list[Event], first: int) -> None:
         self._member = member
         self._events = events
+        self.next = first  # that was not told yet
 
     def keep(self, first: int, values: list[Any]) -> None:
         """Take results."""
+        self.next = first + len(values)
         last = self._events[-1] if self._events else None
         if isinstance(last, Kept) and last.error is None and last.number + len(last.values) == first:
             last.values += values
@@ -37,7 +39,13 @@ class _ListSink:
         """Take an exception; Ctrl-C is the caller's own and goes through."""
         if isinstance(error, KeyboardInterrupt):
             raise error
+        self.next = first + 1
         self._events.append(Kept(self._member, first, [None], domesticate(error)))
+
+    def interrupt(self, end: int, error: BaseException) -> None:
+        """Tell of the items up to `end`, which count as run, what has ended them."""
+        for number in range(self.next, end):
+            self._events.append(Kept(self._member, number, [None], domesticate(error)))
 
 
 class SerialCrew:
@@ -95,17 +103,18 @@ class SerialCrew:
         before = whoami.set_thread_worker(WorkerInfo(0, "serial", 1))
         began = perf_counter_ns()
         self._busy_in = threading.get_ident()
+        sink = _ListSink(member, events, batch.number)
         try:
-            sink = _ListSink(member, events)
             arguments = batch.items, batch.number, max(batch.first, 0), sink
             if spec.seed is not None:
                 with kept_random_state():
                     ran = self._runner_for(spec).run(*arguments)
             else:
                 ran = self._runner_for(spec).run(*arguments)
-        except BaseException:  # Ctrl-C; what was finished is told by the next `wait`, and the item that it struck counts as run
+        except BaseException as error:  # Ctrl-C; all is told by the next `wait`, and the item that it struck counts as run
             self._events = events
             ran = max(0, self._slate.frontier() - batch.number)
+            sink.interrupt(batch.number + ran, error)
             raise
         finally:
             self._busy_in = 0

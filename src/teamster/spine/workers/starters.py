@@ -96,15 +96,13 @@ class Starter:
             self._guard(forked)
             return
         executable = _spawn_command() if self._method == "spawn" else None
-        number = theirs.detach()
-        message = "spawn", token, executable
-        try:
-            self.control.put(message, _descriptors(os.dup(number), slate_descriptor))
-        except OSError:
-            self.reconnect()
-            self.control.put(message, _descriptors(os.dup(number), slate_descriptor))
-        finally:
-            os.close(number)
+        with contextlib.closing(theirs):
+            message, given = ("spawn", token, executable), _descriptors(theirs.fileno(), slate_descriptor)
+            try:
+                self.control.put(message, given)
+            except OSError:
+                self.reconnect()
+                self.control.put(message, _descriptors(theirs.fileno(), slate_descriptor))
 
     def _guard(self, forked: Forked) -> None:
         try:
@@ -181,15 +179,23 @@ class Starter:
 
 
 def _descriptors(channel: int, slate: int) -> tuple[int, ...]:
-    """What a worker is given: its channel, copies of its slate, the program's tracker and output."""
-    tracker = descriptor_of_the_tracker()
-    return (
-        channel,
-        os.dup(slate),
-        os.open(os.devnull, os.O_WRONLY) if tracker is None else os.dup(tracker),
-        _standard(1),
-        _standard(2),
-    )
+    """What a worker is given: copies of its channel, its slate, the program's tracker and output.
+
+    Raises:
+        OSError: the system gives no more.
+    """
+    tracker, made = descriptor_of_the_tracker(), list[int]()
+    try:
+        for descriptor in (channel, slate):
+            made.append(os.dup(descriptor))
+        made.append(os.open(os.devnull, os.O_WRONLY) if tracker is None else os.dup(tracker))
+        for number in (1, 2):
+            made.append(_standard(number))
+    except OSError:
+        for descriptor in made:
+            os.close(descriptor)
+        raise
+    return tuple(made)
 
 
 def _spawn_command() -> list[str]:

@@ -8,12 +8,14 @@
     logging -> Forwarder --("log", ...)----> the logger of the same name, if it is enabled for the level
     warnings -> show -----("warning", ...)-> warnings.warn_explicit: the parent's filters, once for all workers
 
-What goes past Python's streams (a C library, a subprocess) writes to the parent's descriptors directly.
+What goes past Python's streams (a C library, a subprocess) writes to the parent's descriptors directly, and so do processes that a
+task has forked (``multiprocessing.Process``).
 """
 
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -22,14 +24,46 @@ from typing import Any
 Post = Callable[[tuple[Any, ...]], Any]
 
 
+class _Bytes(io.RawIOBase):
+    """What a `LineStream` is on top of: bytes become text for the way, and bytes again where that is no text."""
+
+    def __init__(self, lines: LineStream) -> None:
+        self.lines = lines
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """That of the text."""
+        return self.lines.fileno()
+
+    def write(self, data: Any) -> int:
+        """Send what is complete."""
+        data = bytes(data)
+        self.lines.take(data.decode(self.lines.encoding, "surrogateescape"))
+        return len(data)
+
+    def drain(self) -> None:
+        """The worker ends."""
+        self.lines.drain()
+
+
 class LineStream(io.TextIOBase):
     """A text stream of a worker that sends whole lines."""
 
+    mode = "w"
+    line_buffering = True
+    write_through = False
+
     def __init__(self, name: str, post: Post, coding: tuple[str | None, str | None]) -> None:
+        self.name = f"<{name}>"
         self._name = name
         self._post = post
         self._encoding, self._errors = coding
         self._rest = ""
+        self._in_lines = True
+        self.buffer = _Bytes(self)
 
     def writable(self) -> bool:
         """Yes."""
@@ -45,6 +79,14 @@ class LineStream(io.TextIOBase):
         """How the program's stream treats what it cannot encode."""
         return self._errors
 
+    def reconfigure(self, *, encoding: str | None = None, errors: str | None = None, **_: Any) -> None:
+        """Take what a program sets of its streams; when lines are sent is decided here."""
+        self._encoding, self._errors = encoding or self._encoding, errors or ("strict" if encoding else self._errors)
+
+    def detach(self) -> Any:
+        """The stream of bytes."""
+        return self.buffer
+
     def fileno(self) -> int:
         """The descriptor that the parent's stream had when the worker started, for subprocesses of a task."""
         return 1 if self._name == "stdout" else 2
@@ -55,15 +97,19 @@ class LineStream(io.TextIOBase):
         Raises:
             UnicodeEncodeError: the program's stream cannot take this text; it would have said so to the task.
         """
+        if self._encoding is not None and not text.isascii() and not self.closed:
+            text.encode(self._encoding, self._errors or "strict")
+        return self.take(text)
+
+    def take(self, text: str) -> int:
+        """Send every line that is complete, whatever it is made of; keep the rest until it is."""
         if self.closed:
             return len(text)
-        if self._encoding is not None and not text.isascii():
-            text.encode(self._encoding, self._errors or "strict")
         self._rest += text
-        lines, newline, rest = self._rest.rpartition("\n")
-        if newline:
-            self._rest = rest
-            self._post(("text", self._name, lines + newline))
+        end = self._rest.rfind("\n") + 1 if self._in_lines else len(self._rest)
+        if end:
+            complete, self._rest = self._rest[:end], self._rest[end:]
+            self._post(("text", self._name, complete))
         return len(text)
 
     def close(self) -> None:
@@ -71,6 +117,10 @@ class LineStream(io.TextIOBase):
         if not self.closed:
             self.drain()
         super().close()
+
+    def part(self) -> None:
+        """In a forked copy of the worker: what waits is the worker's, and nobody says when the copy ends."""
+        self._rest, self._in_lines = "", False
 
     def drain(self) -> None:
         """Send what has no end of line yet, with one: the worker ends."""
@@ -81,11 +131,40 @@ class LineStream(io.TextIOBase):
 
 def redirect(post: Post, settings: dict[str, Any]) -> None:
     """In a worker: send prints, log records and warnings by `post`; `settings` is what `snapshot` saw in the parent."""
-    sys.stdout = LineStream("stdout", post, settings["coding"][0])
-    sys.stderr = LineStream("stderr", post, settings["coding"][1])
+    posts = [post]  # the last counts
+
+    def post_now(message: tuple[Any, ...]) -> None:
+        posts[-1](message)
+
+    streams = [LineStream(name, post_now, coding) for name, coding in zip(("stdout", "stderr"), settings["coding"], strict=True)]
+    sys.stdout, sys.stderr = streams
+
+    def part() -> None:
+        posts.append(_show_here)
+        for stream in streams:
+            stream.part()
+
+    os.register_at_fork(after_in_child=part)
     if settings["log_level"] is not None:
-        _forward_logs(post, settings["log_level"])
-    _forward_warnings(post, settings["warning_filters"])
+        _forward_logs(post_now, settings["log_level"])
+    _forward_warnings(post_now, settings["warning_filters"])
+
+
+def _show_here(message: tuple[Any, ...]) -> None:
+    """In a process that a task has forked, which has no way to the program: write to the descriptors that it shares with it."""
+    import logging
+    import warnings
+
+    number = 1 if message[1] == "stdout" else 2
+    if message[0] == "text":
+        text = message[2]
+    elif message[0] == "log":
+        text = logging.Formatter(logging.BASIC_FORMAT).format(logging.makeLogRecord(message[1])) + "\n"
+    else:
+        text = warnings.formatwarning(message[2], pickle.loads(message[1]), *message[3:])
+    data = text.encode("utf-8", "surrogateescape")
+    while data:
+        data = data[os.write(number, data) :]
 
 
 def snapshot() -> dict[str, Any]:
@@ -139,7 +218,7 @@ def deliver(message: tuple[Any, ...]) -> Exception | None:
         if kind == "text":
             stream = getattr(sys, message[1])
             if stream is not None:
-                stream.write(message[2])
+                _write(stream, message[2])
                 stream.flush()
         elif kind == "log":
             _deliver_record(message[1])
@@ -148,6 +227,17 @@ def deliver(message: tuple[Any, ...]) -> Exception | None:
     except Exception as error:
         return error if kind == "text" else None
     return None
+
+
+def _write(stream: Any, text: str) -> None:
+    """Write a text; if it is none, the bytes that it stands for."""
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        if not hasattr(stream, "buffer"):
+            raise
+        stream.flush()
+        stream.buffer.write(text.encode(_text_of(stream, "encoding") or "utf-8", "surrogateescape"))
 
 
 _registry: dict[Any, Any] = {}  # shared by all workers, so that "once per place" means once
@@ -182,6 +272,12 @@ def _forward_logs(post: Post, level: int) -> None:
 
     class Forwarder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            try:
+                post(("log", self.prepare(record)))
+            except Exception:  # as any handler: a mistake in a message is printed, and is not the task's
+                self.handleError(record)
+
+        def prepare(self, record: logging.LogRecord) -> dict[str, Any]:
             state = dict(vars(record))
             state["msg"], state["args"] = record.getMessage(), None
             if record.exc_info:
@@ -190,7 +286,7 @@ def _forward_logs(post: Post, level: int) -> None:
             for name, value in list(state.items()):
                 if type(value) not in _PLAIN:
                     state[name] = repr(value)
-            post(("log", state))
+            return state
 
     logging.root.handlers[:] = [Forwarder()]
     logging.root.setLevel(level)

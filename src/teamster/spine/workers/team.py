@@ -62,14 +62,16 @@ class Team(Handing):
             self._dispatch_new(job)
         self._end_if_asked()
 
-    def call(self, job: Job, call: Call) -> None:
-        """Queue one call of a job.
+    def call(self, job: Job, call: Call) -> bool:
+        """Queue one call of a job, if that has not failed meanwhile; returns whether it is queued.
 
         Raises:
             PoolClosed: meanwhile another thread has closed the pool.
         """
         with self.lock:
             self._check_open()
+            if job.cancelled:
+                return False
             begins = self.calls.open()
             last = self.queue[-1] if self.queue else None
             if not isinstance(last, Backlog) or last.job is not job:
@@ -83,6 +85,7 @@ class Team(Handing):
         if self.outcomes and self.crew.pulls:  # not here: who submits may hold a lock that a callback takes
             self.calls.wake_reader()
         self._end_if_asked()
+        return True
 
     def _check_open(self) -> None:
         if self.closed:
@@ -208,11 +211,7 @@ class Team(Handing):
         self.check_no_callback()
 
     def check_no_callback(self) -> None:
-        """Refuse a wait in the middle of an event.
-
-        Raises:
-            UsageError: this is a callback of a map's progress.
-        """
+        """Refuse a wait in the middle of an event, which is a callback of a map's progress, with a `UsageError`."""
         if self.handled_here:
             raise UsageError("a callback waits for its own pool, which would never end; wait in another thread")
 

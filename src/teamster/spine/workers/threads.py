@@ -153,8 +153,8 @@ class ThreadCrew:
             self._limit.apply()
         member = ThreadMember(index)
         member.thread = threading.Thread(target=self._live, args=(member,), name=f"teamster-worker-{index}", daemon=True)
-        self._members.append(member)
         member.thread.start()
+        self._members.append(member)
         return member
 
     def _place(self, member: ThreadMember) -> Place:
