@@ -6,10 +6,16 @@ import functools
 import io
 import sqlite3
 import time
+from collections.abc import Callable
 
 import pytest
 
 import teamster as ts
+from teamster.spine.workers.job import Terms
+from teamster.tasks.asking import Question
+from teamster.tasks.call import MapCall
+from teamster.tasks.progress import Bar
+from teamster.tasks.source import Source
 
 
 def burn(steps: int) -> int:
@@ -71,3 +77,31 @@ def test_what_the_first_call_opens_belongs_to_its_thread(cached: bool) -> None:
         return int(get().execute("select ?", (item,)).fetchone()[0])
 
     assert ts.map(insert, range(60)) == [*range(60)]
+
+
+@functools.cache
+def remembered(item: int) -> int:
+    return item * item
+
+
+def question_about(function: Callable[[int], int]) -> Question:
+    source, terms = Source((range(3),)), Terms(0, None, None)
+    return Question(MapCall(function, "call", None, source, terms, Bar(False, 3), raise_errors=True, ordered=True, lazy=False))
+
+
+def test_what_is_remembered_and_asked_for_again_stays_where_it_is_known() -> None:
+    remembered.cache_clear()
+    question = question_about(lambda item: burn(item) + remembered(item % 30))
+    assert question.objection("process", 1.0) == ""
+    for item in range(50):
+        remembered(item % 30)
+    assert question.objection("process", 1.0).startswith("`remembered` remembers its results, 20 of them were asked for again")
+    assert question.objection("thread", 1.0) == ""
+
+
+def test_what_is_remembered_once_is_no_objection() -> None:
+    """A table that is read, a model that is loaded."""
+    remembered.cache_clear()
+    for _ in range(50):
+        remembered(0)
+    assert question_about(lambda item: burn(item) + remembered(0)).objection("process", 1.0) == ""

@@ -20,6 +20,8 @@ from teamster.spine.workers.surroundings import library_part, take, unsendable
 from teamster.spine.workers.team import Team
 from teamster.tasks.call import MapCall
 
+_FEW_RESULTS = 8  # are found again in no time: a table that was read, a model that was loaded
+_ASKED_AGAIN = 0.1  # of the results
 _CONSTANTS = (int, float, complex, str, bytes, type(None))
 
 
@@ -33,6 +35,7 @@ class Question:
     def __init__(self, call: MapCall) -> None:
         self._call = call
         self._function = call.function
+        self._carried: Carried | None = None
         self._effects: Effects | None = None
         self._here: States | None = None
         self._replaced: Origins = {}
@@ -46,8 +49,9 @@ class Question:
             self._effects = Effects(thread_time() + look_s)
             with suppress(Exception):  # of an object that answers every question with code of its own
                 self._effects.look_at(self._function, _arguments(self._call))
+        self._carried = self._carried or Carried(self._function)
         if backend == "process":
-            return self._effects.against_processes(seeded=self._call.seed is not None)
+            return self._effects.against_processes(seeded=self._call.seed is not None) or _remembers(self._carried)
         return self._effects.against_threads() or _belongs_to_one_thread(Carried(self._function), perf_counter() + look_s)
 
     def is_answered(self, team: Team, seconds: float, look_s: float) -> bool:
@@ -96,6 +100,15 @@ def _arguments(call: MapCall) -> dict[int | str, Thing]:
     first = call.source.peek()
     values = first if call.style == "star" and isinstance(first, tuple) else (first,)
     return {position: Thing(value, "its argument") for position, value in enumerate(values) if not isinstance(value, _CONSTANTS)}
+
+
+def _remembers(carried: Carried) -> str:
+    """What is remembered here and asked for again: each process would have to find it once more."""
+    for name, cache in carried.caches.items():
+        known = cache.cache_info()
+        if known.misses > _FEW_RESULTS and known.hits > known.misses * _ASKED_AGAIN:
+            return f"`{name}` remembers its results, {known.hits:,} of them were asked for again, and each process would begin anew"
+    return ""
 
 
 def _belongs_to_one_thread(carried: Carried, deadline: float) -> str:

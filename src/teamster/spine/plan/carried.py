@@ -39,6 +39,7 @@ class Carried:
         assigned: names outside of it that its code assigns.
         imported: those of the values that another process would take from a module that it imports.
         packages: libraries that its code names.
+        caches: functions of it that remember their results, by name.
         hashes: whether its code calls `hash`, which is another for texts in each process.
         library: what its code names of libraries and the program may have put there.
 
@@ -54,6 +55,7 @@ class Carried:
         self.values: dict[str, Any] = {}
         self.assigned: list[str] = []
         self.imported: set[str] = set()
+        self.caches: dict[str, Any] = {}
         self.hashes = False
         self.library: dict[str, Any] = {}
         self.packages: set[str] = set()
@@ -84,6 +86,7 @@ class Carried:
         elif isinstance(value, _CODE):
             return
         elif isinstance(value, functools._lru_cache_wrapper):  # what it caches does not change what it returns
+            self.caches[name] = value
             self._visit(value.__wrapped__, name)
             for each in _cached(value):
                 self._note(each, f"{name}(...)")
