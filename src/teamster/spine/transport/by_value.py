@@ -33,6 +33,7 @@ from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 from teamster.spine.transport import mentions, modules, multiprocessing_objects, originals, sentinels
 from teamster.spine.transport.classes import take_class_apart
 from teamster.spine.transport.context_variables import reduce_context_variable
+from teamster.spine.transport.locks import with_own_locks
 from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.originals import Definition, Original
 from teamster.spine.transport.parcel import Parcel, keep_inside
@@ -178,7 +179,7 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self.globals_ref[id(function.__globals__)] = _Namespace(name)
         make, arguments, state, _, _, fill = self._dynamic_function_reduce(function)
         if name is not None:
-            state[1]["__globals__"] = {**mentions.of_function(function, _size), **state[1]["__globals__"]}
+            state[1]["__globals__"] = with_own_locks({**mentions.of_function(function, _size), **state[1]["__globals__"]}, name)
         return make, arguments, (fill, state), None, None, _fill_function
 
 

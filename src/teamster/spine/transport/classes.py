@@ -13,6 +13,7 @@ from typing import Any
 from cloudpickle.cloudpickle import _dynamic_class_reduce
 
 from teamster.spine.transport import originals
+from teamster.spine.transport.locks import with_own_locks
 from teamster.spine.transport.modules import namespace
 
 _OF_ENUM = ("_name_", "_value_", "_sort_order_", "__objclass__")  # what every member has
@@ -37,7 +38,8 @@ def take_class_apart(kind: type, mentioned: dict[str, Any]) -> Any:
     if ctypes is not None and issubclass(kind, ctypes.Structure | ctypes.Union):
         arguments[3].update({each: attributes.pop(each) for each in _OF_STRUCTURE if each in attributes})
         attributes = {each: value for each, value in attributes.items() if type(value).__name__ != "CField"}
-    return _make_class, (make, *arguments), (fill, (attributes, slots), kind.__module__, mentioned), None, None, _fill_class
+    parts = fill, (with_own_locks(attributes, kind.__module__, kind.__qualname__), slots), kind.__module__, mentioned
+    return _make_class, (make, *arguments), parts, None, None, _fill_class
 
 
 def _reduce_type_of_c(kind: type, ctypes: types.ModuleType) -> Any:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Locks that a script has among its globals, and in its classes."""
+
+from tests.conftest import RunScript
+
+SCRIPT = """
+import threading
+import teamster as ts
+
+LOCK, AGAIN = threading.Lock(), threading.RLock()
+total = 0
+
+class Counter:
+    guard = threading.Lock()
+    def step(self, number):
+        with self.guard, LOCK:
+            return number + 1
+
+def first(number):
+    with LOCK, AGAIN, AGAIN:
+        return number, id(LOCK), id(AGAIN), id(Counter.guard)
+
+def second(number):
+    with LOCK:
+        return number, id(LOCK), id(AGAIN), id(Counter.guard)
+
+if __name__ == "__main__":
+    with ts.Pool("process", 1) as pool:
+        pool.map(Counter().step, range(3))
+        print(len({each[1:] for each in pool.map(first, range(5)) + pool.map(second, range(5))}))
+        print(pool.map(Counter().step, range(3)), list(pool.imap(first, range(3)))[2][0])
+    print(ts.map(lambda number: number, range(3), backend="process"))
+    with LOCK:
+        print(ts.map(Counter().step, range(3), backend="process"))
+    try:
+        ts.map(lambda number, lock=threading.Lock(): number, range(3), backend="process")
+    except ts.TransferError as error:
+        print("a lock that is nobody's global is refused:", "lock" in str(error))
+    print(LOCK.locked(), Counter.guard.locked())
+"""
+
+
+def test_each_process_has_its_own(run_script: RunScript) -> None:
+    """`cannot pickle '_thread.lock' object`, which a process that imports the script does not say."""
+    script = run_script(SCRIPT)
+    assert script.stdout.splitlines() == [
+        "1",
+        "[1, 2, 3] 2",
+        "[0, 1, 2]",
+        "[1, 2, 3]",
+        "a lock that is nobody's global is refused: True",
+        "False False",
+    ]
