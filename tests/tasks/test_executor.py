@@ -8,7 +8,8 @@ import inspect
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,19 @@ def test_map_with_a_buffer_reads_no_further(kind: str) -> None:
 def test_chunks(kind: str, chunksize: int | None) -> None:
     with ts.Executor(2, kind) as executor:  # type: ignore[arg-type]
         assert list(executor.map(pow, range(100), [2] * 100, chunksize=chunksize)) == [n * n for n in range(100)]
+
+
+def test_map_asks_the_submit_that_a_program_has_put_in_its_place(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bound(ts.Executor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> cf.Future[Any]:
+            return super().submit(pow, *args, 10, **kwargs)
+
+    with Bound(1, kind) as executor:  # type: ignore[arg-type]
+        assert list(executor.map(abs, [2, 3], [5, 3])) == [2, 7]
+    with ts.Executor(1, kind) as executor:  # type: ignore[arg-type]
+        plain = executor.submit
+        monkeypatch.setattr(executor, "submit", lambda _, *args: plain(max, *args))
+        assert list(executor.map(min, [2, 3], [5, 2])) == [5, 3]
 
 
 def test_what_makes_no_sense_is_refused(kind: str) -> None:

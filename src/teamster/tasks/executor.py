@@ -118,7 +118,11 @@ class PoolExecutor(StandardExecutor):
         if self._down:
             raise PoolClosed(DOWN)
         deadline = None if timeout is None else monotonic() + timeout
-        calls = (self._submit(fn, arguments, {}, chunksize) for arguments in zip(*iterables, strict=False))
+        plain = getattr(self.submit, "__func__", None) is PoolExecutor.submit  # a subclass's own is asked, as by the standard `map`
+        calls = (
+            self._submit(fn, arguments, {}, chunksize) if plain else self.submit(fn, *arguments)
+            for arguments in zip(*iterables, strict=False)
+        )
         return _results(deque(islice(calls, buffersize)), calls, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
