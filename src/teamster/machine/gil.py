@@ -93,7 +93,8 @@ class GilSampler:
     def resume(self) -> None:
         """There is something to see from now on: `beside` says so already."""
         with self._leaving:  # else its thread could leave in this moment
-            if self._left:
+            if self._left and self._thread is not None:
+                self._thread.join()
                 self._left, self._seen_s = False, perf_counter()
                 self._start()
 
