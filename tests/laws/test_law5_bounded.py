@@ -2,6 +2,7 @@
 """Law 5: read-ahead and memory in flight are bounded in items and in bytes; the input is advanced in the caller's thread only."""
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -105,3 +106,15 @@ def test_the_input_of_map_too_is_the_callers(backend: Any) -> None:
         pool.submit(abs, -1).result()
         assert pool.map(abs, items()) == list(range(300))
     assert threads == {threading.get_ident()}
+
+
+def test_open_iterators_share_threads_and_descriptors(wait_until: Callable[..., None]) -> None:
+    """Under "auto", each of 200 that wait for their consumer has neither a lookout nor a file of its own."""
+    with ts.Pool(allow=["serial"]) as pool:
+        before = len(os.listdir("/proc/self/fd"))
+        streams = [pool.imap(abs, range(1_000)) for _ in range(200)]
+        for _ in range(3):
+            assert [next(stream) for stream in streams].count(0) in (0, 200)
+        assert len(os.listdir("/proc/self/fd")) < before + 20
+        wait_until(lambda: all(thread.name != "teamster-gil" for thread in threading.enumerate()))
+        assert [sum(stream) for stream in streams] == [sum(range(3, 1_000))] * 200

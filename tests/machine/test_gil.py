@@ -97,3 +97,24 @@ def test_no_thread_is_left_when_the_block_raises() -> None:
     with pytest.raises(KeyError), GilSampler():
         raise KeyError
     assert not [thread for thread in threading.enumerate() if thread.name == "teamster-gil"]
+
+
+def test_the_thread_leaves_when_there_is_nothing_to_see(wait_until: Callable[..., None]) -> None:
+    """An iterator that waits for its consumer keeps neither a thread nor its wake-ups; what was seen stays."""
+    busy = True
+
+    def threads() -> int:
+        return sum(thread.name == "teamster-gil" for thread in threading.enumerate())
+
+    with GilSampler(lambda: busy) as sampler:
+        wait_until(lambda: sampler.counts()[0] > 4)
+        sampler.resume()
+        assert threads() == 1
+        busy = False
+        wait_until(lambda: threads() == 0)
+        seen = sampler.counts()[0]
+        busy = True
+        sampler.resume()
+        wait_until(lambda: sampler.counts()[0] > seen)
+        assert threads() == 1
+    assert threads() == 0

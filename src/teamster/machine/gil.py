@@ -29,6 +29,7 @@ _MEAN_S = 0.001
 _LEAST_SAMPLES = 30  # less tell nothing
 _ENOUGH_SAMPLES = 300  # for an error of 3%
 _IDLE_S = 0.01
+_VAIN_S = 0.05
 _LEAST_SLEEP_S = 1e-6  # a lock asked for without patience is not waited for
 
 
@@ -58,7 +59,8 @@ class GilSampler:
     """Samples the lock while a ``with`` block runs; costs that block up to 3%.
 
     Args:
-        beside: called after each wake-up, in the sampling thread; what was seen counts where it returns True.
+        beside: called after each wake-up, in the sampling thread; what was seen counts where it returns True. When it has not done
+            so for a while, the thread ends: an iterator that nobody advances keeps none.
         mean_s: average distance of two samples, in seconds; every tenfold costs a tenth.
 
     Example:
@@ -74,13 +76,27 @@ class GilSampler:
         self._over = threading.Lock()  # held while it samples; the wait for it is the sleep, which its release ends
         self._over.acquire()
         self._thread: threading.Thread | None = None
+        self._seen_s = perf_counter()  # when there was something to see
+        self._left = False  # the thread has ended, because there was nothing to see
+        self._leaving = threading.Lock()
         self._moments = self._held = self._wakes = 0
 
     def __enter__(self) -> GilSampler:
         if is_available() or self._beside is not None:
-            self._thread = own_thread(threading.Thread(target=self._sample, name="teamster-gil", daemon=True))
-            self._thread.start()
+            self._start()
         return self
+
+    def _start(self) -> None:
+        self._thread = own_thread(threading.Thread(target=self._sample, name="teamster-gil", daemon=True))
+        self._thread.start()
+
+    def resume(self) -> None:
+        """There is something to see from now on: `beside` says so already."""
+        with self._leaving:  # else its thread could leave in this moment
+            if self._left and self._thread is not None:
+                self._thread.join()
+                self._left, self._seen_s = False, perf_counter()
+                self._start()
 
     def __exit__(self, *_: object) -> None:
         self._over.release()
@@ -110,16 +126,30 @@ class GilSampler:
                 return
             waited = getrusage(RUSAGE_THREAD).ru_nvcsw - before > 1
             now = perf_counter()
-            counts = self._beside is None or self._beside()
+            counts = self._beside is None or self._looks()
             self._wakes += counts
             while due <= now:
                 self._moments += counts
                 self._held += counts and waited
                 due += next(distances)
+            if self._left:
+                return
             if self._beside is not None and self._wakes >= _ENOUGH_SAMPLES:  # the caller has an answer; the look-out goes on
                 break
         while not self._over.acquire(timeout=_IDLE_S):
-            self._beside()  # goes on, at less cost, when the lock is known well enough
+            self._looks()  # goes on, at less cost, when the lock is known well enough
+            if self._left:
+                return
+
+    def _looks(self) -> bool:
+        assert self._beside is not None
+        now, sees = perf_counter(), self._beside()
+        if sees:
+            self._seen_s = now
+        elif now - self._seen_s > _VAIN_S:
+            with self._leaving:
+                self._left = not (sees := self._beside())
+        return sees
 
 
 def _exponential(mean: float) -> Iterator[float]:

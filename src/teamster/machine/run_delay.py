@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 
 from teamster.machine.descriptors import Descriptor
 
@@ -48,3 +50,24 @@ class RunDelay:
 
     def __del__(self) -> None:
         self.close()
+
+
+def delay_of_this_thread() -> RunDelay:
+    """The run delay of the calling thread, one for all that ask for it: let go of, and not closed.
+
+    Returns:
+        What is closed when nobody has it any more.
+
+    Example:
+        >>> delay = delay_of_this_thread()
+        >>> delay is delay_of_this_thread()
+        True
+    """
+    delay: RunDelay | None = _shared.delay() if hasattr(_shared, "delay") else None
+    if delay is None:
+        delay = RunDelay()
+        _shared.delay = weakref.ref(delay)
+    return delay
+
+
+_shared = threading.local()

@@ -19,7 +19,7 @@ from time import perf_counter_ns, process_time_ns, sleep, thread_time_ns
 from typing import Any, Protocol
 
 from teamster.machine.gil import GilSampler, GilShare, has_gil
-from teamster.machine.run_delay import RunDelay
+from teamster.machine.run_delay import RunDelay, delay_of_this_thread
 from teamster.spine.plan.meaning import Meaning
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring
@@ -153,8 +153,8 @@ class Here:
     def close(self) -> None:
         """The call is over."""
         self.unwatch()
-        if self._delay is not None:
-            self._delay.close()
+        self._delay = None
+        self._thread = 0
 
     @property
     def wants_watch(self) -> bool:
@@ -241,6 +241,8 @@ class Here:
     def _clocked(self) -> Iterator[None]:
         """Code in here runs as a worker, and what it takes is evidence."""
         before, self.inside = whoami.set_thread_worker(WorkerInfo(0, "serial", 1)), True
+        if self._sampler is not None:
+            self._sampler.resume()
         ran, began, cpu, all_cpu = self.items, perf_counter_ns(), thread_time_ns(), process_time_ns()
         if self._thread != get_ident():  # the first, or results are now consumed in another thread
             self._open_delay()
@@ -260,9 +262,7 @@ class Here:
                 self._account(self.items - ran, max(wall_ns - pull_ns, 1), max(cpu_ns - pull_ns, 0), max(all_cpu_ns - pull_ns, 0))
 
     def _open_delay(self) -> None:
-        if self._delay is not None:
-            self._delay.close()
-        self._delay, self._thread = RunDelay(), get_ident()
+        self._delay, self._thread = delay_of_this_thread(), get_ident()
         self._delayed_ns = self._delay.read_ns()
 
     def _subtract_delay(self) -> None:

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What ``__main__`` and its like define: there under one identity, and home as the program's own."""
 
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from teamster.spine.transport import originals
 
 MAIN = """
 import abc, collections, dataclasses, enum, functools, pickle, sys, typing
@@ -177,3 +181,21 @@ if __name__ == "__main__":
         timeout=60,
     )
     assert (script.stdout, script.stderr) == ("__main__ [2, 4]\n__mp_main__ [2, 4]\nchild\n", "")
+
+
+def test_threads_that_begin_together_have_different_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first keys of a process are made while other threads ask for theirs: 20 threads, each with its first map."""
+    keys, random_bytes = list[int](), os.urandom
+
+    def interrupted(count: int) -> bytes:
+        monkeypatch.setattr(os, "urandom", random_bytes)
+        thread = threading.Thread(target=lambda: keys.append(originals.original_of(lambda: 1).key))
+        thread.start()
+        thread.join()
+        return random_bytes(count)
+
+    monkeypatch.setattr(originals, "_owner", 0)
+    monkeypatch.setattr(originals, "_keys", None)
+    monkeypatch.setattr(os, "urandom", interrupted)
+    keys.append(originals.original_of(lambda: 2).key)
+    assert len(set(keys)) == 2

@@ -74,13 +74,15 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             pickler = cls()
         pickler._whole = whole
         pickler._known = multiprocessing_objects.reducers(for_any_socket=True) or copyreg.dispatch_table
-        with Passing() as passed:
-            pickler.dump(value)
-        data = pickler._stream.getvalue()
-        needs = *pickler._needs.values(), *((Definition(0, {}, (), pickler._keys),) if pickler._keys else ())
-        parcel = Parcel(data, pickler._buffers, needs, passed)
+        try:
+            with Passing() as passed:
+                pickler.dump(value)
+            data = pickler._stream.getvalue()
+            needs = *pickler._needs.values(), *((Definition(0, {}, (), pickler._keys),) if pickler._keys else ())
+            parcel = Parcel(data, pickler._buffers, needs, passed)
+        finally:
+            pickler._reset()  # its callback makes it a cycle: the value and its bytes would stay until the next collection
         if len(data) < _LARGE_BYTES:
-            pickler._reset()
             cls.spares.append(pickler)
         return parcel
 

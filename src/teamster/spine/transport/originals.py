@@ -95,8 +95,8 @@ def _next_key() -> int:
     """Keys of different processes differ: a worker may have workers of its own."""
     global _keys, _owner
     if _owner != os.getpid():
-        _owner = os.getpid()
         _keys = itertools.count(int.from_bytes(os.urandom(5), "little") << 22)
+        _owner = os.getpid()  # at last: other threads may ask meanwhile
     key: int = next(_keys)
     return key
 

@@ -38,13 +38,16 @@ class Handing(Reports):
     def room(self, job: Job) -> int:
         """How many batches more would find a worker now; for thread workers a few beyond, so that none waits for the caller."""
         with self.lock:
-            depth = self._depth(job)
-            room = self.count * depth - len(self.queue)
-            if not self.crew.pulls:
-                room += self.count
-            for member in self.members:
-                room -= min(depth, len(member.outstanding))
-            return room
+            return self._room(self._depth(job))
+
+    def _room(self, depth: int) -> int:
+        """The same, where a member holds so many."""
+        room = self.count * depth - len(self.queue)
+        if not self.crew.pulls:
+            room += self.count
+        for member in self.members:
+            room -= min(depth, len(member.outstanding))
+        return room
 
     def capacity(self, job: Job) -> int:
         """Batches that all members together may hold."""

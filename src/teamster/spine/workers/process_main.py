@@ -109,7 +109,6 @@ class ProcessWorker:
         whoami.set_process_worker(info)
         if self._tracker >= 0:
             use_tracker(self._tracker)
-        self._slate.enter(INITIALISING)
         try:
             become_child(info.index + 1)
             follow(settings["circumstances"]["kin"])
@@ -117,6 +116,7 @@ class ProcessWorker:
             function, arguments = self._inherited or self._open(unpack, *self._channel.parts(initializer))
             if function is not None:
                 before = take()
+                self._slate.enter(INITIALISING)  # whose time a timeout bounds; what is imported before is nobody's fault
                 function(*arguments)
         except BaseException as error:
             self._channel.put(("ready", describe(error)))

@@ -275,7 +275,7 @@ class Team(Handing):
 
     def _offer_room(self) -> None:
         """Have one more caller hand out items, if there is room; it passes on what it leaves."""
-        if len(self.queue) <= (0 if self.crew.pulls else self.count):
+        if self._waiters.have_items and not (self.crew.pulls and self.queue) and self._room(self.crew.deepest) > 0:
             self._waiters.offer_room()
 
     def nudge(self) -> None:

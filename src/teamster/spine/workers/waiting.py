@@ -156,6 +156,11 @@ class Waiters:
         waiter.round = self._round
         return asked
 
+    @property
+    def have_items(self) -> bool:
+        """Whether anybody has items to hand out."""
+        return self._refillers > 0
+
     def begin_round(self) -> None:
         """There may be room again: everybody can be asked once."""
         self._round += 1
