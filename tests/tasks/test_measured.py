@@ -83,10 +83,12 @@ def test_every_kind_is_thought_of_and_none_of_them_stays() -> None:
 
 def test_a_python_loop_does_not_go_to_threads() -> None:
     plan = chosen(burst, range(800))
-    thread = next(each for each in plan.candidates if each.backend == "thread")
-    assert plan.backend in ("process", "serial") or (thread.measured or 0) > 0  # on a busy machine anything may win a trial
+    threads = [each for each in plan.candidates if each.backend == "thread"]
+    assert plan.backend in ("process", "serial") or any(
+        each.measured for each in threads
+    )  # on a busy machine anything may win a trial
     assert plan.evidence is not None
-    assert (thread.predicted or 0) < 1.5 / plan.evidence.wall_s  # but nobody expects it of them
+    assert all((each.predicted or 0) < 1.5 / plan.evidence.wall_s for each in threads)  # but nobody expects it of them
 
 
 def test_a_few_tiny_items_start_no_thread_and_no_process() -> None:

@@ -19,7 +19,7 @@ from time import perf_counter_ns, process_time_ns, sleep, thread_time_ns
 from typing import Any, Protocol
 
 from teamster.machine.gil import GilSampler, GilShare, has_gil
-from teamster.machine.run_delay import RunDelay, delay_of_this_thread
+from teamster.machine.run_delay import RunDelay, delay_of_this_thread, forced_switches
 from teamster.spine.plan.meaning import Meaning
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring
@@ -102,6 +102,7 @@ class Here:
         self._thread = 0  # whose delay it is
         self._delayed_ns = 0  # until now
         self._delay_read_ns = 0  # run time at that moment
+        self._switches = 0  # by then: how often others took the processor
         self._sampler: GilSampler | None = None
         self._gil: GilShare | None = None
         self.items = 0  # all that ran here
@@ -265,6 +266,11 @@ class Here:
         self._delay, self._thread = delay_of_this_thread(), get_ident()
         self._delayed_ns = self._delay.read_ns()
 
+    def bring_up_to_date(self) -> None:
+        """Before a decision: take away what others took, if they took anything since that was done last."""
+        if self._delay is not None and forced_switches() != self._switches:
+            self._subtract_delay()
+
     def _subtract_delay(self) -> None:
         """Take away what other programs took.
 
@@ -273,7 +279,7 @@ class Here:
         0.4 s.)
         """
         assert self._delay is not None
-        now, self._delay_read_ns = self._delay.read_ns(), self.run_ns
+        now, self._delay_read_ns, self._switches = self._delay.read_ns(), self.run_ns, forced_switches()
         self._wall_ns = max(self._wall_ns - max(0, now - self._delayed_ns), self._cpu_ns, 1)
         self._delayed_ns = now
 

@@ -214,6 +214,7 @@ class MeasuredMapping(ChangingMapping):
             return  # where a check is wanted, the next item tells: threads that had the rest before it would never meet processes
         pause_s = _LOOK_SHARE * here.run_ns / 1e9 if here.gil() is not None and self._starting is None else 0.0
         self._next_look_s = now + min(max(_LOOK_S, pause_s), _MOST_PAUSE_S)
+        here.bring_up_to_date()
         self._evidence = self._look()
         self._bring_up_to_date(predict(self._evidence, self._limits), 1 / here.item_s, here.item_s)
         wanted = self._race.choose(horizon_s, self._start_s())

@@ -319,6 +319,7 @@ class Pool:
             >>> ts.Pool("serial").report().items
             0
         """
+        self._roster.catch_up()
         with self._roster.lock:
             self._roster.note_bytes()
             return self._roster.ledger().read(self.plan, self._clock.seconds)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import weakref
@@ -15,6 +16,7 @@ from teamster.spine.trace.report import Ledger
 from teamster.spine.workers.team import Team
 
 _numbers = itertools.count(1)
+_ACCOUNTS_S = 0.1  # for what was sent right behind the results
 _ORDER = ("serial", "thread", "interpreter", "process")
 
 
@@ -107,6 +109,15 @@ class Roster:
             accounts += ledger.accounts(count)
         total.workers = dict(enumerate(accounts))
         return total
+
+    def catch_up(self) -> None:
+        """Read what workers say of batches whose results are all there, so that the accounts add up; soon, or not at all."""
+        for team in self.teams:
+            with self.lock:
+                unread = team.has_unread_ends and not (team.closed or team.handled_here or team.crew.is_inside())
+            if unread:
+                with contextlib.suppress(PoolClosed):
+                    team.run_until(lambda team=team: not team.has_unread_ends, seconds=_ACCOUNTS_S)  # type: ignore[misc]
 
     def note_bytes(self) -> None:
         """Bring byte counts up to date."""

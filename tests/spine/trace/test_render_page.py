@@ -294,7 +294,7 @@ def test_search_fades_the_rest_and_jumps(page: Any) -> None:
     page.keyboard.press("/")
     page.keyboard.type("DECO")
     page.keyboard.press("Enter")
-    assert page.locator("#found").inner_text() == "1 of 1"
+    page.wait_for_function("document.querySelector('#found').innerText == '1 of 1'")
     assert pixel(page, *below(rect(page, 1, 2))) == colour(page, "span")
     assert pixel(page, *below(rect(page, 1, 1))) != colour(page, "compute")
     page.keyboard.press("Escape")

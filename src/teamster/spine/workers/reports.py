@@ -36,6 +36,11 @@ class Reports:
         self.start_error: BaseException | None = None  # of the worker that came up last, or did not
         self._handler = 0  # the thread that handles an event, with the lock held
 
+    @property
+    def has_unread_ends(self) -> bool:
+        """Whether all results of a batch are there, and what its worker says of its end is not."""
+        return any(batch.done == batch.size for member in self.members for batch in member.outstanding)
+
     @contextmanager
     def _calling_back(self) -> Iterator[None]:
         """What is called in here may use the team, but not wait for it: see `Team.handled_here`."""
