@@ -26,10 +26,12 @@ from teamster.tasks.roster import Roster
 _LONG_ITEM_S = 0.02
 _THREAD_START_S = 0.0005
 _SERVER_START_S = 0.08  # until the fork server is there, once a program
-_PROCESS_START_S = 0.008  # each
+_PROCESS_START_S = 0.012  # each, until it can have items
 _DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
 _MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
 _SMALL_PART = 0.05  # of the work
+_CLEARLY = 1.1  # times as fast as processes threads could be, if what nobody knows yet were in their favour
+_FREE_SEEN_NS = 12_000_000  # of work: a lock that is free was seen by then; that of others need not be known to start processes
 _LOOK_SHARE, _LEAST_LOOK_S, _MOST_LOOK_S = 0.02, 0.002, 0.03  # of the work that is left, for a look at the code
 
 
@@ -77,10 +79,11 @@ class ChangingMapping(DoubtfulMapping):
 
     def _may_start(self, wanted: Candidate, team: Team) -> bool:
         """Whether the workers can have items, as far as one knows by now."""
-        if not self._away and (self._source.is_doubtful or (self._working is None and self._is_unclear(wanted))):
+        unclear = not self._away and self._working is None and self._is_unclear(wanted)
+        if not self._away and (self._source.is_doubtful or (unclear and self._here.run_ns < _FREE_SEEN_NS)):
             return False
         if wanted.backend != "process":
-            return True
+            return not unclear
         up = self._are_up(team)
         if self._away or team.start_error is not None:
             return up
@@ -90,7 +93,7 @@ class ChangingMapping(DoubtfulMapping):
             return False
         if self._question.stays:
             self._race.drop("process", f"stays here: {self._question.stays}")
-        return up and not self._question.stays
+        return up and not self._question.stays and not unclear
 
     def _look_s(self) -> float:
         """Seconds that a look at the code may take."""
@@ -108,7 +111,7 @@ class ChangingMapping(DoubtfulMapping):
         if wanted.backend == "thread":
             return evidence.waiting < _MOSTLY
         threads = (each for each in self._race.candidates if each.backend == "thread" and each.measured is None)
-        return any((each.bound or 0.0) > (wanted.predicted or 0.0) for each in threads)
+        return any((each.bound or 0.0) > _CLEARLY * (wanted.predicted or 0.0) for each in threads)
 
     def _are_up(self, team: Team) -> bool:
         """Whether process workers can have items: half of them are there, or all that is lost by waiting is an item."""
