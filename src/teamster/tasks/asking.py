@@ -49,8 +49,8 @@ class Question:
             self._effects = Effects(thread_time() + look_s)
             with suppress(Exception):  # of an object that answers every question with code of its own
                 self._effects.look_at(self._function, _arguments(self._call))
-        self._carried = self._carried or Carried(self._function)
         if backend == "process":
+            self._carried = self._carried or Carried(self._function)
             return self._effects.against_processes(seeded=self._call.seed is not None) or _remembers(self._carried)
         return self._effects.against_threads() or _belongs_to_one_thread(Carried(self._function), perf_counter() + look_s)
 
