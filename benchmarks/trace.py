@@ -19,9 +19,9 @@ from pathlib import Path
 import teamster as ts
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import COMPUTE, RECORD_NBYTES, Ring
-from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.backend import FunctionSpec
 from teamster.spine.workers.runner import Runner
-from teamster.spine.workers.slate import Slate
+from teamster.spine.workers.scoreboard import Scoreboard
 
 
 class Nowhere:
@@ -59,8 +59,8 @@ def spin(number: int) -> int:
 
 
 def run_items(count: int) -> None:
-    slate = Slate.private()
-    runner = Runner(Spec(spin, "call", None, True), spin, slate.words)
+    scoreboard = Scoreboard.private()
+    runner = Runner(FunctionSpec(spin, "call", None, True), spin, scoreboard.words)
     runner.run(range(count), 1, 0, Nowhere())
 
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from teamster.spine.trace.showing import plot
     from teamster.spine.trace.spans import span
     from teamster.spine.trace.timeline import Timeline
-    from teamster.spine.workers.contract import WorkerInfo
-    from teamster.spine.workers.whoami import current_worker
+    from teamster.spine.workers.backend import WorkerInfo
+    from teamster.spine.workers.worker_info import current_worker
     from teamster.tasks.explaining import explain
     from teamster.tasks.one_call import imap, imap_unordered, map, starmap
     from teamster.tasks.own_executor import Executor
@@ -67,9 +67,9 @@ _HOMES = {
     "TransferError": "teamster.errors",
     "UsageError": "teamster.errors",
     "WorkerDied": "teamster.errors",
-    "WorkerInfo": "teamster.spine.workers.contract",
+    "WorkerInfo": "teamster.spine.workers.backend",
     "WorkerStartError": "teamster.errors",
-    "current_worker": "teamster.spine.workers.whoami",
+    "current_worker": "teamster.spine.workers.worker_info",
     "explain": "teamster.tasks.explaining",
     "imap": "teamster.tasks.one_call",
     "imap_unordered": "teamster.tasks.one_call",

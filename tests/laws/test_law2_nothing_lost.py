@@ -52,7 +52,7 @@ def test_a_death_costs_one_item(pool: ts.Pool, how: str, number: int | None, cod
 
 
 def test_every_other_item_runs_exactly_once(pool: ts.Pool, tmp_path: Path) -> None:
-    """Law 1: results that were finished and not yet sent are read from the slate of the dead worker."""
+    """Law 1: results that were finished and not yet sent are read from the scoreboard of the dead worker."""
     note = tmp_path / "ran"
 
     def run(n: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 import teamster as ts
-from teamster.spine.workers.job import Terms
+from teamster.spine.workers.job import CallOptions
 from teamster.tasks.asking import Question
 from teamster.tasks.call import MapCall
 from teamster.tasks.progress import Bar
@@ -85,7 +85,7 @@ def remembered(item: int) -> int:
 
 
 def question_about(function: Callable[[int], int]) -> Question:
-    source, terms = Source((range(3),)), Terms(0, None, None)
+    source, terms = Source((range(3),)), CallOptions(0, None, None)
     return Question(MapCall(function, "call", None, source, terms, Bar(False, 3), raise_errors=True, ordered=True, lazy=False))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import teamster as ts
-from teamster.spine.workers.job import Terms
+from teamster.spine.workers.job import CallOptions
 from teamster.tasks.call import MapCall
 from teamster.tasks.progress import Bar
 from teamster.tasks.source import Source
@@ -46,7 +46,7 @@ def test_no_more_workers_than_the_plan_says() -> None:
         time.sleep(0.005)
         running.pop()
 
-    source, terms = Source((range(40),)), Terms(0, None, None)
+    source, terms = Source((range(40),)), CallOptions(0, None, None)
     with ts.Pool(allow=("serial", "thread")) as pool:
         for workers in (8, 2):
             most, source = 0, Source((range(40),))

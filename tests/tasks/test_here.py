@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from teamster.spine.plan.meaning import Meaning
-from teamster.spine.workers.contract import Style
-from teamster.spine.workers.whoami import current_worker
+from teamster.spine.workers.backend import CallStyle
+from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.here import Here
 from teamster.tasks.source import Source
 
@@ -39,7 +39,9 @@ class Results:
         return not self.stop
 
 
-def make(function: Callable[..., Any], items: Any, style: Style = "call", seed: int | None = None) -> tuple[Here, Source, Results]:
+def make(
+    function: Callable[..., Any], items: Any, style: CallStyle = "call", seed: int | None = None
+) -> tuple[Here, Source, Results]:
     source, results = Source((items,)), Results()
     return Here(function, style, seed, source, results), source, results
 

@@ -121,7 +121,7 @@ def test_one_item_runs_here() -> None:
 def test_processes_that_are_wanted_again_get_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were started in each window, and sent away in the same, as long as there were items."""
     began, musters, back = time.perf_counter(), [], []
-    muster = Team.muster
+    start_all = Team.start_all
 
     def choose(self: Race, horizon_s: float, start_s: dict[str, float] | None = None) -> Candidate:
         self.settled = True
@@ -134,7 +134,7 @@ def test_processes_that_are_wanted_again_get_the_time_to_start(monkeypatch: pyte
         return Candidate("thread", 2)
 
     def slow_muster(self: Team) -> int:
-        musters.append(muster(self))
+        musters.append(start_all(self))
         return musters[-1] if len(musters) > 3 and back else 0 if back else musters[-1]
 
     monkeypatch.setattr(Race, "choose", choose)

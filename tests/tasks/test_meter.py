@@ -7,8 +7,8 @@ import pytest
 
 from teamster.machine.gil import GilShare
 from teamster.spine.plan.plan import Evidence
-from teamster.spine.workers.contract import Finished, Member, Spec
-from teamster.spine.workers.job import Job, Terms
+from teamster.spine.workers.backend import BatchDone, FunctionSpec, WorkerHandle
+from teamster.spine.workers.job import CallOptions, Job
 from teamster.tasks import meter
 from teamster.tasks.meter import Meter
 
@@ -35,7 +35,7 @@ class Workers:
 
     def __init__(self, clock: Clock, kind: str, count: int, cores: int = 2, *, dear: bool = False) -> None:
         nothing: Any = lambda *_: None  # noqa: E731
-        self.job = Job(Spec(abs), Terms(0, None, None), on_values=nothing, on_error=nothing, on_failure=nothing)
+        self.job = Job(FunctionSpec(abs), CallOptions(0, None, None), on_values=nothing, on_error=nothing, on_failure=nothing)
         self.clock, self.kind, self.count = clock, kind, count
         self.meter = Meter(self.job, lambda: self.job.ran, count, kind, cores, dear=dear, lazy=False)
         self.read: list[float] = []
@@ -47,7 +47,7 @@ class Workers:
             self.clock.now += items * item_s
             for _ in range(self.count):
                 times = (int(each * items * 1e9) for each in (item_s, cpu_s, delay_s))
-                self.job.observe(Finished(Member(0), 0, items, *times))
+                self.job.observe(BatchDone(WorkerHandle(0), 0, items, *times))
                 self.clock.own += items * cpu_s * (self.kind == "thread")
                 if (rate := self.meter.read()) is not None:
                     self.read.append(rate)

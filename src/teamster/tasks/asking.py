@@ -14,9 +14,9 @@ from teamster.spine.plan.fingerprint import Bound, checksum, is_bound_to_thread
 from teamster.spine.plan.fresh import States, difference, imported_states, look_there
 from teamster.spine.plan.instructions import Thing
 from teamster.spine.plan.patches import Origins, replaced
-from teamster.spine.workers.contract import Batch
-from teamster.spine.workers.job import Job, Terms
-from teamster.spine.workers.surroundings import library_part, take, unsendable
+from teamster.spine.workers.backend import Batch
+from teamster.spine.workers.job import CallOptions, Job
+from teamster.spine.workers.library_state import library_part, take, unsendable
 from teamster.spine.workers.team import Team
 from teamster.tasks.call import MapCall
 
@@ -72,7 +72,7 @@ class Question:
         spec = team.learn(look_there, "star", hurry=True)
         job = Job(
             spec,
-            Terms(0, None, 1),
+            CallOptions(0, None, 1),
             on_values=lambda first, values: self._compare(*values[0]),
             on_error=lambda index, error: self._refuse(error),
             on_failure=self._refuse,

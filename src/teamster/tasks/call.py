@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from teamster.spine.workers.contract import Style
-from teamster.spine.workers.job import Terms
+from teamster.spine.workers.backend import CallStyle
+from teamster.spine.workers.job import CallOptions
 from teamster.tasks.progress import Bar
 from teamster.tasks.source import Source
 
@@ -30,10 +30,10 @@ class MapCall:
     """
 
     function: Callable[..., Any]
-    style: Style
+    style: CallStyle
     seed: int | None
     source: Source
-    terms: Terms
+    terms: CallOptions
     bar: Bar
     raise_errors: bool
     ordered: bool

@@ -15,7 +15,7 @@ from teamster.spine.plan.choice import Limits
 from teamster.spine.plan.plan import Candidate, Evidence, Plan
 from teamster.spine.plan.race import Race
 from teamster.spine.trace.spans import mark
-from teamster.spine.workers.kinds import can_fork_at_once
+from teamster.spine.workers.backends import can_fork_at_once
 from teamster.spine.workers.team import Team
 from teamster.tasks.asking import Question
 from teamster.tasks.call import MapCall
@@ -115,7 +115,7 @@ class ChangingMapping(DoubtfulMapping):
 
     def _are_up(self, team: Team) -> bool:
         """Whether process workers can have items: half of them are there, or all that is lost by waiting is an item."""
-        ready = team.muster()
+        ready = team.start_all()
         self._starting = team
         if team.start_error is not None:
             self._race.drop("process", f"its workers do not start: {first_line(team.start_error)}")
@@ -139,12 +139,12 @@ class ChangingMapping(DoubtfulMapping):
     def _leave(self) -> None:
         """Whoever works gets no more items."""
         self._here.unwatch()
-        if self._working is not None and not self._working.team.crew.pulls:
+        if self._working is not None and not self._working.team.backend.pulls:
             self._working.team.rest()
 
     def _start_s(self) -> dict[str, float]:
         """Seconds until each kind of workers could have items."""
-        if self._starting is not None and any(member.ready for member in self._starting.members):
+        if self._starting is not None and any(worker.ready for worker in self._starting.workers):
             return {"thread": _THREAD_START_S, "process": 0.0}
         count = next((each.workers for each in self._race.candidates if each.backend == "process"), 1)
         server = 0.0 if can_fork_at_once() else _SERVER_START_S

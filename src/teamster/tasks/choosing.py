@@ -25,7 +25,7 @@ from teamster.machine.gil import has_gil
 from teamster.spine.plan.check import is_count
 from teamster.spine.plan.choice import BACKENDS, CANDIDATES, Limits, choose
 from teamster.spine.plan.plan import Plan
-from teamster.spine.workers.whoami import is_inside_worker
+from teamster.spine.workers.worker_info import is_inside_worker
 from teamster.tasks.alone import AloneMapping
 from teamster.tasks.call import MapCall
 from teamster.tasks.importing import module_under_import

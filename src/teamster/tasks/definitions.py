@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from teamster.spine.workers.calls import no_function
-from teamster.spine.workers.context import carry
-from teamster.spine.workers.job import Job, Terms
-from teamster.spine.workers.surroundings import take, take_of_thread
+from teamster.spine.workers.context_vars import carry
+from teamster.spine.workers.job import CallOptions, Job
+from teamster.spine.workers.library_state import take, take_of_thread
 from teamster.spine.workers.team import Team
 
 _MOST_KEPT = 64
@@ -54,14 +54,14 @@ class Definition:
 class Definitions:
     """Those of one team. Their lock is not the team's: functions are pickled under it, which is code of the user's."""
 
-    def __init__(self, team: Team, terms: Terms) -> None:
+    def __init__(self, team: Team, terms: CallOptions) -> None:
         self._lock = threading.RLock()
         self._team = team
         self._terms = terms
         self._kept: OrderedDict[Any, Definition] = OrderedDict()
         self._kept_bytes = 0
         self._shared: dict[int | None, tuple[contextvars.Context, Any, Any, Job]] = {}  # by chunk size
-        self._by_pickle = team.crew.kind in ("process", "interpreter")
+        self._by_pickle = team.backend.kind in ("process", "interpreter")
         self._latest: Any = None  # of what the program has set, and the number of its changes
         self._version = 0
 

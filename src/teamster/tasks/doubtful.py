@@ -17,9 +17,9 @@ from collections import Counter, deque
 from typing import Any
 
 from teamster.errors import TaskError, TransferError, first_line
+from teamster.spine.workers.backend import Batch
 from teamster.spine.workers.begun import has_begun
-from teamster.spine.workers.contract import Batch
-from teamster.spine.workers.failure import RemoteTraceback
+from teamster.spine.workers.exceptions import RemoteTraceback
 from teamster.tasks.call import MapCall
 from teamster.tasks.mapping import Leg
 from teamster.tasks.own_items import OwnItemsMapping
@@ -66,7 +66,7 @@ class DoubtfulMapping(OwnItemsMapping):
         """Note a failure that cannot be confirmed."""
         self._kinds_there[kind, type(error)] += 1
         failed = self._kinds_there[kind, type(error)]
-        ran = max(failed, sum(leg.job.ran for leg in self._legs if leg.team.crew.kind == kind))
+        ran = max(failed, sum(leg.job.ran for leg in self._legs if leg.team.backend.kind == kind))
         if failed >= _FEW and (1 - failed / ran) ** self._here.items < _CHANCE:
             self._rule(kind, f"{failed:,} of {ran:,} items failed there, and none here: {show(error)}")
 
@@ -120,9 +120,9 @@ class DoubtfulMapping(OwnItemsMapping):
         """Give what one kind of workers could not run to those of another that work now; whether nothing is left."""
         if (working := self._working) is None:
             return False
-        mine = [each for each in self._refused if each[2] != working.team.crew.kind]
+        mine = [each for each in self._refused if each[2] != working.team.backend.kind]
         if mine:
-            self._refused = deque(each for each in self._refused if each[2] == working.team.crew.kind)
+            self._refused = deque(each for each in self._refused if each[2] == working.team.backend.kind)
             working.team.offer(working.job, [Batch(working.job, index, [item]) for index, item, _ in mine])
         return not self._refused
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
-from teamster.spine.workers.contract import Style
-from teamster.spine.workers.job import Terms
+from teamster.spine.workers.backend import CallStyle
+from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
 from teamster.tasks.call import MapCall
 from teamster.tasks.check import check_callable
@@ -56,8 +56,8 @@ def explain(
     if asked.backend != "auto":
         return asked
     source = Source((iterable, *more))
-    style: Style = "star" if more else "call"
-    bar, terms = Bar(False, source.total), Terms(0, None, None)
+    style: CallStyle = "star" if more else "call"
+    bar, terms = Bar(False, source.total), CallOptions(0, None, None)
     call = MapCall(function, style, None, source, terms, bar, raise_errors=True, ordered=True, lazy=False)
     return MeasuredMapping(call, Roster(_nobody, None), limits, lambda plan, prints: None, None).probe()
 

@@ -25,8 +25,8 @@ from typing import Any
 from teamster.errors import PoolClosed, UsageError, WorkerStartError
 from teamster.machine.own_threads import own_thread
 from teamster.spine.workers.calls import ANYBODY, Backlog
-from teamster.spine.workers.failure import domesticate
-from teamster.spine.workers.job import Terms
+from teamster.spine.workers.exceptions import wrap_control_flow
+from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
 from teamster.tasks.clock import WallClock
 from teamster.tasks.definitions import Definition, Definitions, travels_as_code
@@ -191,10 +191,10 @@ _SEALED = object()
 class Submitter:
     """Takes single calls for a team."""
 
-    def __init__(self, team: Team, terms: Terms, clock: WallClock) -> None:
+    def __init__(self, team: Team, terms: CallOptions, clock: WallClock) -> None:
         self.team = team
         self.definitions = Definitions(team, terms)
-        self._by_pickle = team.crew.kind in ("process", "interpreter")
+        self._by_pickle = team.backend.kind in ("process", "interpreter")
         self._patience = Patience()
         self._reader: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -204,10 +204,10 @@ class Submitter:
         self._clock = clock
         self._at_last: Callable[[], object] | None = None  # to be done when no call is open any more
         team.calls.on_change = self._count
-        self._reads = team.crew.pulls and team.crew.kind != "serial"
+        self._reads = team.backend.pulls and team.backend.kind != "serial"
         if self._reads:
             team.calls.reader = _NOBODY_YET
-        if team.crew.kind != "serial":
+        if team.backend.kind != "serial":
             team.calls.wake_reader = self._wake_reader
         finish_calls_at_exit()
 
@@ -250,14 +250,14 @@ class Submitter:
         if not queued:  # the calls before it have failed while it was made
             future.let_go()
             return self.submit(pool, function, arguments, keywords, chunksize)
-        if self.team.crew.pulls or self.team.queue:  # a thread that has one call at a time needs nobody
+        if self.team.backend.pulls or self.team.queue:  # a thread that has one call at a time needs nobody
             self._see_to_it(future)
         return future
 
     def _see_to_it(self, future: CallFuture) -> None:
         """Have somebody read the answer."""
-        if self.team.crew.kind == "serial":
-            if self.team.crew.is_inside():  # a task has submitted it, and may wait for it
+        if self.team.backend.kind == "serial":
+            if self.team.backend.is_inside():  # a task has submitted it, and may wait for it
                 self._run_here(future)
             elif not self.team.handled_here:
                 self.team.await_calls()
@@ -288,7 +288,7 @@ class Submitter:
         try:
             value = function(*arguments, **keywords)
         except BaseException as raised:
-            error = domesticate(raised)
+            error = wrap_control_flow(raised)
             if isinstance(raised, KeyboardInterrupt):  # the user's own
                 raise
         finally:
@@ -339,12 +339,12 @@ class Submitter:
 
     def help(self, future: CallFuture, seconds: float | None) -> float | None:
         """Lead the team until `future` is done, where a leader is of use; returns the seconds still to wait."""
-        crew = self.team.crew
-        if self.team.count == 1 and crew.is_inside():
+        backend = self.team.backend
+        if self.team.count == 1 and backend.is_inside():
             raise UsageError(
                 "the only worker waits for a call that it would have to run itself; open another pool, or have two workers"
             )
-        if not crew.pulls or self._closing or crew.is_inside():
+        if not backend.pulls or self._closing or backend.is_inside():
             return seconds
         try:
             left = self._patience.left_s()

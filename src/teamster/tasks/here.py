@@ -23,9 +23,9 @@ from teamster.machine.run_delay import RunDelay, delay_of_this_thread, forced_sw
 from teamster.spine.plan.meaning import Meaning
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring
-from teamster.spine.workers import whoami
-from teamster.spine.workers.contract import Style, WorkerInfo
-from teamster.spine.workers.failure import domesticate
+from teamster.spine.workers import worker_info as whoami
+from teamster.spine.workers.backend import CallStyle, WorkerInfo
+from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.seeds import kept_random_state, seed_task
 
@@ -81,7 +81,9 @@ class Delivery(Protocol):
 class Here:
     """Runs items in the calling thread, and keeps the evidence."""
 
-    def __init__(self, function: Callable[..., Any], style: Style, seed: int | None, supply: Supply, delivery: Delivery) -> None:
+    def __init__(
+        self, function: Callable[..., Any], style: CallStyle, seed: int | None, supply: Supply, delivery: Delivery
+    ) -> None:
         self._function = function
         self._star = style == "star"
         self._seed = seed
@@ -318,7 +320,7 @@ class Here:
             if self._is_through(first, position, count, tickets, failure):
                 break
             # An item that raised StopIteration ended the loop without an exception.
-            wanted = self._delivery.fail_here(first + position, domesticate(failure or StopIteration()))
+            wanted = self._delivery.fail_here(first + position, wrap_control_flow(failure or StopIteration()))
             position += 1
             if not wanted:
                 self._taken += list(pending if tickets is None else tickets)

@@ -20,7 +20,7 @@ from functools import partial
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
-from teamster.spine.workers.contract import Batch, Spec
+from teamster.spine.workers.backend import Batch, FunctionSpec
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
@@ -88,7 +88,7 @@ class Mapping:
         """An item has failed there; whether somebody else tries it."""
         return False
 
-    def work_on(self, team: Team, spec: Spec) -> Leg:
+    def work_on(self, team: Team, spec: FunctionSpec) -> Leg:
         """Hand the next items to `team`."""
         job = Job(
             spec,
@@ -96,8 +96,8 @@ class Mapping:
             on_values=self._take_values,
             on_error=self._take_error,
             on_failure=self._fail,
-            on_refused=partial(self._take_refused, team.crew.kind),
-            on_doubted=partial(self._take_doubted, team.crew.kind),
+            on_refused=partial(self._take_refused, team.backend.kind),
+            on_doubted=partial(self._take_doubted, team.backend.kind),
         )
         self._leg = Leg(team, job)
         self._legs.append(self._leg)
@@ -257,7 +257,7 @@ class Mapping:
             leg.job.let_go()
         self._source.close()
         self._bar.close()
-        if interrupted and any(leg.team.crew.kind != "serial" for leg in self._legs):
+        if interrupted and any(leg.team.backend.kind != "serial" for leg in self._legs):
             raise reason.with_traceback(None) from None  # where in the polling it struck is of no interest
 
     def _end(self) -> None:

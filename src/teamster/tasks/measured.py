@@ -145,9 +145,9 @@ class MeasuredMapping(ChangingMapping):
         """The team to wait on: one that has to be polled for what is under way there, else the one that works."""
         assert self._working is not None
         working = self._working.team
-        if not working.crew.pulls:
+        if not working.backend.pulls:
             for leg in self._legs:
-                if leg.team.crew.pulls and leg.team.is_busy_with(leg.job):
+                if leg.team.backend.pulls and leg.team.is_busy_with(leg.job):
                     return leg.team
         return working
 

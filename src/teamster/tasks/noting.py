@@ -11,7 +11,7 @@ from typing import Protocol
 from teamster.spine.trace.report import Report
 from teamster.spine.trace.spans import current_recorder
 from teamster.spine.trace.timeline import JobNote
-from teamster.spine.workers.whoami import is_inside_worker
+from teamster.spine.workers.worker_info import is_inside_worker
 from teamster.tasks.clock import WallClock
 from teamster.tasks.roster import Roster
 

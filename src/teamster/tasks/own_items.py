@@ -93,7 +93,7 @@ class OwnItemsMapping(Mapping):
         """Wait for what is under way; on processes first, which have to be polled, and whose leader hears of threads, too."""
         busy = [leg for leg in self._legs if leg.team.is_busy_with(leg.job)]
         if busy:
-            leg = next((leg for leg in busy if leg.team.crew.pulls), busy[0])
+            leg = next((leg for leg in busy if leg.team.backend.pulls), busy[0])
 
             def over() -> bool:
                 return done() or bool(self._refused) or not leg.team.is_busy_with(leg.job)

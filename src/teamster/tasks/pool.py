@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Report
-from teamster.spine.workers.contract import Style
-from teamster.spine.workers.job import Terms
-from teamster.spine.workers.kinds import assemble, check_start_method
+from teamster.spine.workers.backend import CallStyle
+from teamster.spine.workers.backends import assemble, check_start_method
+from teamster.spine.workers.job import CallOptions
 from teamster.tasks.call import MapCall
 from teamster.tasks.check import OnError, check_limits, check_map
 from teamster.tasks.choosing import Chooser, decide, what_needs_processes
@@ -221,7 +221,7 @@ class Pool:
             ...     list(itertools.islice(pool.imap(lambda n: n * n, itertools.count()), 4))
             [0, 1, 4, 9]
         """
-        style: Style = "star" if more else "call"
+        style: CallStyle = "star" if more else "call"
         return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True), self, self._clock)
 
     def imap_unordered(
@@ -255,7 +255,7 @@ class Pool:
             ...     sorted(pool.imap_unordered(abs, [-1, -2]))
             [1, 2]
         """
-        style: Style = "star" if more else "call"
+        style: CallStyle = "star" if more else "call"
         mapping = self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True, ordered=False)
         return Results(mapping, self, self._clock)
 
@@ -380,7 +380,7 @@ class Pool:
         self,
         function: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],
-        style: Style,
+        style: CallStyle,
         chunksize: int | None,
         on_error: OnError,
         seed: int | None,
@@ -392,7 +392,7 @@ class Pool:
         attend(self)
         check_map(self._asked, function, chunksize, on_error, seed)
         source = Source(iterables)
-        terms, bar = Terms(*self._terms, chunksize), Bar(self._progress, source.total)
+        terms, bar = CallOptions(*self._terms, chunksize), Bar(self._progress, source.total)
         call = MapCall(function, style, seed, source, terms, bar, raise_errors=on_error == "raise", ordered=ordered, lazy=lazy)
         mapping = self._chooser.mapping(call)
         self._roster.calls.add(mapping)

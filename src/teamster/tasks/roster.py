@@ -114,7 +114,7 @@ class Roster:
         """Read what workers say of batches whose results are all there, so that the accounts add up; soon, or not at all."""
         for team in self.teams:
             with self.lock:
-                unread = team.has_unread_ends and not (team.closed or team.handled_here or team.crew.is_inside())
+                unread = team.has_unread_ends and not (team.closed or team.handled_here or team.backend.is_inside())
             if unread:
                 with contextlib.suppress(PoolClosed):
                     team.run_until(lambda team=team: not team.has_unread_ends, seconds=_ACCOUNTS_S)  # type: ignore[misc]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from teamster.machine.cpus import usable_cores
 from teamster.machine.usage import resident_bytes
 from teamster.spine.plan.plan import Plan
-from teamster.spine.workers.contract import Member
+from teamster.spine.workers.backend import WorkerHandle
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
 from teamster.tasks.clock import WallClock
@@ -70,13 +70,13 @@ def _pool(pool: Seen) -> dict[str, Any]:
         mappings = [mapping for mapping in list(roster.calls) if not mapping.over]
         runs_here = any(mapping.runs_here() for mapping in mappings)
         queue = sum(_waiting(team) for team in roster.teams)
-        members = {(team.crew.kind, member.index): (team, member) for team in roster.teams for member in team.members}
+        present = {(team.backend.kind, worker.index): (team, worker) for team in roster.teams for worker in team.workers}
         workers = []
         for account in ledger.accounts(plan.workers):
             kind, items = account.kind, account.items
-            team, member = members.get((kind, account.index), (None, None))
-            if team is not None and member is not None:
-                state = _state(team, member)
+            team, worker = present.get((kind, account.index), (None, None))
+            if team is not None and worker is not None:
+                state = _state(team, worker)
             else:
                 state = {"state": "running" if kind == "caller" and runs_here else "idle" if items else "absent"}
             known = {"label": account.label, "kind": kind, "items": items, "busy_s": account.busy_ns / 1e9}
@@ -100,19 +100,19 @@ _NOTHING = {"pid": None, "function": None, "index": None, "since_s": None, "memo
 def _waiting(team: Team) -> int:
     """Items that were handed out or queued, and are not done."""
     queued = sum(batch.size for batch in team.queue)
-    return queued + sum(batch.size - batch.done for member in team.members for batch in member.outstanding)
+    return queued + sum(batch.size - batch.done for worker in team.workers for batch in worker.outstanding)
 
 
-def _state(team: Team, member: Member) -> dict[str, Any]:
-    pid = getattr(member, "pid", None)
+def _state(team: Team, worker: WorkerHandle) -> dict[str, Any]:
+    pid = getattr(worker, "pid", None)
     state: dict[str, Any] = {"pid": pid, "memory_bytes": resident_bytes(pid) if pid else None}
-    running = team.crew.running(member)
-    if not member.ready and team.crew.pulls:
+    running = team.backend.running(worker)
+    if not worker.ready and team.backend.pulls:
         return {**state, "state": "starting"}
-    if running is None or not member.outstanding:
+    if running is None or not worker.outstanding:
         return {**state, "state": "idle"}
     number, _, since_ns = running
-    batch = next((batch for batch in member.outstanding if batch.number <= number < batch.number + batch.size), None)
+    batch = next((batch for batch in worker.outstanding if batch.number <= number < batch.number + batch.size), None)
     if batch is None:
         return {**state, "state": "running"}
     since_s = (perf_counter_ns() - since_ns) / 1e9 if since_ns else 0.0

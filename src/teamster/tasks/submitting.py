@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from teamster.spine.plan.plan import Plan
-from teamster.spine.workers.job import Terms
+from teamster.spine.workers.job import CallOptions
 from teamster.tasks.check import check_callable
 from teamster.tasks.clock import WallClock
 from teamster.tasks.noting import Reporting, attend
@@ -71,7 +71,9 @@ class Calls:
             if self._submitter is None:
                 from teamster.tasks.futures import Submitter
 
-                self._submitter = Submitter(self._roster.team(self._chooser.submitting), Terms(*self._limits, None), self._clock)
+                self._submitter = Submitter(
+                    self._roster.team(self._chooser.submitting), CallOptions(*self._limits, None), self._clock
+                )
             return self._submitter
 
     def finish(self) -> None:

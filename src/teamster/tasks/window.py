@@ -27,8 +27,8 @@ from typing import Any
 from teamster.machine.descriptors import Descriptor, OwnedSocket
 from teamster.machine.own_threads import own_thread
 from teamster.spine.transport.channel import SILENTLY
-from teamster.spine.workers.offspring import fill_standard_numbers
-from teamster.spine.workers.whoami import is_inside_worker
+from teamster.spine.workers.process.offspring import fill_standard_numbers
+from teamster.spine.workers.worker_info import is_inside_worker
 
 _GUARD = '(read -r _ <&3; rm -f -- "$1") &'  # what a shell runs in the background has /dev/null for its standard input
 _JOIN_S = 1.0

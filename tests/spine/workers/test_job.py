@@ -3,17 +3,19 @@
 
 from typing import Any
 
-from teamster.spine.workers.contract import Finished, Member, Spec
-from teamster.spine.workers.job import PATIENT_NS, TARGET_NS, Job, Terms
+from teamster.spine.workers.backend import BatchDone, FunctionSpec, WorkerHandle
+from teamster.spine.workers.job import PATIENT_NS, TARGET_NS, CallOptions, Job
 
 
-def ran(items: int, run_ns: int) -> Finished:
-    return Finished(Member(0), 0, items, run_ns)
+def ran(items: int, run_ns: int) -> BatchDone:
+    return BatchDone(WorkerHandle(0), 0, items, run_ns)
 
 
 def job(chunksize: int | None = None, *, hurry: bool = True) -> Job:
     nothing: Any = lambda *_: None  # noqa: E731
-    return Job(Spec(abs, hurry=hurry), Terms(0, None, chunksize), on_values=nothing, on_error=nothing, on_failure=nothing)
+    return Job(
+        FunctionSpec(abs, hurry=hurry), CallOptions(0, None, chunksize), on_values=nothing, on_error=nothing, on_failure=nothing
+    )
 
 
 def test_an_explicit_chunk_is_obeyed() -> None:

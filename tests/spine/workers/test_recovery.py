@@ -6,27 +6,27 @@ from typing import Any
 import pytest
 
 from teamster.errors import TaskTimeout, WorkerDied
-from teamster.spine.workers.contract import Batch, Died, Member, Spec
-from teamster.spine.workers.job import Job, Terms
+from teamster.spine.workers.backend import Batch, Died, FunctionSpec, WorkerHandle
+from teamster.spine.workers.job import CallOptions, Job
 from teamster.spine.workers.recovery import Verdict, judge
 
 
 def job(retries: int = 0) -> Job:
     nothing: Any = lambda *_: None  # noqa: E731
-    return Job(Spec(abs), Terms(retries, None, None), on_values=nothing, on_error=nothing, on_failure=nothing)
+    return Job(FunctionSpec(abs), CallOptions(retries, None, None), on_values=nothing, on_error=nothing, on_failure=nothing)
 
 
-def member_with(*batches: Batch) -> Member:
-    member = Member(0)
+def member_with(*batches: Batch) -> WorkerHandle:
+    worker = WorkerHandle(0)
     for batch in batches:
-        batch.number = member.next_number
-        member.next_number += batch.size
-        member.outstanding.append(batch)
-    return member
+        batch.number = worker.next_number
+        worker.next_number += batch.size
+        worker.outstanding.append(batch)
+    return worker
 
 
-def verdict_of(member: Member, running: tuple[int, int] | None, *, by_memory: bool = False) -> Verdict:
-    return judge(member, Died(member, running, lambda index, attempts: WorkerDied(f"{index}/{attempts}", index=index), by_memory))
+def verdict_of(worker: WorkerHandle, running: tuple[int, int] | None, *, by_memory: bool = False) -> Verdict:
+    return judge(worker, Died(worker, running, lambda index, attempts: WorkerDied(f"{index}/{attempts}", index=index), by_memory))
 
 
 def again(verdict: Verdict) -> list[tuple[int, list[Any]]]:
@@ -76,16 +76,16 @@ def test_between_items_nobody_is_blamed() -> None:
 
 def test_items_taken_back_before_are_not_run_twice() -> None:
     batch = Batch(job(), 0, list("abcd"))
-    member = member_with(batch)
-    member.taken_back = 3
-    verdict = verdict_of(member, (1, 1))
+    worker = member_with(batch)
+    worker.taken_back = 3
+    verdict = verdict_of(worker, (1, 1))
     assert again(verdict) == [(1, ["b"])]
 
 
 def test_a_timeout_costs_the_item_that_it_was_for() -> None:
-    member = member_with(Batch(job(), 0, list("abc")))
-    member.doomed = (1, TaskTimeout("slow"))
-    verdict = verdict_of(member, (1, 1))
+    worker = member_with(Batch(job(), 0, list("abc")))
+    worker.killed_for = (1, TaskTimeout("slow"))
+    verdict = verdict_of(worker, (1, 1))
     assert isinstance(verdict.errors[0][2], TaskTimeout)
     assert again(verdict) == [(1, ["b", "c"])]
 
@@ -94,9 +94,9 @@ def test_a_kill_that_comes_late_costs_nobody() -> None:
     """The item was over when the kill arrived: the next one had just started, and is innocent."""
     batch = Batch(job(), 0, list("abc"))
     batch.done = 1
-    member = member_with(batch)
-    member.doomed = (1, TaskTimeout("slow"))
-    verdict = verdict_of(member, (2, 1))
+    worker = member_with(batch)
+    worker.killed_for = (1, TaskTimeout("slow"))
+    verdict = verdict_of(worker, (2, 1))
     assert verdict.errors == []
     assert again(verdict) == [(1, ["b"]), (2, ["c"])]
 

@@ -4,9 +4,9 @@
 import time
 from typing import Any
 
-from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.backend import FunctionSpec
 from teamster.spine.workers.runner import BULK_ITEMS, Runner
-from teamster.spine.workers.slate import LIMIT, STARTED, WIDTH, Slate
+from teamster.spine.workers.scoreboard import LIMIT, STARTED, WIDTH, Scoreboard
 
 
 class Collect:
@@ -27,8 +27,8 @@ class Collect:
 
 def run(function: Any, count: int, **options: Any) -> tuple[Collect, int]:
     sink = Collect()
-    slate = Slate.private()
-    runner = Runner(Spec(function, **options), function, slate.words)
+    scoreboard = Scoreboard.private()
+    runner = Runner(FunctionSpec(function, **options), function, scoreboard.words)
     return sink, runner.run(range(count), 1, 0, sink)
 
 
@@ -79,9 +79,9 @@ def test_an_exception_in_a_block_is_one_items() -> None:
 
 def test_the_limit_stops_it_wherever_it_is() -> None:
     for limit in (1, 30, 64, 65, 4_000):
-        sink, slate = Collect(), Slate.private()
-        slate.words[LIMIT] = limit
-        ran = Runner(Spec(abs), abs, slate.words).run(range(9_000), 1, 0, sink)
+        sink, scoreboard = Collect(), Scoreboard.private()
+        scoreboard.words[LIMIT] = limit
+        ran = Runner(FunctionSpec(abs), abs, scoreboard.words).run(range(9_000), 1, 0, sink)
         assert len(sink.results) == ran
         assert limit - 1 <= ran < limit - 1 + BULK_ITEMS
-        assert slate.words[STARTED] + slate.words[WIDTH] > ran
+        assert scoreboard.words[STARTED] + scoreboard.words[WIDTH] > ran

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from teamster.spine.workers.contract import Finished, Spec
+from teamster.spine.workers.backend import BatchDone, FunctionSpec
 
 TARGET_NS = 4_000_000
 """Work in one batch when somebody waits for single results: short beside what a person notices."""
@@ -23,7 +23,7 @@ _TRUST = 0.7  # weight of the newest batch in the estimate of an item's time
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class CallOptions:
     """What a call asks for.
 
     Attributes:
@@ -51,8 +51,8 @@ class Job:
 
     def __init__(
         self,
-        spec: Spec,
-        terms: Terms,
+        spec: FunctionSpec,
+        terms: CallOptions,
         *,
         on_values: Callable[[int, list[Any]], None],
         on_error: Callable[[int, BaseException], None],
@@ -80,7 +80,7 @@ class Job:
         self.on_values = self.on_error = self.on_failure = _nobody
         self.on_refused = self.on_doubted = _not_mine
 
-    def observe(self, batch: Finished) -> None:
+    def observe(self, batch: BatchDone) -> None:
         """Learn from a finished batch, of which some items ran."""
         self._last = ran = batch.ran
         self.batches += 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from teamster.spine.workers.contract import Batch, Died, Member
+from teamster.spine.workers.backend import Batch, Died, WorkerHandle
 
 
 @dataclass(slots=True)
@@ -24,24 +24,24 @@ class Verdict:
     retried: int = 0
 
 
-def judge(member: Member, died: Died) -> Verdict:
-    """Decide for every batch that `member` held."""
+def judge(worker: WorkerHandle, died: Died) -> Verdict:
+    """Decide for every batch that `worker` held."""
     verdict = Verdict()
-    for batch in member.outstanding:
+    for batch in worker.outstanding:
         if batch.job.cancelled:
             continue
         end = batch.size
-        if member.taken_back:
-            end = min(end, max(0, member.taken_back - batch.number))
+        if worker.taken_back:
+            end = min(end, max(0, worker.taken_back - batch.number))
         start = batch.done
         if died.running is not None and batch.number + start <= died.running[0] < batch.number + end:
-            start = _judge_running(member, died, batch, verdict)
+            start = _judge_running(worker, died, batch, verdict)
         if start < end:
             verdict.again.append(batch.piece(start, end))
     return verdict
 
 
-def _judge_running(member: Member, died: Died, batch: Batch, verdict: Verdict) -> int:
+def _judge_running(worker: WorkerHandle, died: Died, batch: Batch, verdict: Verdict) -> int:
     """Decide for the block that ran; returns the offset behind it."""
     assert died.running is not None
     number, width = died.running
@@ -49,8 +49,8 @@ def _judge_running(member: Member, died: Died, batch: Batch, verdict: Verdict) -
     width = min(width, batch.size - offset)
     if offset > batch.done:
         verdict.again.append(batch.piece(batch.done, offset))
-    if member.doomed is not None:
-        wanted, error = member.doomed
+    if worker.killed_for is not None:
+        wanted, error = worker.killed_for
         if wanted == number and error is not None:
             verdict.errors.append((batch, offset, error))
             return offset + 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a team makes of its crew's events: results to their jobs, batches and deaths to their consequences."""
+"""What a team makes of its backend's events: results to their jobs, batches and deaths to their consequences."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ from time import perf_counter_ns
 from teamster.errors import StartMethodRefused, TaskError, WorkerStartError, annotate
 from teamster.spine.trace.report import Ledger
 from teamster.spine.trace.spans import mark
+from teamster.spine.workers.backend import (
+    Backend,
+    Batch,
+    BatchDone,
+    BatchResults,
+    BatchUnreadable,
+    Died,
+    Event,
+    Ready,
+    WorkerHandle,
+)
 from teamster.spine.workers.calls import Backlog, Outcomes
-from teamster.spine.workers.contract import Batch, Crew, Died, Event, Finished, Kept, Member, Ready, Unreadable
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.recovery import judge
 
@@ -24,13 +34,13 @@ _MOST_START_FAILURES = 3
 class Reports:
     """The half of a team that takes reports; every method is called with the team's lock held."""
 
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
-        self.members: list[Member] = []
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.workers: list[WorkerHandle] = []
         self.queue: deque[Batch | Backlog] = deque()
         self.jobs: set[Job] = set()
         self.outcomes: Outcomes = deque()  # of calls, to be told without the lock
-        self.ledger = Ledger(crew.kind)
+        self.ledger = Ledger(backend.kind)
         self.closed = False
         self._start_failures = 0
         self.start_error: BaseException | None = None  # of the worker that came up last, or did not
@@ -39,7 +49,7 @@ class Reports:
     @property
     def has_unread_ends(self) -> bool:
         """Whether all results of a batch are there, and what its worker says of its end is not."""
-        return any(batch.done == batch.size for member in self.members for batch in member.outstanding)
+        return any(batch.done == batch.size for worker in self.workers for batch in worker.outstanding)
 
     @contextmanager
     def _calling_back(self) -> Iterator[None]:
@@ -51,32 +61,32 @@ class Reports:
             self._handler = before
 
     def handle_all(self, events: Iterable[Event]) -> None:
-        """Take events of the crew. A map's progress is told in here: what it calls may use the team, but not wait for it."""
+        """Take events of the backend. A map's progress is told in here: what it calls may use the team, but not wait for it."""
         with self._calling_back():
             for event in events:
                 self.handle(event)
 
     def handle(self, event: Event) -> None:
-        """Take one event of the crew."""
-        member = event.member
-        member.last_heard_ns = perf_counter_ns()
-        if isinstance(event, Kept):
+        """Take one event of the backend."""
+        worker = event.worker
+        worker.last_heard_ns = perf_counter_ns()
+        if isinstance(event, BatchResults):
             self._keep(event)
-        elif isinstance(event, Finished):
-            self._finish_batch(member, event)
+        elif isinstance(event, BatchDone):
+            self._finish_batch(worker, event)
         elif isinstance(event, Ready):
-            self._greet(member, event)
-        elif isinstance(event, Unreadable):
-            batch = member.outstanding.popleft()
-            self._end_recall(member)
+            self._greet(worker, event)
+        elif isinstance(event, BatchUnreadable):
+            batch = worker.outstanding.popleft()
+            self._end_reclaim(worker)
             self._refuse(batch, event.error)
         else:
-            # Not before, and under the lock: a test had one thread look at the slate of a member whose end another one had read.
-            self._bury(member, event)
-            self.crew.release(member)
+            # Not before, and under the lock: a test had one thread look at the scoreboard of a worker whose end another had read.
+            self._bury(worker, event)
+            self.backend.release(worker)
 
-    def _keep(self, event: Kept) -> None:
-        batch = _batch_of(event.member, event.number)
+    def _keep(self, event: BatchResults) -> None:
+        batch = _batch_of(event.worker, event.number)
         if batch is None:
             return
         offset, values = event.number - batch.number, event.values
@@ -104,63 +114,63 @@ class Reports:
             error.index = batch.first + offset
         batch.take_error(offset, error)
 
-    def _finish_batch(self, member: Member, event: Finished) -> None:
-        batch = member.outstanding.popleft()
-        member.busy_ns += event.run_ns
-        member.items += event.ran
-        self.ledger.note(member.index, event.ran, event.run_ns, event.ended_ns)
+    def _finish_batch(self, worker: WorkerHandle, event: BatchDone) -> None:
+        batch = worker.outstanding.popleft()
+        worker.busy_ns += event.run_ns
+        worker.items += event.ran
+        self.ledger.note(worker.index, event.ran, event.run_ns, event.ended_ns)
         if event.ran:
             batch.job.observe(event)
         if event.ran < batch.size and not batch.job.cancelled:
-            end = min(batch.size, max(0, member.taken_back - batch.number)) if member.taken_back else batch.size
+            end = min(batch.size, max(0, worker.taken_back - batch.number)) if worker.taken_back else batch.size
             if event.ran < end:
                 self.queue.appendleft(batch.piece(event.ran, end))
-        self._end_recall(member)
-        if member.retiring and not member.outstanding and member in self.members:  # a team that has ended has none
-            self.members.remove(member)
-            self.crew.dismiss(member)
+        self._end_reclaim(worker)
+        if worker.retiring and not worker.outstanding and worker in self.workers:  # a team that has ended has none
+            self.workers.remove(worker)
+            self.backend.stop(worker)
 
-    def _end_recall(self, member: Member) -> None:
-        if member.recalled_ns and not member.outstanding:
-            self.crew.resume(member)
-            member.recalled_ns = member.taken_back = 0
+    def _end_reclaim(self, worker: WorkerHandle) -> None:
+        if worker.reclaimed_ns and not worker.outstanding:
+            self.backend.resume(worker)
+            worker.reclaimed_ns = worker.taken_back = 0
 
-    def _greet(self, member: Member, event: Ready) -> None:
-        member.ready = True
+    def _greet(self, worker: WorkerHandle, event: Ready) -> None:
+        worker.ready = True
         self._start_failures = 0
         self.start_error = event.error
         if event.error is not None:
-            annotate(event.error, f"raised by the initializer of worker {member.index}")
+            annotate(event.error, f"raised by the initializer of worker {worker.index}")
             self._fail_all(event.error)
-            if member in self.members:
-                self.members.remove(member)
-            member.doomed = (0, None)
-            self.crew.dismiss(member)
+            if worker in self.workers:
+                self.workers.remove(worker)
+            worker.killed_for = (0, None)
+            self.backend.stop(worker)
 
     def _fail_all(self, error: BaseException) -> None:
         jobs, self.jobs = self.jobs, set()
-        for batch in itertools.chain(self.queue, *(member.outstanding for member in self.members)):
+        for batch in itertools.chain(self.queue, *(worker.outstanding for worker in self.workers)):
             batch.abandon(error)
         self.queue.clear()
         for job in jobs:
             job.cancelled = True
-            self.crew.forget(job.spec)
+            self.backend.forget(job.spec)
             job.on_failure(error)
 
-    def _bury(self, member: Member, died: Died) -> None:
-        expected = member not in self.members
+    def _bury(self, worker: WorkerHandle, died: Died) -> None:
+        expected = worker not in self.workers
         if not expected:
-            self.members.remove(member)
+            self.workers.remove(worker)
         if expected or self.closed:
             return
-        verdict = judge(member, died)
-        member.outstanding.clear()
-        who = f"{self.crew.kind} {member.index}"
-        mark(f"{who} {'died' if member.doomed is None else 'was ended'}", who)
+        verdict = judge(worker, died)
+        worker.outstanding.clear()
+        who = f"{self.backend.kind} {worker.index}"
+        mark(f"{who} {'died' if worker.killed_for is None else 'was ended'}", who)
         self.queue.extendleft(reversed(verdict.again))
-        if member.doomed is None:
+        if worker.killed_for is None:
             self.ledger.deaths += 1
-            if not member.ready and died.running is None:
+            if not worker.ready and died.running is None:
                 self.start_error = died.describe(-1, 0)
                 self._count_start_failure(died)
         self.ledger.retries += verdict.retried
@@ -189,11 +199,11 @@ class Reports:
         self.jobs.discard(job)
         if any(batch.job is job for batch in self.queue):
             self.queue = deque(batch for batch in self.queue if batch.job is not job)
-        self.crew.forget(job.spec)
+        self.backend.forget(job.spec)
 
 
-def _batch_of(member: Member, number: int) -> Batch | None:
-    for batch in member.outstanding:
+def _batch_of(worker: WorkerHandle, number: int) -> Batch | None:
+    for batch in worker.outstanding:
         if batch.number <= number < batch.number + batch.size:
             return batch
     return None

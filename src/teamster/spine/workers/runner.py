@@ -3,7 +3,7 @@
 
 ::
 
-    batch --> blocks of one item  --> mark on the slate --> call --> sink.keep(result)
+    batch --> blocks of one item  --> mark on the scoreboard --> call --> sink.keep(result)
               (of many, when an item takes under a microsecond)
 
 One item at a time is what makes the blame exact and a finished result safe. Marking and saving cost about half a microsecond,
@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from teamster.spine.trace.ring import COMPUTE, Ring
 from teamster.spine.trace.spans import current_ring
-from teamster.spine.workers.contract import Spec
+from teamster.spine.workers.backend import FunctionSpec
+from teamster.spine.workers.scoreboard import COMMITTED, LIMIT, STARTED, STARTED_NS, WIDTH
 from teamster.spine.workers.seeds import seed_task
-from teamster.spine.workers.slate import COMMITTED, LIMIT, STARTED, STARTED_NS, WIDTH
 
 BULK_BELOW_NS = 1_000
 """Marking and saving an item takes 1 to 2 us; a function that takes less than this itself is run in blocks."""
@@ -46,7 +46,7 @@ class Sink(Protocol):
 class Runner:
     """Runs batches of one job for one worker."""
 
-    def __init__(self, spec: Spec, function: Callable[..., Any], words: memoryview) -> None:
+    def __init__(self, spec: FunctionSpec, function: Callable[..., Any], words: memoryview) -> None:
         self._spec = spec
         self._words = words
         self._function = function
@@ -174,7 +174,7 @@ def title_of(function: Callable[..., Any]) -> str:
     return str(getattr(inner, "__qualname__", type(inner).__name__)).replace("<locals>.", "")
 
 
-def _caller(spec: Spec, function: Callable[..., Any]) -> Callable[[Any], Any]:
+def _caller(spec: FunctionSpec, function: Callable[..., Any]) -> Callable[[Any], Any]:
     """One item to one call: the function itself, or with the item unpacked."""
     if spec.style == "star":
         return lambda item: function(*item)

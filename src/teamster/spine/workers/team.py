@@ -3,14 +3,14 @@
 
 ::
 
-    offer(batch) --> queue --> dispatch --> crew.hand         one lock guards queue, members and jobs
+    offer(batch) --> queue --> dispatch --> backend.hand         one lock guards queue, workers and jobs
     call(future)       ^                      |
-          again, taken back <-- handle <-- events             whoever waits leads: polls the crew and handles what comes;
+          again, taken back <-- handle <-- events             whoever waits leads: polls the backend and handles what comes;
                                   |                           who waits beside a leader is woken for what it waits for
            job.on_values, on_error; outcomes of calls
 
-There is no manager thread: a `map` that waits does the work of one itself. Guarantees: laws 1 to 5 of the spine, as far as the crew
-keeps its contract (contract.py). No callback of a future runs with the lock held: futures are settled after it was let go.
+There is no manager thread: a `map` that waits does the work of one itself. Guarantees: laws 1 to 5 of the spine, as far as the
+backend keeps its contract (backend.py). No callback of a future runs with the lock held: futures are settled after it was let go.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from time import perf_counter_ns
 from teamster.errors import PoolClosed, UsageError
 from teamster.spine.trace.ring import WAIT
 from teamster.spine.trace.spans import current_ring, note
+from teamster.spine.workers.backend import Backend, Batch, Event, WorkerHandle
 from teamster.spine.workers.calls import Backlog, Call, OpenCalls
-from teamster.spine.workers.contract import Batch, Crew, Event, Member
 from teamster.spine.workers.handing import Handing
 from teamster.spine.workers.job import Job
+from teamster.spine.workers.stragglers import Stragglers
 from teamster.spine.workers.waiting import Waiter, Waiters, sooner
-from teamster.spine.workers.watch import Watch
 
 CLOSED = "the pool was closed while this call was under way; close it when its last call has returned"
 
@@ -36,16 +36,16 @@ CLOSED = "the pool was closed while this call was under way; close it when its l
 class Team(Handing):
     """Workers of one kind and what they have to do."""
 
-    def __init__(self, crew: Crew, count: int, *, max_tasks: int | None = None, lock: threading.RLock | None = None) -> None:
-        super().__init__(crew, count, max_tasks=max_tasks, lock=lock)
+    def __init__(self, backend: Backend, count: int, *, max_tasks: int | None = None, lock: threading.RLock | None = None) -> None:
+        super().__init__(backend, count, max_tasks=max_tasks, lock=lock)
         self.beside: list[Team] = []  # teams whose leader wants to know what is reported here
-        self._waiters = Waiters(crew.wake)
+        self._waiters = Waiters(backend.wake)
         self.calls = OpenCalls(self.lock, self.outcomes, self._waiters.wake_satisfied)
         self._left = threading.Condition(self.lock)  # who led has
         self._ended = threading.Event()
         self._ending_s: float | None = None  # set when it is asked to close the team in the middle of that
-        self._watch = Watch(self)
-        crew.report, crew.fail = self._report, self.fail
+        self._stragglers = Stragglers(self)
+        backend.report, backend.fail = self._report, self.fail
 
     # --- what callers do ---------------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Team(Handing):
                 self._dispatch_new(job)
         if begins:
             self.calls.on_change(True)
-        if self.outcomes and self.crew.pulls:  # not here: who submits may hold a lock that a callback takes
+        if self.outcomes and self.backend.pulls:  # not here: who submits may hold a lock that a callback takes
             self.calls.wake_reader()
         self._end_if_asked()
         return True
@@ -150,7 +150,7 @@ class Team(Handing):
                 return True
             if waiter.woken or self._has_to_settle(waiter) or self.closed:  # by what the look brought
                 return False
-            self._waiters.begin_rest(waiter, leads=leads, polls=leads and self.crew.pulls, sleeps=look_s is None)
+            self._waiters.begin_rest(waiter, leads=leads, polls=leads and self.backend.pulls, sleeps=look_s is None)
             eager = waiter.polls and self.answers_soon()
         if waiter.polls:
             self._poll(waiter, pause, eager)
@@ -162,8 +162,8 @@ class Team(Handing):
 
     def _look(self, waiter: Waiter) -> float | None:
         """Look at the clock; who waits may hold a lock that a callback takes, and leaves what it has fetched to the reader."""
-        pause = self._watch.look()
-        if self.outcomes and not (self.crew.pulls or waiter.yielding):
+        pause = self._stragglers.look()
+        if self.outcomes and not (self.backend.pulls or waiter.yielding):
             self.calls.wake_reader()
         return pause
 
@@ -191,12 +191,14 @@ class Team(Handing):
 
     def _has_to_settle(self, waiter: Waiter) -> bool:
         """Whether there is anything to tell; threads of workers do that themselves, but for what a look has fetched from them."""
-        if self.crew.pulls:
+        if self.backend.pulls:
             return bool(self.outcomes or (waiter.yielding and self.calls.has_left))
         return waiter.yielding and bool(self.outcomes)
 
     def _settle_if_any(self, waiter: Waiter | None = None) -> None:
-        if (self.outcomes or self.calls.has_left) and (self.crew.pulls or self.closed or (waiter is not None and waiter.yielding)):
+        if (self.outcomes or self.calls.has_left) and (
+            self.backend.pulls or self.closed or (waiter is not None and waiter.yielding)
+        ):
             self.calls.settle()
 
     def wake_reader(self) -> None:
@@ -206,7 +208,7 @@ class Team(Handing):
 
     def _check_may_wait(self) -> None:
         calls_back = self.calls.settled_here > 0  # in a worker's thread, perhaps; the others work on meanwhile
-        if self.crew.is_inside() and not (calls_back and self.count > 1):
+        if self.backend.is_inside() and not (calls_back and self.count > 1):
             raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
         self.check_no_callback()
 
@@ -226,7 +228,7 @@ class Team(Handing):
         """Read what the workers have sent, without waiting."""
         waiter = Waiter(lambda: True)
         with self.lock:
-            if self._waiters.leader is not None or self.closed or not self.crew.pulls:
+            if self._waiters.leader is not None or self.closed or not self.backend.pulls:
                 return
             self._waiters.leader = waiter
         try:
@@ -237,9 +239,9 @@ class Team(Handing):
             self._end_if_asked()
 
     def _poll(self, waiter: Waiter, seconds: float | None, eager: bool) -> None:
-        """Lead: take what the crew brings."""
+        """Lead: take what the backend brings."""
         try:
-            events = self.crew.wait(seconds, eager=eager)
+            events = self.backend.wait(seconds, eager=eager)
             with self.lock:
                 waiter.polls = False
                 self.handle_all(events)
@@ -275,7 +277,7 @@ class Team(Handing):
 
     def _offer_room(self) -> None:
         """Have one more caller hand out items, if there is room; it passes on what it leaves."""
-        if self._waiters.have_items and not (self.crew.pulls and self.queue) and self._room(self.crew.deepest) > 0:
+        if self._waiters.have_items and not (self.backend.pulls and self.queue) and self._room(self.backend.deepest) > 0:
             self._waiters.offer_room()
 
     def nudge(self) -> None:
@@ -288,28 +290,28 @@ class Team(Handing):
     def handled_here(self) -> bool:
         """Whether this thread is in the middle of an event: this is a callback of a map's progress, or a serial task."""
         leader = self._waiters.leader
-        return self._handler == get_ident() or (leader is not None and leader.thread == get_ident() and self.crew.is_inside())
+        return self._handler == get_ident() or (leader is not None and leader.thread == get_ident() and self.backend.is_inside())
 
-    def _report(self, member: Member, events: list[Event]) -> None:
-        """Results and events from a member's own thread."""
+    def _report(self, worker: WorkerHandle, events: list[Event]) -> None:
+        """Results and events from a worker's own thread."""
         with self.lock:
-            self.handle_all([*self.crew.rescue(member), *events])
-            member.absent = bool(self.outcomes)
-            self._dispatch_after(member)
+            self.handle_all([*self.backend.salvage(worker), *events])
+            worker.absent = bool(self.outcomes)
+            self._dispatch_after(worker)
             self._tell_waiters()
             for team in self.beside:
                 team.nudge()
-        if member.absent:
+        if worker.absent:
             self.calls.settle()
             with self.lock:
-                member.absent = False
-                self._dispatch_after(member)
+                worker.absent = False
+                self._dispatch_after(worker)
         self._end_if_asked()
 
-    def _dispatch_after(self, member: Member) -> None:
-        """Hand out; where a member has several items now, a result of one may have to be fetched while another one takes long."""
+    def _dispatch_after(self, worker: WorkerHandle) -> None:
+        """Hand out; where a worker has several items now, a result of one may have to be fetched while another one takes long."""
         self.dispatch()
-        if member.outstanding and member.outstanding[-1].size > 1:
+        if worker.outstanding and worker.outstanding[-1].size > 1:
             self._waiters.wake_if_asleep()
 
     def fail(self, error: BaseException) -> None:
@@ -330,14 +332,14 @@ class Team(Handing):
                 return
             job.cancelled = True
             self._drop(job)
-            for member in self.members:
-                if not any(batch.job is job for batch in member.outstanding):
+            for worker in self.workers:
+                if not any(batch.job is job for batch in worker.outstanding):
                     continue
-                if kill and self.crew.can_kill:
-                    member.doomed = (0, None)
-                    self.crew.kill(member)
+                if kill and self.backend.can_kill:
+                    worker.killed_for = (0, None)
+                    self.backend.kill(worker)
                 else:
-                    self._watch.recall(member)
+                    self._stragglers.reclaim(worker)
             self._waiters.wake_all()
 
     def finish(self, job: Job) -> None:
@@ -345,8 +347,8 @@ class Team(Handing):
         with self.lock:
             self._drop(job)
             job.let_go()
-            for member in self.members:
-                for batch in member.outstanding:  # that it is over was not read yet
+            for worker in self.workers:
+                for batch in worker.outstanding:  # that it is over was not read yet
                     if batch.job is job:
                         batch.items = ()
 
@@ -368,7 +370,7 @@ class Team(Handing):
         self._ended.wait()  # another thread may have been faster
 
     def _end_if_asked(self) -> None:
-        """End the crew, when somebody wants that and nobody reads from it."""
+        """End the backend, when somebody wants that and nobody reads from it."""
         if self._ending_s is None:
             return
         with self.lock:
@@ -379,18 +381,18 @@ class Team(Handing):
         if seconds is None:
             return
         try:
-            self.crew.close(seconds)
+            self.backend.close(seconds)
         finally:
             self._ended.set()
         with self.lock:
-            self.members.clear()
+            self.workers.clear()
             self._waiters.wake_all()
 
     def disown(self) -> None:
         """In a forked copy of the program: the workers are the original's, and a lock may be held by a thread that is not here."""
         self.lock = threading.RLock()
         self._left = threading.Condition(self.lock)
-        self._waiters = Waiters(self.crew.wake)
+        self._waiters = Waiters(self.backend.wake)
         self.calls = OpenCalls(self.lock, self.outcomes, self._waiters.wake_satisfied)
         self.closed = True
         self._ending_s = None

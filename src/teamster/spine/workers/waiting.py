@@ -32,7 +32,7 @@ class Waiter:
         self.done = done
         self.refills = refills
         self.yielding = yielding
-        self.polls = False  # it waits in the crew, which has its own way to be woken
+        self.polls = False  # it waits in the backend, which has its own way to be woken
         self.rests = False  # it waits here; else it is busy, perhaps for long, with an input or a callback
         self.turn = refills  # it is asked for items
         self.round = 0  # when that was so last
@@ -74,7 +74,7 @@ class Waiters:
     def __init__(self, wake_crew: Callable[[], None]) -> None:
         self._wake_crew = wake_crew
         self._all: dict[Waiter, None] = {}
-        self.leader: Waiter | None = None  # who polls the crew
+        self.leader: Waiter | None = None  # who polls the backend
         self._deputy: Callable[[], None] | None = None  # to be told, once, when nobody leads
         self._round = 0  # counts the times at which there was room
         self._refillers = 0
@@ -108,7 +108,7 @@ class Waiters:
             deputy()
 
     def begin_rest(self, waiter: Waiter, *, leads: bool, polls: bool, sleeps: bool) -> None:
-        """It waits from now on: as the leader or not, in the crew or here, until a time or until it is woken."""
+        """It waits from now on: as the leader or not, in the backend or here, until a time or until it is woken."""
         if leads:
             self.leader, self._sleeps = waiter, sleeps
         waiter.polls = polls

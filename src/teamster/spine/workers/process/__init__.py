@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Workers that are processes: backend.py (the parent's side), worker.py (what each of them runs), forkserver.py (their start)."""

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What process workers know of functions: each gets one once, and what it carries of large things in one segment for all."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from typing import Any
+
+from teamster.spine.transport.arena import ArenaFull, Broadcast
+from teamster.spine.transport.channel import Wire
+from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.pickled import pack_function
+from teamster.spine.workers.backend import FunctionSpec
+from teamster.spine.workers.context_vars import carry
+from teamster.spine.workers.exceptions import transfer_error
+from teamster.spine.workers.library_state import dump, since, take
+from teamster.spine.workers.process.handle import ProcessHandle
+from teamster.spine.workers.seeds import loaded_generators
+
+
+class Functions:
+    """The functions of one backend, as messages to its workers."""
+
+    def __init__(self) -> None:
+        self._broadcasts: dict[int, Broadcast | None] = {}
+        self._settled_bytes = 0  # of segments that are gone
+
+    def prepare(self, spec: FunctionSpec, context: contextvars.Context) -> None:
+        """Pickle the function, and what of the context can travel.
+
+        Raises:
+            TransferError: the function does not pickle.
+        """
+        try:
+            spec.parcel = pack_function(spec.function)
+        except Exception as reason:
+            raise transfer_error(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
+        spec.context = carry(context) if len(context) else []
+        spec.state = take()
+
+    def definition(self, worker: ProcessHandle, spec: FunctionSpec) -> tuple[Any, ...]:
+        """The message that tells a worker of a function."""
+        generators = loaded_generators() if spec.seed is not None else ()
+        surroundings = spec.context, dump(since(worker.surroundings, spec.state))
+        how = (spec.style, spec.seed, spec.careful, spec.hurry, *surroundings, generators)
+        message = "spec", spec.identity, how, self._stow(worker, spec)
+        worker.known.add(spec.identity)
+        return message
+
+    def _stow(self, worker: ProcessHandle, spec: FunctionSpec) -> Wire:
+        parcel: Parcel = spec.parcel
+        if not parcel.buffers:
+            return worker.channel.stow(parcel)
+        if spec.identity not in self._broadcasts:
+            try:
+                self._broadcasts[spec.identity] = Broadcast(parcel.buffers)
+            except ArenaFull:
+                self._broadcasts[spec.identity] = None
+        if (broadcast := self._broadcasts[spec.identity]) is not None:
+            with contextlib.suppress(OSError):  # no descriptor left to send: a copy for this worker then
+                return worker.channel.stow_broadcast(parcel, broadcast)
+        return worker.channel.stow(parcel)
+
+    def forget(self, spec: FunctionSpec) -> None:
+        """Nobody will use this function again."""
+        if broadcast := self._broadcasts.pop(spec.identity, None):
+            self._settled_bytes += broadcast.nbytes
+            broadcast.close()
+
+    def bytes_shared(self) -> int:
+        """Bytes that went through segments, so far."""
+        return self._settled_bytes + sum(broadcast.nbytes for broadcast in self._broadcasts.values() if broadcast)
+
+    def close(self) -> None:
+        """Let go of all segments."""
+        for broadcast in self._broadcasts.values():
+            if broadcast is not None:
+                broadcast.close()

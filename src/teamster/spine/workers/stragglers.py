@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The clock of a team: items that run too long, workers that sit on items that others could run, results that wait in a log."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from time import perf_counter_ns
+from typing import Protocol
+
+from teamster.errors import TaskTimeout, WorkerStartError
+from teamster.spine.workers.backend import Backend, Batch, Event, Ready, WorkerHandle
+from teamster.spine.workers.calls import Backlog
+from teamster.spine.workers.scoreboard import SETTLE_NS
+
+STUCK_NS = 3_000_000
+"""An item that runs this long, and several times longer than usual, keeps its batch from others who have nothing to do."""
+
+_SILENT_NS = 20_000_000  # of a worker whose results somebody waits for
+_LONG_SILENT_NS = 100_000_000  # of any other
+_TIMES_LONGER = 3
+_LOOK_NS = 5_000  # a worker, until the next look: a team of 200 would else look at all of them at each of their reports
+_SOON_NS = 2_000_000
+
+
+class Watched(Protocol):
+    """What of a team the watch looks at."""
+
+    backend: Backend
+    count: int
+    workers: list[WorkerHandle]
+    queue: deque[Batch | Backlog]
+
+    def dispatch(self) -> None:
+        """Hand out what can be handed out."""
+
+    def handle_all(self, events: Iterable[Event]) -> None:
+        """Take events of the backend."""
+
+    def expire(self, worker: WorkerHandle, number: int, error: BaseException) -> None:
+        """Kill a worker because of the item that it runs."""
+
+
+class Stragglers:
+    """Looks at a team's busy workers when its leader is about to sleep; its lock is held."""
+
+    def __init__(self, team: Watched) -> None:
+        self._team = team
+        self._due_ns = 0
+
+    def look(self) -> float | None:
+        """Do what is due.
+
+        Returns:
+            Seconds until the next look is needed, None when only an event can change anything.
+        """
+        team, now = self._team, perf_counter_ns()
+        if now < self._due_ns:
+            return (self._due_ns - now) / 1e9
+        self._due_ns = now + _LOOK_NS * len(team.workers)
+        next_ns: list[int] = []
+        hungry = not team.queue and self._somebody_idle()
+        team.backend.send_segments_home()
+        for worker in list(team.workers):
+            if not worker.outstanding or worker.killed_for is not None:
+                continue
+            if worker.reclaimed_ns:
+                next_ns.append(self._settle(worker, now))
+            self._check_timeout(worker, now, next_ns)
+            running = team.backend.running(worker)
+            if running is not None and running[1] > 1:
+                next_ns.append(_SOON_NS)  # it unpickles the batch, or runs a block: the next look may see it at one item
+            holds_more = team.backend.frontier(worker) < worker.next_number
+            if holds_more and hungry and not worker.reclaimed_ns and self._is_stuck(worker, now, next_ns):
+                self.reclaim(worker)
+                next_ns.append(SETTLE_NS)
+            if holds_more or team.backend.has_unsent(worker):
+                self._salvage(worker, now, next_ns)
+        if team.queue:
+            team.dispatch()
+        return min(next_ns) / 1e9 if next_ns else None
+
+    def _somebody_idle(self) -> bool:
+        team = self._team
+        return len(team.workers) < team.count or any(not worker.outstanding for worker in team.workers)
+
+    def _is_stuck(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> bool:
+        running = self._team.backend.running(worker)
+        usual = worker.outstanding[0].job.item_ns
+        patience = max(STUCK_NS, int(_TIMES_LONGER * usual))
+        since = running[2] if running else 0
+        if since and now - since > patience:
+            return True
+        next_ns.append(max(_SOON_NS, patience - (now - since) if since else patience))
+        return False
+
+    def reclaim(self, worker: WorkerHandle) -> None:
+        """Ask a worker for the items that it has not started."""
+        if worker.reclaimed_ns:
+            return
+        worker.reclaimed_from = self._team.backend.frontier(worker)
+        worker.reclaimed_ns = perf_counter_ns()
+        self._team.backend.reclaim(worker, worker.reclaimed_from)
+
+    def _settle(self, worker: WorkerHandle, now: int) -> int:
+        """When the recall is certain, hand what it brought to others; returns ns until the next look."""
+        if worker.taken_back:
+            return _SILENT_NS
+        if now - worker.reclaimed_ns < SETTLE_NS:
+            return SETTLE_NS
+        worker.taken_back = max(worker.reclaimed_from, self._team.backend.frontier(worker))
+        for batch in worker.outstanding:
+            start = max(0, worker.taken_back - batch.number)
+            if start < batch.size and not batch.job.cancelled:
+                self._team.queue.append(batch.piece(start, batch.size))
+        return _SILENT_NS
+
+    def _check_timeout(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> None:
+        running = self._team.backend.running(worker)
+        for batch in worker.outstanding:
+            limit_ns = batch.job.timeout_ns
+            if limit_ns is None:
+                continue
+            if since := worker.initialising_ns():
+                next_ns.append(max(_SOON_NS, limit_ns - (now - since)))
+                if now - since >= limit_ns:
+                    self._end_start(worker, limit_ns)
+            elif running is None or running[1] > 1 or not running[2]:
+                next_ns.append(max(_SOON_NS, limit_ns))
+            elif not batch.number <= running[0] < batch.number + batch.size:
+                continue
+            elif now - running[2] < limit_ns:
+                next_ns.append(max(_SOON_NS, limit_ns - (now - running[2])))
+            else:
+                self._team.expire(worker, running[0], self._timeout_error(worker, batch.first, running[0] - batch.number, limit_ns))
+            return
+
+    def _end_start(self, worker: WorkerHandle, limit_ns: int) -> None:
+        """Its initializer takes longer than an item may: the calls fail as they do when it raises."""
+        error = WorkerStartError(
+            f"the initializer of worker {worker.index} ran for more than {limit_ns / 1e9:g} s, as no item may, and was ended;"
+            " raise timeout= if it needs longer"
+        )
+        self._team.handle_all([Ready(worker, error)])
+        self._team.backend.kill(worker)
+
+    def _timeout_error(self, worker: WorkerHandle, first: int, offset: int, limit_ns: int) -> TaskTimeout:
+        index = first + offset if first >= 0 else -1
+        what = f"item {index}" if index >= 0 else "a submitted call"
+        return TaskTimeout(
+            f"{what} ran for more than {limit_ns / 1e9:g} s in worker {worker.index}, which was killed and replaced;"
+            " raise timeout= if the item needs longer",
+            index=index,
+            seconds=limit_ns / 1e9,
+            worker=worker.index,
+        )
+
+    def _salvage(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> None:
+        """Results in the log of a silent worker are good: deliver them before the item that it runs is over."""
+        silent = now - worker.last_heard_ns
+        most = _SILENT_NS if any(batch.job.spec.hurry for batch in worker.outstanding) else _LONG_SILENT_NS
+        if silent >= most:
+            self._team.handle_all(self._team.backend.salvage(worker))
+            silent = 0
+        next_ns.append(max(_SOON_NS, most - silent))

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Who runs this code: asked by tasks, and by pools that are opened inside a task."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from teamster.spine.workers.backend import WorkerInfo
+
+_of_process: WorkerInfo | None = None
+_of_thread = threading.local()
+
+importing = False
+"""Whether this worker unpickles what the program sent, for which it may have to import modules."""
+
+
+def current_worker() -> WorkerInfo | None:
+    """The worker that runs the calling code.
+
+    Returns:
+        Its index, kind and how many there are; None outside any task.
+
+    Example:
+        >>> import teamster as ts
+        >>> ts.current_worker() is None
+        True
+        >>> with ts.Pool("thread", workers=1) as pool:
+        ...     pool.map(lambda _: ts.current_worker(), [0])
+        [WorkerInfo(index=0, kind='thread', count=1)]
+    """
+    info: WorkerInfo | None = getattr(_of_thread, "info", None)
+    return info if info is not None else _of_process
+
+
+def is_inside_worker() -> bool:
+    """Whether other workers run beside the calling code: items that the caller runs itself are alone.
+
+    Returns:
+        True in a thread, an interpreter or a process that is a worker.
+
+    Example:
+        >>> is_inside_worker()
+        False
+    """
+    info = current_worker()
+    return info is not None and info.kind != "serial"
+
+
+def set_process_worker(info: WorkerInfo | None) -> None:
+    """Say that this whole process is a worker."""
+    global _of_process
+    _of_process = info
+
+
+def set_thread_worker(info: WorkerInfo | None) -> WorkerInfo | None:
+    """Say that the calling thread is a worker; returns what it was before."""
+    before: WorkerInfo | None = getattr(_of_thread, "info", None)
+    _of_thread.info = info
+    return before
+
+
+def module_being_imported() -> str | None:
+    """The module in whose top level the calling code is, while this worker imports it to find what the program sent.
+
+    Returns:
+        Its name and line for a message; None when there is none.
+    """
+    if not importing:
+        return None
+    frame = sys._getframe()
+    while (frame := frame.f_back) is not None:  # type: ignore[assignment]
+        if frame.f_code.co_name == "<module>":
+            return f"{frame.f_globals.get('__name__')}, line {frame.f_lineno} of {frame.f_code.co_filename}"
+    return None
+
+
+def limit_native_threads(threads: int) -> None:
+    """Libraries that are loaded already (after a fork, or preloaded) have read their variables; tell them directly."""
+    from teamster.machine.native_threads import limit_in_this_thread
+
+    limit_in_this_thread(threads)
