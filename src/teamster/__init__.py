@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     )
     from teamster.machine import Machine
     from teamster.spine.plan.plan import Plan
+    from teamster.spine.trace.export import plot
     from teamster.spine.trace.recording import Recording, record
     from teamster.spine.trace.report import Report
-    from teamster.spine.trace.showing import plot
     from teamster.spine.trace.spans import span
     from teamster.spine.trace.timeline import Timeline
     from teamster.spine.workers.backend import WorkerInfo
@@ -74,7 +74,7 @@ _HOMES = {
     "imap": "teamster.tasks.one_call",
     "imap_unordered": "teamster.tasks.one_call",
     "map": "teamster.tasks.one_call",
-    "plot": "teamster.spine.trace.showing",
+    "plot": "teamster.spine.trace.export",
     "record": "teamster.spine.trace.recording",
     "span": "teamster.spine.trace.spans",
     "starmap": "teamster.tasks.one_call",

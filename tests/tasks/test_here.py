@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from teamster.spine.plan.meaning import Meaning
+from teamster.spine.plan.safety.check import Meaning
 from teamster.spine.workers.backend import CallStyle
 from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.here import Here

@@ -15,7 +15,7 @@ from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.machine.gil import GilSampler, GilShare
 from teamster.machine.memory import format_bytes
-from teamster.spine.trace.showing import check_path, write_whole
+from teamster.spine.trace.export import check_path, write_whole
 from teamster.tasks.comparing import Candidate, Run, candidates, characterize, recommend, run_one
 from teamster.tasks.pool import Pool
 
@@ -204,7 +204,7 @@ def check_page(path: str) -> None:
 
 def _write_page(path: str, function: str, runs: list[Run], share: GilShare | None, given: int) -> None:
     """The timelines of all runs above each other, with the table."""
-    from teamster.spine.trace.render_page import to_html
+    from teamster.spine.trace.render.page import to_html
 
     timelines = [(each.name, each.timeline) for each in runs if each.timeline is not None]
     notes = [f"{function}: {_counted(runs, given)}.", *_sentences(runs, share)]

@@ -8,12 +8,12 @@ from contextlib import suppress
 from time import perf_counter, thread_time
 
 from teamster.errors import first_line
-from teamster.spine.plan.carried import Carried
-from teamster.spine.plan.effects import Effects
-from teamster.spine.plan.fingerprint import Bound, checksum, is_bound_to_thread
-from teamster.spine.plan.fresh import States, difference, imported_states, look_there
-from teamster.spine.plan.instructions import Thing
-from teamster.spine.plan.patches import Origins, replaced
+from teamster.spine.plan.safety.captures import Carried
+from teamster.spine.plan.safety.effects import Effects
+from teamster.spine.plan.safety.fingerprint import Bound, checksum, is_bound_to_thread
+from teamster.spine.plan.safety.imports import States, difference, imported_states, look_there
+from teamster.spine.plan.safety.instructions import Thing
+from teamster.spine.plan.safety.patches import Origins, replaced
 from teamster.spine.workers.backend import Batch
 from teamster.spine.workers.job import CallOptions, Job
 from teamster.spine.workers.library_state import library_part, take, unsendable

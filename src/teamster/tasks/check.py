@@ -9,7 +9,7 @@ from types import FunctionType, MethodType
 from typing import Any, Literal
 
 from teamster.errors import UsageError
-from teamster.spine.plan.check import is_count
+from teamster.spine.plan.choice import is_count
 from teamster.spine.plan.plan import Plan
 
 OnError = Literal["raise", "return"]

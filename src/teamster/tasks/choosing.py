@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.machine.gil import has_gil
-from teamster.spine.plan.check import is_count
-from teamster.spine.plan.choice import BACKENDS, CANDIDATES, Limits, choose
+from teamster.spine.plan.choice import BACKENDS, CANDIDATES, Limits, choose, is_count
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.worker_info import is_inside_worker
 from teamster.tasks.alone import AloneMapping

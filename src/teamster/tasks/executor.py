@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from teamster.errors import PoolClosed, UsageError
-from teamster.spine.plan.check import is_count
+from teamster.spine.plan.choice import is_count
 from teamster.tasks.check import check_callable, check_chunksize
 from teamster.tasks.noting import Reporting
 from teamster.tasks.submitting import Calls

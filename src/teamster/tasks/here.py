@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from teamster.machine.gil import GilSampler, GilShare, has_gil
 from teamster.machine.run_delay import RunDelay, delay_of_this_thread, forced_switches
-from teamster.spine.plan.meaning import Meaning
+from teamster.spine.plan.safety.check import Meaning
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring
 from teamster.spine.workers import worker_info as whoami

@@ -18,9 +18,9 @@ from time import perf_counter
 from typing import Any
 
 from teamster.spine.plan.choice import Limits, conclude, neighbours, predict
-from teamster.spine.plan.meaning import Meaning
 from teamster.spine.plan.plan import Candidate, Evidence, Plan
 from teamster.spine.plan.race import Race
+from teamster.spine.plan.safety.check import Meaning
 from teamster.spine.workers.team import Team
 from teamster.tasks.call import MapCall
 from teamster.tasks.changing import ChangingMapping

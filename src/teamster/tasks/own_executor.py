@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from teamster.errors import PoolClosed, UsageError
-from teamster.spine.plan.check import is_count
+from teamster.spine.plan.choice import is_count
 from teamster.tasks.executor import DOWN, PoolExecutor
 from teamster.tasks.pool import Backend, Pool
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from teamster.cli.lab.conducting import Result
 from teamster.cli.lab.runs import Outcome
 from teamster.spine.plan.plan import show_seconds
-from teamster.spine.trace.render_picture import COLOURS, to_figure, to_picture
+from teamster.spine.trace.render.picture import COLOURS, to_figure, to_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,7 +22,7 @@ from teamster.cli.lab.pictures import draw_timelines, draw_times
 from teamster.cli.lab.runs import Measured, Outcome
 from teamster.cli.lab.words import describe_auto, describe_others, describe_result, describe_work, judge, lesson_of
 from teamster.spine.plan.plan import show_seconds
-from teamster.spine.trace.render_picture import COLOURS
+from teamster.spine.trace.render.picture import COLOURS
 
 _PAGE = Path(__file__).parent / "page"
 _CLEAR = 1.10  # a speed-up that is worth the workers

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from teamster.errors import UsageError
-from teamster.spine.plan.check import is_count
 from teamster.spine.plan.plan import Candidate, Evidence, Plan, show_seconds
 
 CANDIDATES = ("serial", "thread", "process")
@@ -282,3 +281,8 @@ def _kind(evidence: Evidence) -> str:
     if evidence.gil is not None:
         return f"an item leaves the GIL free {1 - evidence.gil.held:.0%} of its time"
     return f"an item takes {show_seconds(evidence.took_s or evidence.wall_s)}"
+
+
+def is_count(value: object, least: int) -> bool:
+    """Whether `value` is an integer (True is none) of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

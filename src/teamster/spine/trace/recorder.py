@@ -25,11 +25,11 @@ from teamster.machine.gil import GilSampler
 from teamster.machine.own_threads import own_thread
 from teamster.machine.usage import UsageMeter
 from teamster.spine.trace import spans as here
+from teamster.spine.trace.lanes import Track, lanes_of
 from teamster.spine.trace.reader import Names, RingReader
 from teamster.spine.trace.ring import CAPACITY, Ring
 from teamster.spine.trace.spans import Remote
 from teamster.spine.trace.timeline import Curve, JobNote, Mark, Spans, Timeline
-from teamster.spine.trace.tracks import Track, lanes_of
 
 MOST_SPANS = 1_000_000
 _FIRST_GRAIN_NS = 10_000

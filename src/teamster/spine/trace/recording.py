@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from teamster.errors import UsageError
-from teamster.spine.trace.showing import check_path, html_of, plot, png_of, save
+from teamster.spine.trace.export import check_path, html_of, plot, png_of, save
 from teamster.spine.trace.timeline import Timeline
 
 if TYPE_CHECKING:

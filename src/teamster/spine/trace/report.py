@@ -202,17 +202,17 @@ class Report:
             >>> len(pool.report().plot().axes) > 0
             True
         """
-        from teamster.spine.trace.showing import plot
+        from teamster.spine.trace.export import plot
 
         return plot(self)
 
     def _repr_png_(self) -> bytes | None:
-        from teamster.spine.trace.showing import png_of
+        from teamster.spine.trace.export import png_of
 
         return png_of(self.timeline)
 
     def _repr_html_(self) -> str:
-        from teamster.spine.trace.showing import html_of
+        from teamster.spine.trace.export import html_of
 
         return html_of(self.timeline, str(self))
 

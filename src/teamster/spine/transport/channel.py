@@ -31,7 +31,7 @@ from typing import Any
 
 from teamster.machine.descriptors import OwnedSocket
 from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender, make_file
-from teamster.spine.transport.lessons import Lessons, learn
+from teamster.spine.transport.by_value.definitions import Lessons, learn
 from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import unpack

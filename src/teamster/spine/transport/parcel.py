@@ -5,12 +5,31 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from typing import Any
 
 from teamster.spine.transport.multiprocessing_objects import Passed
-from teamster.spine.transport.originals import Definition
 
 INLINE_BYTES = 32 * 1024
 """Buffers smaller than this stay inside the pickle (bytes): a mapping of their own would cost more than the copy."""
+
+
+class Definition:
+    """The pickled definition of an original, and of all that it refers to.
+
+    Attributes:
+        number: by which who has it can ask for it; 0 for what is told rather than opened.
+        data: the pickle; or, with number 0, the places of modules.
+        passed: descriptors that go along.
+        keys: of the originals that are in it.
+    """
+
+    __slots__ = ("data", "keys", "number", "passed")
+
+    def __init__(self, number: int, data: Any, passed: Sequence[Any] = (), keys: Sequence[int] = ()) -> None:
+        self.number = number
+        self.data = data
+        self.passed = passed
+        self.keys = keys
 
 
 class Parcel:

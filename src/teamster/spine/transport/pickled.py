@@ -5,7 +5,7 @@
 
     object --pickle 5-------------> data + buffers      (the fast path: C code, no look at the object)
        |
-       +--names ``__main__``, or plain pickle refuses--> by_value.py
+       +--names ``__main__``, or plain pickle refuses--> pickler.py
 
     pack            arguments      definitions of ``__main__`` by key, sent once beside them
     pack_function   functions      definitions of ``__main__`` inside, as they are now
@@ -21,10 +21,10 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from teamster.spine.transport import modules, multiprocessing_objects, originals, sentinels
+from teamster.spine.transport import multiprocessing_objects
+from teamster.spine.transport.by_value import modules, originals, sentinels
 from teamster.spine.transport.multiprocessing_objects import Passing
-from teamster.spine.transport.originals import Definition
-from teamster.spine.transport.parcel import Parcel, keep_inside
+from teamster.spine.transport.parcel import Definition, Parcel, keep_inside
 from teamster.spine.transport.tensors import reducers
 
 _PROTOCOL = 5
@@ -51,7 +51,7 @@ def pack_by_reference(value: object) -> Parcel | None:
 
 def pack_by_value(value: object) -> Parcel:
     """Pickle `value`; functions and classes that the worker cannot import are known by key, and their definitions needed."""
-    from teamster.spine.transport.by_value import ItemPickler
+    from teamster.spine.transport.by_value.pickler import ItemPickler
 
     parcel = ItemPickler.pack(value)
     if modules.places:
@@ -70,7 +70,7 @@ def pack_function(value: object) -> Parcel:
     originals.begin_call()
     parcel = pack_by_reference(value)
     if parcel is None:
-        from teamster.spine.transport.by_value import DefinitionPickler
+        from teamster.spine.transport.by_value.pickler import DefinitionPickler
 
         parcel = DefinitionPickler.pack(value)
         parcel.needs = *parcel.needs, *_places_for(parcel.data)
@@ -89,7 +89,7 @@ def pack_home(value: object) -> Parcel:
             data = _dump_by_reference(value, lambda buffer: keep_inside(buffer, buffers))
         if data is not None:
             return Parcel(data, buffers, (), passed)
-    from teamster.spine.transport.by_value import HomePickler
+    from teamster.spine.transport.by_value.pickler import HomePickler
 
     return HomePickler.pack(value)
 
@@ -103,7 +103,7 @@ def pack_whole(value: object, *, home: bool = False) -> bytes:
     data = _dump_by_reference(value, lambda _: True)
     if data is not None:
         return data
-    from teamster.spine.transport.by_value import DefinitionPickler, HomePickler
+    from teamster.spine.transport.by_value.pickler import DefinitionPickler, HomePickler
 
     return (HomePickler if home else DefinitionPickler).pack(value, whole=True).data
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextvars
 from typing import Any
 
-from teamster.spine.transport.context_variables import find_context_variable, locate_context_variable
+from teamster.spine.transport.by_value.context_variables import find_context_variable, locate_context_variable
 from teamster.spine.transport.pickled import pack_whole
 
 Carried = list[tuple[str, str, bytes]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from teamster.spine.workers.log_settings import log_settings, set_log_settings
+from teamster.spine.workers.logging_settings import log_settings, set_log_settings
 
 Values = dict[Any, Any]
 """By name; `...` stands for a value that is not set."""

@@ -57,7 +57,7 @@ def interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
     module.create = StandIn  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "concurrent.interpreters", module)
     monkeypatch.setattr("concurrent.interpreters", module, raising=False)
-    monkeypatch.setattr("teamster.spine.transport.originals.become_worker", lambda *, forked: None)  # a stand-in is none
+    monkeypatch.setattr("teamster.spine.transport.by_value.originals.become_worker", lambda *, forked: None)  # a stand-in is none
     monkeypatch.setattr("teamster.spine.workers.worker_info._of_process", None)
 
 

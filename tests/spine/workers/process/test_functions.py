@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import teamster as ts
-from teamster.spine.transport import originals
+from teamster.spine.transport.by_value import originals
 
 
 class Broken:

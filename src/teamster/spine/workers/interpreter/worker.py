@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextvars
 import pickle
 
-from teamster.spine.transport import originals
+from teamster.spine.transport.by_value import originals
 from teamster.spine.transport.pickled import pack_whole
 from teamster.spine.workers import worker_info as whoami
 from teamster.spine.workers.backend import FunctionSpec

@@ -23,8 +23,8 @@ from teamster.errors import StartMethodRefused, WorkerStartError
 from teamster.machine.memory import oom_kills
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import SERIALISE, TRANSFER, WAIT
+from teamster.spine.transport.by_value.originals import begin_call
 from teamster.spine.transport.channel import Channel, pair
-from teamster.spine.transport.originals import begin_call
 from teamster.spine.transport.pickled import pack
 from teamster.spine.transport.polling import WRITABLE
 from teamster.spine.workers.backend import Batch, Died, Event, FunctionSpec, WorkerHandle, WorkerInfo

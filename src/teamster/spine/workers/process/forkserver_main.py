@@ -72,8 +72,8 @@ class Server:
 
     def _preload(self) -> bool:
         """With nothing to do, load what unpickles functions by value: workers forked from now on have it."""
-        if self._owners and "teamster.spine.transport.by_value" not in sys.modules:
-            from teamster.spine.transport import by_value  # noqa: F401
+        if self._owners and "teamster.spine.transport.by_value.pickler" not in sys.modules:
+            from teamster.spine.transport.by_value import pickler as by_value  # noqa: F401
 
             return False
         return True

@@ -29,7 +29,7 @@ from teamster.errors import annotate
 from teamster.machine.run_delay import RunDelay
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import INITIALISE, SERIALISE, WAIT
-from teamster.spine.transport import originals
+from teamster.spine.transport.by_value import originals
 from teamster.spine.transport.channel import Channel, Wire
 from teamster.spine.transport.pickled import unpack
 from teamster.spine.workers import worker_info as whoami

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whether a function finds in a new process what it finds here.
+
+A function of a module travels by name, and a new process imports the module anew. What the program has set there since
+(``config.depth = 3``, a table that it has loaded) is not there; the function would quietly run without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from teamster.spine.plan.safety.captures import Carried
+from teamster.spine.plan.safety.fingerprint import checksum
+from teamster.spine.plan.safety.patches import Origins, origins
+
+_SECONDS = 0.1
+
+States = dict[str, tuple[int, int] | None]
+"""Checksums by name; None where there was no time for one."""
+
+
+def imported_states(function: Callable[..., Any]) -> States:
+    """What `function` finds in the modules that it names, in the process where this is called.
+
+    Example:
+        >>> imported_states(abs)
+        {}
+
+    Beside the program's own modules, that are functions and constants of libraries, as far as its code names them.
+    """
+    deadline = perf_counter() + _SECONDS
+    carried = Carried(function)
+    states: States = {}
+    found = {name: carried.values[name] for name in carried.imported} | carried.library
+    for name in sorted(found):
+        try:
+            states[name] = checksum(found[name], deadline, anywhere=True)
+        except Exception:
+            states[name] = None
+    return states
+
+
+def look_there(function: Callable[..., Any], names: tuple[str, ...]) -> tuple[States, Origins]:
+    """In a worker: what `function` finds there, and where the code of libraries comes from that the program has replaced."""
+    return imported_states(function), origins(names)
+
+
+def difference(here: States, there: States) -> str:
+    """The first name that is not the same, empty when there is none.
+
+    Example:
+        >>> difference({"depth": (1, 8)}, {"depth": (2, 8)})
+        'depth'
+    """
+    for name, state in here.items():
+        other = there.get(name, (0, 0))
+        if state is not None and other is not None and state != other:
+            return name
+    return ""
