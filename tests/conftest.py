@@ -180,8 +180,8 @@ def _processes(known: dict[int, str]) -> dict[int, str]:
 
 
 def _threads() -> dict[int, str]:
-    # The window for those who look (tasks/window.py) belongs to the program, as the fork server does: it closes when that ends.
-    # So do the threads that torch's functions of one call share (parallel/applying.py).
+    # The socket for those who look (tasks/monitor/socket.py) belongs to the program, as the fork server does: it closes when that
+    # ends. So do the threads that torch's functions of one call share (parallel/applying.py).
     own = (thread for thread in threading.enumerate() if not thread.name.startswith(("teamster-window", "teamster-shared")))
     ours = (thread for thread in own if not thread.daemon or "teamster" in thread.name.lower())
     left = {id(thread): f"thread {thread.name!r}{' (daemon)' if thread.daemon else ''}" for thread in ours}

@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from teamster.spine.trace.timeline import Timeline
     from teamster.spine.workers.backend import WorkerInfo
     from teamster.spine.workers.worker_info import current_worker
-    from teamster.tasks.explaining import explain
-    from teamster.tasks.one_call import imap, imap_unordered, map, starmap
+    from teamster.tasks.api import explain, imap, imap_unordered, map, starmap
     from teamster.tasks.own_executor import Executor
     from teamster.tasks.pool import Pool
 
@@ -70,14 +69,14 @@ _HOMES = {
     "WorkerInfo": "teamster.spine.workers.backend",
     "WorkerStartError": "teamster.errors",
     "current_worker": "teamster.spine.workers.worker_info",
-    "explain": "teamster.tasks.explaining",
-    "imap": "teamster.tasks.one_call",
-    "imap_unordered": "teamster.tasks.one_call",
-    "map": "teamster.tasks.one_call",
+    "explain": "teamster.tasks.api",
+    "imap": "teamster.tasks.api",
+    "imap_unordered": "teamster.tasks.api",
+    "map": "teamster.tasks.api",
     "plot": "teamster.spine.trace.export",
     "record": "teamster.spine.trace.recording",
     "span": "teamster.spine.trace.spans",
-    "starmap": "teamster.tasks.one_call",
+    "starmap": "teamster.tasks.api",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ import pytest
 import teamster as ts
 from teamster.spine.plan.plan import Candidate
 from teamster.spine.plan.race import Race
-from teamster.tasks.meter import Meter
+from teamster.tasks.auto.throughput import Throughput
 
 WAYS = [Candidate("serial", 1), Candidate("thread", 1), Candidate("thread", 3), Candidate("process", 1), Candidate("process", 2)]
 
@@ -31,16 +31,16 @@ def restless(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return way
 
     monkeypatch.setattr(Race, "choose", choose)
-    monkeypatch.setattr("teamster.tasks.measured._FEW_S", -1.0)
-    monkeypatch.setattr("teamster.tasks.measured._SEEN_S", 0.0)
-    monkeypatch.setattr("teamster.tasks.measured._LOOK_S", 0.0)
+    monkeypatch.setattr("teamster.tasks.auto.measured._FEW_S", -1.0)
+    monkeypatch.setattr("teamster.tasks.auto.measured._SEEN_S", 0.0)
+    monkeypatch.setattr("teamster.tasks.auto.measured._LOOK_S", 0.0)
 
-    def read(self: Meter) -> float | None:
+    def read(self: Throughput) -> float | None:
         self.item_s = 1.0
         return 100.0 if self._job.batches else None
 
-    monkeypatch.setattr(Meter, "read", read)
-    monkeypatch.setattr("teamster.tasks.measured.MeasuredMapping._is_unclear", lambda self, wanted: False)
+    monkeypatch.setattr(Throughput, "read", read)
+    monkeypatch.setattr("teamster.tasks.auto.measured.MeasuredMapping._is_unclear", lambda self, wanted: False)
     yield said
     assert len({name.split("(")[0] for name in said}) == 3, f"it did not go everywhere: {Counter(said)}"
 

@@ -132,13 +132,13 @@ def test_shutdown_without_waiting_ends_the_workers_later(kind: str, wait_until: 
     executor.shutdown(wait=False)
     assert not futures[-1].done()
     assert [future.result(timeout=20) for future in futures] == [None] * 10
-    wait_until(lambda: executor._owned._roster.closed)
+    wait_until(lambda: executor._owned._teams.closed)
 
 
 def test_shutdown_in_a_callback(kind: str, wait_until: WaitUntil) -> None:
     executor = ts.Executor(2, kind)  # type: ignore[arg-type]
     executor.submit(abs, -1).add_done_callback(lambda _: executor.shutdown(wait=True))
-    wait_until(lambda: executor._owned._roster.closed, 20)
+    wait_until(lambda: executor._owned._teams.closed, 20)
 
 
 def test_the_number_of_workers_has_its_usual_name(kind: str) -> None:

@@ -11,12 +11,12 @@ from itertools import islice
 from typing import Any
 
 from teamster.cli.inputs import add_input_arguments, add_output_argument, choose_inputs, load_function
+from teamster.cli.ways import Candidate, Run, candidates, characterize, recommend, run_one
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.machine.gil import GilSampler, GilShare
 from teamster.machine.memory import format_bytes
 from teamster.spine.trace.export import check_path, write_whole
-from teamster.tasks.comparing import Candidate, Run, candidates, characterize, recommend, run_one
 from teamster.tasks.pool import Pool
 
 HELP = "run a function over files or lines in every way, and say which is best"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from teamster.errors import UsageError
-from teamster.tasks.check import check_callable
+from teamster.tasks.arguments import check_callable
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:

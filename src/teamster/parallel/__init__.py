@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from teamster.parallel.one_call import data_parallel
     from teamster.parallel.replicas import replicate
     from teamster.parallel.scattering import scatter, scatter_kwargs
-    from teamster.parallel.timing import StepReport
+    from teamster.parallel.step_report import StepReport
     from teamster.parallel.whole import shared
     from teamster.parallel.wrapper import DataParallel
 

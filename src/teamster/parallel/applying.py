@@ -15,7 +15,7 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
-from teamster.parallel.carried import carry_all, is_hooked
+from teamster.parallel.thread_state import carry_all, is_hooked
 from teamster.parallel.threads import DeviceThreads
 from teamster.tensors.devices import DeviceLike, as_device
 from teamster.tensors.nest import tensors_of

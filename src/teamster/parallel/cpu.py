@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from teamster.parallel.applying import apply_all
-from teamster.parallel.carried import is_hooked
+from teamster.parallel.autograd.backward import apply_joined
+from teamster.parallel.autograd.checkpoints import Recomputing, is_renormalised, looking
 from teamster.parallel.criterion import run_with_loss
-from teamster.parallel.joining import apply_joined
-from teamster.parallel.recomputing import Recomputing, is_renormalised, looking
 from teamster.parallel.replicas import Replicas
 from teamster.parallel.scattering import Piece
+from teamster.parallel.step_report import Timing
 from teamster.parallel.stepping import LossFunction, run_step
+from teamster.parallel.thread_state import is_hooked
 from teamster.parallel.threads import DeviceThreads
-from teamster.parallel.timing import Timing
 
 
 class CpuReplicas:

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from teamster.parallel.auto import Kind, Trial
 from teamster.parallel.calling import Call
-from teamster.parallel.choosing import Kind, Lap
 from teamster.parallel.criterion import in_slices, run_with_loss, whole_loss
 from teamster.parallel.gathering import gather, is_by_sample
 from teamster.parallel.replicas import replicate
@@ -29,36 +29,36 @@ from teamster.parallel.scattering import Piece, as_pieces, batch_size_or_none
 from teamster.parallel.stepping import LossFunction, backward_of_all, check_loss
 
 
-def run_parallel(runtime: Runtime, call: Call, lap: Lap) -> Any:
+def run_parallel(runtime: Runtime, call: Call, trial: Trial) -> Any:
     """A forward pass.
 
     Args:
         runtime: whose replicas run.
         call: of forward.
-        lap: says how many replicas there are.
+        trial: says how many replicas there are.
 
     Returns:
         The output for the whole batch, or its loss.
     """
-    pieces = _scatter(runtime, call, lap)
-    if lap.replicas == 1:
+    pieces = _scatter(runtime, call, trial)
+    if trial.replicas == 1:
         output = call.of(pieces[0]).run(runtime.settings.module)
     elif len(pieces) == 1 and call.sliced is not None:
         output = call.of(pieces[0]).run(runtime.settings.module).to(call.output_device)
     else:
-        outputs = _replicate_and_apply(runtime, call, pieces, lap)
+        outputs = _replicate_and_apply(runtime, call, pieces, trial)
         output = _gather(runtime, call, outputs)
-    runtime.learn(pieces, lap, output)
+    runtime.learn(pieces, trial, output)
     return output
 
 
-def try_parallel(runtime: Runtime, call: Call, lap: Lap, kind: Kind) -> Any:
+def try_parallel(runtime: Runtime, call: Call, trial: Trial, kind: Kind) -> Any:
     """The same with replicas that nobody has named: what they cannot do, the plain module does.
 
     Args:
         runtime: as above.
         call: as above.
-        lap: as above.
+        trial: as above.
         kind: of such passes, which are the plain module's from then on.
 
     Returns:
@@ -66,19 +66,19 @@ def try_parallel(runtime: Runtime, call: Call, lap: Lap, kind: Kind) -> Any:
     """
     given = call.inputs, call.kwargs
     samples = batch_size_or_none(given, call.dim)
-    if lap.replicas > 1 and samples is not None:
+    if trial.replicas > 1 and samples is not None:
         try:
-            output = run_parallel(runtime, call, lap)
+            output = run_parallel(runtime, call, trial)
             if call.sliced is not None or runtime.comparing.agrees(given, output, samples, call.dim):
                 return output
         except Exception:  # the plain module's own errors it raises again
             runtime.tidy(failed=True)
-    lap.samples = samples or 1
+    trial.samples = samples or 1
     output = call.run(runtime.settings.module)
     runtime.comparing.keep(given, output)
-    if lap.replicas == 1:
-        lap.end(output)
-    if lap.replicas > 1 or samples is None or (call.sliced is None and not is_by_sample(output, samples, call.dim)):
+    if trial.replicas == 1:
+        trial.end(output)
+    if trial.replicas > 1 or samples is None or (call.sliced is None and not is_by_sample(output, samples, call.dim)):
         runtime.choosing.rule_out(kind)
     runtime.tidy()
     return output
@@ -97,38 +97,38 @@ def run_alone(runtime: Runtime, call: Call) -> Any:
     return _to_one(runtime, call).run(runtime.settings.module)
 
 
-def step_parallel(runtime: Runtime, loss_fn: LossFunction, call: Call, lap: Lap) -> torch.Tensor:
+def step_parallel(runtime: Runtime, loss_fn: LossFunction, call: Call, trial: Trial) -> torch.Tensor:
     """Forward, loss and backward.
 
     Args:
         runtime: whose replicas run.
         loss_fn: takes a module and the slices, returns the slice's mean loss.
         call: of step.
-        lap: says how many replicas there are.
+        trial: says how many replicas there are.
 
     Returns:
         The whole batch's mean loss, without a graph.
     """
-    pieces = _scatter(runtime, call, lap)
+    pieces = _scatter(runtime, call, trial)
     if len(pieces) == 1 and not _by_methods(call):
         loss = _step(runtime, loss_fn, call.of(pieces[0]))
     elif _in_one_graph(runtime, call):
         runs = [partial(loss_fn, module) for module in _replicate(runtime, call, pieces)]
         loss = backward_of_all(_apply(runtime, call, runs, pieces), pieces)
     else:
-        loss = runtime.cpu.step(loss_fn, pieces, runtime.lines(lap.replicas))
-    runtime.learn(pieces, lap)
+        loss = runtime.cpu.step(loss_fn, pieces, runtime.lines(trial.replicas))
+    runtime.learn(pieces, trial)
     return loss.detach()
 
 
-def try_step(runtime: Runtime, loss_fn: LossFunction, call: Call, lap: Lap, kind: Kind) -> torch.Tensor:
+def try_step(runtime: Runtime, loss_fn: LossFunction, call: Call, trial: Trial, kind: Kind) -> torch.Tensor:
     """The same with replicas that nobody has named; see `try_parallel`.
 
     Args:
         runtime: as above.
         loss_fn: as above.
         call: as above.
-        lap: as above.
+        trial: as above.
         kind: as of `try_parallel`.
 
     Returns:
@@ -136,9 +136,9 @@ def try_step(runtime: Runtime, loss_fn: LossFunction, call: Call, lap: Lap, kind
     """
     try:
         if batch_size_or_none((call.inputs, call.kwargs), call.dim) is not None:
-            return step_parallel(runtime, loss_fn, call, lap)
+            return step_parallel(runtime, loss_fn, call, trial)
     except Exception:  # before a gradient was left
-        if lap.replicas == 1:
+        if trial.replicas == 1:
             raise
         runtime.tidy(failed=True)
     loss = _step(runtime, loss_fn, call)
@@ -170,9 +170,9 @@ def _step(runtime: Runtime, loss_fn: LossFunction, call: Call) -> torch.Tensor:
 # --- the four steps ------------------------------------------------------------------------------------------------------------
 
 
-def _scatter(runtime: Runtime, call: Call, lap: Lap) -> list[Piece]:
+def _scatter(runtime: Runtime, call: Call, trial: Trial) -> list[Piece]:
     if "scatter" not in call.own:
-        return runtime.scatter(call.inputs, call.kwargs, call.dim, lap)
+        return runtime.scatter(call.inputs, call.kwargs, call.dim, trial)
     devices = runtime.settings.devices
     pieces = as_pieces(call.own["scatter"](call.inputs, call.kwargs, devices), devices, call.dim)
     runtime.timing.begin_step(len(pieces))
@@ -196,13 +196,13 @@ def _in_one_graph(runtime: Runtime, call: Call) -> bool:
     return not runtime.on_cpu or _by_methods(call)
 
 
-def _replicate_and_apply(runtime: Runtime, call: Call, pieces: list[Piece], lap: Lap) -> list[Any]:
+def _replicate_and_apply(runtime: Runtime, call: Call, pieces: list[Piece], trial: Trial) -> list[Any]:
     """The outputs, as functions of the module's parameters and the inputs."""
     if len(pieces) == 1 and not _by_methods(call):
         return [call.of(pieces[0]).run(runtime.settings.module)]
     if not _in_one_graph(runtime, call):
         given = None if "scatter" in call.own else (call.inputs, call.kwargs)
-        return runtime.cpu.apply(pieces, runtime.lines(lap.replicas), given, call.sliced)
+        return runtime.cpu.apply(pieces, runtime.lines(trial.replicas), given, call.sliced)
     runs: list[Any] = _replicate(runtime, call, pieces)
     if call.sliced is not None:
         losses = [_loss_on(runtime, call, piece.device) for piece in pieces]

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from teamster.parallel.checking import check_replicable
+from teamster.parallel.validation import check_replicable
 from teamster.tensors.devices import DeviceLike, as_devices
 
 Swap = Callable[[torch.Tensor], torch.Tensor]

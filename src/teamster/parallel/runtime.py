@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from teamster.parallel.applying import apply_checked, inner_threads
-from teamster.parallel.checking import check_placement
-from teamster.parallel.choosing import Choosing, Lap
+from teamster.parallel.auto import Choosing, Trial
 from teamster.parallel.comparing import Comparing
 from teamster.parallel.cpu import CpuReplicas
 from teamster.parallel.scattering import Piece, batch_size, batch_size_or_none, slices
-from teamster.parallel.threads import DeviceThreads, Turnstile
-from teamster.parallel.timing import Timing
+from teamster.parallel.step_report import Timing
+from teamster.parallel.threads import DeviceThreads, StepLock
+from teamster.parallel.validation import check_placement
 from teamster.parallel.weighing import Weighing, Weights
 from teamster.tensors.devices import DeviceLike
 
@@ -65,7 +65,7 @@ class Runtime:
 
     Example:
         >>> runtime = Runtime(Settings(nn.Identity(), [torch.device("cpu")] * 2, None, True))
-        >>> pieces = runtime.scatter((torch.arange(3),), {}, 0, Lap(2))
+        >>> pieces = runtime.scatter((torch.arange(3),), {}, 0, Trial(2))
         >>> [piece.inputs[0].tolist() for piece in pieces]
         [[0, 1], [2]]
     """
@@ -78,7 +78,7 @@ class Runtime:
         self.timing = Timing()
         self.choosing = Choosing(len(devices), fixed=fixed, cpu=self.on_cpu)
         self.comparing = Comparing()
-        self.turnstile = Turnstile()
+        self.step_lock = StepLock()
         self.weighing = Weighing(len(devices), settings.weights)
         self.cpu = CpuReplicas(settings.module, len(devices) if fixed else 1, self.timing)
 
@@ -87,14 +87,14 @@ class Runtime:
         """Whether the plain module may run in place of replicas, which nobody has named."""
         return self.on_cpu and not self.settings.fixed
 
-    def scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], dim: int, lap: Lap) -> list[Piece]:
+    def scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], dim: int, trial: Trial) -> list[Piece]:
         """Step 1: slices of the batch, one for each replica that has something to do.
 
         Args:
             inputs: positional arguments.
             kwargs: keyword arguments.
             dim: along which samples are counted.
-            lap: of the pass; told how many samples there are.
+            trial: of the pass; told how many samples there are.
 
         Returns:
             At least one.
@@ -102,12 +102,12 @@ class Runtime:
         began = perf_counter_ns()
         settings = self.settings
         check_placement(settings.module, settings.devices[0])
-        count = batch_size((inputs, kwargs), dim) if lap.replicas > 1 else batch_size_or_none((inputs, kwargs), dim)
-        lap.samples = count or 1
-        lap.began_s = perf_counter()
+        count = batch_size((inputs, kwargs), dim) if trial.replicas > 1 else batch_size_or_none((inputs, kwargs), dim)
+        trial.samples = count or 1
+        trial.began_s = perf_counter()
         # Where nothing can be sliced all devices get all of it, as torch has it; or one, where there is nothing at all.
-        whole = [1] * (lap.replicas if inputs or kwargs else 1)
-        sizes = whole if count is None else self.weighing.sizes(count, lap.replicas)
+        whole = [1] * (trial.replicas if inputs or kwargs else 1)
+        sizes = whole if count is None else self.weighing.sizes(count, trial.replicas)
         used = [index for index, size in enumerate(sizes) if size] or [0]
         sizes, devices = [sizes[index] for index in used], [settings.devices[index] for index in used]
         rows = zip(slices((inputs, kwargs), sizes, devices, dim), sizes, devices, used, strict=True)
@@ -150,15 +150,15 @@ class Runtime:
         """
         return apply_checked(replicas, inputs, kwargs, devices, lambda found: self.lines(len(found)), self.timing.tell)
 
-    def learn(self, pieces: Sequence[Piece], lap: Lap, output: Any = None) -> None:
+    def learn(self, pieces: Sequence[Piece], trial: Trial, output: Any = None) -> None:
         """A pass, or its forward pass, is over.
 
         Args:
             pieces: what the replicas had.
-            lap: of the pass.
+            trial: of the pass.
             output: whose graph tells when the backward pass is over.
         """
-        lap.end(output)
+        trial.end(output)
         self.tidy()
         if len(pieces) > 1:
             self.choosing.hint(self.timing.steps, self.timing.at_once)

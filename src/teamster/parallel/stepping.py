@@ -22,10 +22,10 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.parallel.applying import Tell
-from teamster.parallel.carried import carry_all
-from teamster.parallel.joining import add_any, sum_gradients, take_gradients
+from teamster.parallel.autograd.backward import add_any, sum_gradients, take_gradients
 from teamster.parallel.replicas import Replicas
 from teamster.parallel.scattering import Piece
+from teamster.parallel.thread_state import carry_all
 from teamster.parallel.threads import DeviceThreads
 from teamster.tensors.nest import walk
 

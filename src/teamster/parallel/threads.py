@@ -32,7 +32,7 @@ Job = Callable[[], Any]
 _ITSELF = "a replica has called the DataParallel that it is part of: call the module that forward or loss_fn is given"
 
 _open: weakref.WeakSet[DeviceThreads] = weakref.WeakSet()
-_turnstiles: weakref.WeakSet[Turnstile] = weakref.WeakSet()
+_step_locks: weakref.WeakSet[StepLock] = weakref.WeakSet()
 _default_lock = threading.Lock()  # of the number that torch has for new threads
 _here = threading.local()
 """`above`: whose jobs the current thread's job is part of, from the outermost to its own."""
@@ -163,13 +163,13 @@ class DeviceThreads:
             inbox.put(None)
 
 
-class Turnstile:
+class StepLock:
     """One step at a time: steps of several threads share the replicas."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._inside = False
-        _turnstiles.add(self)
+        _step_locks.add(self)
 
     @contextmanager
     def pass_through(self, threads: dict[int, DeviceThreads]) -> Iterator[None]:
@@ -267,8 +267,8 @@ def _forget() -> None:
     """In a forked copy of the program: the threads are the original's."""
     global _default_lock
     _default_lock = threading.Lock()
-    for turnstile in list(_turnstiles):
-        turnstile.renew()
+    for step_lock in list(_step_locks):
+        step_lock.renew()
     for each in list(_open):
         each._threads, each._inboxes, each._lock = [], [], threading.Lock()
 

@@ -19,19 +19,19 @@ import torch
 from torch import nn
 
 from teamster.errors import UsageError
+from teamster.parallel.auto import Kind
 from teamster.parallel.balance import warn_of_imbalance
 from teamster.parallel.calling import Call, Steps
-from teamster.parallel.carried import is_traced, is_transformed
-from teamster.parallel.checking import check_replicable
-from teamster.parallel.choosing import Kind
 from teamster.parallel.criterion import in_slices
 from teamster.parallel.gathering import gather
 from teamster.parallel.passing import run_alone, run_parallel, step_alone, step_parallel, try_parallel, try_step
 from teamster.parallel.replicas import replicate
 from teamster.parallel.runtime import Runtime, Settings
 from teamster.parallel.scattering import scatter_kwargs
+from teamster.parallel.step_report import StepReport
 from teamster.parallel.stepping import LossFunction
-from teamster.parallel.timing import StepReport
+from teamster.parallel.thread_state import is_traced, is_transformed
+from teamster.parallel.validation import check_replicable
 from teamster.parallel.weighing import Weighing, Weights
 from teamster.tensors.devices import DeviceLike, all_devices, as_device, as_devices
 from teamster.tensors.nest import walk
@@ -189,9 +189,9 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         kind = self._kind(runtime, by_step=False)
         if kind is None:
             return run_alone(runtime, call)
-        with runtime.turnstile.pass_through(runtime.threads):
-            lap = runtime.choosing.begin(kind)
-            return try_parallel(runtime, call, lap, kind) if runtime.may_try else run_parallel(runtime, call, lap)
+        with runtime.step_lock.pass_through(runtime.threads):
+            trial = runtime.choosing.begin(kind)
+            return try_parallel(runtime, call, trial, kind) if runtime.may_try else run_parallel(runtime, call, trial)
 
     def _kind(self, runtime: Runtime, *, by_step: bool) -> Kind | None:
         """What the next step is like; None: it is the plain module's, on the CPU."""
@@ -313,11 +313,11 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         kind = self._kind(runtime, by_step=True)
         if kind is None:
             return step_alone(runtime, loss_fn, call)
-        with runtime.turnstile.pass_through(runtime.threads):
-            lap = runtime.choosing.begin(kind)
+        with runtime.step_lock.pass_through(runtime.threads):
+            trial = runtime.choosing.begin(kind)
             if runtime.may_try:
-                return try_step(runtime, loss_fn, call, lap, kind)
-            return step_parallel(runtime, loss_fn, call, lap)
+                return try_step(runtime, loss_fn, call, trial, kind)
+            return step_parallel(runtime, loss_fn, call, trial)
 
     # --- the rest ----------------------------------------------------------------------------------------------------------
 

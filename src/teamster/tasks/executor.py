@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from teamster.errors import PoolClosed, UsageError
 from teamster.spine.plan.choice import is_count
-from teamster.tasks.check import check_callable, check_chunksize
-from teamster.tasks.noting import Reporting
+from teamster.tasks.arguments import check_callable, check_chunksize
+from teamster.tasks.monitor.notes import Reporting
 from teamster.tasks.submitting import Calls
 
 DOWN = "cannot schedule new futures after shutdown: this executor was shut down; ask the pool for another one, or make a new one"

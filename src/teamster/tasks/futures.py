@@ -28,10 +28,10 @@ from teamster.spine.workers.calls import ANYBODY, Backlog
 from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
-from teamster.tasks.clock import WallClock
 from teamster.tasks.definitions import Definition, Definitions, travels_as_code
-from teamster.tasks.lifetime import finish_calls_at_exit
-from teamster.tasks.patience import Patience
+from teamster.tasks.monitor.clock import WallClock
+from teamster.tasks.monitor.long_calls import Patience
+from teamster.tasks.monitor.registry import finish_calls_at_exit
 
 _NOBODY_YET = -1  # reads, and callbacks wait for the reader
 _GRACE_S = 0.0005  # how long an answer may find nobody who reads it

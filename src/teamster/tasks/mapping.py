@@ -24,9 +24,9 @@ from teamster.spine.workers.backend import Batch, FunctionSpec
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
-from teamster.tasks.call import MapCall
-from teamster.tasks.clock import WallClock
-from teamster.tasks.patience import Patience
+from teamster.tasks.arguments import MapCall
+from teamster.tasks.monitor.clock import WallClock
+from teamster.tasks.monitor.long_calls import Patience
 
 _GLANCE_NS = 1_000_000
 _SMALL = (int, float, bool, type(None))

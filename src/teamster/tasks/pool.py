@@ -13,18 +13,17 @@ from teamster.spine.trace.report import Report
 from teamster.spine.workers.backend import CallStyle
 from teamster.spine.workers.backends import assemble, check_start_method
 from teamster.spine.workers.job import CallOptions
-from teamster.tasks.call import MapCall
-from teamster.tasks.check import OnError, check_limits, check_map
-from teamster.tasks.choosing import Chooser, decide, what_needs_processes
-from teamster.tasks.clock import WallClock
-from teamster.tasks.lifetime import open_pools
+from teamster.tasks.arguments import MapCall, OnError, check_limits, check_map
+from teamster.tasks.auto.planner import Planner, decide, what_needs_processes
 from teamster.tasks.mapping import Mapping, Results
-from teamster.tasks.noting import attend, leave, record_if_asked
-from teamster.tasks.patience import shut_before, take_leave
+from teamster.tasks.monitor.clock import WallClock
+from teamster.tasks.monitor.long_calls import shut_before, take_leave
+from teamster.tasks.monitor.notes import attend, leave, record_if_asked
+from teamster.tasks.monitor.registry import open_pools
 from teamster.tasks.progress import Bar, Progress
-from teamster.tasks.roster import Roster
 from teamster.tasks.source import Source
 from teamster.tasks.submitting import Calls
+from teamster.tasks.teams import Teams
 
 if TYPE_CHECKING:  # futures are loaded by the first submit: they cost a quarter of the time to a first result
     from concurrent.futures import Future
@@ -89,7 +88,7 @@ class Pool:
         self._asked = asked
         self._terms = retries, timeout
         self._progress = progress
-        self._roster = Roster(
+        self._teams = Teams(
             partial(
                 assemble,
                 cores=limits.cores,
@@ -101,10 +100,10 @@ class Pool:
             partial(initializer, *initargs) if initializer is not None else None,
         )
         self._clock = WallClock()
-        self._chooser = Chooser(asked, limits, self._roster)
-        self._calls = Calls(self._roster, self._chooser, self._terms, self._clock)
+        self._planner = Planner(asked, limits, self._teams)
+        self._calls = Calls(self._teams, self._planner, self._terms, self._clock)
         if asked.backend not in ("auto", "serial"):
-            self._roster.team(asked)
+            self._teams.team(asked)
         open_pools.add(self)
         record_if_asked()
 
@@ -119,7 +118,7 @@ class Pool:
             ...     pool.plan.choice
             'serial'
         """
-        return self._chooser.plan
+        return self._planner.plan
 
     def map(
         self,
@@ -319,10 +318,10 @@ class Pool:
             >>> ts.Pool("serial").report().items
             0
         """
-        self._roster.catch_up()
-        with self._roster.lock:
-            self._roster.note_bytes()
-            return self._roster.ledger().read(self.plan, self._clock.seconds)
+        self._teams.catch_up()
+        with self._teams.lock:
+            self._teams.note_bytes()
+            return self._teams.ledger().read(self.plan, self._clock.seconds)
 
     def close(self) -> None:
         """Wait for open futures, then end all workers.
@@ -352,13 +351,13 @@ class Pool:
     def _end(self, seconds: float, error: BaseException | None = None) -> None:
         """End all workers, idle ones by themselves within `seconds`; calls under way fail with `error`, or with `PoolClosed`."""
         self._calls.close()
-        self._roster.close(seconds, error)
+        self._teams.close(seconds, error)
         self._calls.join()
         leave(self)
         take_leave(self)
 
     def _disown(self) -> None:
-        self._roster.disown()
+        self._teams.disown()
 
     def __enter__(self) -> Pool:
         return self
@@ -370,7 +369,7 @@ class Pool:
             self.terminate()
 
     def __del__(self) -> None:
-        if getattr(self, "_calls", None) is not None and not self._roster.closed:
+        if getattr(self, "_calls", None) is not None and not self._teams.closed:
             self.terminate()
 
     def __reduce__(self) -> Any:
@@ -388,12 +387,12 @@ class Pool:
         lazy: bool = False,
         ordered: bool = True,
     ) -> Mapping:
-        self._roster.check_open()
+        self._teams.check_open()
         attend(self)
         check_map(self._asked, function, chunksize, on_error, seed)
         source = Source(iterables)
         terms, bar = CallOptions(*self._terms, chunksize), Bar(self._progress, source.total)
         call = MapCall(function, style, seed, source, terms, bar, raise_errors=on_error == "raise", ordered=ordered, lazy=lazy)
-        mapping = self._chooser.mapping(call)
-        self._roster.calls.add(mapping)
+        mapping = self._planner.mapping(call)
+        self._teams.calls.add(mapping)
         return mapping

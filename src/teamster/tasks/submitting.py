@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.job import CallOptions
-from teamster.tasks.check import check_callable
-from teamster.tasks.clock import WallClock
-from teamster.tasks.noting import Reporting, attend
-from teamster.tasks.roster import Roster
+from teamster.tasks.arguments import check_callable
+from teamster.tasks.monitor.clock import WallClock
+from teamster.tasks.monitor.notes import Reporting, attend
+from teamster.tasks.teams import Teams
 
 if TYPE_CHECKING:  # futures cost a quarter of the time to a first result
     from concurrent.futures import Future
@@ -38,9 +38,9 @@ class Calls:
         clock: runs while calls are open.
     """
 
-    def __init__(self, roster: Roster, chooser: Choosing, limits: tuple[int, float | None], clock: WallClock) -> None:
-        self._roster = roster
-        self._chooser = chooser
+    def __init__(self, teams: Teams, planner: Choosing, limits: tuple[int, float | None], clock: WallClock) -> None:
+        self._teams = teams
+        self._planner = planner
         self._limits = limits
         self._clock = clock
         self._lock = threading.Lock()
@@ -49,7 +49,7 @@ class Calls:
     @property
     def workers(self) -> int:
         """How many run at once."""
-        return self._chooser.submitting.workers
+        return self._planner.submitting.workers
 
     def submit(
         self,
@@ -60,7 +60,7 @@ class Calls:
         chunksize: int | None = None,
     ) -> Future[Any]:
         """Queue one call; `pool` lives as long as its future."""
-        self._roster.check_open()
+        self._teams.check_open()
         attend(pool)
         check_callable(function)
         submitter = self._submitter or self._open()
@@ -72,13 +72,13 @@ class Calls:
                 from teamster.tasks.futures import Submitter
 
                 self._submitter = Submitter(
-                    self._roster.team(self._chooser.submitting), CallOptions(*self._limits, None), self._clock
+                    self._teams.team(self._planner.submitting), CallOptions(*self._limits, None), self._clock
                 )
             return self._submitter
 
     def finish(self) -> None:
         """Wait until all are done."""
-        if not self._roster.closed and self._submitter is not None:
+        if not self._teams.closed and self._submitter is not None:
             self._submitter.drain()
 
     def cancel(self) -> None:

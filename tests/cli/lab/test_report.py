@@ -15,10 +15,10 @@ from teamster.cli.lab.conducting import Lab, Result
 from teamster.cli.lab.experiments import EXPERIMENTS
 from teamster.cli.lab.report import to_page, write_report
 from teamster.cli.lab.runs import Measured, Outcome, Sizes
+from teamster.cli.ways import Run
 from teamster.machine.gil import GilShare
 from teamster.machine.machine import Machine
 from teamster.spine.trace.timeline import Lane, Spans, Timeline
-from teamster.tasks.comparing import Run
 
 pytest.importorskip("matplotlib")
 

@@ -10,9 +10,9 @@ import pytest
 from teamster.cli.lab.experiments import EXPERIMENTS
 from teamster.cli.lab.runs import Measured, Outcome
 from teamster.cli.lab.words import describe_auto, describe_others, describe_result, describe_work, judge, lesson_of, start_seconds
+from teamster.cli.ways import Run
 from teamster.machine.gil import GilShare
 from teamster.spine.trace.timeline import Mark, Timeline
-from teamster.tasks.comparing import Run
 
 EMPTY = Timeline(0, 10**9, 0.0, ("",), ())
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from teamster.cli.top.answers import read_answer
+from teamster.tasks.monitor.snapshot import take_snapshot
 from teamster.tasks.pool import Pool
-from teamster.tasks.snapshot import take_snapshot
 
 
 def read(**fields: Any) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WINDOW = """
 import time
-from teamster.tasks.window import Window
+from teamster.tasks.monitor.socket import Window
 Window(lambda: {"version": 1, "pid": 1, "command": "job.py", "pools": []}).open()
 print("open", flush=True)
 time.sleep(60)

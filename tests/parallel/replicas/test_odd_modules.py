@@ -11,7 +11,7 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.parallel import DataParallel
-from teamster.parallel.checking import check_replicable
+from teamster.parallel.validation import check_replicable
 
 
 def test_lazy_parameters_are_refused_by_name() -> None:

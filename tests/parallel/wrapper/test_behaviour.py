@@ -16,7 +16,7 @@ from torch import nn
 
 import teamster as ts
 from teamster.parallel import DataParallel, data_parallel
-from teamster.parallel.choosing import Kind
+from teamster.parallel.auto import Kind
 from teamster.parallel.wrapper import DataParallel as Wrapper
 from tests.parallel.models import mlp
 
@@ -251,8 +251,8 @@ def test_without_device_ids_a_trial_decides() -> None:
     parallel = DataParallel(mlp())
     for _ in range(20):
         assert parallel(torch.randn(8, 6)).shape == (8, 3)
-    lap = parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=True, training=True))
-    assert lap.ended is None  # nothing is tried any more
+    trial = parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=True, training=True))
+    assert trial.ended is None  # nothing is tried any more
     with torch.no_grad():
         parallel.eval()(torch.randn(8, 6))
     assert parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=False, training=False)).ended is not None

@@ -23,10 +23,10 @@ from typing import Any
 import psutil
 
 from teamster.cli.lab.experiments import Case
+from teamster.cli.ways import Candidate, Run, run_one
 from teamster.machine.gil import GilSampler, GilShare, has_gil
 from teamster.spine.trace.recording import record
 from teamster.spine.trace.timeline import Timeline
-from teamster.tasks.comparing import Candidate, Run, run_one
 from teamster.tasks.pool import Pool
 
 WAYS: tuple[Candidate, ...] = (("serial", 1), ("thread", 2), ("thread", 4), ("process", 2), ("process", 4), ("auto", None))

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A map call that can change its workers: how the next items get to others, and when they may.
+
+::
+
+    wanted --> its team --> is it clear that these workers would not only take turns at the interpreter's lock?
+                            are they up, and do they find in their modules what is here?    --> they have the next items
+"""
+
+from __future__ import annotations
+
+from teamster.errors import PoolClosed, first_line
+from teamster.machine.gil import is_available
+from teamster.spine.plan.choice import Limits
+from teamster.spine.plan.plan import Candidate, Evidence, Plan
+from teamster.spine.plan.race import Race
+from teamster.spine.trace.spans import mark
+from teamster.spine.workers.backends import can_fork_at_once
+from teamster.spine.workers.team import Team
+from teamster.tasks.arguments import MapCall
+from teamster.tasks.auto.doubtful import DoubtfulMapping, why_not_sent
+from teamster.tasks.auto.import_check import Question
+from teamster.tasks.auto.throughput import Throughput
+from teamster.tasks.teams import Teams
+
+_LONG_ITEM_S = 0.02
+_THREAD_START_S = 0.0005
+_SERVER_START_S = 0.08  # until the fork server is there, once a program
+_PROCESS_START_S = 0.012  # each, until it can have items
+_DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
+_MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
+_SMALL_PART = 0.05  # of the work
+_CLEARLY = 1.1  # times as fast as processes threads could be, if what nobody knows yet were in their favour
+_FREE_SEEN_NS = 12_000_000  # of work: a lock that is free was seen by then; that of others need not be known to start processes
+_LOOK_SHARE, _LEAST_LOOK_S, _MOST_LOOK_S = 0.02, 0.002, 0.03  # of the work that is left, for a look at the code
+
+
+class ChangingMapping(DoubtfulMapping):
+    """One map call under way, whose workers may change."""
+
+    def __init__(self, call: MapCall, teams: Teams, limits: Limits) -> None:
+        super().__init__(call, teams)
+        self._limits = limits
+        self._away = limits.allow == ("process",)  # nothing runs here, since the initializer does not
+        self._race = Race([Candidate("serial", 1)])
+        self._evidence: Evidence | None = None
+        self._throughput: Throughput | None = None
+        self._starting: Team | None = None
+        self._question = Question(call)
+
+    def _start_away(self, workers: int) -> None:
+        """Have processes run the first items, too."""
+        wanted = Candidate("process", workers)
+        self._race = Race([wanted])
+        self._hand_over(wanted, self._teams.team(Plan("process", workers, "prepared by an initializer")))
+
+    def _change_to(self, wanted: Candidate) -> None:
+        """Give the next items to `wanted`, once its workers can have them."""
+        if wanted == self._race.current:
+            return
+        if wanted.backend == "serial":
+            self._leave()
+            self._here.forget()
+            self._race.start(wanted)
+            mark("auto: back to the caller")
+            self._working = None
+            return
+        if not self._away and (why := self._question.objection(wanted.backend, self._look_s())):
+            self._race.drop(wanted.backend, f"stays here: {why}" if wanted.backend == "process" else why)
+            return
+        try:
+            team = self._teams.team(Plan(wanted.backend, wanted.workers, "on trial"))  # the first one starts the fork server
+            if self._may_start(wanted, team):
+                self._hand_over(wanted, team)
+        except PoolClosed:
+            raise
+        except Exception as error:  # the function, or the initializer, does not pickle
+            self._race.drop(wanted.backend, why_not_sent(error))
+
+    def _may_start(self, wanted: Candidate, team: Team) -> bool:
+        """Whether the workers can have items, as far as one knows by now."""
+        unclear = not self._away and self._working is None and self._is_unclear(wanted)
+        if not self._away and (self._source.is_doubtful or (unclear and self._here.run_ns < _FREE_SEEN_NS)):
+            return False
+        if wanted.backend != "process":
+            return not unclear
+        up = self._are_up(team)
+        if self._away or team.start_error is not None:
+            return up
+        dear = up and self._working is None and self._here.item_s >= _DEAR_S
+        # Asked before all of them are up: the first that is will answer.
+        if not self._question.is_answered(team, self._here.item_s if dear else 0.0, self._look_s()):
+            return False
+        if self._question.stays:
+            self._race.drop("process", f"stays here: {self._question.stays}")
+        return up and not self._question.stays and not unclear
+
+    def _look_s(self) -> float:
+        """Seconds that a look at the code may take."""
+        return min(max(_LEAST_LOOK_S, _LOOK_SHARE * self._left() * self._here.item_s), _MOST_LOOK_S)
+
+    def _is_unclear(self, wanted: Candidate) -> bool:
+        """Whether it pays to wait for samples of the interpreter's lock, which tell whether threads would only take turns."""
+        evidence, here = self._evidence, self._here
+        assert evidence is not None
+        if evidence.gil is not None or not is_available() or not here.watched:
+            return False
+        cores = self._limits.cores
+        if here.item_s > _DEAR_S and cores - 1 > _SMALL_PART * self._left():  # an item run here leaves the others idle
+            return False
+        if wanted.backend == "thread":
+            return evidence.waiting < _MOSTLY
+        threads = (each for each in self._race.candidates if each.backend == "thread" and each.measured is None)
+        return any((each.bound or 0.0) > _CLEARLY * (wanted.predicted or 0.0) for each in threads)
+
+    def _are_up(self, team: Team) -> bool:
+        """Whether process workers can have items: half of them are there, or all that is lost by waiting is an item."""
+        ready = team.start_all()
+        self._starting = team
+        if team.start_error is not None:
+            self._race.drop("process", f"its workers do not start: {first_line(team.start_error)}")
+            team.rest()
+            return False
+        if self._working is None and self._here.item_s >= _DEAR_S and not self._teams.has_initializer:
+            return True
+        return 2 * ready >= team.count and (
+            self._away or self._here.items > 1
+        )  # the first item may have paid for what the others find done
+
+    def _hand_over(self, wanted: Candidate, team: Team) -> None:
+        spec = team.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
+        self._leave()
+        self._race.start(wanted)
+        mark(f"auto: {wanted.backend}({wanted.workers})")
+        self._working = leg = self.work_on(team, spec)
+        dear, cores = self._evidence is not None and self._evidence.wall_s > _LONG_ITEM_S, self._limits.cores
+        self._throughput = Throughput(
+            leg.job, lambda: self._reported, wanted.workers, wanted.backend, cores, dear=dear, lazy=self._lazy
+        )
+
+    def _leave(self) -> None:
+        """Whoever works gets no more items."""
+        self._here.unwatch()
+        if self._working is not None and not self._working.team.backend.pulls:
+            self._working.team.rest()
+
+    def _start_s(self) -> dict[str, float]:
+        """Seconds until each kind of workers could have items."""
+        if self._starting is not None and any(worker.ready for worker in self._starting.workers):
+            return {"thread": _THREAD_START_S, "process": 0.0}
+        count = next((each.workers for each in self._race.candidates if each.backend == "process"), 1)
+        server = 0.0 if can_fork_at_once() else _SERVER_START_S
+        return {"thread": _THREAD_START_S, "process": server + count * _PROCESS_START_S}
+
+    def _rule_out(self, kind: str, why: str) -> None:
+        self._race.drop(kind, why)
+        if self._race.current.backend == kind:
+            self._change_to(Candidate("serial", 1))
+
+    def _let_in(self, kind: str) -> None:
+        self._race.lift(kind)
+
+    def _left(self) -> float:
+        """Items still to come; where nobody knows, as many again as there were."""
+        remaining = self._source.remaining
+        return len(self._refused) + float(remaining if remaining is not None else self._source.pulled)

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A map call whose workers are chosen while it runs.
+
+::
+
+    Here: the first items, in the caller      evidence --> predict --> Race --> who gets the next items
+      |                                                                 ^
+      +--> threads, processes, or here again -- measured rate ----------+
+
+Every item goes to whoever works at the moment and is never run again because of a change: what is under way comes back from where
+it is. While process workers start, the caller goes on with the items itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from teamster.spine.plan.choice import Limits, conclude, neighbours, predict
+from teamster.spine.plan.plan import Candidate, Evidence, Plan
+from teamster.spine.plan.race import Race
+from teamster.spine.plan.safety.check import Meaning
+from teamster.spine.workers.team import Team
+from teamster.tasks.arguments import MapCall
+from teamster.tasks.auto.changing import ChangingMapping
+from teamster.tasks.teams import Teams
+
+_SLICE_NS = 5_000_000  # of work in the caller, between two looks at everything else
+_SHORT_SLICE_NS = 1_000_000  # the same while somebody waits for single results
+_FEW_S = 0.02  # a job that the caller ends in this time is not worth a thought
+_MANY = 256  # items, of which some might be dear
+_WATCH_NS = 2_000_000  # work in the caller before it gets a lookout
+_LOOK_S = 0.002  # between two thoughts about the next items, and more when they were the same items for long
+_LOOK_SHARE = 0.05
+_MOST_PAUSE_S = 0.1
+_SEEN_S = 0.002  # less work than this tells nothing
+_CHECK_WORTH_S = 0.08  # of work that is left: what it takes until the first processes are there
+_PROBE_S = 0.25
+_LONG_S = 60.0  # of work, where a probe cannot know how much there is
+_CHECK_S = 0.001  # for the check of a function's meaning, before and after an item
+_CHECK_SHARES = (0.0, 0.02, 0.04)  # of the work that is left, at the first check and at those after it
+_VERY_OTHER = 4.0
+_OTHER = 2.0  # items that take so many times longer, or shorter, are of another kind
+_NOT_COMPARED = "what it carries has not been compared yet"
+
+Known = tuple[Plan, dict[str, Any]]
+"""A plan, and what the function carried when it was made."""
+
+Ended = Callable[[Plan, dict[str, Any] | None], None]
+"""Told both at the end; no prints where the check was not over, which the next call has to make then."""
+
+
+class MeasuredMapping(ChangingMapping):
+    """One map call under way, on whatever serves it best."""
+
+    def __init__(self, call: MapCall, teams: Teams, limits: Limits, ended: Ended, known: Known | None) -> None:
+        super().__init__(call, teams, limits)
+        self._ended = ended
+        self._known = known  # from an earlier call of the same function
+        self._meaning = Meaning(call.function, seeded=call.seed is not None)
+        self._next_look_s = 0.0
+        self._checks = 0
+        self._basis_s = 0.0  # time of an item when the race began
+        self._otherness = 1.0  # of the items in the last window
+
+    def plan(self) -> Plan:
+        """The choice as it stands."""
+        if self._evidence is None and self._away:
+            current = self._race.current
+            return Plan(current.backend, current.workers, "the initializer prepares processes; over before anything was measured")
+        if self._evidence is None:
+            return Plan("serial", 1, self._why_not(), (), self._look() if self._here.items else None)
+        return conclude(self._race.current, self._race.candidates, self._evidence)
+
+    def probe(self) -> Plan:
+        """Run the first items here, about a quarter of a second of them, and say who would be tried first."""
+        try:
+            self._here.run_singly()
+            self._here.watch()
+            while not self._source.exhausted and self._here.run_ns < _PROBE_S * 1e9 and self.error is None:
+                self._run_here(lambda: False)
+            self._raise_if_failed()
+            if not self._here.items:
+                return self.plan()
+            self._evidence = self._look()
+            self._bring_up_to_date(predict(self._evidence, self._limits), 1 / self._here.item_s, self._here.item_s)
+            known = self._source.remaining is not None
+            choice = self._race.choose(self._left() * self._here.item_s if known else _LONG_S, self._start_s())
+            return conclude(choice, self._race.candidates, self._evidence)
+        finally:
+            self._here.close()  # and the input stays open: what did not run is its owner's
+
+    def _why_not(self) -> str:
+        """Why nothing but the caller was thought of."""
+        if "serial" not in self._limits.allow:
+            return "all of it was the probe, since it was over before others had started"
+        return "nothing else is allowed" if self._limits.allow == ("serial",) else "too little work to share"
+
+    def _resume(self, known: Plan, prints: dict[str, Any]) -> None:
+        """Start with what an earlier call of this function has found, if it carries what it carried then."""
+        if known.evidence is None or not self._meaning.is_as_before(prints, self._source.peek()):
+            return
+        self._meaning.adopt(known.evidence)
+        choice = next((each for each in known.candidates if (each.backend, each.workers) == (known.backend, known.workers)), None)
+        if choice is None or choice.backend == "serial" or self._left() * known.evidence.wall_s < _FEW_S:
+            return
+        self._evidence = known.evidence
+        self._race = Race(known.candidates)
+        self._change_to(choice)
+
+    # --- progress ----------------------------------------------------------------------------------------------------------------
+
+    def _run_until(self, done: Callable[[], bool]) -> None:
+        for team in self._teams.present:
+            team.check_no_callback()
+        known, self._known = self._known, None
+        if self._away and self._working is None:
+            self._start_away(known[0].workers if known is not None else self._limits.workers or self._limits.cores)
+        elif known is not None:
+            self._resume(*known)
+        while not self._is_over(done):
+            self._patience.ends()
+            self._steer()
+            if self._working is None:
+                self._run_here(done)
+            else:
+                self._wait(self._polled(), done)
+
+    def _wait(self, team: Team, done: Callable[[], bool]) -> None:
+        """Wait for workers, as long as they are the ones to wait for."""
+        over = self._patience.left_s()
+        team.run_until(lambda: done() or self._working is None or self._polled() is not team, self._refill, seconds=over)
+
+    def _refill(self) -> None:
+        self._steer()
+        if self._working is not None:
+            super()._refill()
+
+    def _look_after(self) -> None:
+        self._glance()
+        self._refill()
+
+    def _polled(self) -> Team:
+        """The team to wait on: one that has to be polled for what is under way there, else the one that works."""
+        assert self._working is not None
+        working = self._working.team
+        if not working.backend.pulls:
+            for leg in self._legs:
+                if leg.team.backend.pulls and leg.team.is_busy_with(leg.job):
+                    return leg.team
+        return working
+
+    def _run_here(self, done: Callable[[], bool]) -> None:
+        """Run the next items, or wait for those that are under way elsewhere."""
+        if self._refused:  # they come first, one in each round
+            self._note_here()
+            self._glance()
+            return
+        if self._source.exhausted or self.error is not None or self._is_full():
+            self._wait_for_others(done)
+            return
+        self._teams.prepare_here()
+        if self._wants_check():
+            self._check()
+        else:
+            slice_ns = _SHORT_SLICE_NS if self._lazy or not self._here.watched else _SLICE_NS
+            self._here.run(slice_ns, self._has_enough)
+        self._note_here()
+        self._glance()
+
+    # --- evidence ----------------------------------------------------------------------------------------------------------------
+
+    def _wants_check(self) -> bool:
+        """Whether the next item is to tell if the function may leave this process: the first, and more when time was short."""
+        if self._meaning.settled or "process" not in self._limits.allow or self._source.total == 1:
+            return False
+        return not self._checks or (self._here.seen_s > _SEEN_S and self._left() * self._here.item_s > _CHECK_WORTH_S)
+
+    def _check(self) -> None:
+        """Run an item with a look at what it changes; the last time that this takes too long is the end of it."""
+        share = _CHECK_SHARES[self._checks]
+        self._checks += 1
+        self._here.run_checked(self._meaning, max(_CHECK_S, share * self._left() * self._here.item_s))
+        if self._checks == len(_CHECK_SHARES):
+            self._meaning.give_up()
+
+    def _look(self) -> Evidence:
+        """What is known by now, from the items that ran here."""
+        here, meaning = self._here, self._meaning
+        stays = meaning.stays or ("" if meaning.settled or "process" not in self._limits.allow else _NOT_COMPARED)
+        sizes = meaning.argument_bytes, meaning.result_bytes, meaning.move_s
+        lent = self._source.stays
+        here_only = lent or stays, lent or meaning.one_thread
+        return Evidence(here.items, here.item_s, here.cpu_s, here.all_cpu_s, here.gil(), *sizes, *here_only)
+
+    # --- the choice --------------------------------------------------------------------------------------------------------------
+
+    def _steer(self) -> None:
+        """Look whether others should have the next items."""
+        if self._refused or self._rulings:
+            self._clear_up()
+        if self._working is not None:
+            self._steer_workers()
+        elif self._here.items:
+            self._steer_here()
+
+    def _steer_here(self) -> None:
+        here, now = self._here, perf_counter()
+        horizon_s = self._left() * here.item_s
+        if not here.watched and ((here.run_ns > _WATCH_NS and horizon_s > _FEW_S) or (here.wants_watch and self._left() > _MANY)):
+            here.watch()
+        if horizon_s < _FEW_S or here.seen_s <= _SEEN_S or self._left() < 1 or now < self._next_look_s or self._wants_check():
+            return  # where a check is wanted, the next item tells: threads that had the rest before it would never meet processes
+        pause_s = _LOOK_SHARE * here.run_ns / 1e9 if here.gil() is not None and self._starting is None else 0.0
+        self._next_look_s = now + min(max(_LOOK_S, pause_s), _MOST_PAUSE_S)
+        here.bring_up_to_date()
+        self._evidence = self._look()
+        self._bring_up_to_date(predict(self._evidence, self._limits), 1 / here.item_s, here.item_s)
+        wanted = self._race.choose(horizon_s, self._start_s())
+        if wanted.backend != "serial":
+            self._change_to(wanted)
+        elif self._starting is not None:  # in vain
+            self._starting.rest()
+            self._starting = None
+
+    def _bring_up_to_date(self, candidates: tuple[Candidate, ...], rate: float, item_s: float) -> None:
+        """Tell the race; start it again when the items have become others."""
+        if not self._basis_s or not 1 / _OTHER < item_s / self._basis_s < _OTHER:
+            self._basis_s = item_s
+            if self._race.current.measured is not None:
+                self._race.reopen(candidates, rate)
+        self._race.renew(candidates)
+        self._race.measure(rate)
+
+    def _steer_workers(self) -> None:
+        throughput, working = self._throughput, self._working
+        assert throughput is not None
+        assert working is not None
+        if self._starting is not None and self._starting is not working.team:
+            # Nobody else reads what it says. (Of the team that works somebody does; a glance at it woke up who waits for it, who
+            # glanced again: the caller took a processor from its workers, and the demonstration 9 s instead of 5.6.)
+            self._starting.glance()
+        if (rate := throughput.read()) is None:
+            return
+        left = self._left()
+        evidence = throughput.evidence(self._evidence or Evidence(0, 1.0, 0.0))
+        self._race.measure(rate)
+        if self._evidence is None:
+            self._evidence = evidence
+            self._race.reopen(predict(evidence, self._limits), rate)
+        suggested = neighbours(self._race.current, self._evidence, self._limits)
+        others = _otherness(evidence, self._evidence)
+        if others > _VERY_OTHER or min(others, self._otherness) > _OTHER:  # one window may have met some odd items
+            self._evidence = evidence
+            self._race.reopen(predict(evidence, self._limits), rate)
+        self._otherness = others
+        self._race.propose(suggested)
+        wanted = self._race.choose(left / rate, self._start_s())
+        if left / rate > _FEW_S:
+            self._change_to(wanted)
+        # Not while they are wanted and only not up yet: they were started in each window, and sent away. (A timeline showed it.)
+        if self._starting is not None and self._race.settled and "process" not in (self._race.current.backend, wanted.backend):
+            self._starting.rest()  # they were started in vain, or have lost
+            self._starting = None
+
+    def _let_go(self) -> None:
+        """Let go of everything but the plan."""
+        super()._let_go()
+        self._question.close()
+        asked = "process" in self._limits.allow
+        self._ended(self.plan(), self._meaning.prints() if self._meaning.settled or not asked else None)
+
+
+def _otherness(now: Evidence, before: Evidence) -> float:
+    """How far the items are from what they were: they take so many times longer, or shorter, or wait where they computed."""
+    times = now.wall_s / before.wall_s
+    return max(times, 1 / times, _VERY_OTHER * abs(now.waiting - before.waiting))

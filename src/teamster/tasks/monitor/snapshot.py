@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What this program's pools are doing right now, as plain values."""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import perf_counter_ns
+from typing import Any, Protocol
+
+from teamster.machine.cpus import usable_cores
+from teamster.machine.usage import resident_bytes
+from teamster.spine.plan.plan import Plan
+from teamster.spine.workers.backend import WorkerHandle
+from teamster.spine.workers.runner import title_of
+from teamster.spine.workers.team import Team
+from teamster.tasks.monitor.clock import WallClock
+from teamster.tasks.monitor.registry import open_pools
+from teamster.tasks.teams import Teams
+
+VERSION = 1
+
+
+class Seen(Protocol):
+    """A pool."""
+
+    _teams: Teams
+    _clock: WallClock
+
+    @property
+    def plan(self) -> Plan:
+        """How it works."""
+
+
+def take_snapshot() -> dict[str, Any]:
+    """Look at every pool of this process.
+
+    Returns:
+        Plain values, ready for JSON: ``version``, ``pid``, ``command``, ``now_ns`` (CLOCK_MONOTONIC), ``cores``, ``memory_bytes``
+        and ``pools``, each with ``id``, ``title``, ``reason``, ``items``, ``failures``, ``wall_s``, ``deaths``, ``retries``,
+        ``timeouts``, ``pickled_bytes``, ``arena_bytes``, ``queue`` (items handed out or queued, and not done), ``calls``
+        (``function``, ``done``, ``total`` or None, ``seconds``) and ``workers`` (``label``, ``kind``, ``pid``, ``state``,
+        ``items``, ``busy_s``, ``function``, ``index``, ``since_s``, ``memory_bytes``).
+
+    Example:
+        >>> import teamster as ts
+        >>> with ts.Pool("serial") as pool:
+        ...     _ = pool.map(abs, [-1])
+        ...     take_snapshot()["pools"][-1]["items"]
+        1
+    """
+    pools: list[Any] = [pool for pool in list(open_pools) if isinstance(getattr(pool, "_teams", None), Teams)]
+    pools.sort(key=lambda pool: pool._teams.number)
+    return {
+        "version": VERSION,
+        "pid": os.getpid(),
+        "command": " ".join([os.path.basename(sys.argv[0] or sys.executable), *sys.argv[1:]]) if sys.argv else "",
+        "now_ns": perf_counter_ns(),
+        "cores": usable_cores(),
+        "memory_bytes": resident_bytes(os.getpid()),
+        "pools": [_pool(pool) for pool in pools],
+    }
+
+
+def _pool(pool: Seen) -> dict[str, Any]:
+    plan, teams = pool.plan, pool._teams
+    with teams.lock:
+        teams.note_bytes()
+        ledger = teams.ledger()
+        mappings = [mapping for mapping in list(teams.calls) if not mapping.over]
+        runs_here = any(mapping.runs_here() for mapping in mappings)
+        queue = sum(_waiting(team) for team in teams.present)
+        present = {(team.backend.kind, worker.index): (team, worker) for team in teams.present for worker in team.workers}
+        workers = []
+        for account in ledger.accounts(plan.workers):
+            kind, items = account.kind, account.items
+            team, worker = present.get((kind, account.index), (None, None))
+            if team is not None and worker is not None:
+                state = _state(team, worker)
+            else:
+                state = {"state": "running" if kind == "caller" and runs_here else "idle" if items else "absent"}
+            known = {"label": account.label, "kind": kind, "items": items, "busy_s": account.busy_ns / 1e9}
+            workers.append({**known, **_NOTHING, **state})
+    numbers = ("items", "failures", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes")
+    return {
+        "id": teams.number,
+        "title": f"{plan.backend}({plan.workers})",
+        "reason": plan.reason,
+        "wall_s": pool._clock.seconds,
+        **{name: getattr(ledger, name) for name in numbers},
+        "queue": queue,
+        "calls": [mapping.progress() for mapping in mappings],
+        "workers": workers,
+    }
+
+
+_NOTHING = {"pid": None, "function": None, "index": None, "since_s": None, "memory_bytes": None}
+
+
+def _waiting(team: Team) -> int:
+    """Items that were handed out or queued, and are not done."""
+    queued = sum(batch.size for batch in team.queue)
+    return queued + sum(batch.size - batch.done for worker in team.workers for batch in worker.outstanding)
+
+
+def _state(team: Team, worker: WorkerHandle) -> dict[str, Any]:
+    pid = getattr(worker, "pid", None)
+    state: dict[str, Any] = {"pid": pid, "memory_bytes": resident_bytes(pid) if pid else None}
+    running = team.backend.running(worker)
+    if not worker.ready and team.backend.pulls:
+        return {**state, "state": "starting"}
+    if running is None or not worker.outstanding:
+        return {**state, "state": "idle"}
+    number, _, since_ns = running
+    batch = next((batch for batch in worker.outstanding if batch.number <= number < batch.number + batch.size), None)
+    if batch is None:
+        return {**state, "state": "running"}
+    since_s = (perf_counter_ns() - since_ns) / 1e9 if since_ns else 0.0
+    index = batch.first + number - batch.number if batch.first >= 0 else None
+    function = title_of(batch.job.spec.function)
+    return {**state, "state": "running" if since_ns else "loading", "function": function, "index": index, "since_s": since_s}

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`backend="auto"`: what the code of a function says before others get its items."""
+
+import contextlib
+import functools
+import io
+import sqlite3
+import time
+from collections.abc import Callable
+
+import pytest
+
+import teamster as ts
+from teamster.spine.workers.job import CallOptions
+from teamster.tasks.arguments import MapCall
+from teamster.tasks.auto.import_check import Question
+from teamster.tasks.progress import Bar
+from teamster.tasks.source import Source
+
+
+def burn(steps: int) -> int:
+    return sum(step * step for step in range(steps))
+
+
+def test_what_is_done_to_few_items_is_done_here() -> None:
+    rare: list[int] = []
+
+    def note(item: int) -> None:
+        burn(20_000)
+        if item > 390:
+            rare.append(item)
+
+    with ts.Pool(allow=("serial", "process")) as pool:
+        pool.map(note, range(400))
+        assert "it changes `rare`" in pool.plan.reason
+    assert rare == [*range(391, 400)]
+
+
+def test_an_argument_that_is_changed_now_and_then_is_changed_here() -> None:
+    def mend(item: list[int]) -> None:
+        burn(20_000)
+        if item[0] > 390:
+            item.append(0)
+
+    items = [[number] for number in range(400)]
+    with ts.Pool(allow=("serial", "process")) as pool:
+        pool.map(mend, items)
+        assert "it changes its argument" in pool.plan.reason
+    assert sum(map(len, items)) == 409
+
+
+def test_what_sets_something_for_all_threads_is_not_run_in_them() -> None:
+    def capture(item: int) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as stream:
+            print(item)
+            time.sleep(0.004)
+        return stream.getvalue()
+
+    with ts.Pool() as pool:
+        assert pool.map(capture, range(100)) == [f"{item}\n" for item in range(100)]
+        assert pool.plan.backend != "thread"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_the_first_call_opens_belongs_to_its_thread(cached: bool) -> None:
+    opened: list[sqlite3.Connection] = []
+
+    def open_once() -> sqlite3.Connection:
+        if cached or not opened:
+            opened.append(sqlite3.connect(":memory:"))
+        return opened[0]
+
+    get = functools.lru_cache(open_once) if cached else open_once
+
+    def insert(item: int) -> int:
+        time.sleep(0.003)
+        return int(get().execute("select ?", (item,)).fetchone()[0])
+
+    assert ts.map(insert, range(60)) == [*range(60)]
+
+
+@functools.cache
+def remembered(item: int) -> int:
+    return item * item
+
+
+def question_about(function: Callable[[int], int]) -> Question:
+    source, terms = Source((range(3),)), CallOptions(0, None, None)
+    return Question(MapCall(function, "call", None, source, terms, Bar(False, 3), raise_errors=True, ordered=True, lazy=False))
+
+
+def test_what_is_remembered_and_asked_for_again_stays_where_it_is_known() -> None:
+    remembered.cache_clear()
+    question = question_about(lambda item: burn(item) + remembered(item % 30))
+    assert question.objection("process", 1.0) == ""
+    for item in range(50):
+        remembered(item % 30)
+    assert question.objection("process", 1.0).startswith("`remembered` remembers its results, 20 of them were asked for again")
+    assert question.objection("thread", 1.0) == ""
+
+
+def test_what_is_remembered_once_is_no_objection() -> None:
+    """A table that is read, a model that is loaded."""
+    remembered.cache_clear()
+    for _ in range(50):
+        remembered(0)
+    assert question_about(lambda item: burn(item) + remembered(0)).objection("process", 1.0) == ""

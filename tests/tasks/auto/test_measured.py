@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`backend="auto"`: what it chooses, what it never changes, and when it starts nobody."""
+
+import hashlib
+import itertools
+import operator
+import random
+import threading
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+import teamster as ts
+from teamster.spine.plan.plan import Candidate
+from teamster.spine.plan.race import Race
+from teamster.spine.workers.team import Team
+from teamster.tasks.auto.measured import MeasuredMapping
+from tests.conftest import RunScript
+
+CALLS = {"count": 0}
+LOCK = threading.Lock()
+
+
+def burn(steps: int) -> int:
+    total = 0
+    for step in range(steps):
+        total += step
+    return total
+
+
+def burst(_: object) -> int:
+    return burn(20_000)  # about a millisecond
+
+
+def wait(_: object) -> None:
+    time.sleep(0.01)
+
+
+def count_calls(item: int) -> int:
+    CALLS["count"] += 1
+    return burn(20_000)
+
+
+def take_turns(item: int) -> int:
+    with LOCK:
+        return burn(20_000)
+
+
+def draw(item: int) -> float:
+    burn(20_000)
+    return random.random()
+
+
+def mend(item: list[int]) -> int:
+    item.append(1)
+    return burn(20_000)
+
+
+def chosen(function: Any, items: Any, **options: Any) -> ts.Plan:
+    with ts.Pool(**options) as pool:
+        pool.map(function, items)
+        return pool.plan
+
+
+# --- what it chooses ---------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_goes_to_many_threads() -> None:
+    plan = chosen(wait, range(400))
+    assert plan.backend == "thread"
+    assert plan.workers > 4
+    assert "waits" in plan.reason
+
+
+def test_every_kind_is_thought_of_and_none_of_them_stays() -> None:
+    """SHA-256 of megabytes could run in threads and in processes; how many cores are free, no test can know."""
+    plan = chosen(lambda data: hashlib.sha256(data).digest(), [bytes(2_000_000)] * 600)
+    assert {each.backend for each in plan.candidates} == {"serial", "thread", "process"}
+    assert [each.note for each in plan.candidates] == [""] * len(plan.candidates)
+
+
+def test_a_python_loop_does_not_go_to_threads() -> None:
+    plan = chosen(burst, range(800))
+    threads = [each for each in plan.candidates if each.backend == "thread"]
+    assert plan.backend in ("process", "serial") or any(
+        each.measured for each in threads
+    )  # on a busy machine anything may win a trial
+    assert plan.evidence is not None
+    assert all((each.predicted or 0) < 1.5 / plan.evidence.wall_s for each in threads)  # but nobody expects it of them
+
+
+def test_a_few_tiny_items_start_no_thread_and_no_process() -> None:
+    threads, children = threading.active_count(), len(psutil.Process().children())
+    seen = []
+
+    def look(item: int) -> int:
+        seen.append(threading.active_count())
+        return item
+
+    with ts.Pool() as pool:
+        assert pool.map(look, range(20)) == list(range(20))
+        assert pool.plan.choice == "serial"
+        assert (threading.active_count(), len(psutil.Process().children())) == (threads, children)
+    assert set(seen) == {threads}
+
+
+def test_the_first_result_is_there_before_any_worker() -> None:
+    children = len(psutil.Process().children())
+    with ts.Pool() as pool:
+        results = pool.imap(lambda n: n, itertools.count())
+        assert next(results) == 0
+        assert len(psutil.Process().children()) == children
+
+
+def test_one_item_runs_here() -> None:
+    assert ts.map(lambda _: ts.current_worker(), [1]) == [ts.WorkerInfo(0, "serial", 1)]
+
+
+def test_processes_that_are_wanted_again_get_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were started in each window, and sent away in the same, as long as there were items."""
+    began, musters, back = time.perf_counter(), [], []
+    start_all = Team.start_all
+
+    def choose(self: Race, horizon_s: float, start_s: dict[str, float] | None = None) -> Candidate:
+        self.settled = True
+        if self.current.measured is None:
+            return self.current
+        if time.perf_counter() - began < 0.5 or "thread" in back:
+            return Candidate("process", 2)
+        if self.current.backend == "thread":
+            back.append("thread")
+        return Candidate("thread", 2)
+
+    def slow_muster(self: Team) -> int:
+        musters.append(start_all(self))
+        return musters[-1] if len(musters) > 3 and back else 0 if back else musters[-1]
+
+    monkeypatch.setattr(Race, "choose", choose)
+    monkeypatch.setattr(Team, "muster", slow_muster)
+    monkeypatch.setattr(MeasuredMapping, "_is_unclear", lambda self, wanted: False)
+
+    def nap(_: int) -> str:
+        time.sleep(0.005)
+        return ts.current_worker().kind  # type: ignore[union-attr]
+
+    with ts.Pool() as pool:
+        kinds = pool.map(nap, range(800))
+    assert "thread" in kinds
+    assert kinds[-1] == "process"
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_stream_that_changes_from_computing_to_waiting(lazy: bool) -> None:
+    def change(number: int) -> str:
+        if number < 300:
+            burn(20_000)
+        else:
+            time.sleep(0.01)
+        return ts.current_worker().kind  # type: ignore[union-attr]
+
+    with ts.Pool() as pool:
+        kinds = list(pool.imap(change, range(1_500))) if lazy else pool.map(change, range(1_500))
+        # Threads as a rule; beside other programs many processes have won, too. Nobody stays with one worker a core.
+        assert pool.plan.workers > ts.Machine.detect().usable_cores, pool.plan
+    assert kinds[-1] == pool.plan.backend
+
+
+def test_dear_items_behind_cheap_ones_do_not_stay_behind() -> None:
+    """The caller runs thousands of tiny items at a time; those that turn out to be dear are taken back from it."""
+
+    def turn(number: int) -> str:
+        if number >= 50_000:
+            time.sleep(0.02)
+        return ts.current_worker().kind  # type: ignore[union-attr]
+
+    with ts.Pool() as pool:
+        kinds = pool.map(turn, range(50_300))
+    assert kinds[:50_000].count("serial") > 40_000
+    assert kinds[50_000:].count("serial") < 100
+    assert kinds[-1] == "thread"
+
+
+def test_the_caller_sleeps_while_its_workers_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    steer = MeasuredMapping._steer_workers
+    monkeypatch.setattr(MeasuredMapping, "_steer_workers", lambda self: looks.append(1) or steer(self))
+    with ts.Pool(allow=("serial", "process")) as pool:
+        pool.map(wait, range(300))
+        assert pool.plan.backend == "process"
+    assert 0 < len(looks) < 20 * 300
+
+
+# --- what it never changes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (count_calls, "the call changes `CALLS`, which it carries"),
+        (take_turns, "it uses `LOCK`, a lock"),
+        (draw, "it draws random numbers from `random`"),
+    ],
+)
+def test_what_a_process_would_lose_stays_here(function: Any, why: str) -> None:
+    CALLS["count"] = 0
+    with ts.Pool() as pool:
+        pool.map(function, range(400))
+        plan = pool.plan
+    assert plan.backend in ("serial", "thread")
+    assert f"stays here: {why}" in plan.reason
+    assert CALLS["count"] == (400 if function is count_calls else 0)
+
+
+SET_SINCE = """
+import sys, teamster as ts
+open("settings_of_test.py", "w").write("depth = 1\\ndef use(item):\\n    total = sum(range(20_000))\\n    return depth, total\\n")
+sys.path.insert(0, ".")
+import settings_of_test
+
+def depths(pool):
+    return {depth for depth, _ in pool.map(settings_of_test.use, range(3_000))}
+
+with ts.Pool(allow=("serial", "process")) as pool:
+    assert depths(pool) == {1}
+    assert "stays here" not in pool.plan.reason, pool.plan
+    settings_of_test.depth = 2
+    assert depths(pool) == {2}
+    assert "stays here: in a new process `depth` is not what it is here" in pool.plan.reason, pool.plan
+with ts.Pool(allow=("serial", "process")) as pool:
+    assert depths(pool) == {2}
+"""
+
+
+def test_what_the_program_has_set_in_a_module_since_stays_here(run_script: RunScript) -> None:
+    """A new process would import the module as it is in its file. (A program of its own: this one has loaded every library.)"""
+    script = run_script(SET_SINCE)
+    assert (script.returncode, script.stderr) == (0, "")
+
+
+class Job:
+    done: list[int] = []  # noqa: RUF012 - shared on purpose
+
+    def run(self) -> int:
+        self.done.append(1)
+        return burn(20_000)
+
+
+def test_what_the_class_of_the_arguments_collects_stays_here() -> None:
+    Job.done.clear()
+    plan = chosen(operator.methodcaller("run"), [Job() for _ in range(300)])
+    assert "the call changes `Job.done`" in plan.reason
+    assert len(Job.done) == 300
+
+
+def test_a_second_call_that_carries_something_else_is_looked_at_anew() -> None:
+    def make(seen: list[int] | None) -> Any:
+        def function(item: int) -> int:
+            if seen is not None:
+                seen.append(item)
+            return burn(20_000)
+
+        return function
+
+    seen: list[int] = []
+    with ts.Pool() as pool:
+        pool.map(make(None), range(400))
+        assert "stays here" not in pool.plan.reason
+        pool.map(make(seen), range(400))
+        assert "the call changes `seen`" in pool.plan.reason
+    assert len(seen) == 400
+
+
+def test_an_argument_that_the_call_changes_stays_here() -> None:
+    items: list[list[int]] = [[] for _ in range(300)]
+    plan = chosen(mend, items)
+    assert "the call changes its argument" in plan.reason
+    assert items == [[1]] * 300
+
+
+def test_an_unpicklable_argument_stays_here() -> None:
+    plan = chosen(lambda pair: burn(20_000), [(threading.Lock(), n) for n in range(300)])
+    assert plan.backend in ("serial", "thread")
+    assert "its argument holds a lock" in plan.reason
+
+
+def test_an_argument_that_does_not_pickle_among_others_that_do_runs_here() -> None:
+    items: list[Any] = [*range(600), threading.Lock(), *range(600), threading.RLock()]
+    with ts.Pool(allow=("serial", "process")) as pool:
+        results = pool.map(lambda item: (burn(20_000), type(item))[1], items)
+        assert "the argument cannot be sent" in pool.plan.reason or pool.plan.evidence.items > 700  # type: ignore[union-attr]
+    assert results == [type(item) for item in items]
+
+
+def test_an_unpicklable_result_stays_here() -> None:
+    with ts.Pool() as pool:
+        locks = pool.map(lambda _: burn(20_000) and threading.Lock(), range(300))
+        assert "its result does not survive pickling" in pool.plan.reason
+    assert len(locks) == 300
+
+
+def test_with_a_seed_random_numbers_may_travel() -> None:
+    with ts.Pool() as pool:
+        first = pool.map(draw, range(400), seed=7)
+        assert "random" not in pool.plan.reason
+    assert first == ts.map(draw, range(400), seed=7, backend="serial")
+
+
+def test_an_unpicklable_initializer_leaves_processes_out() -> None:
+    lock = threading.Lock()
+    plan = chosen(burst, range(400), initializer=lambda: lock.locked())
+    assert plan.backend in ("serial", "thread")
+
+
+def test_the_initializer_runs_once_in_the_caller() -> None:
+    seen: list[int] = []
+    with ts.Pool(allow=("serial",), initializer=seen.append, initargs=(1,)) as pool:
+        pool.map(abs, range(5))
+        pool.map(abs, range(5))
+    assert seen == [1]
+
+
+def test_an_initializer_that_fails_ends_the_call() -> None:
+    def fail() -> None:
+        raise OSError("no database")
+
+    with ts.Pool(initializer=fail) as pool, pytest.raises(OSError, match="no database") as caught:
+        pool.map(abs, range(5))
+    assert "raised by the initializer" in caught.value.__notes__[0]
+
+
+# --- options -----------------------------------------------------------------------------------------------------------------
+
+
+def test_allow_keeps_to_what_is_allowed() -> None:
+    with ts.Pool(allow=("serial", "process")) as pool:
+        assert set(pool.map(lambda _: time.sleep(0.005) or ts.current_worker().kind, range(200))) <= {"serial", "process"}  # type: ignore[union-attr]
+        assert {each.backend for each in pool.plan.candidates} <= {"serial", "process"}
+    assert ts.map(lambda _: ts.current_worker().kind, range(3), allow=("thread",)) == ["thread"] * 3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"retries": 1}, "retries"), ({"timeout": 5.0}, "timeout"), ({"max_tasks_per_worker": 9}, "limit of tasks")],
+)
+def test_what_only_processes_can_do_makes_the_choice(options: dict[str, Any], reason: str) -> None:
+    with ts.Pool(**options) as pool:
+        assert pool.plan.backend == "process"
+        assert reason in pool.plan.reason
+    with pytest.raises(ts.UsageError, match="has no 'process'"):
+        ts.Pool(allow=("serial", "thread"), **options)
+
+
+def test_a_plan_can_be_passed_in() -> None:
+    plan = ts.Plan("thread", 3, "known from yesterday")
+    assert {ts.WorkerInfo(index, "thread", 3) for index in range(3)} >= set(
+        ts.map(lambda _: ts.current_worker(), range(50), plan=plan)
+    )
+    with pytest.raises(ts.UsageError, match="give one or the other"):
+        ts.map(abs, [1], plan=plan, backend="process")
+    with pytest.raises(ts.UsageError, match="plan must be a Plan"):
+        ts.map(abs, [1], plan="thread")
+
+
+def test_a_second_call_starts_with_what_the_first_has_found() -> None:
+    with ts.Pool() as pool:
+        pool.map(wait, range(300))
+        assert pool.plan.backend == "thread"
+        kinds = pool.map(lambda n: wait(n) or ts.current_worker().kind, range(100))  # type: ignore[func-returns-value, union-attr]
+        assert kinds[0] == "serial"  # another function
+        probed = pool.report().items_by_worker[0]
+        pool.map(wait, range(100))
+        assert pool.report().items_by_worker[0] == probed
+
+
+def test_a_task_that_maps_with_its_own_pool_does_not_wait_for_itself() -> None:
+    with ts.Pool(allow=("serial", "thread")) as pool:
+        assert pool.map(lambda n: time.sleep(0.01) or sum(pool.map(abs, range(n))), range(100)) == [
+            sum(range(n)) for n in range(100)
+        ]
+
+
+def test_a_plan_speaks_of_the_items_that_its_workers_had() -> None:
+    """The first items are of another kind; what the plan says must be about those that its choice is for."""
+
+    def turn(number: int) -> None:
+        burn(2_000) if number < 2_000 else time.sleep(0.03)
+
+    with ts.Pool(allow=("serial", "thread")) as pool:
+        pool.map(turn, range(3_000))
+        evidence = pool.plan.evidence
+    assert evidence is not None
+    if evidence.by:
+        assert evidence.by.startswith("thread(")
+        assert f"measured in {evidence.by}" in str(pool.plan)
+    assert (evidence.took_s or evidence.wall_s) > 0.02
