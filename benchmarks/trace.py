@@ -19,7 +19,7 @@ from pathlib import Path
 import teamster as ts
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import COMPUTE, RECORD_NBYTES, Ring
-from teamster.spine.workers.backend import FunctionSpec
+from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.scoreboard import Scoreboard
 

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from teamster.spine.trace.report import Report
     from teamster.spine.trace.spans import span
     from teamster.spine.trace.timeline import Timeline
-    from teamster.spine.workers.backend import WorkerInfo
-    from teamster.spine.workers.worker_info import current_worker
+    from teamster.spine.workers.worker_info import WorkerInfo, current_worker
     from teamster.tasks.api import explain, imap, imap_unordered, map, starmap
     from teamster.tasks.own_executor import Executor
     from teamster.tasks.pool import Pool
@@ -66,7 +65,7 @@ _HOMES = {
     "TransferError": "teamster.errors",
     "UsageError": "teamster.errors",
     "WorkerDied": "teamster.errors",
-    "WorkerInfo": "teamster.spine.workers.backend",
+    "WorkerInfo": "teamster.spine.workers.worker_info",
     "WorkerStartError": "teamster.errors",
     "current_worker": "teamster.spine.workers.worker_info",
     "explain": "teamster.tasks.api",

@@ -13,6 +13,7 @@ from typing import Any
 from teamster.cli.inputs import add_input_arguments, add_output_argument, choose_inputs, load_function
 from teamster.cli.ways import Candidate, Run, candidates, characterize, recommend, run_one
 from teamster.errors import UsageError
+from teamster.kinds import label
 from teamster.machine.cpus import usable_cores
 from teamster.machine.gil import GilSampler, GilShare
 from teamster.machine.memory import format_bytes
@@ -124,7 +125,7 @@ def _run_all(
 def _tell(number: int, ways: list[Candidate]) -> None:
     if sys.stderr.isatty():
         backend, workers = ways[number - 1]
-        name = f"{backend}({workers})" if workers and backend != "serial" else backend
+        name = label(backend, workers)
         print(f"\r\033[K{number} of {len(ways)}: {name} ...", end="", file=sys.stderr, flush=True)
 
 

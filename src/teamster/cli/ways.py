@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from teamster.kinds import label, order_of
 from teamster.machine.gil import GilShare
 from teamster.machine.own_threads import own_thread
 from teamster.spine.trace.recording import record
@@ -26,7 +27,6 @@ from teamster.tasks.pool import Pool
 _CLOSE_ENOUGH = 1.05  # as fast as the fastest, within what a second run would differ by
 _MOSTLY = 0.5
 _SAMPLE_S = 0.05
-_SIMPLICITY = ("serial", "thread", "process")
 
 Candidate = tuple[Any, int | None]
 """Backend and workers, None for its own number."""
@@ -72,7 +72,7 @@ class Run:
     @property
     def name(self) -> str:
         """As the table calls it."""
-        name = self.backend if self.backend == "serial" else f"{self.backend}({self.workers})"
+        name = label(self.backend, self.workers)
         return f"auto: {name}" if self.asked == "auto" else name
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def recommend(runs: Sequence[Run]) -> tuple[Run, str]:
     loop, fixed = runs[0], [run for run in runs if run.asked != "auto"]
     best = max(run.items_per_s for run in fixed)
     good = [run for run in fixed if run.items_per_s * _CLOSE_ENOUGH >= best]
-    chosen = min(good, key=lambda run: (_SIMPLICITY.index(run.backend), run.workers))
+    chosen = min(good, key=lambda run: (order_of(run.backend), run.workers))
     faster = chosen.items_per_s / loop.items_per_s
     ahead = [run for run in runs if run.asked == "auto" and run.items_per_s > best * _CLOSE_ENOUGH]
     still = f" {ahead[0].name} was faster still: {ahead[0].items_per_s / loop.items_per_s:.2f} times." if ahead else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
-from teamster.spine.workers.backend import CallStyle
+from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
 from teamster.tasks.arguments import MapCall, OnError, check_callable

@@ -10,9 +10,10 @@ from types import FunctionType, MethodType
 from typing import Any, Literal
 
 from teamster.errors import UsageError
+from teamster.kinds import KINDS
 from teamster.spine.plan.choice import is_count
 from teamster.spine.plan.plan import Plan
-from teamster.spine.workers.backend import CallStyle
+from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.job import CallOptions
 from teamster.tasks.progress import Bar
 from teamster.tasks.source import Source
@@ -124,15 +125,16 @@ def check_limits(plan: Plan, retries: int, timeout: float | None, max_tasks: int
     Raises:
         UsageError: one of them does.
     """
+    can_kill = plan.backend in KINDS and KINDS[plan.backend].can_kill
     if not is_count(retries, 0):
         raise UsageError(f"retries must be 0 or more, not {retries!r}")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"timeout must be more than 0 seconds, not {timeout!r}")
     if max_tasks is not None and not is_count(max_tasks, 1):
         raise UsageError(f"max_tasks_per_worker must be at least 1, not {max_tasks!r}")
-    if timeout is not None and plan.backend != "process":
+    if timeout is not None and not can_kill:
         raise UsageError(f"timeout needs backend='process': a {plan.backend} worker cannot be killed in the middle of an item")
-    if max_tasks is not None and plan.backend != "process":
+    if max_tasks is not None and not can_kill:
         raise UsageError(f"max_tasks_per_worker needs backend='process': a {plan.backend} worker has no memory of its own to free")
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from teamster.kinds import KINDS
 from teamster.spine.workers.calls import no_function
 from teamster.spine.workers.context_vars import carry
 from teamster.spine.workers.job import CallOptions, Job
@@ -61,7 +62,7 @@ class Definitions:
         self._kept: OrderedDict[Any, Definition] = OrderedDict()
         self._kept_bytes = 0
         self._shared: dict[int | None, tuple[contextvars.Context, Any, Any, Job]] = {}  # by chunk size
-        self._by_pickle = team.backend.kind in ("process", "interpreter")
+        self._by_pickle = KINDS[team.backend.kind].by_pickle
         self._latest: Any = None  # of what the program has set, and the number of its changes
         self._version = 0
 

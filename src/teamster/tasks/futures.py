@@ -23,6 +23,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 from teamster.errors import PoolClosed, UsageError, WorkerStartError
+from teamster.kinds import KINDS
 from teamster.machine.own_threads import own_thread
 from teamster.spine.workers.calls import ANYBODY, Backlog
 from teamster.spine.workers.exceptions import wrap_control_flow
@@ -194,7 +195,7 @@ class Submitter:
     def __init__(self, team: Team, terms: CallOptions, clock: WallClock) -> None:
         self.team = team
         self.definitions = Definitions(team, terms)
-        self._by_pickle = team.backend.kind in ("process", "interpreter")
+        self._by_pickle = KINDS[team.backend.kind].by_pickle
         self._patience = Patience()
         self._reader: threading.Thread | None = None
         self._starting = threading.Lock()

@@ -20,7 +20,7 @@ from functools import partial
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
-from teamster.spine.workers.backend import Batch, FunctionSpec
+from teamster.spine.workers.batch import Batch, FunctionSpec
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Report
-from teamster.spine.workers.backend import CallStyle
 from teamster.spine.workers.backends import assemble, check_start_method
+from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.job import CallOptions
 from teamster.tasks.arguments import MapCall, OnError, check_limits, check_map
 from teamster.tasks.auto.planner import Planner, decide, what_needs_processes

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from teamster.errors import PoolClosed
+from teamster.kinds import order_of
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Ledger
 from teamster.spine.workers.team import Team
 
 _numbers = itertools.count(1)
 _ACCOUNTS_S = 0.1  # for what was sent right behind the results
-_ORDER = ("serial", "thread", "interpreter", "process")
 
 
 class Teams:
@@ -89,7 +89,7 @@ class Teams:
     @property
     def present(self) -> list[Team]:
         """Those that there are."""
-        return [self._by_kind[kind] for kind in _ORDER if kind in self._by_kind]
+        return [self._by_kind[kind] for kind in sorted(self._by_kind, key=order_of)]
 
     def check_open(self) -> None:
         """Refuse what comes after the end.

@@ -7,8 +7,10 @@ import numpy
 import pytest
 
 from teamster.errors import TransferError
-from teamster.spine.workers.backend import Batch, BatchResults, WorkerHandle
+from teamster.spine.workers.backend import Staff
+from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.encoding import join_results, pack_results, unpack_results
+from teamster.spine.workers.handle import BatchResults, WorkerHandle
 from teamster.spine.workers.job import CallOptions, Job
 from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.serial import SerialBackend
@@ -70,7 +72,7 @@ def test_a_record_whose_front_was_rescued_brings_the_rest() -> None:
     batch = Batch(job, 10, [0] * 5)
     batch.number = 1
     worker.outstanding.append(batch)
-    reports = Reports(SerialBackend(None, ()))
+    reports = Reports(SerialBackend(Staff(1)))
     for first, values in ((1, ["a", "b"]), (4, ["d"]), (1, ["a", "b", "c", "d", "e"]), (1, ["a", "b", "c", "d", "e"])):
         reports.handle(BatchResults(worker, first, values))
     assert taken == [(10, ["a", "b"]), (12, ["c", "d", "e"])]

@@ -3,7 +3,8 @@
 
 from typing import Any
 
-from teamster.spine.workers.backend import BatchDone, FunctionSpec, WorkerHandle
+from teamster.spine.workers.batch import FunctionSpec
+from teamster.spine.workers.handle import BatchDone, WorkerHandle
 from teamster.spine.workers.job import PATIENT_NS, TARGET_NS, CallOptions, Job
 
 

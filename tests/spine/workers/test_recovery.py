@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from teamster.errors import TaskTimeout, WorkerDied
-from teamster.spine.workers.backend import Batch, Died, FunctionSpec, WorkerHandle
+from teamster.spine.workers.batch import Batch, FunctionSpec
+from teamster.spine.workers.handle import Died, WorkerHandle
 from teamster.spine.workers.job import CallOptions, Job
 from teamster.spine.workers.recovery import Verdict, judge
 

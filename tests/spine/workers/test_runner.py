@@ -4,7 +4,7 @@
 import time
 from typing import Any
 
-from teamster.spine.workers.backend import FunctionSpec
+from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.runner import BULK_ITEMS, Runner
 from teamster.spine.workers.scoreboard import LIMIT, STARTED, WIDTH, Scoreboard
 

@@ -3,7 +3,7 @@
 
 import os
 
-from teamster.spine.workers.backend import FunctionSpec
+from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.process.result_log import ResultSink
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.scoreboard import COMMITTED, LIMIT, NBYTES, STARTED, WIDTH, Scoreboard

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from teamster.spine.plan.safety.check import Meaning
-from teamster.spine.workers.backend import CallStyle
+from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.auto.caller import CallerRunner
 from teamster.tasks.source import Source

@@ -7,7 +7,8 @@ import pytest
 
 from teamster.machine.gil import GilShare
 from teamster.spine.plan.plan import Evidence
-from teamster.spine.workers.backend import BatchDone, FunctionSpec, WorkerHandle
+from teamster.spine.workers.batch import FunctionSpec
+from teamster.spine.workers.handle import BatchDone, WorkerHandle
 from teamster.spine.workers.job import CallOptions, Job
 from teamster.tasks.auto import throughput as throughput
 from teamster.tasks.auto.throughput import Throughput

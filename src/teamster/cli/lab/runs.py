@@ -24,6 +24,7 @@ import psutil
 
 from teamster.cli.lab.experiments import Case
 from teamster.cli.ways import Candidate, Run, run_one
+from teamster.kinds import label
 from teamster.machine.gil import GilSampler, GilShare, has_gil
 from teamster.spine.trace.recording import record
 from teamster.spine.trace.timeline import Timeline
@@ -220,7 +221,7 @@ def way_name(way: Candidate) -> str:
         ['serial', 'thread(2)', 'thread(4)', 'process(2)', 'process(4)', 'auto']
     """
     backend, workers = way
-    return f"{backend}({workers})" if workers and backend != "serial" else str(backend)
+    return label(backend, workers)
 
 
 def run_case(case: Case, setting: Setting, sizes: Sizes, tell: Tell) -> Outcome:

@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from teamster.errors import UsageError
+from teamster.kinds import KINDS, order_of
 from teamster.spine.plan.plan import Candidate, Evidence, Plan, show_seconds
 
-CANDIDATES = ("serial", "thread", "process")
-BACKENDS = ("auto", *CANDIDATES, "interpreter")
+CANDIDATES = tuple(kind.name for kind in KINDS.values() if kind.chosen)
+"""What "auto" chooses from."""
+
 MOST_THREADS = 64
 
 _PROCESSES_PER_CORE = 4
@@ -35,7 +37,6 @@ _KEPT = 0.8  # of what was promised
 _MORE = 1.3  # what more workers are worth a try for, when none of these waits for another, whatever is expected of the processors
 _BROKEN = 0.6
 _FEWER = 1.1  # what fewer workers are worth a try for
-_SIMPLICITY = ("serial", "thread", "interpreter", "process")
 _CLOSE = 0.97  # of the best measured rate: then the simplest is taken
 
 
@@ -76,7 +77,7 @@ def choose(
     """What is decided before anything is measured.
 
     Args:
-        backend: one of `BACKENDS`.
+        backend: "auto", or one of `KINDS`.
         workers: how many were asked for; None for one a usable core.
         cores: usable cores of this machine.
         inside_worker: whether the pool is opened by a task of another.
@@ -88,8 +89,8 @@ def choose(
     Raises:
         UsageError: the backend is not known, or there would be no worker.
     """
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown backend {backend!r}; known are {', '.join(map(repr, BACKENDS))}")
+    if not is_backend(backend):
+        raise UsageError(f"unknown backend {backend!r}; known are {', '.join(map(repr, ('auto', *KINDS)))}")
     if workers is not None and not is_count(workers, 1):
         raise UsageError(f"workers must be at least 1, not {workers!r}; leave it out to use every core")
     _check_allowed(allow)
@@ -223,7 +224,7 @@ def best(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def _simplicity(candidate: Candidate) -> tuple[int, int]:
-    return _SIMPLICITY.index(candidate.backend), candidate.workers
+    return order_of(candidate.backend), candidate.workers
 
 
 def conclude(choice: Candidate, candidates: Sequence[Candidate], evidence: Evidence) -> Plan:
@@ -281,6 +282,11 @@ def _kind(evidence: Evidence) -> str:
     if evidence.gil is not None:
         return f"an item leaves the GIL free {1 - evidence.gil.held:.0%} of its time"
     return f"an item takes {show_seconds(evidence.took_s or evidence.wall_s)}"
+
+
+def is_backend(name: object) -> bool:
+    """Whether this names a kind of worker, or "auto"."""
+    return isinstance(name, str) and (name == "auto" or name in KINDS)
 
 
 def is_count(value: object, least: int) -> bool:

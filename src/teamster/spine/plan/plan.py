@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from teamster.kinds import label
 from teamster.machine.gil import GilShare
 from teamster.spine.trace.report import show_bytes
 
@@ -35,7 +36,7 @@ class Candidate:
     note: str = ""
 
     def __str__(self) -> str:
-        return self.backend if self.backend == "serial" else f"{self.backend}({self.workers})"
+        return label(self.backend, self.workers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 
+from teamster.kinds import order_of
 from teamster.spine.trace.timeline import Lane, Spans
-
-_ORDER = ("caller", "serial", "thread", "interpreter", "process")
 
 
 @dataclass(slots=True)
@@ -81,7 +80,7 @@ def lanes_of(tracks: list[Track], begin_ns: int, end_ns: int) -> tuple[Lane, ...
             number += 1
         lanes.setdefault((track.label, number), []).append((track, spans))
     made = [_lane(label, number, placed, begin_ns, end_ns) for (label, number), placed in lanes.items()]
-    return tuple(sorted(made, key=lambda lane: (_ORDER.index(lane.kind), lane.index, lane.label)))
+    return tuple(sorted(made, key=lambda lane: (order_of(lane.kind), lane.index, lane.label)))
 
 
 def _lane(label: str, number: int, placed: list[tuple[Track, Spans]], begin_ns: int, end_ns: int) -> Lane:

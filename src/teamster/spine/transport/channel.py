@@ -268,6 +268,10 @@ class Channel:
                 return
             yield_processor()  # whoever has work goes first
 
+    def unread(self, messages: list[Any]) -> None:
+        """Give messages back, for the next `take`."""
+        self._ahead[:0] = messages
+
     def take(self) -> list[Any] | None:
         """The messages that one read of the socket completes (perhaps none); None at the end of the stream.
 

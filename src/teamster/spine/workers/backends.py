@@ -1,32 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From a kind of worker to a team of them: the one place that knows all kinds."""
+"""From a kind of worker to a team of them."""
 
 from __future__ import annotations
 
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any
 
-from teamster.errors import StartMethodRefused, UsageError
-from teamster.spine.workers.backend import Backend
+from teamster.errors import UsageError
+from teamster.kinds import KINDS
+from teamster.spine.workers.backend import Backend, Staff, Staffing
 from teamster.spine.workers.team import Team
-from teamster.spine.workers.worker_info import module_being_imported
 
 _get_ident = threading.get_ident
 START_METHODS = ("forkserver", "spawn", "fork")
-
-
-class Staffing(Protocol):
-    """What of a plan decides about workers."""
-
-    @property
-    def backend(self) -> str:
-        """The kind of worker."""
-
-    @property
-    def workers(self) -> int:
-        """How many."""
 
 
 def can_fork_at_once() -> bool:
@@ -59,20 +48,6 @@ def _refuse_late_patches() -> None:
         )
 
 
-def _refuse_while_importing() -> None:
-    """End a chain that would never end: the workers would import the same module, and start workers.
-
-    Raises:
-        StartMethodRefused: this worker is in the middle of that.
-    """
-    module = module_being_imported()
-    if module is not None:
-        raise StartMethodRefused(
-            f"processes are started while a worker imports {module}, to find its function: every worker would import"
-            " it and start workers, without end. Put that call into a function, or under if __name__ == '__main__'"
-        )
-
-
 def assemble(
     plan: Staffing,
     lock: threading.RLock,
@@ -86,44 +61,20 @@ def assemble(
     """Make the team that a plan asks for; nothing starts yet.
 
     Raises:
+        UsageError: there is no such kind of worker.
         Exception: the initializer does not pickle.
     """
-    return Team(
-        _backend(plan, initializer, initargs, max(1, cores // plan.workers), start_method or "forkserver"),
-        plan.workers,
-        max_tasks=max_tasks,
-        lock=lock,
-    )
+    native_threads = max(1, cores // plan.workers)
+    staff = Staff(plan.workers, initializer, initargs, native_threads, start_method or "forkserver")
+    return Team(_make(plan.backend, staff), plan.workers, max_tasks=max_tasks, lock=lock)
 
 
-def _backend(
-    plan: Staffing,
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-    native_threads: int,
-    start_method: str,
-) -> Backend:
-    if plan.backend == "serial":
-        from teamster.spine.workers.serial import SerialBackend
-
-        return SerialBackend(initializer, initargs)
-    _refuse_late_patches()
-    if plan.backend == "thread":
-        from teamster.spine.workers.threads import ThreadBackend
-
-        return ThreadBackend(plan.workers, initializer, initargs, native_threads)
-    if plan.backend == "interpreter":
-        from teamster.spine.workers.interpreter.backend import InterpreterBackend
-
-        return InterpreterBackend(plan.workers, initializer, initargs, native_threads)
-    if plan.backend != "process":
-        raise UsageError(f"there are no workers of kind {plan.backend!r}")
-    _refuse_while_importing()
-    from teamster.spine.workers.process.forkserver import the_fork_server
-
-    if start_method != "fork":
-        the_fork_server().warm_up()  # it starts while this process goes on importing
-    from teamster.spine.workers.process.backend import ProcessBackend
-    from teamster.spine.workers.process.start import WorkerSetup
-
-    return ProcessBackend(WorkerSetup(start_method, initializer, tuple(initargs), native_threads), plan.workers)
+def _make(name: str, staff: Staff) -> Backend:
+    kind = KINDS.get(name)
+    if kind is None:
+        raise UsageError(f"there are no workers of kind {name!r}")
+    if name != "serial":
+        _refuse_late_patches()
+    module, _, function = kind.home.partition(":")
+    backend: Backend = getattr(import_module(module), function)(staff)
+    return backend

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Protocol
 
-from teamster.spine.workers.backend import Batch
+from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.job import Job
 
 

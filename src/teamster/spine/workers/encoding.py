@@ -17,8 +17,8 @@ from typing import Any
 
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_home
-from teamster.spine.workers.backend import BatchResults, Event, WorkerHandle
 from teamster.spine.workers.exceptions import rebuild, transfer_error
+from teamster.spine.workers.handle import BatchResults, Event, WorkerHandle
 from teamster.spine.workers.runner import Sink
 
 PLAIN = frozenset((int, float, complex, bool, str, bytes, type(None)))

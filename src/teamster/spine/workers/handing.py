@@ -11,12 +11,13 @@ from time import perf_counter_ns
 from typing import Any
 
 from teamster.errors import WorkerStartError
-from teamster.spine.workers.backend import Backend, Batch, CallStyle, FunctionSpec, WorkerHandle
+from teamster.spine.workers.backend import Backend
+from teamster.spine.workers.batch import Batch, CallStyle, FunctionSpec
 from teamster.spine.workers.calls import Backlog
+from teamster.spine.workers.handle import WorkerHandle
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.reports import Reports
 
-_LONG_NS = 20_000_000  # longer batches are handed one at a time: the hand-over is nothing beside them
 _HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
 _LARGE_BYTES = 1 << 20  # items of this size wait in shared memory, whose first touch costs more than any hand-over
 _WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
@@ -56,7 +57,7 @@ class Handing(Reports):
     def _depth(self, job: Job) -> int:
         """Batches that one worker may hold."""
         batch_ns = job.batch_ns
-        if batch_ns > _LONG_NS or job.item_bytes > _HUGE_BYTES:
+        if batch_ns > self.backend.long_ns or job.item_bytes > _HUGE_BYTES:
             return 1
         many = 0 < batch_ns < _SHORT_NS and job.item_bytes < _LARGE_BYTES
         return self.backend.deepest if many else self.backend.depth
@@ -77,14 +78,14 @@ class Handing(Reports):
         """Kill a worker because of the item that it runs."""
         worker.killed_for = (number, error)
         self.ledger.timeouts += 1
-        self.backend.kill(worker)
+        worker.kill()
 
     def distrust(self) -> None:
         """Ctrl-C may have struck between the reading of a result and its delivery: what is under way starts over elsewhere."""
         for worker in self.workers:
             if worker.outstanding and self.backend.can_kill and worker.killed_for is None:
                 worker.killed_for = (0, None)
-                self.backend.kill(worker)
+                worker.kill()
 
     def answers_soon(self) -> bool:
         """Whether the next answer is worth looking for without sleeping."""
@@ -118,7 +119,6 @@ class Handing(Reports):
         """Have `count` workers from now on."""
         with self.lock:
             self.count = count
-            self.backend.resize(count)
             staying = [worker for worker in self.workers if not worker.retiring]
             self._let_go(staying[count:])
 
@@ -128,7 +128,7 @@ class Handing(Reports):
                 worker.retiring = True
             else:
                 self.workers.remove(worker)
-                self.backend.stop(worker)
+                worker.stop()
 
     # --- handing out -------------------------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Handing(Reports):
     def _start_one(self) -> WorkerHandle | None:
         """One more worker; None where the system gives no more, and then those who are there have to do."""
         try:
-            worker = self.backend.start(self._free_index())
+            worker = self.backend.start(self._free_index(), self.count)
         except (OSError, RuntimeError) as error:
             if self.workers:
                 self.count = len(self.workers)
@@ -203,7 +203,7 @@ class Handing(Reports):
             batch = batch.piece(0, left)
         batch.number = worker.next_number
         try:
-            self.backend.hand(worker, batch)
+            self.backend.send(worker, batch)
         except Exception as error:
             with self._calling_back():
                 self._refuse(batch, error)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from teamster.spine.workers.backend import BatchDone, FunctionSpec
+from teamster.spine.workers.batch import FunctionSpec
+from teamster.spine.workers.handle import BatchDone
 
 TARGET_NS = 4_000_000
 """Work in one batch when somebody waits for single results: short beside what a person notices."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from teamster.spine.workers.backend import Batch, Died, WorkerHandle
+from teamster.spine.workers.batch import Batch
+from teamster.spine.workers.handle import Died, WorkerHandle
 
 
 @dataclass(slots=True)

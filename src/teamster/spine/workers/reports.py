@@ -13,18 +13,10 @@ from time import perf_counter_ns
 from teamster.errors import StartMethodRefused, TaskError, WorkerStartError, annotate
 from teamster.spine.trace.report import Ledger
 from teamster.spine.trace.spans import mark
-from teamster.spine.workers.backend import (
-    Backend,
-    Batch,
-    BatchDone,
-    BatchResults,
-    BatchUnreadable,
-    Died,
-    Event,
-    Ready,
-    WorkerHandle,
-)
+from teamster.spine.workers.backend import Backend
+from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.calls import Backlog, Outcomes
+from teamster.spine.workers.handle import BatchDone, BatchResults, BatchUnreadable, Died, Event, Ready, WorkerHandle
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.recovery import judge
 
@@ -83,7 +75,7 @@ class Reports:
         else:
             # Not before, and under the lock: a test had one thread look at the scoreboard of a worker whose end another had read.
             self._bury(worker, event)
-            self.backend.release(worker)
+            worker.release()
 
     def _keep(self, event: BatchResults) -> None:
         batch = _batch_of(event.worker, event.number)
@@ -128,11 +120,11 @@ class Reports:
         self._end_reclaim(worker)
         if worker.retiring and not worker.outstanding and worker in self.workers:  # a team that has ended has none
             self.workers.remove(worker)
-            self.backend.stop(worker)
+            worker.stop()
 
     def _end_reclaim(self, worker: WorkerHandle) -> None:
         if worker.reclaimed_ns and not worker.outstanding:
-            self.backend.resume(worker)
+            worker.resume()
             worker.reclaimed_ns = worker.taken_back = 0
 
     def _greet(self, worker: WorkerHandle, event: Ready) -> None:
@@ -145,7 +137,7 @@ class Reports:
             if worker in self.workers:
                 self.workers.remove(worker)
             worker.killed_for = (0, None)
-            self.backend.stop(worker)
+            worker.stop()
 
     def _fail_all(self, error: BaseException) -> None:
         jobs, self.jobs = self.jobs, set()

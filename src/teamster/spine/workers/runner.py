@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from teamster.spine.trace.ring import COMPUTE, Ring
 from teamster.spine.trace.spans import current_ring
-from teamster.spine.workers.backend import FunctionSpec
+from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.scoreboard import COMMITTED, LIMIT, STARTED, STARTED_NS, WIDTH
 from teamster.spine.workers.seeds import seed_task
 

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
-from teamster.spine.workers import worker_info as whoami
-from teamster.spine.workers.backend import Batch, BatchDone, BatchResults, Event, FunctionSpec, Ready, WorkerHandle, WorkerInfo
+from teamster.spine.workers import worker_info
+from teamster.spine.workers.backend import Backend, Staff
+from teamster.spine.workers.batch import Batch, FunctionSpec
 from teamster.spine.workers.exceptions import wrap_control_flow
+from teamster.spine.workers.handle import BatchDone, BatchResults, Event, Ready, WatchedHandle, WorkerHandle
 from teamster.spine.workers.runner import Runner
-from teamster.spine.workers.scoreboard import LIMIT, NO_LIMIT, Scoreboard
+from teamster.spine.workers.scoreboard import Scoreboard
 from teamster.spine.workers.seeds import kept_random_state
+from teamster.spine.workers.worker_info import WorkerInfo
 
 
 class _ListSink:
@@ -48,50 +49,35 @@ class _ListSink:
             self._events.append(BatchResults(self._worker, number, [None], wrap_control_flow(error)))
 
 
-class SerialBackend:
-    """The caller itself, as a backend."""
+class SerialBackend(Backend):
+    """The caller itself, as a backend; tasks run in its own context."""
 
     kind = "serial"
-    pulls = True
-    can_kill = False
-    depth = 1
-    deepest = 1
 
-    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        self.report: Callable[[WorkerHandle, list[Event]], None] = lambda worker, events: None
-        self.fail: Callable[[BaseException], None] = lambda error: None
-        self._initializer = initializer
-        self._initargs = initargs
+    def __init__(self, staff: Staff) -> None:
+        super().__init__()
+        self._staff = staff
         self._scoreboard = Scoreboard.private()
         self._waiting: deque[tuple[WorkerHandle, Batch]] = deque()
         self._events: list[Event] = []
         self._runner: tuple[int, Runner | None] = (-1, None)
         self._busy_in = 0  # the thread that runs a batch
 
-    def prepare(self, spec: FunctionSpec, context: contextvars.Context) -> None:
-        """Nothing: tasks run in the caller's own context."""
-
-    def start(self, index: int) -> WorkerHandle:
+    def start(self, index: int, count: int) -> WorkerHandle:
         """Run the initializer here and now."""
-        worker = WorkerHandle(index)
+        worker = WatchedHandle(index, scoreboard=self._scoreboard)
         error: BaseException | None = None
         try:
-            if self._initializer is not None:
-                self._initializer(*self._initargs)
+            if self._staff.initializer is not None:
+                self._staff.initializer(*self._staff.initargs)
         except Exception as raised:
             error = raised
         self._events.append(Ready(worker, error))
         return worker
 
-    def resize(self, count: int) -> None:
-        """It is always one."""
-
-    def hand(self, worker: WorkerHandle, batch: Batch) -> None:
+    def send(self, worker: WorkerHandle, batch: Batch) -> None:
         """Keep the batch for the next `wait`."""
         self._waiting.append((worker, batch))
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
         """Run the next batch."""
@@ -100,7 +86,7 @@ class SerialBackend:
             return events
         worker, batch = self._waiting.popleft()
         spec: FunctionSpec = batch.job.spec
-        before = whoami.set_thread_worker(WorkerInfo(0, "serial", 1))
+        before = worker_info.set_thread_worker(WorkerInfo(0, "serial", 1))
         began = perf_counter_ns()
         self._busy_in = threading.get_ident()
         sink = _ListSink(worker, events, batch.number)
@@ -118,7 +104,7 @@ class SerialBackend:
             raise
         finally:
             self._busy_in = 0
-            whoami.set_thread_worker(before)
+            worker_info.set_thread_worker(before)
             ended = perf_counter_ns()
             events.append(BatchDone(worker, batch.number, ran, ended - began, ended_ns=ended))
         return events
@@ -130,9 +116,6 @@ class SerialBackend:
             self._runner = spec.identity, runner
         return runner
 
-    def wake(self) -> None:
-        """It never sleeps."""
-
     def is_inside(self) -> bool:
         """Whether a batch runs in this very thread."""
         return self._busy_in == threading.get_ident()
@@ -141,47 +124,6 @@ class SerialBackend:
         """Let go of the function."""
         if self._runner[0] == spec.identity:
             self._runner = (-1, None)
-
-    def running(self, worker: WorkerHandle) -> tuple[int, int, int] | None:
-        """What the scoreboard says."""
-        return self._scoreboard.running()
-
-    def frontier(self, worker: WorkerHandle) -> int:
-        """What the scoreboard says."""
-        return self._scoreboard.frontier()
-
-    def reclaim(self, worker: WorkerHandle, number: int) -> None:
-        """Set the limit on the scoreboard."""
-        self._scoreboard.words[LIMIT] = number
-
-    def resume(self, worker: WorkerHandle) -> None:
-        """Lift the limit."""
-        self._scoreboard.words[LIMIT] = NO_LIMIT
-
-    def has_unsent(self, worker: WorkerHandle) -> bool:
-        """Nothing waits anywhere that `salvage` could reach."""
-        return False
-
-    def salvage(self, worker: WorkerHandle) -> list[Event]:
-        """Results are never held back."""
-        return []
-
-    def kill(self, worker: WorkerHandle) -> None:
-        """The caller cannot be killed."""
-        raise AssertionError("the caller cannot be killed")
-
-    def stop(self, worker: WorkerHandle) -> None:
-        """Nothing to end."""
-
-    def release(self, worker: WorkerHandle) -> None:
-        """It has nothing of its own."""
-
-    def send_segments_home(self) -> None:
-        """Nothing is shared by copy here."""
-
-    def bytes_moved(self) -> tuple[int, int]:
-        """Nothing moves."""
-        return 0, 0
 
     def close(self, seconds: float) -> None:
         """Forget what waits."""

@@ -9,16 +9,14 @@ from time import perf_counter_ns
 from typing import Protocol
 
 from teamster.errors import TaskTimeout, WorkerStartError
-from teamster.spine.workers.backend import Backend, Batch, Event, Ready, WorkerHandle
+from teamster.spine.workers.backend import Backend
+from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.calls import Backlog
+from teamster.spine.workers.handle import Event, Ready, WorkerHandle
 from teamster.spine.workers.scoreboard import SETTLE_NS
 
-STUCK_NS = 3_000_000
-"""An item that runs this long, and several times longer than usual, keeps its batch from others who have nothing to do."""
-
-_SILENT_NS = 20_000_000  # of a worker whose results somebody waits for
-_LONG_SILENT_NS = 100_000_000  # of any other
-_TIMES_LONGER = 3
+_TIMES_LONGER = 3  # than usual: an item that is stuck
+_TIMES_SILENT = 5  # as long, where nobody waits for single results
 _LOOK_NS = 5_000  # a worker, until the next look: a team of 200 would else look at all of them at each of their reports
 _SOON_NS = 2_000_000
 
@@ -60,21 +58,21 @@ class Stragglers:
         self._due_ns = now + _LOOK_NS * len(team.workers)
         next_ns: list[int] = []
         hungry = not team.queue and self._somebody_idle()
-        team.backend.send_segments_home()
         for worker in list(team.workers):
+            worker.return_memory()
             if not worker.outstanding or worker.killed_for is not None:
                 continue
             if worker.reclaimed_ns:
-                next_ns.append(self._settle(worker, now))
+                next_ns.append(self._settle(worker))
             self._check_timeout(worker, now, next_ns)
-            running = team.backend.running(worker)
+            running = worker.running()
             if running is not None and running[1] > 1:
                 next_ns.append(_SOON_NS)  # it unpickles the batch, or runs a block: the next look may see it at one item
-            holds_more = team.backend.frontier(worker) < worker.next_number
+            holds_more = worker.frontier() < worker.next_number
             if holds_more and hungry and not worker.reclaimed_ns and self._is_stuck(worker, now, next_ns):
                 self.reclaim(worker)
                 next_ns.append(SETTLE_NS)
-            if holds_more or team.backend.has_unsent(worker):
+            if holds_more or worker.unsent():
                 self._salvage(worker, now, next_ns)
         if team.queue:
             team.dispatch()
@@ -85,9 +83,9 @@ class Stragglers:
         return len(team.workers) < team.count or any(not worker.outstanding for worker in team.workers)
 
     def _is_stuck(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> bool:
-        running = self._team.backend.running(worker)
+        running = worker.running()
         usual = worker.outstanding[0].job.item_ns
-        patience = max(STUCK_NS, int(_TIMES_LONGER * usual))
+        patience = max(self._team.backend.stuck_ns, int(_TIMES_LONGER * usual))
         since = running[2] if running else 0
         if since and now - since > patience:
             return True
@@ -98,25 +96,25 @@ class Stragglers:
         """Ask a worker for the items that it has not started."""
         if worker.reclaimed_ns:
             return
-        worker.reclaimed_from = self._team.backend.frontier(worker)
+        worker.reclaimed_from = worker.frontier()
         worker.reclaimed_ns = perf_counter_ns()
-        self._team.backend.reclaim(worker, worker.reclaimed_from)
+        worker.reclaim(worker.reclaimed_from)
 
-    def _settle(self, worker: WorkerHandle, now: int) -> int:
+    def _settle(self, worker: WorkerHandle) -> int:
         """When the recall is certain, hand what it brought to others; returns ns until the next look."""
         if worker.taken_back:
-            return _SILENT_NS
-        if now - worker.reclaimed_ns < SETTLE_NS:
+            return self._team.backend.silent_ns
+        if not worker.settled():
             return SETTLE_NS
-        worker.taken_back = max(worker.reclaimed_from, self._team.backend.frontier(worker))
+        worker.taken_back = max(worker.reclaimed_from, worker.frontier())
         for batch in worker.outstanding:
             start = max(0, worker.taken_back - batch.number)
             if start < batch.size and not batch.job.cancelled:
                 self._team.queue.append(batch.piece(start, batch.size))
-        return _SILENT_NS
+        return self._team.backend.silent_ns
 
     def _check_timeout(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> None:
-        running = self._team.backend.running(worker)
+        running = worker.running()
         for batch in worker.outstanding:
             limit_ns = batch.job.timeout_ns
             if limit_ns is None:
@@ -142,7 +140,7 @@ class Stragglers:
             " raise timeout= if it needs longer"
         )
         self._team.handle_all([Ready(worker, error)])
-        self._team.backend.kill(worker)
+        worker.kill()
 
     def _timeout_error(self, worker: WorkerHandle, first: int, offset: int, limit_ns: int) -> TaskTimeout:
         index = first + offset if first >= 0 else -1
@@ -158,8 +156,10 @@ class Stragglers:
     def _salvage(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> None:
         """Results in the log of a silent worker are good: deliver them before the item that it runs is over."""
         silent = now - worker.last_heard_ns
-        most = _SILENT_NS if any(batch.job.spec.hurry for batch in worker.outstanding) else _LONG_SILENT_NS
+        most = self._team.backend.silent_ns
+        if not any(batch.job.spec.hurry for batch in worker.outstanding):
+            most *= _TIMES_SILENT
         if silent >= most:
-            self._team.handle_all(self._team.backend.salvage(worker))
+            self._team.handle_all(worker.salvage())
             silent = 0
         next_ns.append(max(_SOON_NS, most - silent))

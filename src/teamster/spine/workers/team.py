@@ -23,9 +23,11 @@ from time import perf_counter_ns
 from teamster.errors import PoolClosed, UsageError
 from teamster.spine.trace.ring import WAIT
 from teamster.spine.trace.spans import current_ring, note
-from teamster.spine.workers.backend import Backend, Batch, Event, WorkerHandle
+from teamster.spine.workers.backend import Backend
+from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.calls import Backlog, Call, OpenCalls
 from teamster.spine.workers.handing import Handing
+from teamster.spine.workers.handle import Event, WorkerHandle
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.stragglers import Stragglers
 from teamster.spine.workers.waiting import Waiter, Waiters, sooner
@@ -295,7 +297,7 @@ class Team(Handing):
     def _report(self, worker: WorkerHandle, events: list[Event]) -> None:
         """Results and events from a worker's own thread."""
         with self.lock:
-            self.handle_all([*self.backend.salvage(worker), *events])
+            self.handle_all([*worker.salvage(), *events])
             worker.absent = bool(self.outcomes)
             self._dispatch_after(worker)
             self._tell_waiters()
@@ -337,7 +339,7 @@ class Team(Handing):
                     continue
                 if kill and self.backend.can_kill:
                     worker.killed_for = (0, None)
-                    self.backend.kill(worker)
+                    worker.kill()
                 else:
                     self._stragglers.reclaim(worker)
             self._waiters.wake_all()

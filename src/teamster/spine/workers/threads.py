@@ -19,38 +19,53 @@ from teamster.machine.native_threads import ProcessWideLimit, limit_in_this_thre
 from teamster.machine.run_delay import RunDelay
 from teamster.spine.trace.ring import INITIALISE, WAIT
 from teamster.spine.trace.spans import current_ring, leave_thread, name_lane, note
-from teamster.spine.workers import worker_info as whoami
-from teamster.spine.workers.backend import (
-    Batch,
-    BatchDone,
-    BatchResults,
-    Died,
-    Event,
-    FunctionSpec,
-    Ready,
-    WorkerHandle,
-    WorkerInfo,
-)
+from teamster.spine.workers import worker_info
+from teamster.spine.workers.backend import Backend, Staff
+from teamster.spine.workers.batch import Batch, FunctionSpec
 from teamster.spine.workers.exceptions import wrap_control_flow
+from teamster.spine.workers.handle import BatchDone, BatchResults, Died, Event, Ready, WatchedHandle, WorkerHandle
 from teamster.spine.workers.library_state import Scene, State, take, take_of_thread
 from teamster.spine.workers.runner import Runner
-from teamster.spine.workers.scoreboard import LIMIT, NO_LIMIT, Scoreboard
+from teamster.spine.workers.worker_info import WorkerInfo
 
 FLUSH_NS = 5_000_000
 
 
-class ThreadHandle(WorkerHandle):
+class ThreadHandle(WatchedHandle):
     """A worker thread, as the team sees it."""
 
-    __slots__ = ("finished", "inbox", "runner", "scoreboard", "thread")
+    __slots__ = ("finished", "inbox", "on_release", "runner", "thread")
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, on_release: Callable[[ThreadHandle], None]) -> None:
         super().__init__(index)
-        self.scoreboard = Scoreboard.private()
+        self.on_release = on_release
         self.inbox: SimpleQueue[Batch | None] = SimpleQueue()
         self.thread: threading.Thread | None = None
         self.runner: tuple[int, Runner, contextvars.Context] | None = None  # of the function that it ran last
         self.finished: deque[tuple[int, list[Any]]] = deque()  # results that the team has not taken: it does so under its lock
+
+    def unsent(self) -> bool:
+        """Whether the thread has finished items that the team has not taken."""
+        return bool(self.finished)
+
+    def salvage(self) -> list[Event]:
+        """Take what the thread has finished; the team's lock is held, so nobody else does."""
+        finished, events = self.finished, list[BatchResults]()
+        while finished:
+            first, values = finished.popleft()
+            if events and events[-1].number + len(events[-1].values) == first:
+                events[-1].values += values
+            else:
+                events.append(BatchResults(self, first, values))
+        return [*events]
+
+    def stop(self) -> None:
+        """The thread ends after what it has."""
+        self.inbox.put(None)
+
+    def release(self) -> None:
+        """It is gone."""
+        self.on_release(self)
 
 
 class ReportSink:
@@ -97,7 +112,7 @@ class _InThread:
     def __init__(
         self, info: WorkerInfo, native_threads: int, initialize: Callable[[], object] | None, limit: ProcessWideLimit
     ) -> None:
-        whoami.set_thread_worker(info)
+        worker_info.set_thread_worker(info)
         limit_in_this_thread(native_threads)
         self._native_threads = native_threads
         self._limit = limit
@@ -133,57 +148,51 @@ class _InThread:
         """Nothing is its own."""
 
 
-class ThreadBackend:
+class ThreadBackend(Backend):
     """Thread workers of one pool."""
 
     kind = "thread"
     pulls = False
-    can_kill = False
-    depth = 1
-    deepest = 1
 
-    def __init__(
-        self, count: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], native_threads: int
-    ) -> None:
-        self.report: Callable[[WorkerHandle, list[Event]], None] = lambda worker, events: None
-        self.fail: Callable[[BaseException], None] = lambda error: None
-        self._count = count
-        self._initialize = partial(initializer, *initargs) if initializer is not None else None
-        self._native_threads = native_threads
-        self._limit = ProcessWideLimit(native_threads)
+    def __init__(self, staff: Staff) -> None:
+        super().__init__()
+        self._staff = staff
+        self._initialize = partial(staff.initializer, *staff.initargs) if staff.initializer is not None else None
+        self._limit = ProcessWideLimit(staff.native_threads)
         self._workers: list[ThreadHandle] = []
 
     def prepare(self, spec: FunctionSpec, context: contextvars.Context) -> None:
         """Keep the context; each worker runs in a copy of it."""
         spec.context, spec.state = context, take_of_thread()
 
-    def start(self, index: int) -> ThreadHandle:
+    def start(self, index: int, count: int) -> ThreadHandle:
         """Start a thread."""
         if not self._workers:
             self._limit.apply()
-        worker = ThreadHandle(index)
-        worker.thread = threading.Thread(target=self._live, args=(worker,), name=f"teamster-worker-{index}", daemon=True)
+        worker = ThreadHandle(index, self._release)
+        info = WorkerInfo(index, self.kind, count)
+        worker.thread = threading.Thread(target=self._live, args=(worker, info), name=f"teamster-worker-{index}", daemon=True)
         worker.thread.start()
         self._workers.append(worker)
         return worker
 
-    def _place(self, worker: ThreadHandle) -> Place:
+    def _place(self, info: WorkerInfo) -> Place:
         """Where the tasks of a worker run; made in its thread."""
-        return _InThread(WorkerInfo(worker.index, self.kind, self._count), self._native_threads, self._initialize, self._limit)
+        return _InThread(info, self._staff.native_threads, self._initialize, self._limit)
 
-    def _live(self, worker: ThreadHandle) -> None:
+    def _live(self, worker: ThreadHandle, info: WorkerInfo) -> None:
         try:
-            self._work(worker)
+            self._work(worker, info)
         except BaseException as error:  # no task's: those are results. Who waits for this thread must not wait for ever
             self.fail(error)
 
-    def _work(self, worker: ThreadHandle) -> None:
+    def _work(self, worker: ThreadHandle, info: WorkerInfo) -> None:
         name_lane(f"{self.kind} {worker.index}", self.kind, worker.index)
         place: Place | None = None
         began = perf_counter_ns()
         error: BaseException | None = None
         try:
-            place = self._place(worker)
+            place = self._place(info)
         except BaseException as raised:
             error = wrap_control_flow(raised)
         note(current_ring(), INITIALISE, "start", began)
@@ -204,24 +213,10 @@ class ThreadBackend:
         ended = Died(worker, None, lambda index, attempts: RuntimeError(f"{self.kind} worker ended before item {index}"))
         self.report(worker, [ended])
 
-    def resize(self, count: int) -> None:
-        """Tell it to those who start from now on."""
-        self._count = count
-
-    def hand(self, worker: WorkerHandle, batch: Batch) -> None:
+    def send(self, worker: WorkerHandle, batch: Batch) -> None:
         """Put a batch into the thread's inbox."""
         assert isinstance(worker, ThreadHandle)
         worker.inbox.put(batch)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
-        """Never called: threads report by themselves."""
-        raise AssertionError("thread workers report by themselves")
-
-    def wake(self) -> None:
-        """Nobody waits in here."""
 
     def is_inside(self) -> bool:
         """Whether this is one of the threads."""
@@ -233,72 +228,19 @@ class ThreadBackend:
             if worker.runner is not None and worker.runner[0] == spec.identity:
                 worker.runner = None
 
-    def running(self, worker: WorkerHandle) -> tuple[int, int, int] | None:
-        """What the thread's scoreboard says."""
-        assert isinstance(worker, ThreadHandle)
-        return worker.scoreboard.running()
-
-    def frontier(self, worker: WorkerHandle) -> int:
-        """What the scoreboard says."""
-        assert isinstance(worker, ThreadHandle)
-        return worker.scoreboard.frontier()
-
-    def reclaim(self, worker: WorkerHandle, number: int) -> None:
-        """Set the limit on the thread's scoreboard."""
-        assert isinstance(worker, ThreadHandle)
-        worker.scoreboard.words[LIMIT] = number
-
-    def resume(self, worker: WorkerHandle) -> None:
-        """Lift the limit."""
-        assert isinstance(worker, ThreadHandle)
-        worker.scoreboard.words[LIMIT] = NO_LIMIT
-
-    def has_unsent(self, worker: WorkerHandle) -> bool:
-        """Whether the thread has finished items that the team has not taken."""
-        assert isinstance(worker, ThreadHandle)
-        return bool(worker.finished)
-
-    def salvage(self, worker: WorkerHandle) -> list[Event]:
-        """Take what the thread has finished; the team's lock is held, so nobody else does."""
-        assert isinstance(worker, ThreadHandle)
-        finished, events = worker.finished, list[BatchResults]()
-        while finished:
-            first, values = finished.popleft()
-            if events and events[-1].number + len(events[-1].values) == first:
-                events[-1].values += values
-            else:
-                events.append(BatchResults(worker, first, values))
-        return [*events]
-
-    def kill(self, worker: WorkerHandle) -> None:
-        """Threads cannot be killed."""
-        raise AssertionError("threads cannot be killed")
-
-    def stop(self, worker: WorkerHandle) -> None:
-        """The thread ends after what it has."""
-        assert isinstance(worker, ThreadHandle)
-        worker.inbox.put(None)
-
-    def release(self, worker: WorkerHandle) -> None:
+    def _release(self, worker: ThreadHandle) -> None:
         """With the last thread goes the limit: what the caller runs itself meanwhile may use its libraries' threads again."""
         if worker in self._workers:
             self._workers.remove(worker)
             if not self._workers:
                 self._limit.restore()
 
-    def send_segments_home(self) -> None:
-        """Nothing is shared by copy here."""
-
-    def bytes_moved(self) -> tuple[int, int]:
-        """Nothing moves between threads."""
-        return 0, 0
-
     def close(self, seconds: float) -> None:
         """End all threads that are not in the middle of an item; wait for those, `seconds` at most in all."""
         workers = list(self._workers)
         for worker in workers:
-            self.reclaim(worker, 0)
-            self.stop(worker)
+            worker.reclaim(0)
+            worker.stop()
         deadline = perf_counter_ns() + int(seconds * 1e9)
         for worker in workers:
             if worker.thread is not None and worker.thread is not threading.current_thread():

@@ -68,11 +68,11 @@ class Waiters:
     """Those who wait for one team, in the order in which they are asked for items; every method wants the team's lock held.
 
     Args:
-        wake_crew: makes the poll of who leads return.
+        wake_backend: makes the poll of who leads return.
     """
 
-    def __init__(self, wake_crew: Callable[[], None]) -> None:
-        self._wake_crew = wake_crew
+    def __init__(self, wake_backend: Callable[[], None]) -> None:
+        self._wake_backend = wake_backend
         self._all: dict[Waiter, None] = {}
         self.leader: Waiter | None = None  # who polls the backend
         self._deputy: Callable[[], None] | None = None  # to be told, once, when nobody leads
@@ -124,7 +124,7 @@ class Waiters:
         if waiter is not None:
             waiter.wake()
             if waiter.polls:
-                self._wake_crew()
+                self._wake_backend()
 
     def wake_if_yielding(self) -> None:
         """Have the leader look around, if it is one that steps down for others."""

@@ -5,8 +5,28 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import dataclass
 
-from teamster.spine.workers.backend import WorkerInfo
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """Who runs this code.
+
+    Attributes:
+        index: which worker, counted from 0.
+        kind: "serial", "thread", "interpreter" or "process".
+        count: how many workers the pool has.
+
+    Example:
+        >>> import teamster as ts
+        >>> ts.map(lambda _: ts.current_worker().kind, [1], backend="thread")
+        ['thread']
+    """
+
+    index: int
+    kind: str
+    count: int
+
 
 _of_process: WorkerInfo | None = None
 _of_thread = threading.local()

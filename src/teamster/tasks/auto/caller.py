@@ -24,10 +24,11 @@ from teamster.spine.plan.safety.check import Meaning
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring
 from teamster.spine.workers import worker_info as whoami
-from teamster.spine.workers.backend import CallStyle, WorkerInfo
+from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.seeds import kept_random_state, seed_task
+from teamster.spine.workers.worker_info import WorkerInfo
 
 _CHUNK_NS = 500_000
 _MOST_CHUNK = 4096

@@ -17,7 +17,7 @@ from collections import Counter, deque
 from typing import Any
 
 from teamster.errors import TaskError, TransferError, first_line
-from teamster.spine.workers.backend import Batch
+from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.begun import has_begun
 from teamster.spine.workers.exceptions import RemoteTraceback
 from teamster.tasks.arguments import MapCall

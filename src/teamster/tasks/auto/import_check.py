@@ -14,7 +14,7 @@ from teamster.spine.plan.safety.fingerprint import Bound, checksum, is_bound_to_
 from teamster.spine.plan.safety.imports import States, difference, imported_states, look_there
 from teamster.spine.plan.safety.instructions import Thing
 from teamster.spine.plan.safety.patches import Origins, replaced
-from teamster.spine.workers.backend import Batch
+from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.job import CallOptions, Job
 from teamster.spine.workers.library_state import library_part, take, unsendable
 from teamster.spine.workers.team import Team

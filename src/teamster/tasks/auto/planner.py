@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.machine.gil import has_gil
-from teamster.spine.plan.choice import BACKENDS, CANDIDATES, Limits, choose, is_count
+from teamster.spine.plan.choice import CANDIDATES, Limits, choose, is_backend, is_count
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.worker_info import is_inside_worker
 from teamster.tasks.arguments import MapCall
@@ -178,7 +178,7 @@ def _cores(affinity: tuple[int, ...], second: int) -> int:
 
 
 def _check_plan(plan: object) -> Plan:
-    if not isinstance(plan, Plan) or plan.backend not in BACKENDS or not is_count(plan.workers, 1):
+    if not isinstance(plan, Plan) or not is_backend(plan.backend) or not is_count(plan.workers, 1):
         raise UsageError(f"plan must be a Plan, such as pool.plan or Plan.from_dict(...), not {plan!r:.80}")
     return plan
 

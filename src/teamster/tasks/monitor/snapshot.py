@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from teamster.machine.cpus import usable_cores
 from teamster.machine.usage import resident_bytes
 from teamster.spine.plan.plan import Plan
-from teamster.spine.workers.backend import WorkerHandle
+from teamster.spine.workers.handle import WorkerHandle
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
 from teamster.tasks.monitor.clock import WallClock
@@ -106,7 +106,7 @@ def _waiting(team: Team) -> int:
 def _state(team: Team, worker: WorkerHandle) -> dict[str, Any]:
     pid = getattr(worker, "pid", None)
     state: dict[str, Any] = {"pid": pid, "memory_bytes": resident_bytes(pid) if pid else None}
-    running = team.backend.running(worker)
+    running = worker.running()
     if not worker.ready and team.backend.pulls:
         return {**state, "state": "starting"}
     if running is None or not worker.outstanding:

@@ -10,7 +10,7 @@ from tests.conftest import RunScript
 LEAVES = """
 import atexit, multiprocessing.util, sys, threading, time
 import teamster as ts
-from teamster.spine.workers.process import backend as processes
+from teamster.spine.workers.process import children
 
 def late(word, seconds):
     time.sleep(seconds)
@@ -21,7 +21,7 @@ def work(seconds):
     multiprocessing.util.Finalize(None, late, args=("finalizer", 0), exitpriority=1)
     threading.Thread(target=late, args=("thread", seconds)).start()
 
-processes._LEAVE_S = float(sys.argv[3])
+children._LEAVE_S = float(sys.argv[3])
 ts.map(work, [float(sys.argv[2])], backend="process", workers=1, start_method=sys.argv[1])
 print("over")
 """

@@ -14,22 +14,23 @@ from __future__ import annotations
 import contextvars
 import pickle
 import sys
-from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any
 
 from teamster.errors import RemoteError, UsageError
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_whole
-from teamster.spine.workers.backend import Batch, BatchResults, FunctionSpec, WorkerInfo
+from teamster.spine.workers.backend import Staff
+from teamster.spine.workers.batch import Batch, FunctionSpec
 from teamster.spine.workers.context_vars import carry
 from teamster.spine.workers.exceptions import rebuild, transfer_error
-from teamster.spine.workers.interpreter import worker as interpreter_main
+from teamster.spine.workers.handle import BatchResults
+from teamster.spine.workers.interpreter import worker as inside
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.scoreboard import COMMITTED, STARTED, WIDTH
 from teamster.spine.workers.threads import Place, ReportSink, ThreadBackend, ThreadHandle
+from teamster.spine.workers.worker_info import WorkerInfo
 
 
 def has_interpreters() -> bool:
@@ -49,14 +50,12 @@ class InterpreterBackend(ThreadBackend):
 
     kind = "interpreter"
 
-    def __init__(
-        self, count: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], native_threads: int
-    ) -> None:
+    def __init__(self, staff: Staff) -> None:
         if not has_interpreters():
             version = ".".join(map(str, sys.version_info[:2]))
             raise UsageError(f"backend='interpreter' needs Python 3.14 or newer, and this is {version}; use 'process' instead")
-        super().__init__(count, None, (), native_threads)
-        self._initializer = pack_whole((initializer, initargs))
+        super().__init__(Staff(staff.count, native_threads=staff.native_threads))
+        self._initializer = pack_whole((staff.initializer, staff.initargs))
 
     def prepare(self, spec: FunctionSpec, context: contextvars.Context) -> None:
         """Pickle the function, and what of the context can travel."""
@@ -66,8 +65,8 @@ class InterpreterBackend(ThreadBackend):
             raise transfer_error(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
         spec.context = carry(context) if len(context) else []
 
-    def _place(self, worker: ThreadHandle) -> Place:
-        return _InInterpreter(WorkerInfo(worker.index, self.kind, self._count), self._initializer)
+    def _place(self, info: WorkerInfo) -> Place:
+        return _InInterpreter(info, self._initializer)
 
 
 class _InInterpreter:
@@ -83,7 +82,7 @@ class _InInterpreter:
         self._interpreter = interpreters.create()
         self._known = -1
         self._interpreter.exec(f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}")
-        raised = self._interpreter.call(interpreter_main.begin, pickle.dumps(info), initializer)
+        raised = self._interpreter.call(inside.begin, pickle.dumps(info), initializer)
         if raised:
             self.close()
             raise rebuild(pickle.loads(raised))
@@ -118,13 +117,13 @@ class _InInterpreter:
         words[COMMITTED] = batch.number + batch.size
         return batch.size
 
-    def _call(self, spec: FunctionSpec, items: bytes, batch: Batch) -> list[interpreter_main.Record]:
+    def _call(self, spec: FunctionSpec, items: bytes, batch: Batch) -> list[inside.Record]:
         if self._known != spec.identity:
             how = spec.style, spec.seed, spec.careful, spec.context
-            self._interpreter.call(interpreter_main.learn, spec.parcel.data, pack_whole(how))
+            self._interpreter.call(inside.learn, spec.parcel.data, pack_whole(how))
             self._known = spec.identity
-        answer = self._interpreter.call(interpreter_main.run_batch, items, batch.number, max(batch.first, 0))
-        records: list[interpreter_main.Record] = pickle.loads(answer)
+        answer = self._interpreter.call(inside.run_batch, items, batch.number, max(batch.first, 0))
+        records: list[inside.Record] = pickle.loads(answer)
         return records
 
     def _refuse(self, batch: Batch, worker: ThreadHandle, sink: ReportSink, reason: BaseException) -> int:

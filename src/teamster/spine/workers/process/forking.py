@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 from teamster.errors import StartMethodRefused
@@ -25,9 +24,6 @@ from teamster.machine.own_threads import threads_of_ours
 from teamster.spine.transport.channel import SILENTLY, pair
 from teamster.spine.workers.process.offspring import KEPT_FROM, kill_group
 from teamster.spine.workers.process.resource_tracker import descriptor_of_the_tracker
-
-Inherited = tuple[Callable[..., object] | None, tuple[Any, ...]]
-"""An initializer and its arguments, as they are in the program."""
 
 
 class Forked:
@@ -111,7 +107,7 @@ def _highest() -> int:
     return max(map(int, os.listdir("/proc/self/fd"))) + 1
 
 
-def fork_worker(theirs: socket.socket, scoreboard_descriptor: int, inherited: Inherited | None) -> Forked:
+def fork_worker(theirs: socket.socket, scoreboard_descriptor: int, inherited: Any) -> Forked:
     """Fork a worker that lives on its end of the channel, which is closed here; it begins when it is permitted.
 
     Raises:
@@ -167,9 +163,7 @@ def _fork_before_a_witness() -> tuple[int, Witness | None]:
     return worker, Witness(pid, report)
 
 
-def _live(
-    waiting: socket.socket, theirs: socket.socket, scoreboard_descriptor: int, tracker: int, inherited: Inherited | None
-) -> None:
+def _live(waiting: socket.socket, theirs: socket.socket, scoreboard_descriptor: int, tracker: int, inherited: Any) -> None:
     try:
         os.setpgid(0, 0)
         if not waiting.recv(1):
@@ -180,8 +174,8 @@ def _live(
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
+        from teamster.spine.workers.process.child_main import main
         from teamster.spine.workers.process.kinship import forget_the_program
-        from teamster.spine.workers.process.worker import main
         from teamster.spine.workers.seeds import scatter_state
 
         forget_the_program()

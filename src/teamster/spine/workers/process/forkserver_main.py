@@ -103,7 +103,11 @@ class Server:
                 pool.guarded.add(message[1])
             elif message[0] == "unguard":
                 pool.guarded.discard(message[1])
-            elif message[1] in pool.workers:
+            elif message[1] not in pool.workers:
+                continue  # it has ended
+            elif message[0] == "signal":
+                os.kill(pool.workers[message[1]], message[2])
+            else:
                 kill_group(pool.workers[message[1]])
 
     def _spawn(self, pool: _Pool, token: int, executable: list[str] | None) -> None:
@@ -168,8 +172,7 @@ def serve(root_descriptor: int) -> None:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         # Loaded once, here, for every worker. multiprocessing costs 7 ms; it has to be told about each worker.
-        from teamster.spine.workers.process import kinship  # noqa: F401
-        from teamster.spine.workers.process import worker as process_main  # noqa: F401
+        from teamster.spine.workers.process import child_main, kinship, worker  # noqa: F401
 
         server = Server(Channel(socket.socket(fileno=root_descriptor), blocking=True))
         try:
@@ -203,7 +206,7 @@ def become_worker(descriptors: Iterable[int], executable: list[str] | None) -> N
         _die_with_parent()
         if executable is not None:
             os.execv(executable[0], executable)
-        from teamster.spine.workers.process.worker import main
+        from teamster.spine.workers.process.child_main import main
 
         main(KEPT_FROM, KEPT_FROM + 1, KEPT_FROM + 2)
     finally:

@@ -11,7 +11,7 @@ from teamster.spine.transport.arena import ArenaFull, Broadcast
 from teamster.spine.transport.channel import Wire
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_function
-from teamster.spine.workers.backend import FunctionSpec
+from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.context_vars import carry
 from teamster.spine.workers.exceptions import transfer_error
 from teamster.spine.workers.library_state import dump, since, take
@@ -42,7 +42,7 @@ class Functions:
     def definition(self, worker: ProcessHandle, spec: FunctionSpec) -> tuple[Any, ...]:
         """The message that tells a worker of a function."""
         generators = loaded_generators() if spec.seed is not None else ()
-        surroundings = spec.context, dump(since(worker.surroundings, spec.state))
+        surroundings = spec.context, dump(since(worker.child.state, spec.state))
         how = (spec.style, spec.seed, spec.careful, spec.hurry, *surroundings, generators)
         message = "spec", spec.identity, how, self._stow(worker, spec)
         worker.known.add(spec.identity)

@@ -55,9 +55,9 @@ class Poller:
         with contextlib.suppress(OSError, ValueError):
             self._set.unregister(descriptor)
 
-    def arm(self, descriptor: int, *, writable: bool) -> None:
-        """Say whether it is looked at until it can be written."""
-        self._set.modify(descriptor, READABLE | WRITABLE if writable else READABLE)
+    def arm(self, descriptor: int, *, readable: bool = True, writable: bool = False) -> None:
+        """Say whether it is looked at until it can be read, or written."""
+        self._set.modify(descriptor, (READABLE if readable else 0) | (WRITABLE if writable else 0))
 
     def poll(self, seconds: float | None, *, eager: bool) -> list[tuple[int, int]]:
         """Descriptors and what they are ready for; at first without sleeping: a processor that sleeps takes 50 us to wake up."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a worker process comes to life: forked from the fork server, spawned by it, or forked from the program itself."""
+"""How a child process comes to life: forked from the fork server, spawned by it, or forked from the program itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
 from teamster.errors import WorkerStartError
 from teamster.machine.native_threads import environment
 from teamster.spine.transport.channel import Channel
+from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_function
 from teamster.spine.workers.process import streams
 from teamster.spine.workers.process.environment import current_environment, place_of_the_program
@@ -24,17 +24,36 @@ from teamster.spine.workers.process.main_module import describe_main
 from teamster.spine.workers.process.resource_tracker import descriptor_of_the_tracker
 
 
-class WorkerSetup:
-    """What a worker is told first: whose environment it lives in, and the initializer to run."""
+class Entry:
+    """What a child is to do: an entry point that its parent names, and what that is given.
 
-    def __init__(
-        self, start_method: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], native_threads: int
-    ) -> None:
-        """Raises what pickling the initializer raises; a fork brings it along as it is, as it does for `multiprocessing`."""
+    Args:
+        name: ``module:function``, called in the child as child_main.py says.
+        argument: any object; a fork brings it along as it is, as it does for `multiprocessing`.
+        start_method: how the child will be started.
+
+    Raises:
+        Exception: the argument does not pickle.
+    """
+
+    __slots__ = ("argument", "inherited", "name")
+
+    def __init__(self, name: str, argument: object, start_method: str) -> None:
+        self.name = name
+        self.inherited = argument if start_method == "fork" else None
+        self.argument: Parcel = pack_function(None if start_method == "fork" else argument)
+
+
+class ChildSetup:
+    """Whose environment children live in, and how they are started.
+
+    Args:
+        start_method: "forkserver", "spawn" or "fork".
+        native_threads: how many threads of OpenMP and its like each may have; None leaves them alone.
+    """
+
+    def __init__(self, start_method: str, native_threads: int | None) -> None:
         self.start_method = start_method
-        self.inherited = (initializer, initargs) if start_method == "fork" else None
-        self.initializer = pack_function((None, ()) if self.inherited else (initializer, initargs))
-        self.has_initializer = initializer is not None
         self.environment = current_environment()
         self._native_threads = native_threads
 
@@ -42,7 +61,8 @@ class WorkerSetup:
         """The state of the program now, in a form that travels."""
         self.look_again()
         place = place_of_the_program()
-        place["environ"] |= environment(self._native_threads)
+        if self._native_threads is not None:
+            place["environ"] |= environment(self._native_threads)
         return {
             "asked_ns": perf_counter_ns(),
             "environment": place | self.environment,
@@ -53,16 +73,16 @@ class WorkerSetup:
         }
 
     def look_again(self) -> None:
-        """Whoever starts from now on, or gets a function, is told of the program as it is now."""
+        """Whoever starts from now on, or is told the news, is told of the program as it is now."""
         now = current_environment()
         if now != self.environment:
             self.environment = now
 
 
 class Starter:
-    """Starts workers and knows how they ended."""
+    """Starts children and knows how they ended."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
+    def __init__(self, setup: ChildSetup) -> None:
         self._setup = setup
         self._method = setup.start_method
         if self._method == "fork":
@@ -79,8 +99,8 @@ class Starter:
         self._server_generation = the_fork_server().generation
         return control
 
-    def start(self, token: int, theirs: socket.socket, scoreboard_descriptor: int) -> None:
-        """Start a worker on its end of the channel, which is closed here.
+    def start(self, token: int, theirs: socket.socket, scoreboard_descriptor: int, entry: Entry) -> None:
+        """Start a child on its end of the channel, which is closed here.
 
         Raises:
             WorkerStartError: there is nothing that could start one.
@@ -91,7 +111,7 @@ class Starter:
             why_not, self.why_not = self.why_not, None
             raise why_not
         if self._method == "fork":
-            forked = fork_worker(theirs, scoreboard_descriptor, self._setup.inherited)
+            forked = fork_worker(theirs, scoreboard_descriptor, entry.inherited)
             self._forked[token] = forked
             self._guard(forked)
             return
@@ -151,6 +171,15 @@ class Starter:
                 self.control.put(("guard", forked.pid))
         return why_not
 
+    def signal(self, token: int, number: int) -> None:
+        """Send a signal to a child, if it still lives; what it started gets none."""
+        if token in self._forked:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._forked[token].pid, number)
+            return
+        with contextlib.suppress(OSError):  # the server is gone, and so is the child
+            self.control.put(("signal", token, number))
+
     def kill(self, token: int) -> None:
         """End a worker at once."""
         if token in self._forked:
@@ -199,7 +228,7 @@ def _descriptors(channel: int, scoreboard: int) -> tuple[int, ...]:
 
 
 def _spawn_command() -> list[str]:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from teamster.spine.workers.process.worker import main; main(3, 4, 5)"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from teamster.spine.workers.process.child_main import main; main(3, 4, 5)"
     return command(find_executable(), code, "teamster-worker")
 
 

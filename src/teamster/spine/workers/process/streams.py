@@ -21,6 +21,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+KINDS = frozenset(("text", "log", "warning"))
+"""How the messages begin that `deliver` takes."""
+
 Post = Callable[[tuple[Any, ...]], Any]
 
 
