@@ -45,15 +45,19 @@ if TYPE_CHECKING:
     from teamster.tasks.api import explain, imap, imap_unordered, map, starmap
     from teamster.tasks.own_executor import Executor
     from teamster.tasks.pool import Pool
+    from teamster.tasks.spawned import Parent, parent
+    from teamster.tasks.spawning import Process, spawn
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Executor": "teamster.tasks.own_executor",
     "Machine": "teamster.machine",
+    "Parent": "teamster.tasks.spawned",
     "Plan": "teamster.spine.plan.plan",
     "Pool": "teamster.tasks.pool",
     "PoolClosed": "teamster.errors",
+    "Process": "teamster.tasks.spawning",
     "Recording": "teamster.spine.trace.recording",
     "RemoteError": "teamster.errors",
     "Report": "teamster.spine.trace.report",
@@ -72,18 +76,22 @@ _HOMES = {
     "imap": "teamster.tasks.api",
     "imap_unordered": "teamster.tasks.api",
     "map": "teamster.tasks.api",
+    "parent": "teamster.tasks.spawned",
     "plot": "teamster.spine.trace.export",
     "record": "teamster.spine.trace.recording",
     "span": "teamster.spine.trace.spans",
+    "spawn": "teamster.tasks.spawning",
     "starmap": "teamster.tasks.api",
 }
 
 __all__ = [
     "Executor",
     "Machine",
+    "Parent",
     "Plan",
     "Pool",
     "PoolClosed",
+    "Process",
     "Recording",
     "RemoteError",
     "Report",
@@ -102,9 +110,11 @@ __all__ = [
     "imap",
     "imap_unordered",
     "map",
+    "parent",
     "plot",
     "record",
     "span",
+    "spawn",
     "starmap",
 ]
 

@@ -67,6 +67,22 @@ assert pool.map(abs, range(5)) == list(range(5))  # trap 27: the death of the th
 print("ready", flush=True)
 time.sleep(60)
 """
+SPAWNED = """
+import teamster as ts
+def run():
+    print("ready", flush=True)
+    import time; time.sleep(60)
+ts.spawn(run).join()
+"""
+SPAWNED_AND_LEFT = """
+import time, teamster as ts
+def run():
+    ts.parent().send("ready")
+    time.sleep(60)
+process = ts.spawn(run)
+print(process.recv(), flush=True)
+time.sleep(60)
+"""
 PROGRAMS = {
     "idle": IDLE,
     "busy": BUSY,
@@ -78,6 +94,8 @@ PROGRAMS = {
     "fork": FORK,
     "spawn": SPAWN,
     "thread start": STARTED_IN_A_THREAD,
+    "spawned": SPAWNED,
+    "spawned and left": SPAWNED_AND_LEFT,
 }
 
 
@@ -233,3 +251,32 @@ def test_memory_comes_back_while_results_are_consumed() -> None:
         kept = pool.map(lambda n: numpy.full(1_000_000, n), range(4))
     gc.collect()
     assert [int(array[-1]) for array in kept] == [0, 1, 2, 3]  # trap 29: results outlive the pool
+
+
+def test_a_program_waits_at_its_end_for_what_it_has_spawned(run_script: Callable[..., Any]) -> None:
+    script = run_script(
+        "import teamster as ts\ndef save():\n    import time; time.sleep(0.3); print('saved')\nts.spawn(save)\nprint('end')"
+    )
+    assert (script.stdout, script.stderr, script.returncode) == ("end\nsaved\n", "", 0)
+    assert not script.survivors()
+
+
+def test_daemons_and_whatever_runs_when_a_program_fails_end_with_it(
+    run_script: Callable[..., Any], within: Callable[..., Any]
+) -> None:
+    start = "import time, teamster as ts\nprocess = ts.spawn(time.sleep, 60)\n"
+    with within(8):
+        script = run_script(start + "process.daemon = True")
+    assert (script.stderr, script.returncode) == ("", 0)
+    assert not script.survivors()
+    with within(8):
+        script = run_script(start + "raise KeyError('a mistake')")
+    assert script.stderr.count("KeyError: 'a mistake'") == 1
+    assert script.stderr.count("Traceback") == 1
+    assert not script.survivors()
+
+
+def test_an_error_of_a_spawned_process_is_said_when_a_program_ends(run_script: Callable[..., Any]) -> None:
+    script = run_script("import teamster as ts\ndef fail(): raise ValueError('lost')\nprocess = ts.spawn(fail)\nprocess.join()")
+    assert script.stderr.count("ValueError: lost") == 2  # the worker's traceback, and the error itself
+    assert "nobody has asked for its result" in script.stderr

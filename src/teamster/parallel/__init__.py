@@ -9,11 +9,12 @@
     wrapper          DataParallel                     one_call    data_parallel
     runtime          what it has in one process       calling     one call on its way
     cpu              steps 2 and 3 on CPU replicas    whole       arguments that are not sliced
-    joining          backward in parallel where autograd has one thread        stepping    forward, loss and backward in one go
-    carried          what of the caller's state the threads take over          threads     one a device, kept
-    criterion        a loss in slices     choosing    how many CPU replicas pay     recomputing  checkpoints that draw
-    weighing         speeds of devices    balance     devices that differ           timing       what the phases took
-    checking         modules              comparing   replicas that nobody named    graphs       what autograd knows
+    autograd/        backward in parallel where autograd has one thread, checkpoints that draw, what autograd knows of tensors
+    stepping         forward, loss and backward in one go                      criterion   a loss in slices
+    thread_state     what of the caller's state the threads take over          threads     one a device, kept
+    auto             how many CPU replicas pay                                 comparing   replicas that nobody named
+    weighing         speeds of devices    balance     devices that differ      step_report what the phases took
+    validation       modules that cannot be replicated
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ __all__ = [
 
 _HOMES = {
     "DataParallel": "wrapper",
-    "StepReport": "timing",
+    "StepReport": "step_report",
     "data_parallel": "one_call",
     "gather": "gathering",
     "parallel_apply": "applying",

@@ -3,7 +3,7 @@
 
 ::
 
-    CPU, steps as they are here      a graph for each replica, which `joining` joins: see `cpu`
+    CPU, steps as they are here      a graph for each replica, which autograd/backward.py joins: see `cpu`
     accelerators, or a subclass      one graph through all replicas, as torch has it
     that replicates or applies in
     its own way

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from teamster.spine.transport.arena import Broadcast
-from teamster.spine.transport.channel import Channel, pair
+from teamster.spine.transport.channel import Channel
 from teamster.spine.transport.pickled import pack
+from teamster.spine.transport.sockets import pair
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_processes_that_are_wanted_again_get_the_time_to_start(monkeypatch: pyte
         return musters[-1] if len(musters) > 3 and back else 0 if back else musters[-1]
 
     monkeypatch.setattr(Race, "choose", choose)
-    monkeypatch.setattr(Team, "muster", slow_muster)
+    monkeypatch.setattr(Team, "start_all", slow_muster)
     monkeypatch.setattr(MeasuredMapping, "_is_unclear", lambda self, wanted: False)
 
     def nap(_: int) -> str:

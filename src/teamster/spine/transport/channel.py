@@ -36,6 +36,7 @@ from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import unpack
 from teamster.spine.transport.polling import READABLE, make_poll
+from teamster.spine.transport.sockets import SILENTLY, close_all
 
 Wire = Any
 """A parcel as it stands in a message: its bytes, or a tuple that says where its parts are."""
@@ -46,9 +47,6 @@ SPIN_NS = 60_000
 """How long a reader looks again and again before it sleeps: a wake-up costs as much."""
 
 _IN_MESSAGE_BYTES = 64 * 1024  # larger pickles go through the arena, too
-
-SILENTLY = getattr(socket, "MSG_NOSIGNAL", 0)
-"""How every socket of ours is written: a peer that died is an error here, whatever the program has SIGPIPE do."""
 
 _ATTACHED, _TO_BORROW, _TO_LEND = 0, 1, 2  # what a descriptor is for; a broadcast has a negative number
 
@@ -218,7 +216,7 @@ class Channel:
             try:
                 if descriptors:
                     sent = socket.send_fds(self._socket, [frame], descriptors, SILENTLY)
-                    _close_all(descriptors)
+                    close_all(descriptors)
                     descriptors = []
                 else:
                     sent = self._socket.send(frame, SILENTLY)
@@ -226,7 +224,7 @@ class Channel:
                 self._outbox.appendleft((frame, descriptors))
                 return False
             except OSError:
-                _close_all(descriptors)
+                close_all(descriptors)
                 raise
             frame = frame[sent:]
         return True
@@ -267,6 +265,12 @@ class Channel:
             if poll(0):
                 return
             yield_processor()  # whoever has work goes first
+
+    def has_input(self, seconds: float | None) -> bool:
+        """Whether `take` would not wait, after so many seconds at most; None: for ever."""
+        poll = make_poll()  # one of its own: several threads may ask
+        poll.register(self._socket.fileno(), READABLE)
+        return bool(self._ahead or self._ended or poll.poll(None if seconds is None else seconds * 1000))
 
     def unread(self, messages: list[Any]) -> None:
         """Give messages back, for the next `take`."""
@@ -376,22 +380,12 @@ class Channel:
         self._borrower.close()
         self._lessons.close()
         for _, descriptors in self._outbox:
-            _close_all(descriptors)
+            close_all(descriptors)
         self._outbox.clear()
-        _close_all([descriptor for _, _, descriptor in self._fresh])
-        _close_all(self._descriptors)
+        close_all([descriptor for _, _, descriptor in self._fresh])
+        close_all(self._descriptors)
         self._fresh, self._descriptors = [], deque()
         _open_channels.discard(self)
-
-
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected stream sockets, neither inherited by programs that are executed."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-
-
-def _close_all(descriptors: list[int] | deque[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
 
 
 def _close_in_forked_child() -> None:

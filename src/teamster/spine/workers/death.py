@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from teamster.errors import TeamsterError, WorkerDied
 from teamster.machine.memory import format_bytes, oom_kills
 
-_HALF = 0.5
+_ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(slots=True)
@@ -65,6 +65,15 @@ class Death:
             message += f"\n{self.last_words.rstrip()}"
         return WorkerDied(message, index=index, worker=self.worker, exitcode=self.exitcode, signal=self.signal)
 
+    def error_of_call(self, name: str) -> TeamsterError:
+        """The error for a process that was to make one call."""
+        if self.refusal is not None:
+            return self.refusal
+        message = f"the process {name} died before its call was over: {self._end()}. {self._cause(started=True, once=True)}"
+        if self.last_words:
+            message += f"\n{self.last_words.rstrip()}"
+        return WorkerDied(message, index=-1, worker=self.worker, exitcode=self.exitcode, signal=self.signal)
+
     def _end(self) -> str:
         if self.signal is not None:
             return f"killed by {signal.Signals(self.signal).name} (signal {self.signal})"
@@ -72,14 +81,19 @@ class Death:
             return f"it left with exit code {self.exitcode}"
         return "nobody saw how it ended" if self.forked else "the fork server, of which it was forked, died and took it along"
 
-    def _cause(self, *, started: bool) -> str:
+    def _cause(self, *, started: bool, once: bool = False) -> str:
         peak = f"its memory peaked at {format_bytes(self.peak_bytes)}" if self.peak_bytes else "its memory is not known"
         if self.by_memory():
-            return f"The kernel's out-of-memory killer struck since the pool started, and {peak}: use fewer workers, or retries=1"
+            fewer = "start fewer at once" if once else "use fewer workers, or retries=1"
+            return f"The kernel's out-of-memory killer struck since the pool started, and {peak}: {fewer}"
         if self.signal == signal.SIGKILL:
-            return f"SIGKILL comes from the out-of-memory killer or from a person; {peak}. retries=1 would run the item again"
+            again = "" if once else ". retries=1 would run the item again"
+            return f"SIGKILL comes from the out-of-memory killer or from a person; {peak}{again}"
+        if self.signal in _ASKED:
+            return "The program, or a person, has ended it"
         if self.signal is not None:
-            return "A crash in native code, most often: run this item with backend='serial' under a debugger"
+            where = "call the function in the program" if once else "run this item with backend='serial'"
+            return f"A crash in native code, most often: {where} under a debugger"
         if self.status is None:
             return self._unseen()
         if self.initialising:

@@ -78,11 +78,10 @@ def set_cause(error: BaseException, cause: BaseException) -> None:
     vars(BaseException)["__cause__"].__set__(error, cause)
 
 
-def transfer_error(what: str, reason: BaseException) -> TransferError:
+def transfer_error(what: str, reason: BaseException, instead: str = "or use backend='thread'") -> TransferError:
     """The error for a function, an argument or a result that does not travel: `what` is "the argument", or begins so."""
     error = TransferError(
-        f"{what} cannot be sent between processes: {_safe_repr(reason)};"
-        " return or pass plain data instead, or use backend='thread'",
+        f"{what} cannot be sent between processes: {_safe_repr(reason)}; return or pass plain data instead, {instead}",
         part=what.split()[1],
     )
     error.__cause__ = reason

@@ -65,11 +65,7 @@ class Team(Handing):
         self._end_if_asked()
 
     def call(self, job: Job, call: Call) -> bool:
-        """Queue one call of a job, if that has not failed meanwhile; returns whether it is queued.
-
-        Raises:
-            PoolClosed: meanwhile another thread has closed the pool.
-        """
+        """Queue one call of a job; returns False where that has failed meanwhile. Raises as `offer` does."""
         with self.lock:
             self._check_open()
             if job.cancelled:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from time import perf_counter
 
+from teamster.tasks.monitor import registry
 from teamster.tasks.monitor.registry import Ending, open_pools
 
 PATIENCE_S = 1.0
@@ -43,8 +44,13 @@ class Patience:
 def take_leave(pool: Ending) -> None:
     """A pool has ended; with the last one nothing is left to look at."""
     open_pools.discard(pool)
+    retire_if_idle()
+
+
+def retire_if_idle() -> None:
+    """Close the window when nothing is left to look at."""
     window = sys.modules.get("teamster.tasks.monitor.socket")
-    if window is not None and not open_pools:
+    if window is not None and not open_pools and not registry.spawned():
         window.retire()
 
 

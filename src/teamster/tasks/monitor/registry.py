@@ -9,7 +9,8 @@ import os
 import sys
 import threading
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from teamster.errors import TeamsterError
 
@@ -36,6 +37,9 @@ class Ending(Protocol):
 
 
 open_pools: weakref.WeakSet[Ending] = weakref.WeakSet()
+
+spawned: Callable[[], list[dict[str, Any]]] = list
+"""Tells what the processes do that `ts.spawn` has started; set by who starts the first."""
 
 
 @atexit.register

@@ -14,6 +14,7 @@ from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.handle import WorkerHandle
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
+from teamster.tasks.monitor import registry
 from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.registry import open_pools
 from teamster.tasks.teams import Teams
@@ -58,8 +59,31 @@ def take_snapshot() -> dict[str, Any]:
         "now_ns": perf_counter_ns(),
         "cores": usable_cores(),
         "memory_bytes": resident_bytes(os.getpid()),
-        "pools": [_pool(pool) for pool in pools],
+        "pools": [*(_pool(pool) for pool in pools), *_spawned()],
     }
+
+
+def _spawned() -> list[dict[str, Any]]:
+    """The processes that `ts.spawn` has started, as a pool: each is busy with the one call that it makes."""
+    processes = registry.spawned()
+    if not processes:
+        return []
+    workers = [
+        {
+            **_NOTHING,
+            **{name: each[name] for name in ("label", "pid", "function", "since_s")},
+            "kind": "process",
+            "items": 0,
+            "busy_s": each["since_s"],
+            "state": "running" if each["pid"] else "starting",
+            "memory_bytes": resident_bytes(each["pid"]) if each["pid"] else None,
+        }
+        for each in processes
+    ]
+    title = f"spawn({len(workers)})"
+    longest_s = max(each["since_s"] for each in processes)
+    known = {"id": 0, "title": title, "reason": "started by ts.spawn", "wall_s": longest_s, "queue": 0, "calls": []}
+    return [{**known, **dict.fromkeys(_NUMBERS, 0), "workers": workers}]
 
 
 def _pool(pool: Seen) -> dict[str, Any]:
@@ -81,19 +105,19 @@ def _pool(pool: Seen) -> dict[str, Any]:
                 state = {"state": "running" if kind == "caller" and runs_here else "idle" if items else "absent"}
             known = {"label": account.label, "kind": kind, "items": items, "busy_s": account.busy_ns / 1e9}
             workers.append({**known, **_NOTHING, **state})
-    numbers = ("items", "failures", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes")
     return {
         "id": teams.number,
         "title": f"{plan.backend}({plan.workers})",
         "reason": plan.reason,
         "wall_s": pool._clock.seconds,
-        **{name: getattr(ledger, name) for name in numbers},
+        **{name: getattr(ledger, name) for name in _NUMBERS},
         "queue": queue,
         "calls": [mapping.progress() for mapping in mappings],
         "workers": workers,
     }
 
 
+_NUMBERS = ("items", "failures", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes")
 _NOTHING = {"pid": None, "function": None, "index": None, "since_s": None, "memory_bytes": None}
 
 

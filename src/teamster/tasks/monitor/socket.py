@@ -26,7 +26,7 @@ from typing import Any
 
 from teamster.machine.descriptors import Descriptor, OwnedSocket
 from teamster.machine.own_threads import own_thread
-from teamster.spine.transport.channel import SILENTLY
+from teamster.spine.transport.sockets import SILENTLY
 from teamster.spine.workers.process.offspring import fill_standard_numbers
 from teamster.spine.workers.worker_info import is_inside_worker
 

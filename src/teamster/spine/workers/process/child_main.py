@@ -66,10 +66,16 @@ class ChildProcess:
         module, _, function = entry.partition(":")
         return getattr(import_module(module), function)(self, argument, *told) or 0
 
+    @property
+    def kin(self) -> dict[str, Any]:
+        """What the program has handed over of itself (kinship.py)."""
+        kin: dict[str, Any] = self._settings["environment"]["kin"]
+        return kin
+
     def take_place(self) -> None:
         """Be a child of the program for `multiprocessing`, with no more native threads than are its own."""
         become_child(self._index + 1)
-        follow(self._settings["environment"]["kin"])
+        follow(self.kin)
         if (threads := self._settings["native_threads"]) is not None:
             worker_info.limit_native_threads(threads)
 

@@ -24,8 +24,8 @@ from teamster.errors import StartMethodRefused, WorkerStartError
 from teamster.machine.memory import oom_kills
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import WAIT
-from teamster.spine.transport.channel import pair
 from teamster.spine.transport.polling import WRITABLE
+from teamster.spine.transport.sockets import pair
 from teamster.spine.workers.death import Death, warn_of_late_ends
 from teamster.spine.workers.library_state import dump, library_part, take
 from teamster.spine.workers.process import streams

@@ -21,7 +21,7 @@ from typing import Any
 
 from teamster.errors import StartMethodRefused
 from teamster.machine.own_threads import threads_of_ours
-from teamster.spine.transport.channel import SILENTLY, pair
+from teamster.spine.transport.sockets import SILENTLY, pair
 from teamster.spine.workers.process.offspring import KEPT_FROM, kill_group
 from teamster.spine.workers.process.resource_tracker import descriptor_of_the_tracker
 

@@ -27,7 +27,8 @@ import sys
 import threading
 
 from teamster.errors import WorkerStartError
-from teamster.spine.transport.channel import Channel, pair
+from teamster.spine.transport.channel import Channel
+from teamster.spine.transport.sockets import pair
 from teamster.spine.workers.process.executable import cannot_start, command, find_executable, patience_s
 from teamster.spine.workers.process.offspring import KEPT_FROM, end_now, fill_standard_numbers, wait_for
 

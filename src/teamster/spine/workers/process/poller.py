@@ -13,8 +13,9 @@ import time
 from typing import Protocol
 
 from teamster.machine.descriptors import OwnedSocket, keep_for_ever
-from teamster.spine.transport.channel import SILENTLY, SPIN_NS
+from teamster.spine.transport.channel import SPIN_NS
 from teamster.spine.transport.polling import READABLE, WRITABLE, make_poll
+from teamster.spine.transport.sockets import SILENTLY
 
 
 class _Set(Protocol):

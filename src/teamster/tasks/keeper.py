@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Who sees to the processes that `ts.spawn` has started: one thread reads what all of them tell.
+
+::
+
+    spawn --> Children.start        reader thread --> Children.wait --> ChildCall.take(message), ChildCall.end(death)
+    send  --> Children.put                                              and whoever waits for one of them is woken
+
+It is there while there are processes, and not before or after.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import os
+import sys
+import threading
+from typing import Any
+
+from teamster.machine.own_threads import own_thread
+from teamster.spine.workers.death import Death
+from teamster.spine.workers.process.child import Child
+from teamster.spine.workers.process.children import Children
+from teamster.spine.workers.process.start import ChildSetup, Entry
+from teamster.tasks.child_call import ChildCall
+from teamster.tasks.monitor import registry
+from teamster.tasks.monitor.long_calls import Patience, retire_if_idle
+
+_numbers = itertools.count()
+_END_S = 1.0  # how long what is told to end at the end of the program may take before it is killed
+
+
+class Keeper:
+    """The children of this program that are no workers.
+
+    Attributes:
+        changed: guards all of it and every process, and tells who waits that something has come.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self._children = Children(ChildSetup("forkserver", None))
+        self._patience = Patience()
+        self._calls: dict[Child, ChildCall] = {}
+        self._broken: BaseException | None = None  # the program's output did not take what a child had printed
+        self.over = False
+
+    def start(self, title: str, entry: Entry, told: tuple[Any, ...]) -> ChildCall:
+        """Start a child and see to it; the lock is held."""
+        number = next(_numbers)
+        try:
+            child = self._children.start(number, f"spawn {number}: {title}", entry, told)
+        except BaseException:
+            if not self._calls:
+                self._close()
+            raise
+        if not self._calls:
+            own_thread(threading.Thread(target=self._read, name="teamster-processes", daemon=True)).start()
+        call = self._calls[child] = ChildCall(self, child, title)
+        self._children.wake()  # one that could not be started is dead already
+        return call
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """What those do that have not ended."""
+        with self.changed:
+            return [call.snapshot() for call in self._calls.values()]
+
+    def put(self, child: Child, message: tuple[Any, ...]) -> bool:
+        """Send a message; whether all of it is on its way."""
+        return self._children.put(child, message)
+
+    def pause(self, child: Child, on: bool) -> None:
+        """Read nothing of it while that is `on`."""
+        self._children.pause(child, on)
+
+    def signal(self, child: Child, number: int) -> None:
+        """Send it a signal."""
+        self._children.signal(child, number)
+
+    def kill(self, child: Child) -> None:
+        """SIGKILL to it, and what it started."""
+        self._children.kill(child)
+
+    def raise_if_broken(self) -> None:
+        """Raise what the program's own stream has raised, once: the reader of a pipe is gone, the disk is full."""
+        broken, self._broken = self._broken, None
+        if broken is not None:
+            raise broken
+
+    def _read(self) -> None:
+        try:
+            while self._read_once():
+                pass
+        except BaseException as error:  # a mistake of ours: nobody may wait for ever
+            with self.changed:
+                for call in self._calls.values():
+                    call.give_up(error)
+                self._close()
+            raise
+
+    def _read_once(self) -> bool:
+        try:
+            told = self._children.wait(self._patience.left_s())
+        except OSError as error:
+            with self.changed:
+                self._broken = error
+                self.changed.notify_all()
+            return True
+        self._patience.ends()
+        with self.changed:
+            for child, what in told:
+                self._hand_on(child, what)
+            for child in self._calls:
+                if child.channel.owes_segments:
+                    self._children.put(child, ("home",))
+            if not self._calls:
+                self._close()
+            self.changed.notify_all()
+            return not self.over
+
+    def _hand_on(self, child: Child, what: tuple[Any, ...] | Death) -> None:
+        call = self._calls.get(child)
+        if call is None:
+            return
+        if isinstance(what, Death):
+            call.end(what)
+            self._children.release(child)
+            del self._calls[child]
+        else:
+            call.take(what)
+
+    def _close(self) -> None:
+        self.over = True
+        self._calls.clear()
+        self._children.close(0.0)
+        retire_if_idle()
+        self.changed.notify_all()
+
+    def finish(self) -> None:
+        """The program ends: wait for its processes as `multiprocessing` does, but for daemons, and for none after an error."""
+        failed = getattr(sys, "last_type", None) is not None and not hasattr(sys, "ps1")
+        with self.changed:
+            try:
+                while not failed and any(not call.daemon for call in self._calls.values()):
+                    self.changed.wait()
+            finally:  # Ctrl-C, too
+                for child, call in list(self._calls.items()):
+                    call.told = True
+                    self._children.kill(child)
+                self.changed.wait_for(lambda: self.over or not self._calls, _END_S)
+
+    def disown(self) -> None:
+        """In a forked copy of the program: the processes are the original's."""
+        self.changed = threading.Condition(threading.RLock())
+        self.over = True
+        for call in self._calls.values():
+            call.disown()
+
+
+_keeper: Keeper | None = None
+_lock = threading.RLock()
+
+
+def the_keeper() -> Keeper:
+    """The keeper of this program, a new one where the last has ended; to be used under `keeper.changed`, if it is not `over`."""
+    global _keeper
+    with _lock:
+        if _keeper is None or _keeper.over:
+            _register()
+            _keeper = Keeper()
+        return _keeper
+
+
+def spawned_processes() -> list[dict[str, Any]]:
+    """What the processes do that have not ended."""
+    keeper = _keeper
+    return [] if keeper is None or keeper.over else keeper.snapshot()
+
+
+_registered = False
+
+
+def _register() -> None:
+    """Once: what is done at the end of the program, and in a forked copy of it, whose processes are the original's."""
+    global _registered
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_child=_forget)
+        registry.spawned = spawned_processes
+        register = getattr(threading, "_register_atexit", atexit.register)  # before thread pools can start no more threads
+        with contextlib.suppress(RuntimeError):  # the program ends already, and this is one of its last acts
+            register(_finish)
+
+
+def _finish() -> None:
+    keeper = _keeper
+    if keeper is not None and not keeper.over:
+        keeper.finish()
+
+
+def _forget() -> None:
+    global _keeper, _lock
+    if _keeper is not None:
+        _keeper.disown()
+    _keeper, _lock = None, threading.RLock()
