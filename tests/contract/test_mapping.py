@@ -228,6 +228,8 @@ def test_unstarted_items_leave_a_stuck_worker(backend: str, tmp_path: Path) -> N
     """One item takes until all others have run; those handed to the same worker with it are run by the other meanwhile."""
     if backend in ("serial", "auto"):
         pytest.skip("the caller, who runs the first items, does one thing after the other")
+    if backend == "pipe":
+        pytest.skip("such a worker gives back nothing of what it was handed")
 
     def run(number: int) -> bool:
         deadline = time.monotonic() + 10

@@ -59,7 +59,7 @@ def test_a_worker_knows_who_it_is(backend: str) -> None:
 def test_nested_use_is_serial_unless_asked(pool: ts.Pool) -> None:
     """Trap 31; an item that the caller runs has no worker beside it, so there a pool may choose."""
     seen = set(pool.map(lambda _: (ts.current_worker().kind, ts.Pool().plan.backend), range(4)))  # type: ignore[union-attr]
-    assert seen <= {("serial", "auto"), ("thread", "serial"), ("process", "serial")}
+    assert seen <= {("serial", "auto"), ("thread", "serial"), ("process", "serial"), ("pipe", "serial")}
     assert pool.map(lambda n: sum(ts.map(abs, [n, -n])), [1, 2]) == [2, 4]
     assert pool.map(lambda n: ts.map(abs, [-n], backend="process", workers=1), [1, 2]) == [[1], [2]]
 

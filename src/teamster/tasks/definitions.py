@@ -131,14 +131,14 @@ class Definitions:
         definition.kept = False
         self._kept_bytes -= definition.nbytes
         if not definition.calls:
-            self._team.finish(definition.job)
+            self._team.dispatcher.finish(definition.job)
 
     def release(self, definition: Definition) -> None:
         """A call of it is over."""
         with self._lock:
             definition.calls -= 1
             if not definition.calls and not definition.kept:
-                self._team.finish(definition.job)
+                self._team.dispatcher.finish(definition.job)
 
     def clear(self) -> None:
         """The team has given all of them up."""
@@ -151,7 +151,7 @@ class Definitions:
         return carry(context) if len(context) else []
 
     def _job(self, function: Callable[..., Any], chunksize: int | None) -> Job:
-        spec = self._team.learn(function, "apply", careful=self._terms.timeout is not None, hurry=True)
+        spec = self._team.dispatcher.learn(function, "apply", careful=self._terms.timeout is not None, hurry=True)
         return Job(
             spec,
             replace(self._terms, chunksize=chunksize),

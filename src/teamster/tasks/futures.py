@@ -251,7 +251,7 @@ class Submitter:
         if not queued:  # the calls before it have failed while it was made
             future.let_go()
             return self.submit(pool, function, arguments, keywords, chunksize)
-        if self.team.backend.pulls or self.team.queue:  # a thread that has one call at a time needs nobody
+        if self.team.backend.pulls or self.team.dispatcher.queue:  # a thread that has one call at a time needs nobody
             self._see_to_it(future)
         return future
 
@@ -293,7 +293,7 @@ class Submitter:
             if isinstance(raised, KeyboardInterrupt):  # the user's own
                 raise
         finally:
-            self.team.outcomes.append((future, value, error))
+            self.team.dispatcher.outcomes.append((future, value, error))
             self.team.calls.settle()
 
     # --- the reader --------------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ class Submitter:
     def help(self, future: CallFuture, seconds: float | None) -> float | None:
         """Lead the team until `future` is done, where a leader is of use; returns the seconds still to wait."""
         backend = self.team.backend
-        if self.team.count == 1 and backend.is_inside():
+        if self.team.dispatcher.count == 1 and backend.is_inside():
             raise UsageError(
                 "the only worker waits for a call that it would have to run itself; open another pool, or have two workers"
             )
@@ -377,7 +377,7 @@ class Submitter:
     def cancel_all(self) -> None:
         """Cancel what has not started."""
         with self.team.lock:
-            waiting = [call for entry in self.team.queue if isinstance(entry, Backlog) for call in entry.calls]
+            waiting = [call for entry in self.team.dispatcher.queue if isinstance(entry, Backlog) for call in entry.calls]
         for call in reversed(waiting):  # so that none starts in the place of one that was cancelled
             call.cancel()
 

@@ -142,17 +142,17 @@ class Mapping:
             leg = self._leg
             leg.team.offer(leg.job, batches)
             if self._source.slow:
-                leg.team.glance()
+                leg.team.poll_once()
                 if self._ready:
                     return
 
     def _pull_batches(self) -> list[Batch]:
         source, batches = self._source, list[Batch]()
         team, job = self._leg.team, self._leg.job
-        room = team.room(job)
+        room = team.dispatcher.room(job)
         while len(batches) < room and not source.exhausted and self.error is None and (not self._lazy or self._may_pull()):
             first = source.pulled
-            items = source.next_items(job.batch_items(source.remaining, team.count))
+            items = source.next_items(job.batch_items(source.remaining, team.dispatcher.count))
             if items:
                 batches.append(Batch(job, first, items))
             if source.slow:
@@ -163,7 +163,7 @@ class Mapping:
         waiting = self._reported - self._taken
         if self._ready:  # the consumer has something to take
             team, job = self._leg.team, self._leg.job
-            return self._source.pulled - self._taken < team.capacity(job) * job.batch_items(None, 1)
+            return self._source.pulled - self._taken < team.dispatcher.capacity(job) * job.batch_items(None, 1)
         return waiting < _FAR_ITEMS and self._bytes < _FAR_BYTES
 
     def _complete(self) -> bool:
@@ -245,7 +245,7 @@ class Mapping:
 
     def _look_after(self) -> None:
         """Read what came and hand out what there is room for, without waiting."""
-        self._leg.team.glance()
+        self._leg.team.poll_once()
         self._refill()
 
     def _abandon(self, reason: BaseException) -> None:
@@ -263,7 +263,7 @@ class Mapping:
     def _end(self) -> None:
         self.over = True
         for leg in self._legs:
-            leg.team.finish(leg.job)
+            leg.team.dispatcher.finish(leg.job)
         self._bar.set_total(self._reported)
         self._bar.close()
 

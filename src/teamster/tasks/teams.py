@@ -65,7 +65,7 @@ class Teams:
             if team is None:
                 if plan.backend == "serial":  # the caller itself, too
                     team = self._assemble(plan, self.lock, initializer=self.prepare_here, initargs=())
-                    team.ledger = self.here
+                    team.dispatcher.ledger = self.here
                 else:
                     team = self._assemble(plan, self.lock)
                 self._by_kind[plan.backend] = team
@@ -73,7 +73,7 @@ class Teams:
                     if other is not team:
                         other.beside.append(team)
                         team.beside.append(other)
-            team.resize(plan.workers)
+            team.dispatcher.resize(plan.workers)
             return team
 
     def can_send_initializer(self) -> bool:
@@ -106,7 +106,7 @@ class Teams:
         accounts = []
         for ledger, count in [
             (self.here, 0),
-            *((team.ledger, team.count) for team in self.present if team.ledger is not self.here),
+            *((team.dispatcher.ledger, team.dispatcher.count) for team in self.present if team.dispatcher.ledger is not self.here),
         ]:
             total.add(ledger)
             accounts += ledger.accounts(count)
@@ -117,16 +117,16 @@ class Teams:
         """Read what workers say of batches whose results are all there, so that the accounts add up; soon, or not at all."""
         for team in self.present:
             with self.lock:
-                unread = team.has_unread_ends and not (team.closed or team.handled_here or team.backend.is_inside())
+                unread = team.dispatcher.has_unread_ends and not (team.closed or team.handled_here or team.backend.is_inside())
             if unread:
                 with contextlib.suppress(PoolClosed):
-                    team.run_until(lambda team=team: not team.has_unread_ends, seconds=_ACCOUNTS_S)  # type: ignore[misc]
+                    team.run_until(lambda team=team: not team.dispatcher.has_unread_ends, seconds=_ACCOUNTS_S)  # type: ignore[misc]
 
     def note_bytes(self) -> None:
         """Bring byte counts up to date."""
         for team in self.present:
             if not team.closed:
-                team.note_bytes()
+                team.dispatcher.note_bytes()
 
     def close(self, seconds: float, error: BaseException | None = None) -> None:
         """End all workers; calls under way fail with `error`."""

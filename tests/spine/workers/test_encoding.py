@@ -9,6 +9,7 @@ import pytest
 from teamster.errors import TransferError
 from teamster.spine.workers.backend import Staff
 from teamster.spine.workers.batch import Batch
+from teamster.spine.workers.dispatcher import Dispatcher
 from teamster.spine.workers.encoding import join_results, pack_results, unpack_results
 from teamster.spine.workers.handle import BatchResults, WorkerHandle
 from teamster.spine.workers.job import CallOptions, Job
@@ -72,7 +73,7 @@ def test_a_record_whose_front_was_rescued_brings_the_rest() -> None:
     batch = Batch(job, 10, [0] * 5)
     batch.number = 1
     worker.outstanding.append(batch)
-    reports = Reports(SerialBackend(Staff(1)))
+    reports = Reports(Dispatcher(SerialBackend(Staff(1)), 1))
     for first, values in ((1, ["a", "b"]), (4, ["d"]), (1, ["a", "b", "c", "d", "e"]), (1, ["a", "b", "c", "d", "e"])):
         reports.handle(BatchResults(worker, first, values))
     assert taken == [(10, ["a", "b"]), (12, ["c", "d", "e"])]

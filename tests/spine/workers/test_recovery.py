@@ -26,8 +26,11 @@ def member_with(*batches: Batch) -> WorkerHandle:
     return worker
 
 
-def verdict_of(worker: WorkerHandle, running: tuple[int, int] | None, *, by_memory: bool = False) -> Verdict:
-    return judge(worker, Died(worker, running, lambda index, attempts: WorkerDied(f"{index}/{attempts}", index=index), by_memory))
+def verdict_of(worker: WorkerHandle, running: tuple[int, int] | None, *, by_memory: bool = False, unsure: bool = False) -> Verdict:
+    def describe(index: int, attempts: int) -> WorkerDied:
+        return WorkerDied(f"{index}/{attempts}", index=index)
+
+    return judge(worker, Died(worker, running, describe, by_memory, unsure))
 
 
 def again(verdict: Verdict) -> list[tuple[int, list[Any]]]:
@@ -108,3 +111,16 @@ def test_cancelled_jobs_are_let_go(running: tuple[int, int] | None) -> None:
     cancelled.cancelled = True
     verdict = verdict_of(member_with(Batch(cancelled, 0, list("ab"))), running)
     assert verdict == Verdict()
+
+
+def test_where_nobody_knows_what_ran_every_item_that_was_not_reported_may_have() -> None:
+    """A machine that cannot be reached: law 1 says at most 1 + retries times."""
+    first, second = Batch(job(), 10, list("abc")), Batch(job(), 20, list("de"))
+    first.done = 1
+    verdict = verdict_of(member_with(first, second), None, unsure=True)
+    assert [str(error) for _, _, error in verdict.errors] == ["11/1", "12/1", "20/1", "21/1"]
+    assert verdict.again == []
+    verdict = verdict_of(member_with(Batch(job(retries=1), 10, list("ab"))), (1, 1), unsure=True)
+    assert verdict.errors == []
+    assert [(batch.first, batch.attempts, batch.careful) for batch in verdict.again] == [(10, 1, True), (11, 1, True)]
+    assert verdict.retried == 2

@@ -6,6 +6,8 @@
     item of the batch      reported already | ran at the death                          | not started
     what becomes of it     nothing          | its error, or once more (`retries`)       | another worker
                                             | (a block of many: each of them once more, alone, to find the one)
+
+Where nobody can say what ran (`Died.unsure`: a machine that cannot be reached), every item that was not reported may have.
 """
 
 from __future__ import annotations
@@ -35,9 +37,12 @@ def judge(worker: WorkerHandle, died: Died) -> Verdict:
         if worker.taken_back:
             end = min(end, max(0, worker.taken_back - batch.number))
         start = batch.done
-        if died.running is not None and batch.number + start <= died.running[0] < batch.number + end:
+        if died.unsure:
+            for offset in range(start, end):
+                _try_again(died, batch, offset, verdict)
+        elif died.running is not None and batch.number + start <= died.running[0] < batch.number + end:
             start = _judge_running(worker, died, batch, verdict)
-        if start < end:
+        if start < end and not died.unsure:
             verdict.again.append(batch.piece(start, end))
     return verdict
 
@@ -63,6 +68,12 @@ def _judge_running(worker: WorkerHandle, died: Died, batch: Batch, verdict: Verd
         verdict.again.extend(batch.piece(at, at + 1, careful=True) for at in range(offset, offset + width))
         verdict.retried += batch.job.retries > 0
         return offset + width
+    _try_again(died, batch, offset, verdict)
+    return offset + 1
+
+
+def _try_again(died: Died, batch: Batch, offset: int, verdict: Verdict) -> None:
+    """One item that ran, or of which nobody knows whether it did: once more, alone, if it may."""
     attempts = (batch.attempts if offset == 0 else 0) + 1
     if attempts > batch.job.retries:
         verdict.errors.append((batch, offset, died.describe(_index(batch, offset), attempts)))
@@ -72,7 +83,6 @@ def _judge_running(worker: WorkerHandle, died: Died, batch: Batch, verdict: Verd
         again.alone = died.by_memory  # with fewer workers at once there may be room for it
         verdict.again.append(again)
         verdict.retried += 1
-    return offset + 1
 
 
 def _index(batch: Batch, offset: int) -> int:

@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
 from time import perf_counter_ns
-from typing import Protocol
 
 from teamster.errors import TaskTimeout, WorkerStartError
-from teamster.spine.workers.backend import Backend
-from teamster.spine.workers.batch import Batch
-from teamster.spine.workers.calls import Backlog
-from teamster.spine.workers.handle import Event, Ready, WorkerHandle
+from teamster.spine.workers.dispatcher import Dispatcher
+from teamster.spine.workers.handle import Ready, WorkerHandle
+from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.scoreboard import SETTLE_NS
 
 _TIMES_LONGER = 3  # than usual: an item that is stuck
@@ -21,29 +17,12 @@ _LOOK_NS = 5_000  # a worker, until the next look: a team of 200 would else look
 _SOON_NS = 2_000_000
 
 
-class Watched(Protocol):
-    """What of a team the watch looks at."""
-
-    backend: Backend
-    count: int
-    workers: list[WorkerHandle]
-    queue: deque[Batch | Backlog]
-
-    def dispatch(self) -> None:
-        """Hand out what can be handed out."""
-
-    def handle_all(self, events: Iterable[Event]) -> None:
-        """Take events of the backend."""
-
-    def expire(self, worker: WorkerHandle, number: int, error: BaseException) -> None:
-        """Kill a worker because of the item that it runs."""
-
-
 class Stragglers:
     """Looks at a team's busy workers when its leader is about to sleep; its lock is held."""
 
-    def __init__(self, team: Watched) -> None:
-        self._team = team
+    def __init__(self, dispatcher: Dispatcher, reports: Reports) -> None:
+        self._dispatcher = dispatcher
+        self._reports = reports
         self._due_ns = 0
 
     def look(self) -> float | None:
@@ -52,13 +31,13 @@ class Stragglers:
         Returns:
             Seconds until the next look is needed, None when only an event can change anything.
         """
-        team, now = self._team, perf_counter_ns()
+        dispatcher, now = self._dispatcher, perf_counter_ns()
         if now < self._due_ns:
             return (self._due_ns - now) / 1e9
-        self._due_ns = now + _LOOK_NS * len(team.workers)
+        self._due_ns = now + _LOOK_NS * len(dispatcher.workers)
         next_ns: list[int] = []
-        hungry = not team.queue and self._somebody_idle()
-        for worker in list(team.workers):
+        hungry = not dispatcher.queue and self._somebody_idle()
+        for worker in list(dispatcher.workers):
             worker.return_memory()
             if not worker.outstanding or worker.killed_for is not None:
                 continue
@@ -74,18 +53,18 @@ class Stragglers:
                 next_ns.append(SETTLE_NS)
             if holds_more or worker.unsent():
                 self._salvage(worker, now, next_ns)
-        if team.queue:
-            team.dispatch()
+        if dispatcher.queue:
+            dispatcher.dispatch()
         return min(next_ns) / 1e9 if next_ns else None
 
     def _somebody_idle(self) -> bool:
-        team = self._team
-        return len(team.workers) < team.count or any(not worker.outstanding for worker in team.workers)
+        dispatcher = self._dispatcher
+        return len(dispatcher.workers) < dispatcher.count or any(not worker.outstanding for worker in dispatcher.workers)
 
     def _is_stuck(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> bool:
         running = worker.running()
         usual = worker.outstanding[0].job.item_ns
-        patience = max(self._team.backend.stuck_ns, int(_TIMES_LONGER * usual))
+        patience = max(self._dispatcher.backend.stuck_ns, int(_TIMES_LONGER * usual))
         since = running[2] if running else 0
         if since and now - since > patience:
             return True
@@ -103,15 +82,15 @@ class Stragglers:
     def _settle(self, worker: WorkerHandle) -> int:
         """When the recall is certain, hand what it brought to others; returns ns until the next look."""
         if worker.taken_back:
-            return self._team.backend.silent_ns
+            return self._dispatcher.backend.silent_ns
         if not worker.settled():
             return SETTLE_NS
         worker.taken_back = max(worker.reclaimed_from, worker.frontier())
         for batch in worker.outstanding:
             start = max(0, worker.taken_back - batch.number)
             if start < batch.size and not batch.job.cancelled:
-                self._team.queue.append(batch.piece(start, batch.size))
-        return self._team.backend.silent_ns
+                self._dispatcher.queue.append(batch.piece(start, batch.size))
+        return self._dispatcher.backend.silent_ns
 
     def _check_timeout(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> None:
         running = worker.running()
@@ -130,7 +109,9 @@ class Stragglers:
             elif now - running[2] < limit_ns:
                 next_ns.append(max(_SOON_NS, limit_ns - (now - running[2])))
             else:
-                self._team.expire(worker, running[0], self._timeout_error(worker, batch.first, running[0] - batch.number, limit_ns))
+                self._dispatcher.expire(
+                    worker, running[0], self._timeout_error(worker, batch.first, running[0] - batch.number, limit_ns)
+                )
             return
 
     def _end_start(self, worker: WorkerHandle, limit_ns: int) -> None:
@@ -139,7 +120,7 @@ class Stragglers:
             f"the initializer of worker {worker.index} ran for more than {limit_ns / 1e9:g} s, as no item may, and was ended;"
             " raise timeout= if it needs longer"
         )
-        self._team.handle_all([Ready(worker, error)])
+        self._reports.handle_all([Ready(worker, error)])
         worker.kill()
 
     def _timeout_error(self, worker: WorkerHandle, first: int, offset: int, limit_ns: int) -> TaskTimeout:
@@ -156,10 +137,10 @@ class Stragglers:
     def _salvage(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> None:
         """Results in the log of a silent worker are good: deliver them before the item that it runs is over."""
         silent = now - worker.last_heard_ns
-        most = self._team.backend.silent_ns
+        most = self._dispatcher.backend.silent_ns
         if not any(batch.job.spec.hurry for batch in worker.outstanding):
             most *= _TIMES_SILENT
         if silent >= most:
-            self._team.handle_all(worker.salvage())
+            self._reports.handle_all(worker.salvage())
             silent = 0
         next_ns.append(max(_SOON_NS, most - silent))

@@ -3,9 +3,9 @@
 
 ::
 
-    offer(batch) --> queue --> dispatch --> backend.hand         one lock guards queue, workers and jobs
-    call(future)       ^                      |
-          again, taken back <-- handle <-- events             whoever waits leads: polls the backend and handles what comes;
+    offer(batch) --> queue --> Dispatcher.dispatch --> Backend.send      one lock guards queue, workers and jobs
+    call(future)       ^                                  |
+          again, taken back <-- Reports.handle <-- events      whoever waits leads: polls the backend and handles what comes;
                                   |                           who waits beside a leader is woken for what it waits for
            job.on_values, on_error; outcomes of calls
 
@@ -26,27 +26,31 @@ from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.backend import Backend
 from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.calls import Backlog, Call, OpenCalls
-from teamster.spine.workers.handing import Handing
+from teamster.spine.workers.closing import Closing
+from teamster.spine.workers.dispatcher import Dispatcher
 from teamster.spine.workers.handle import Event, WorkerHandle
 from teamster.spine.workers.job import Job
+from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.stragglers import Stragglers
 from teamster.spine.workers.waiting import Waiter, Waiters, sooner
 
 CLOSED = "the pool was closed while this call was under way; close it when its last call has returned"
 
 
-class Team(Handing):
+class Team:
     """Workers of one kind and what they have to do."""
 
     def __init__(self, backend: Backend, count: int, *, max_tasks: int | None = None, lock: threading.RLock | None = None) -> None:
-        super().__init__(backend, count, max_tasks=max_tasks, lock=lock)
+        self.backend = backend
+        self.dispatcher = Dispatcher(backend, count, max_tasks=max_tasks, lock=lock)
+        self.lock = self.dispatcher.lock
+        self._outcomes = self.dispatcher.outcomes
+        self._reports = Reports(self.dispatcher)
         self.beside: list[Team] = []  # teams whose leader wants to know what is reported here
         self._waiters = Waiters(backend.wake)
-        self.calls = OpenCalls(self.lock, self.outcomes, self._waiters.wake_satisfied)
-        self._left = threading.Condition(self.lock)  # who led has
-        self._ended = threading.Event()
-        self._ending_s: float | None = None  # set when it is asked to close the team in the middle of that
-        self._stragglers = Stragglers(self)
+        self.calls = OpenCalls(self.lock, self._outcomes, self._waiters.wake_satisfied)
+        self._closing = Closing(self.lock, self._waiters, backend)
+        self._stragglers = Stragglers(self.dispatcher, self._reports)
         backend.report, backend.fail = self._report, self.fail
 
     # --- what callers do ---------------------------------------------------------------------------------------------------
@@ -59,8 +63,8 @@ class Team(Handing):
         """
         with self.lock:
             self._check_open()
-            self.queue.extend(batches)
-            self.jobs.add(job)
+            self.dispatcher.queue.extend(batches)
+            self.dispatcher.jobs.add(job)
             self._dispatch_new(job)
         self._end_if_asked()
 
@@ -71,16 +75,16 @@ class Team(Handing):
             if job.cancelled:
                 return False
             begins = self.calls.open()
-            last = self.queue[-1] if self.queue else None
+            last = self.dispatcher.queue[-1] if self.dispatcher.queue else None
             if not isinstance(last, Backlog) or last.job is not job:
-                self.queue.append(Backlog(job, self.outcomes))
-                self.jobs.add(job)
-            self.queue[-1].calls.append(call)  # type: ignore[union-attr]
+                self.dispatcher.queue.append(Backlog(job, self._outcomes))
+                self.dispatcher.jobs.add(job)
+            self.dispatcher.queue[-1].calls.append(call)  # type: ignore[union-attr]
             if last is None:  # else nobody had room for those before it
                 self._dispatch_new(job)
         if begins:
             self.calls.on_change(True)
-        if self.outcomes and self.backend.pulls:  # not here: who submits may hold a lock that a callback takes
+        if self._outcomes and self.backend.pulls:  # not here: who submits may hold a lock that a callback takes
             self.calls.wake_reader()
         self._end_if_asked()
         return True
@@ -90,7 +94,7 @@ class Team(Handing):
             raise PoolClosed(CLOSED)
 
     def _dispatch_new(self, job: Job) -> None:
-        self.dispatch()
+        self.dispatcher.dispatch()
         if job.timeout_ns is not None:
             self._waiters.wake(self._waiters.leader)  # it has to look at the clock from now on
 
@@ -138,7 +142,7 @@ class Team(Handing):
             if waiter.done() or (waiter.yielding and len(self._waiters) > 1):
                 return True
             self._check_open()
-            self.dispatch()
+            self.dispatcher.dispatch()
             if asked:
                 self._offer_room()  # to the next caller, if this one has left any
             leads = self._waiters.leader in (waiter, None)
@@ -149,7 +153,7 @@ class Team(Handing):
             if waiter.woken or self._has_to_settle(waiter) or self.closed:  # by what the look brought
                 return False
             self._waiters.begin_rest(waiter, leads=leads, polls=leads and self.backend.pulls, sleeps=look_s is None)
-            eager = waiter.polls and self.answers_soon()
+            eager = waiter.polls and self.dispatcher.answers_soon()
         if waiter.polls:
             self._poll(waiter, pause, eager)
         else:
@@ -161,13 +165,13 @@ class Team(Handing):
     def _look(self, waiter: Waiter) -> float | None:
         """Look at the clock; who waits may hold a lock that a callback takes, and leaves what it has fetched to the reader."""
         pause = self._stragglers.look()
-        if self.outcomes and not (self.backend.pulls or waiter.yielding):
+        if self._outcomes and not (self.backend.pulls or waiter.yielding):
             self.calls.wake_reader()
         return pause
 
     def _before_waiting(self, waiter: Waiter, refill: Callable[[], object] | None) -> bool:
         """Do what wants no lock, and nobody to wait for it: settle futures, end the team, take more items; whether it took any."""
-        if self._has_to_settle(waiter) or self._ending_s is not None:
+        if self._has_to_settle(waiter) or self._closing.asked:
             self._step_down(waiter)
             self._settle_if_any(waiter)
             self._end_if_asked()
@@ -185,16 +189,16 @@ class Team(Handing):
         with self.lock:
             self._waiters.step_down(waiter)
             if self.closed:
-                self._left.notify_all()
+                self._closing.leader_has_left()
 
     def _has_to_settle(self, waiter: Waiter) -> bool:
         """Whether there is anything to tell; threads of workers do that themselves, but for what a look has fetched from them."""
         if self.backend.pulls:
-            return bool(self.outcomes or (waiter.yielding and self.calls.has_left))
-        return waiter.yielding and bool(self.outcomes)
+            return bool(self._outcomes or (waiter.yielding and self.calls.has_left))
+        return waiter.yielding and bool(self._outcomes)
 
     def _settle_if_any(self, waiter: Waiter | None = None) -> None:
-        if (self.outcomes or self.calls.has_left) and (
+        if (self._outcomes or self.calls.has_left) and (
             self.backend.pulls or self.closed or (waiter is not None and waiter.yielding)
         ):
             self.calls.settle()
@@ -206,7 +210,7 @@ class Team(Handing):
 
     def _check_may_wait(self) -> None:
         calls_back = self.calls.settled_here > 0  # in a worker's thread, perhaps; the others work on meanwhile
-        if self.backend.is_inside() and not (calls_back and self.count > 1):
+        if self.backend.is_inside() and not (calls_back and self.dispatcher.count > 1):
             raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
         self.check_no_callback()
 
@@ -222,7 +226,7 @@ class Team(Handing):
 
     # --- leading -----------------------------------------------------------------------------------------------------------
 
-    def glance(self) -> None:
+    def poll_once(self) -> None:
         """Read what the workers have sent, without waiting."""
         waiter = Waiter(lambda: True)
         with self.lock:
@@ -242,12 +246,12 @@ class Team(Handing):
             events = self.backend.wait(seconds, eager=eager)
             with self.lock:
                 waiter.polls = False
-                self.handle_all(events)
-                self.dispatch()
+                self._reports.handle_all(events)
+                self.dispatcher.dispatch()
                 self._tell_waiters()
         except KeyboardInterrupt:
             with self.lock:
-                self.distrust()
+                self.dispatcher.distrust()
             raise
         except BaseException as error:  # a mistake of ours, or a callback's: what was read is lost, so nobody may wait for it
             self.fail(error)
@@ -275,7 +279,8 @@ class Team(Handing):
 
     def _offer_room(self) -> None:
         """Have one more caller hand out items, if there is room; it passes on what it leaves."""
-        if self._waiters.have_items and not (self.backend.pulls and self.queue) and self._room(self.backend.deepest) > 0:
+        wanted = self._waiters.have_items and not (self.backend.pulls and self.dispatcher.queue)
+        if wanted and self.dispatcher.room_for(self.backend.deepest) > 0:
             self._waiters.offer_room()
 
     def nudge(self) -> None:
@@ -288,13 +293,15 @@ class Team(Handing):
     def handled_here(self) -> bool:
         """Whether this thread is in the middle of an event: this is a callback of a map's progress, or a serial task."""
         leader = self._waiters.leader
-        return self._handler == get_ident() or (leader is not None and leader.thread == get_ident() and self.backend.is_inside())
+        if self.dispatcher.handler == get_ident():
+            return True
+        return leader is not None and leader.thread == get_ident() and self.backend.is_inside()
 
     def _report(self, worker: WorkerHandle, events: list[Event]) -> None:
         """Results and events from a worker's own thread."""
         with self.lock:
-            self.handle_all([*worker.salvage(), *events])
-            worker.absent = bool(self.outcomes)
+            self._reports.handle_all([*worker.salvage(), *events])
+            worker.absent = bool(self._outcomes)
             self._dispatch_after(worker)
             self._tell_waiters()
             for team in self.beside:
@@ -308,14 +315,14 @@ class Team(Handing):
 
     def _dispatch_after(self, worker: WorkerHandle) -> None:
         """Hand out; where a worker has several items now, a result of one may have to be fetched while another one takes long."""
-        self.dispatch()
+        self.dispatcher.dispatch()
         if worker.outstanding and worker.outstanding[-1].size > 1:
             self._waiters.wake_if_asleep()
 
     def fail(self, error: BaseException) -> None:
         """End every call with `error`: a thread that worked for them cannot go on."""
         with self.lock:
-            self._fail_all(error)
+            self.dispatcher.fail_all(error)
             self._waiters.wake_all()
         self.calls.settle()
 
@@ -326,11 +333,11 @@ class Team(Handing):
         if self.closed:  # the lock may be held by a daemon thread that stopped with the interpreter (a test hung in a __del__)
             return
         with self.lock:
-            if job not in self.jobs:
+            if job not in self.dispatcher.jobs:
                 return
             job.cancelled = True
-            self._drop(job)
-            for worker in self.workers:
+            self.dispatcher.drop(job)
+            for worker in self.dispatcher.workers:
                 if not any(batch.job is job for batch in worker.outstanding):
                     continue
                 if kill and self.backend.can_kill:
@@ -340,16 +347,6 @@ class Team(Handing):
                     self._stragglers.reclaim(worker)
             self._waiters.wake_all()
 
-    def finish(self, job: Job) -> None:
-        """Everything of `job` is reported: forget it, and what it was about."""
-        with self.lock:
-            self._drop(job)
-            job.let_go()
-            for worker in self.workers:
-                for batch in worker.outstanding:  # that it is over was not read yet
-                    if batch.job is job:
-                        batch.items = ()
-
     def close(self, seconds: float, error: BaseException | None = None) -> None:
         """End all workers: idle ones by themselves within `seconds`, then the rest; jobs that are not done fail with `error`."""
         with self.lock:
@@ -357,40 +354,31 @@ class Team(Handing):
                 if not self.handled_here:
                     self._end_if_asked()
                 return
-            self.closed = True
-            self._fail_all(error or PoolClosed(CLOSED))
+            self.dispatcher.closed = True
+            self.dispatcher.fail_all(error or PoolClosed(CLOSED))
             self._waiters.wake_all()
-            self._ending_s = seconds
+            self._closing.ask(seconds)
             if self.handled_here:  # a callback, or the last future of a pool without a name is gone: whoever called it goes on
                 return
         self._settle_if_any()
         self._end_if_asked()
-        self._ended.wait()  # another thread may have been faster
+        self._closing.wait()
 
     def _end_if_asked(self) -> None:
-        """End the backend, when somebody wants that and nobody reads from it."""
-        if self._ending_s is None:
-            return
-        with self.lock:
-            seconds, self._ending_s = self._ending_s, None
-            while self._waiters.leader is not None and seconds is not None:
-                self._waiters.wake(self._waiters.leader)
-                self._left.wait(1.0)
-        if seconds is None:
-            return
-        try:
-            self.backend.close(seconds)
-        finally:
-            self._ended.set()
-        with self.lock:
-            self.workers.clear()
-            self._waiters.wake_all()
+        if self._closing.end_if_asked():
+            with self.lock:
+                self.dispatcher.workers.clear()
+                self._waiters.wake_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self.dispatcher.closed
 
     def disown(self) -> None:
         """In a forked copy of the program: the workers are the original's, and a lock may be held by a thread that is not here."""
-        self.lock = threading.RLock()
-        self._left = threading.Condition(self.lock)
+        self.lock = self.dispatcher.lock = threading.RLock()
         self._waiters = Waiters(self.backend.wake)
-        self.calls = OpenCalls(self.lock, self.outcomes, self._waiters.wake_satisfied)
-        self.closed = True
-        self._ending_s = None
+        self.calls = OpenCalls(self.lock, self._outcomes, self._waiters.wake_satisfied)
+        self._closing = Closing(self.lock, self._waiters, self.backend)
+        self.dispatcher.closed = True

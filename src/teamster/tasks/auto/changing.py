@@ -85,7 +85,7 @@ class ChangingMapping(DoubtfulMapping):
         if wanted.backend != "process":
             return not unclear
         up = self._are_up(team)
-        if self._away or team.start_error is not None:
+        if self._away or team.dispatcher.start_error is not None:
             return up
         dear = up and self._working is None and self._here.item_s >= _DEAR_S
         # Asked before all of them are up: the first that is will answer.
@@ -115,20 +115,20 @@ class ChangingMapping(DoubtfulMapping):
 
     def _are_up(self, team: Team) -> bool:
         """Whether process workers can have items: half of them are there, or all that is lost by waiting is an item."""
-        ready = team.start_all()
+        ready = team.dispatcher.start_all()
         self._starting = team
-        if team.start_error is not None:
-            self._race.drop("process", f"its workers do not start: {first_line(team.start_error)}")
-            team.rest()
+        if team.dispatcher.start_error is not None:
+            self._race.drop("process", f"its workers do not start: {first_line(team.dispatcher.start_error)}")
+            team.dispatcher.stop_all()
             return False
         if self._working is None and self._here.item_s >= _DEAR_S and not self._teams.has_initializer:
             return True
-        return 2 * ready >= team.count and (
+        return 2 * ready >= team.dispatcher.count and (
             self._away or self._here.items > 1
         )  # the first item may have paid for what the others find done
 
     def _hand_over(self, wanted: Candidate, team: Team) -> None:
-        spec = team.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
+        spec = team.dispatcher.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
         self._leave()
         self._race.start(wanted)
         mark(f"auto: {wanted.backend}({wanted.workers})")
@@ -142,11 +142,11 @@ class ChangingMapping(DoubtfulMapping):
         """Whoever works gets no more items."""
         self._here.unwatch()
         if self._working is not None and not self._working.team.backend.pulls:
-            self._working.team.rest()
+            self._working.team.dispatcher.stop_all()
 
     def _start_s(self) -> dict[str, float]:
         """Seconds until each kind of workers could have items."""
-        if self._starting is not None and any(worker.ready for worker in self._starting.workers):
+        if self._starting is not None and any(worker.ready for worker in self._starting.dispatcher.workers):
             return {"thread": _THREAD_START_S, "process": 0.0}
         count = next((each.workers for each in self._race.candidates if each.backend == "process"), 1)
         server = 0.0 if can_fork_at_once() else _SERVER_START_S

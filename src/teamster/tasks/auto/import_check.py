@@ -69,7 +69,7 @@ class Question:
         return self._answered
 
     def _ask(self, team: Team) -> None:
-        spec = team.learn(look_there, "star", hurry=True)
+        spec = team.dispatcher.learn(look_there, "star", hurry=True)
         job = Job(
             spec,
             CallOptions(0, None, 1),
@@ -77,7 +77,7 @@ class Question:
             on_error=lambda index, error: self._refuse(error),
             on_failure=self._refuse,
         )
-        self._over = lambda: team.finish(job)
+        self._over = lambda: team.dispatcher.finish(job)
         team.offer(job, [Batch(job, 0, [(self._function, tuple(self._replaced))])])
 
     def close(self) -> None:

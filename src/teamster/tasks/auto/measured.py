@@ -147,7 +147,7 @@ class MeasuredMapping(ChangingMapping):
         working = self._working.team
         if not working.backend.pulls:
             for leg in self._legs:
-                if leg.team.backend.pulls and leg.team.is_busy_with(leg.job):
+                if leg.team.backend.pulls and leg.team.dispatcher.is_busy_with(leg.job):
                     return leg.team
         return working
 
@@ -221,7 +221,7 @@ class MeasuredMapping(ChangingMapping):
         if wanted.backend != "serial":
             self._change_to(wanted)
         elif self._starting is not None:  # in vain
-            self._starting.rest()
+            self._starting.dispatcher.stop_all()
             self._starting = None
 
     def _bring_up_to_date(self, candidates: tuple[Candidate, ...], rate: float, item_s: float) -> None:
@@ -240,7 +240,7 @@ class MeasuredMapping(ChangingMapping):
         if self._starting is not None and self._starting is not working.team:
             # Nobody else reads what it says. (Of the team that works somebody does; a glance at it woke up who waits for it, who
             # glanced again: the caller took a processor from its workers, and the demonstration 9 s instead of 5.6.)
-            self._starting.glance()
+            self._starting.poll_once()
         if (rate := throughput.read()) is None:
             return
         left = self._left()
@@ -261,7 +261,7 @@ class MeasuredMapping(ChangingMapping):
             self._change_to(wanted)
         # Not while they are wanted and only not up yet: they were started in each window, and sent away. (A timeline showed it.)
         if self._starting is not None and self._race.settled and "process" not in (self._race.current.backend, wanted.backend):
-            self._starting.rest()  # they were started in vain, or have lost
+            self._starting.dispatcher.stop_all()  # they were started in vain, or have lost
             self._starting = None
 
     def _let_go(self) -> None:

@@ -72,7 +72,7 @@ class OwnItemsMapping(Mapping):
     def _glance(self) -> None:
         """Read what all workers have sent, without waiting."""
         for team in self._teams.present:
-            team.glance()
+            team.poll_once()
 
     def _is_over(self, done: Callable[[], bool]) -> bool:
         with self._teams.lock:
@@ -91,12 +91,12 @@ class OwnItemsMapping(Mapping):
 
     def _wait_for_others(self, done: Callable[[], bool]) -> None:
         """Wait for what is under way; on processes first, which have to be polled, and whose leader hears of threads, too."""
-        busy = [leg for leg in self._legs if leg.team.is_busy_with(leg.job)]
+        busy = [leg for leg in self._legs if leg.team.dispatcher.is_busy_with(leg.job)]
         if busy:
             leg = next((leg for leg in busy if leg.team.backend.pulls), busy[0])
 
             def over() -> bool:
-                return done() or bool(self._refused) or not leg.team.is_busy_with(leg.job)
+                return done() or bool(self._refused) or not leg.team.dispatcher.is_busy_with(leg.job)
 
             leg.team.run_until(over)
 

@@ -116,7 +116,7 @@ class Planner:
             return AloneMapping(call, self._teams)
         mapping, team = Mapping(call), self._teams.team(plan)
         careful = call.terms.timeout is not None
-        mapping.work_on(team, team.learn(call.function, call.style, seed=call.seed, careful=careful, hurry=call.lazy))
+        mapping.work_on(team, team.dispatcher.learn(call.function, call.style, seed=call.seed, careful=careful, hurry=call.lazy))
         return mapping
 
     def _explain(self, plan: Plan) -> None:

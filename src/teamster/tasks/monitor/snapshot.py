@@ -94,7 +94,9 @@ def _pool(pool: Seen) -> dict[str, Any]:
         mappings = [mapping for mapping in list(teams.calls) if not mapping.over]
         runs_here = any(mapping.runs_here() for mapping in mappings)
         queue = sum(_waiting(team) for team in teams.present)
-        present = {(team.backend.kind, worker.index): (team, worker) for team in teams.present for worker in team.workers}
+        present = {
+            (team.backend.kind, worker.index): (team, worker) for team in teams.present for worker in team.dispatcher.workers
+        }
         workers = []
         for account in ledger.accounts(plan.workers):
             kind, items = account.kind, account.items
@@ -123,8 +125,8 @@ _NOTHING = {"pid": None, "function": None, "index": None, "since_s": None, "memo
 
 def _waiting(team: Team) -> int:
     """Items that were handed out or queued, and are not done."""
-    queued = sum(batch.size for batch in team.queue)
-    return queued + sum(batch.size - batch.done for worker in team.workers for batch in worker.outstanding)
+    queued = sum(batch.size for batch in team.dispatcher.queue)
+    return queued + sum(batch.size - batch.done for worker in team.dispatcher.workers for batch in worker.outstanding)
 
 
 def _state(team: Team, worker: WorkerHandle) -> dict[str, Any]:

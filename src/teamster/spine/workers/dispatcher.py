@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The half of a team that hands out: how much each worker may hold, who gets the next batch, who is there at all."""
+"""What is queued, who holds what, and who gets the next batch. Never waits; what comes back of it is read in reports.py.
+
+::
+
+    queue --dispatch--> _pick: an idle worker, a new one, or one that can hold another --> Backend.send
+          <-- piece, refuse ---------------- what was not run: taken back, refused, or held by one that died
+"""
 
 from __future__ import annotations
 
 import contextvars
 import itertools
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
 from time import perf_counter_ns
 from typing import Any
 
-from teamster.errors import WorkerStartError
+from teamster.errors import TaskError, WorkerStartError
+from teamster.spine.trace.report import Ledger
 from teamster.spine.workers.backend import Backend
 from teamster.spine.workers.batch import Batch, CallStyle, FunctionSpec
-from teamster.spine.workers.calls import Backlog
+from teamster.spine.workers.calls import Backlog, Outcomes
 from teamster.spine.workers.handle import WorkerHandle
 from teamster.spine.workers.job import Job
-from teamster.spine.workers.reports import Reports
 
-_HUGE_BYTES = 256 << 20  # so are items of this size: two of them in flight would be memory for nothing
+_HUGE_BYTES = 256 << 20  # items of this size go one at a time: two of them in flight would be memory for nothing
 _LARGE_BYTES = 1 << 20  # items of this size wait in shared memory, whose first touch costs more than any hand-over
 _WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
 _SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
@@ -26,22 +35,39 @@ _SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as muc
 _identities = itertools.count(1)
 
 
-class Handing(Reports):
-    """Members and what they hold."""
+class Dispatcher:
+    """Workers and what they hold; those methods that do not take the lock themselves want it held.
 
-    def __init__(self, backend: Backend, count: int, *, max_tasks: int | None, lock: threading.RLock | None) -> None:
-        super().__init__(backend)
+    Args:
+        backend: the kind of worker.
+        count: how many there may be.
+        max_tasks: items after which a worker is replaced.
+        lock: teams that work for the same calls share one.
+    """
+
+    def __init__(self, backend: Backend, count: int, *, max_tasks: int | None = None, lock: threading.RLock | None = None) -> None:
+        self.backend = backend
         self.count = count
-        self.lock = lock or threading.RLock()  # teams that work for the same calls share one
-        self.alone = False  # a batch runs that wants nobody beside it
+        self.lock = lock or threading.RLock()
+        self.workers: list[WorkerHandle] = []
+        self.queue: deque[Batch | Backlog] = deque()
+        self.jobs: set[Job] = set()
+        self.outcomes: Outcomes = deque()  # of calls, to be told without the lock
+        self.ledger = Ledger(backend.kind)
+        self.closed = False
+        self.start_error: BaseException | None = None  # of the worker that came up last, or did not
+        self.handler = 0  # the thread that handles an event, with the lock held
+        self._alone = False  # a batch runs that wants nobody beside it
         self._max_tasks = max_tasks
+
+    # --- what callers ask --------------------------------------------------------------------------------------------------
 
     def room(self, job: Job) -> int:
         """How many batches more would find a worker now; for thread workers a few beyond, so that none waits for the caller."""
         with self.lock:
-            return self._room(self._depth(job))
+            return self.room_for(self._depth(job))
 
-    def _room(self, depth: int) -> int:
+    def room_for(self, depth: int) -> int:
         """The same, where a worker holds so many."""
         room = self.count * depth - len(self.queue)
         if not self.backend.pulls:
@@ -73,6 +99,11 @@ class Handing(Reports):
         spec = FunctionSpec(function, style, seed, careful or seed is not None, hurry, identity=next(_identities))
         self.backend.prepare(spec, contextvars.copy_context())
         return spec
+
+    @property
+    def has_unread_ends(self) -> bool:
+        """Whether all results of a batch are there, and what its worker says of its end is not."""
+        return any(batch.done == batch.size for worker in self.workers for batch in worker.outstanding)
 
     def expire(self, worker: WorkerHandle, number: int, error: BaseException) -> None:
         """Kill a worker because of the item that it runs."""
@@ -110,7 +141,7 @@ class Handing(Reports):
                 pass
             return sum(worker.ready for worker in self.workers)
 
-    def rest(self) -> None:
+    def stop_all(self) -> None:
         """Let go of everybody, of the busy ones after what they have; the next batch brings others."""
         with self.lock:
             self._let_go(list(self.workers))
@@ -164,9 +195,9 @@ class Handing(Reports):
 
     def _pick(self, batch: Batch | Backlog) -> WorkerHandle | None:
         """An idle worker first, then a new one, then one that can hold a second batch."""
-        if (batch.alone or self.alone) and any(worker.outstanding for worker in self.workers):
+        if (batch.alone or self._alone) and any(worker.outstanding for worker in self.workers):
             return None
-        self.alone = batch.alone
+        self._alone = batch.alone
         best: WorkerHandle | None = None
         for worker in self.workers:
             if worker.retiring or worker.reclaimed_ns or worker.absent or worker.killed_for is not None:
@@ -188,7 +219,7 @@ class Handing(Reports):
                 self.count = len(self.workers)
             else:
                 advice = "close files, or ask for a higher limit (ulimit -n, ulimit -u)"
-                self._fail_all(WorkerStartError(f"no worker can be started: {error}; {advice}"))
+                self.fail_all(WorkerStartError(f"no worker can be started: {error}; {advice}"))
             return None
         self.workers.append(worker)
         return worker
@@ -205,8 +236,8 @@ class Handing(Reports):
         try:
             self.backend.send(worker, batch)
         except Exception as error:
-            with self._calling_back():
-                self._refuse(batch, error)
+            with self.calling_back():
+                self.refuse(batch, error)
             return
         worker.next_number += batch.size
         worker.handed += batch.size
@@ -214,3 +245,59 @@ class Handing(Reports):
         worker.last_heard_ns = perf_counter_ns()
         worker.retiring = worker.handed == self._max_tasks
         self.ledger.batches += 1
+
+    # --- what becomes of items -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def calling_back(self) -> Iterator[None]:
+        """What is called in here may use the team, but not wait for it: see `Team.handled_here`."""
+        before, self.handler = self.handler, get_ident()
+        try:
+            yield
+        finally:
+            self.handler = before
+
+    def refuse(self, batch: Batch, error: BaseException) -> None:
+        """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""
+        if batch.size > 1:
+            self.queue.extendleft(batch.piece(at, at + 1) for at in reversed(range(batch.size)))
+        elif batch.job.cancelled or not batch.job.on_refused(batch.first, batch.items[0], error):
+            self.tell_error(batch, 0, error)
+
+    def drop(self, job: Job) -> None:
+        """Nothing more of this job is handed out."""
+        self.jobs.discard(job)
+        if any(batch.job is job for batch in self.queue):
+            self.queue = deque(batch for batch in self.queue if batch.job is not job)
+        self.backend.forget(job.spec)
+
+    def tell_error(self, batch: Batch, offset: int, error: BaseException) -> None:
+        """What one item came to instead of a result."""
+        if batch.job.cancelled:
+            return
+        self.ledger.items += 1
+        self.ledger.failures += 1
+        if isinstance(error, TaskError) and error.index == -1 and batch.first >= 0:  # no other error's attributes are ours to write
+            error.index = batch.first + offset
+        batch.take_error(offset, error)
+
+    def fail_all(self, error: BaseException) -> None:
+        """End every call with `error`."""
+        jobs, self.jobs = self.jobs, set()
+        for batch in itertools.chain(self.queue, *(worker.outstanding for worker in self.workers)):
+            batch.abandon(error)
+        self.queue.clear()
+        for job in jobs:
+            job.cancelled = True
+            self.backend.forget(job.spec)
+            job.on_failure(error)
+
+    def finish(self, job: Job) -> None:
+        """Everything of `job` is reported: forget it, and what it was about."""
+        with self.lock:
+            self.drop(job)
+            job.let_go()
+            for worker in self.workers:
+                for batch in worker.outstanding:  # that it is over was not read yet
+                    if batch.job is job:
+                        batch.items = ()

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The end of a team: asked for by anybody, come when nobody reads from its backend any more."""
+
+from __future__ import annotations
+
+import threading
+
+from teamster.spine.workers.backend import Backend
+from teamster.spine.workers.waiting import Waiters
+
+
+class Closing:
+    """Ends the backend of one team, once.
+
+    Args:
+        lock: the team's.
+        waiters: who waits for the team, and which of them reads from the backend.
+        backend: what is ended.
+    """
+
+    def __init__(self, lock: threading.RLock, waiters: Waiters, backend: Backend) -> None:
+        self._lock = lock
+        self._waiters = waiters
+        self._backend = backend
+        self._left = threading.Condition(lock)
+        self._over = threading.Event()
+        self._seconds: float | None = None
+
+    def ask(self, seconds: float) -> None:
+        """Have idle workers end by themselves within so many seconds, and then the rest."""
+        self._seconds = seconds
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants that, and it has not begun."""
+        return self._seconds is not None
+
+    def leader_has_left(self) -> None:
+        """Nobody reads from the backend now; the lock is held."""
+        self._left.notify_all()
+
+    def end_if_asked(self) -> bool:
+        """Do it, if somebody wants that, as soon as nobody reads from the backend; whether it was done here."""
+        if self._seconds is None:
+            return False
+        with self._lock:
+            seconds, self._seconds = self._seconds, None
+            while self._waiters.leader is not None and seconds is not None:
+                self._waiters.wake(self._waiters.leader)
+                self._left.wait(1.0)
+        if seconds is None:  # another thread was faster
+            return False
+        try:
+            self._backend.close(seconds)
+        finally:
+            self._over.set()
+        return True
+
+    def wait(self) -> None:
+        """Until it is done, by whatever thread."""
+        self._over.wait()
