@@ -10,7 +10,8 @@ import warnings
 import pytest
 import torch
 
-from teamster.parallel.auto import Choosing, Kind, Trial, Trials
+from teamster.parallel.auto import Choosing, Kind, Trial
+from teamster.spine.plan.trials import Trials
 
 TRAINING = Kind(by_step=False, with_grad=True, training=True)
 EVALUATION = Kind(by_step=False, with_grad=False, training=False)
@@ -23,15 +24,15 @@ def auto(replicas: int = 4) -> Choosing:
 
 def end(trial: Trial, seconds: float, whole: float = 0.0) -> None:
     """As if the step had taken so long, by the sample."""
-    assert trial.ended is not None
-    trial.forward_s, trial.backward_s = seconds, whole and whole - seconds
-    trial.ended.append(trial)
+    assert trial.turn.counts
+    trial.turn.end(seconds)
+    trial.turn.later_seconds = whole and whole - seconds
 
 
 def run(choosing: Choosing, seconds: dict[int, float], kind: Kind = TRAINING) -> list[int]:
     """Steps until nothing is tried any more; each number of replicas takes the same time in all of them."""
     taken = []
-    while (trial := choosing.begin(kind)).ended is not None and len(taken) < MOST_STEPS:
+    while (trial := choosing.begin(kind)).turn.counts and len(taken) < MOST_STEPS:
         taken.append(trial.replicas)
         end(trial, seconds[trial.replicas])
     return taken
@@ -49,7 +50,7 @@ def test_replicas_stay_only_where_they_are_clearly_faster(together: float, chose
 
 def test_the_first_step_of_each_is_a_warm_up() -> None:
     choosing, seen = auto(2), set()
-    while (trial := choosing.begin(TRAINING)).ended is not None:
+    while (trial := choosing.begin(TRAINING)).turn.counts:
         end(trial, 100.0 if trial.replicas not in seen else 1.0 / trial.replicas)
         seen.add(trial.replicas)
     assert trial.replicas == 2
@@ -93,13 +94,13 @@ def test_each_kind_of_step_chooses_for_itself() -> None:
 
 def test_the_backward_pass_counts_where_there_is_one() -> None:
     choosing = auto(2)
-    while (trial := choosing.begin(TRAINING)).ended is not None:
+    while (trial := choosing.begin(TRAINING)).turn.counts:
         alone = trial.replicas == 1
         end(trial, 1.0 if alone else 2.0, whole=9.0 if alone else 5.0)  # slower forward, faster together
     assert trial.replicas == 2
     choosing = auto(2)
     for number in range(MOST_STEPS):
-        if (trial := choosing.begin(TRAINING)).ended is None:
+        if not (trial := choosing.begin(TRAINING)).turn.counts:
             break
         alone = trial.replicas == 1
         end(
@@ -119,8 +120,8 @@ def test_a_step_that_did_not_end_is_no_turn() -> None:
 def test_a_choice_is_looked_at_again_and_less_and_less_often() -> None:
     contest, trials, steps = Trials([1, 2]), [], 0
     while len(trials) < 3:
-        trial = contest.begin()
-        if trial.ended is not None:
+        trial = Trial(contest.begin())
+        if trial.turn.counts:
             if not trials or steps - trials[-1] > 20:
                 trials.append(steps)
             end(trial, 1.0 if trial.replicas == (1 if len(trials) < 2 else 2) else 2.0)  # another one is faster the second time
@@ -133,40 +134,39 @@ def test_a_choice_is_looked_at_again_and_less_and_less_often() -> None:
 
 def test_a_lap_is_timed_until_the_backward_pass_has_ended() -> None:
     x = torch.ones(2, requires_grad=True)
-    ended: list[Trial] = []
-    trial = Trial(1, ended, samples=2)
+    trial = Trial(Trials([1, 2]).begin())
+    trial.samples = 2
     output = {"y": x * 2, "name": "a", "leaf": x}
     trial.end(output)
-    assert ended == [trial]
-    assert trial.forward_s > 0
-    assert not trial.backward_s
+    assert trial.turn.seconds > 0
+    assert not trial.turn.later_seconds
     loss = output["y"].sum()
     loss.backward(retain_graph=True)
-    first = trial.backward_s
+    first = trial.turn.later_seconds
     assert first > 0
     loss.backward()
-    assert trial.backward_s == first
+    assert trial.turn.later_seconds == first
 
 
 def test_a_backward_pass_through_two_forward_passes_is_nobodys() -> None:
     x, contest = torch.ones(2, requires_grad=True), Trials([1, 2])
     trials, outputs = [], []
     for _ in range(2):
-        trials.append(contest.begin())
+        trials.append(Trial(contest.begin()))
         outputs.append(x * 2)
         trials[-1].end(outputs[-1])
     sum(outputs).sum().backward()  # as contrastive training does: the first would have had the time of both
-    assert [bool(trial.backward_s) for trial in trials] == [False, True]
+    assert [bool(trial.turn.later_seconds) for trial in trials] == [False, True]
 
 
 def test_what_replicas_cannot_do_is_not_tried_again() -> None:
     choosing = auto(2)
-    assert choosing.begin(TRAINING).ended is not None
+    assert choosing.begin(TRAINING).turn.counts
     choosing.rule_out(TRAINING)
     for _ in range(2000):
         trial = choosing.begin(TRAINING)
-        assert (trial.replicas, trial.ended) == (1, None)
-    assert choosing.begin(EVALUATION).ended is not None
+        assert (trial.replicas, trial.turn.counts) == (1, False)
+    assert choosing.begin(EVALUATION).turn.counts
 
 
 def test_threads_may_end_a_trial_together() -> None:
@@ -175,11 +175,11 @@ def test_threads_may_end_a_trial_together() -> None:
     sys.setswitchinterval(1e-6)
     errors: list[BaseException] = []
 
-    def work(contest: Trials) -> None:
+    def work(contest: Trials[int]) -> None:
         try:
             for _ in range(10):
-                trial = contest.begin()
-                if trial.ended is not None:
+                trial = Trial(contest.begin())
+                if trial.turn.counts:
                     end(trial, 1.0)
         except BaseException as error:
             errors.append(error)
@@ -202,7 +202,7 @@ def test_where_there_is_no_choice_nothing_is_tried(most: int, fixed: bool, cpu: 
     choosing = Choosing(most, fixed=fixed, cpu=cpu)
     for _ in range(MOST_STEPS):
         trial = choosing.begin(TRAINING)
-        assert (trial.replicas, trial.ended) == (most, None)
+        assert (trial.replicas, trial.turn.counts) == (most, False)
         trial.end()  # says nothing
 
 

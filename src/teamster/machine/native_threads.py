@@ -23,12 +23,16 @@ Read before relying on it:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 
+from teamster import lifetime
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Any, Protocol, Self
 
@@ -62,6 +66,7 @@ _this_thread = threading.local()
 _scanned: tuple[int, list[_Library]] = (-1, [])
 _active: list[ProcessWideLimit] = []
 _changed: dict[str, tuple[_Library, int, int | None]] = {}  # by file: the library, its number before, what we set
+_default_lock = threading.Lock()  # of the number that torch has for new threads, while others are started
 _torch_default: tuple[int, int] | None = None  # what new threads took before we changed it, what they take since
 
 
@@ -247,6 +252,60 @@ def _limit_torch(threads: int) -> None:
         before = torch.get_num_threads() if _torch_default is None else _torch_default[0]
         torch.set_num_threads(threads)
         _torch_default = (before, threads)
+
+
+def limit_torch(threads: int) -> None:
+    """Set torch's number for the calling thread alone, which stays so: for threads that `kept_torch_default` starts.
+
+    Args:
+        threads: How many threads each parallel region may use, 1 or more.
+
+    Example:
+        >>> limit_torch(1)  # nothing, where torch is not imported
+    """
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(threads)
+        torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def kept_torch_default() -> Iterator[None]:
+    """What threads set for themselves that are started in here is not what the program's other threads get.
+
+    torch keeps one number for threads that have not used it yet, and the last one to be set is that. The caller may have a number
+    of its own, so a thread that has none is asked. One caller at a time: of two that started threads at once, the second took the
+    first one's number for the program's.
+
+    Example:
+        >>> with kept_torch_default():
+        ...     worker = threading.Thread(target=limit_torch, args=(1,))
+        ...     worker.start(); worker.join()
+    """
+    torch: Any = sys.modules.get("torch")
+    if not hasattr(torch, "set_num_threads"):
+        yield
+        return
+    torch.get_num_threads()  # asking settles the caller's own number
+    lifetime.in_forked_copy(_renew_lock)
+    found: list[int] = []
+    with _default_lock:
+        _in_new_thread(lambda: found.append(torch.get_num_threads()))
+        try:
+            yield
+        finally:
+            _in_new_thread(lambda: torch.set_num_threads(found[0]))
+
+
+def _in_new_thread(function: Callable[[], object]) -> None:
+    helper = threading.Thread(target=function)
+    helper.start()
+    helper.join()
+
+
+def _renew_lock() -> None:
+    global _default_lock
+    _default_lock = threading.Lock()
 
 
 def _settle_torch() -> None:

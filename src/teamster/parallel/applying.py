@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from teamster import lifetime
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.parallel.thread_state import carry_all, is_hooked
@@ -33,9 +33,6 @@ def _forget() -> None:
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
-
-
 def inner_threads(devices: Sequence[torch.device]) -> int | None:
     """Threads of OpenMP and BLAS for each replica: the cores shared out on CPUs, as they are on accelerators."""
     return max(1, usable_cores() // len(devices)) if devices[0].type == "cpu" else None
@@ -43,10 +40,11 @@ def inner_threads(devices: Sequence[torch.device]) -> int | None:
 
 def shared_threads(devices: Sequence[torch.device]) -> DeviceThreads:
     """Threads that `parallel_apply` keeps between calls."""
+    lifetime.in_forked_copy(_forget)
     key = tuple(devices)
     with _lock:
         if key not in _shared:
-            _shared[key] = DeviceThreads(devices, inner_threads(devices), "teamster-shared")
+            _shared[key] = DeviceThreads(devices, inner_threads(devices), "teamster-shared-")
         return _shared[key]
 
 

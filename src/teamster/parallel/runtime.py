@@ -65,7 +65,9 @@ class Runtime:
 
     Example:
         >>> runtime = Runtime(Settings(nn.Identity(), [torch.device("cpu")] * 2, None, True))
-        >>> pieces = runtime.scatter((torch.arange(3),), {}, 0, Trial(2))
+        >>> from teamster.parallel.auto import Kind
+        >>> trial = runtime.choosing.begin(Kind(by_step=False, with_grad=False, training=False))
+        >>> pieces = runtime.scatter((torch.arange(3),), {}, 0, trial)
         >>> [piece.inputs[0].tolist() for piece in pieces]
         [[0, 1], [2]]
     """

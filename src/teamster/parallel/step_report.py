@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 
+from teamster import lifetime
 from teamster.spine.trace.ring import COMPUTE, TRANSFER
 from teamster.spine.trace.spans import current_ring, note
 
@@ -49,18 +48,6 @@ class StepReport:
         return "\n".join([*lines, f"  replicas  {shares} (busiest / laziest {self.imbalance:.2f})"])
 
 
-_timings: weakref.WeakSet[Timing] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    """In a forked copy of the program: who held them is not there."""
-    for each in list(_timings):
-        each._lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
-
-
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Timing:
     """Running sums; several threads tell."""
@@ -79,7 +66,11 @@ class Timing:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        _timings.add(self)
+        lifetime.renewed_in_copies(self)
+
+    def after_fork(self) -> None:
+        """In a forked copy of the program: who held the lock is not there."""
+        self._lock = threading.Lock()
 
     def tell(self, phase: str, replica: int, began_ns: int, cpu_ns: int = 0) -> None:
         """A phase ends now; of a replica's with the time that it was on a processor."""

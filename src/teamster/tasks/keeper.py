@@ -11,14 +11,12 @@ It is there while there are processes, and not before or after.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import itertools
-import os
 import sys
 import threading
 from typing import Any
 
+from teamster import lifetime
 from teamster.machine.own_threads import own_thread
 from teamster.spine.workers.death import Death
 from teamster.spine.workers.process.child import Child
@@ -168,7 +166,9 @@ def the_keeper() -> Keeper:
     global _keeper
     with _lock:
         if _keeper is None or _keeper.over:
-            _register()
+            lifetime.in_forked_copy(_forget)
+            lifetime.finish_at_exit(_finish)
+            registry.spawned = spawned_processes
             _keeper = Keeper()
         return _keeper
 
@@ -177,21 +177,6 @@ def spawned_processes() -> list[dict[str, Any]]:
     """What the processes do that have not ended."""
     keeper = _keeper
     return [] if keeper is None or keeper.over else keeper.snapshot()
-
-
-_registered = False
-
-
-def _register() -> None:
-    """Once: what is done at the end of the program, and in a forked copy of it, whose processes are the original's."""
-    global _registered
-    if not _registered:
-        _registered = True
-        os.register_at_fork(after_in_child=_forget)
-        registry.spawned = spawned_processes
-        register = getattr(threading, "_register_atexit", atexit.register)  # before thread pools can start no more threads
-        with contextlib.suppress(RuntimeError):  # the program ends already, and this is one of its last acts
-            register(_finish)
 
 
 def _finish() -> None:

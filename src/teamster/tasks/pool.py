@@ -19,7 +19,7 @@ from teamster.tasks.mapping import Mapping, Results
 from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import shut_before, take_leave
 from teamster.tasks.monitor.notes import attend, leave, record_if_asked
-from teamster.tasks.monitor.registry import open_pools
+from teamster.tasks.monitor.registry import open_pools, see_to_the_end
 from teamster.tasks.progress import Bar, Progress
 from teamster.tasks.source import Source
 from teamster.tasks.submitting import Calls
@@ -81,6 +81,7 @@ class Pool:
         plan: Plan | None = None,
     ) -> None:
         needs = what_needs_processes(retries, timeout, max_tasks_per_worker, start_method)
+        see_to_the_end()
         asked, limits = decide(backend, workers, allow, plan, needs)
         check_limits(asked, retries, timeout, max_tasks_per_worker)
         check_start_method(start_method)

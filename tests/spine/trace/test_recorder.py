@@ -15,7 +15,7 @@ import teamster as ts
 from teamster.spine.trace.recorder import close_recorder, open_recorder
 from teamster.spine.trace.ring import CAPACITY, COMPUTE, INITIALISE, KINDS, SERIALISE, TRANSFER, USER, WAIT
 from teamster.spine.trace.timeline import Timeline
-from teamster.spine.workers.process.handle import Traced
+from teamster.spine.workers.process.child import Traced
 
 
 def items_of(timeline: Timeline) -> Counter[int]:

@@ -10,7 +10,6 @@ The number counts the calls of one function in one run; calls beyond those recor
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import json
@@ -22,6 +21,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from teamster import lifetime
 from teamster.errors import UsageError
 from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
@@ -50,7 +50,7 @@ class PlanStore:
         self._known = self._read()
         self._written: dict[str, Plan] = {}
         self._wrote, self._behind = float("-inf"), False
-        atexit.register(self._write_the_rest)
+        lifetime.end_at_exit(self._write_the_rest)
 
     def _read(self) -> dict[str, Plan]:
         try:

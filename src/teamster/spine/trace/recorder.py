@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter, perf_counter_ns, thread_time, time_ns
 
+from teamster import lifetime
 from teamster.errors import UsageError
 from teamster.machine.gil import GilSampler
 from teamster.machine.own_threads import own_thread
@@ -339,6 +340,7 @@ def open_recorder() -> ProgramRecorder:
 
 
 def _begin() -> ProgramRecorder:
+    lifetime.in_forked_copy(_disown)
     recorder = ProgramRecorder()
     recorder.start()  # before anybody writes into it: there may be no thread to be had
     here.install(recorder)
@@ -364,6 +366,3 @@ def _disown() -> None:
     global _users, _users_lock
     _users, _users_lock = 0, threading.Lock()
     here.forget()
-
-
-os.register_at_fork(after_in_child=_disown)

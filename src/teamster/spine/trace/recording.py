@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
+from functools import partial
 from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from teamster import lifetime
 from teamster.errors import UsageError
 from teamster.spine.trace.export import check_path, html_of, plot, png_of, save
 from teamster.spine.trace.timeline import Timeline
@@ -177,7 +178,7 @@ def record_program() -> None:
         except UsageError as error:
             raise UsageError(f"TEAMSTER_TRACE: {error}") from None
         _program = recording.__enter__()
-        atexit.register(_end_program, os.getpid())
+        lifetime.end_at_exit(partial(_end_program, os.getpid()))
 
 
 def _end_program(pid: int) -> None:

@@ -23,12 +23,12 @@ import socket
 import struct
 import threading
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Any
 
+from teamster import lifetime
 from teamster.machine.descriptors import OwnedSocket
 from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender, make_file
 from teamster.spine.transport.by_value.definitions import Lessons, learn
@@ -49,8 +49,6 @@ SPIN_NS = 60_000
 _IN_MESSAGE_BYTES = 64 * 1024  # larger pickles go through the arena, too
 
 _ATTACHED, _TO_BORROW, _TO_LEND = 0, 1, 2  # what a descriptor is for; a broadcast has a negative number
-
-_open_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
 class Channel:
@@ -78,7 +76,7 @@ class Channel:
         self.bytes_received = 0
         self._poll = make_poll()
         self._poll.register(end.fileno(), READABLE)
-        _open_channels.add(self)
+        lifetime.renewed_in_copies(self)
 
     def set_blocking(self, blocking: bool) -> None:
         """Whether `take` waits for input."""
@@ -385,13 +383,7 @@ class Channel:
         close_all([descriptor for _, _, descriptor in self._fresh])
         close_all(self._descriptors)
         self._fresh, self._descriptors = [], deque()
-        _open_channels.discard(self)
 
-
-def _close_in_forked_child() -> None:
-    """A forked child of the user's program must not hold channels open: their workers would never see our end."""
-    for channel in list(_open_channels):
-        channel._socket.close()
-
-
-os.register_at_fork(after_in_child=_close_in_forked_child)
+    def after_fork(self) -> None:
+        """In a forked copy of the program, which must not hold channels open: their workers would never see our end."""
+        self._socket.close()

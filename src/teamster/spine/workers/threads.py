@@ -7,11 +7,9 @@ Threads cannot be killed; what runs when a pool ends runs to its end, as a daemo
 from __future__ import annotations
 
 import contextvars
-import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
 from time import perf_counter_ns, thread_time_ns
 from typing import Any, Protocol
 
@@ -24,6 +22,7 @@ from teamster.spine.workers.backend import Backend, Staff
 from teamster.spine.workers.batch import Batch, FunctionSpec
 from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.handle import BatchDone, BatchResults, Died, Event, Ready, WatchedHandle, WorkerHandle
+from teamster.spine.workers.inbox_thread import InboxThread, Take
 from teamster.spine.workers.library_state import Scene, State, take, take_of_thread
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.worker_info import WorkerInfo
@@ -34,13 +33,12 @@ FLUSH_NS = 5_000_000
 class ThreadHandle(WatchedHandle):
     """A worker thread, as the team sees it."""
 
-    __slots__ = ("finished", "inbox", "on_release", "runner", "thread")
+    __slots__ = ("finished", "on_release", "runner", "thread")
 
     def __init__(self, index: int, on_release: Callable[[ThreadHandle], None]) -> None:
         super().__init__(index)
         self.on_release = on_release
-        self.inbox: SimpleQueue[Batch | None] = SimpleQueue()
-        self.thread: threading.Thread | None = None
+        self.thread: InboxThread
         self.runner: tuple[int, Runner, contextvars.Context] | None = None  # of the function that it ran last
         self.finished: deque[tuple[int, list[Any]]] = deque()  # results that the team has not taken: it does so under its lock
 
@@ -61,7 +59,7 @@ class ThreadHandle(WatchedHandle):
 
     def stop(self) -> None:
         """The thread ends after what it has."""
-        self.inbox.put(None)
+        self.thread.end()
 
     def release(self) -> None:
         """It is gone."""
@@ -171,7 +169,7 @@ class ThreadBackend(Backend):
             self._limit.apply()
         worker = ThreadHandle(index, self._release)
         info = WorkerInfo(index, self.kind, count)
-        worker.thread = threading.Thread(target=self._live, args=(worker, info), name=f"teamster-worker-{index}", daemon=True)
+        worker.thread = InboxThread(f"teamster-worker-{index}", self._live, worker, info)
         worker.thread.start()
         self._workers.append(worker)
         return worker
@@ -180,13 +178,13 @@ class ThreadBackend(Backend):
         """Where the tasks of a worker run; made in its thread."""
         return _InThread(info, self._staff.native_threads, self._initialize, self._limit)
 
-    def _live(self, worker: ThreadHandle, info: WorkerInfo) -> None:
+    def _live(self, take: Take, worker: ThreadHandle, info: WorkerInfo) -> None:
         try:
-            self._work(worker, info)
+            self._work(take, worker, info)
         except BaseException as error:  # no task's: those are results. Who waits for this thread must not wait for ever
             self.fail(error)
 
-    def _work(self, worker: ThreadHandle, info: WorkerInfo) -> None:
+    def _work(self, take: Take, worker: ThreadHandle, info: WorkerInfo) -> None:
         name_lane(f"{self.kind} {worker.index}", self.kind, worker.index)
         place: Place | None = None
         began = perf_counter_ns()
@@ -198,7 +196,7 @@ class ThreadBackend(Backend):
         note(current_ring(), INITIALISE, "start", began)
         self.report(worker, [Ready(worker, error)])
         sink, delay, idle_ns = ReportSink(worker, self.report), RunDelay(), perf_counter_ns()
-        while (batch := worker.inbox.get()) is not None:
+        while (batch := take()) is not None:
             note(current_ring(), WAIT, "wait for work", idle_ns)
             began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), delay.read_ns()
             ran = place.run(batch, worker, sink) if place is not None else 0  # what was handed before it failed is not run
@@ -216,11 +214,11 @@ class ThreadBackend(Backend):
     def send(self, worker: WorkerHandle, batch: Batch) -> None:
         """Put a batch into the thread's inbox."""
         assert isinstance(worker, ThreadHandle)
-        worker.inbox.put(batch)
+        worker.thread.put(batch)
 
     def is_inside(self) -> bool:
         """Whether this is one of the threads."""
-        return any(worker.thread is threading.current_thread() for worker in list(self._workers))
+        return any(worker.thread.is_current() for worker in list(self._workers))
 
     def forget(self, spec: FunctionSpec) -> None:
         """Let go of the function."""
@@ -243,7 +241,6 @@ class ThreadBackend(Backend):
             worker.stop()
         deadline = perf_counter_ns() + int(seconds * 1e9)
         for worker in workers:
-            if worker.thread is not None and worker.thread is not threading.current_thread():
-                worker.thread.join(max(0.0, (deadline - perf_counter_ns()) / 1e9))
+            worker.thread.join((deadline - perf_counter_ns()) / 1e9)
         self._workers.clear()
         self._limit.restore()

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from teamster import lifetime
 from teamster.errors import TeamsterError
 
 
@@ -42,7 +40,12 @@ spawned: Callable[[], list[dict[str, Any]]] = list
 """Tells what the processes do that `ts.spawn` has started; set by who starts the first."""
 
 
-@atexit.register
+def see_to_the_end() -> None:
+    """Have pools ended with the program, and disowned in a forked copy of it; called before a pool starts anything."""
+    lifetime.end_at_exit(_end_all)
+    lifetime.in_forked_copy(_disown_all)
+
+
 def _end_all() -> None:
     """Later than this, what a pool needs to end is no longer there.
 
@@ -52,20 +55,9 @@ def _end_all() -> None:
         pool._end(0.0, SystemExit("the program ends"))
 
 
-_finishes_calls = False
-
-
 def finish_calls_at_exit() -> None:
-    """Have the program finish the calls that are open when its main thread ends, as both standard executors do.
-
-    Not by `atexit`: thread pools that have not started all their workers could start none then.
-    """
-    global _finishes_calls
-    if not _finishes_calls:
-        _finishes_calls = True
-        register = getattr(threading, "_register_atexit", atexit.register)  # where `concurrent.futures` registers the same
-        with contextlib.suppress(RuntimeError):  # the program ends already, and this is one of its last acts
-            register(_finish_all)
+    """Have the program finish the calls that are open when its main thread ends, as both standard executors do."""
+    lifetime.finish_at_exit(_finish_all)
 
 
 def _finish_all() -> None:
@@ -80,6 +72,3 @@ def _disown_all() -> None:
     for pool in list(open_pools):
         pool._disown()
     open_pools.clear()
-
-
-os.register_at_fork(after_in_child=_disown_all)

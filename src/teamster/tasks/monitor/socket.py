@@ -12,7 +12,6 @@ does, which waits for the end of a pipe and for nothing else.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
@@ -24,6 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from teamster import lifetime
 from teamster.machine.descriptors import Descriptor, OwnedSocket
 from teamster.machine.own_threads import own_thread
 from teamster.spine.transport.sockets import SILENTLY
@@ -206,6 +206,8 @@ def announce() -> None:
 
     with _lock:
         if _socket is None:
+            lifetime.in_forked_copy(_forget)
+            lifetime.end_at_exit(retire)
             _socket = MonitorSocket(take_snapshot)
             _socket.open()
 
@@ -228,17 +230,9 @@ def retire() -> None:
             window.close()
 
 
-@atexit.register
-def _close() -> None:
-    retire()
-
-
 def _forget() -> None:
     """In a forked copy of the program: the window is the original's, and what it has of it would keep that open."""
     global _socket, _lock
     if _socket is not None:
         _socket.let_go()
     _socket, _lock = None, threading.RLock()
-
-
-os.register_at_fork(after_in_child=_forget)

@@ -2,7 +2,7 @@
 """Workers that are forked from the program itself: when that is refused, and how such a worker is begun, watched and ended.
 
 Threads of ours (machine/own_threads.py) are no reason to refuse it: what they may hold in the moment of the fork is not used in
-the copy, or made anew there (`os.register_at_fork` in channel.py, recorder.py, lifetime.py, window.py), as are the locks of
+the copy, or made anew there (teamster/lifetime.py), as are the locks of
 `logging` and of the standard streams. What remains is a lock of the user's own that a callback of a future holds just then.
 """
 

@@ -26,6 +26,7 @@ import signal
 import sys
 import threading
 
+from teamster import lifetime
 from teamster.errors import WorkerStartError
 from teamster.spine.transport.channel import Channel
 from teamster.spine.transport.sockets import pair
@@ -217,8 +218,6 @@ def the_fork_server() -> ForkServer:
     """The fork server of this program, not necessarily started."""
     global _fork_server_of_the_program
     if _fork_server_of_the_program is None:
-        import atexit
-
         _fork_server_of_the_program = ForkServer()
-        atexit.register(_fork_server_of_the_program.close)
+        lifetime.end_at_exit(_fork_server_of_the_program.close)
     return _fork_server_of_the_program

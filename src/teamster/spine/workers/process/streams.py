@@ -21,6 +21,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from teamster import lifetime
+
 KINDS = frozenset(("text", "log", "warning"))
 """How the messages begin that `deliver` takes."""
 
@@ -147,7 +149,7 @@ def redirect(post: Post, settings: dict[str, Any]) -> None:
         for stream in streams:
             stream.part()
 
-    os.register_at_fork(after_in_child=part)
+    lifetime.in_forked_copy(part)
     if settings["log_level"] is not None:
         _forward_logs(post_now, settings["log_level"])
     _forward_warnings(post_now, settings["warning_filters"])

@@ -18,12 +18,12 @@ Results are sent when a batch ends, when they do not fit the log, and by the fir
 from __future__ import annotations
 
 import contextvars
-import os
 from collections.abc import Callable
 from importlib import import_module
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
+from teamster import lifetime
 from teamster.errors import annotate
 from teamster.machine.run_delay import RunDelay
 from teamster.spine.trace import spans
@@ -83,7 +83,7 @@ class ProcessWorker:
         self._channel = channel = child.channel
         self._scoreboard = child.scoreboard
         self._sink = ResultSink(channel, child.scoreboard)
-        os.register_at_fork(after_in_child=self._sink.part)
+        lifetime.in_forked_copy(self._sink.part)
         self._delay = RunDelay()
         self._tracing = child.tracing
         self._specs: dict[int, tuple[tuple[Any, ...], Parts]] = {}
