@@ -106,7 +106,9 @@ class PipeBackend(Backend):
             items = pack_whole(batch.items)
         except Exception as reason:
             raise transfer_error("the argument", reason) from reason
-        function = None if spec.identity in worker.known else (spec.parcel.data, spec.style, spec.seed, spec.careful, spec.context)
+        function = (
+            None if spec.identity in worker.known else (spec.parcel.data, spec.style, spec.seed, spec.one_by_one, spec.context)
+        )
         worker.known.add(spec.identity)
         self._tell(worker, (batch.number, spec.identity, function, items, batch.first))
 
@@ -207,7 +209,7 @@ def serve(source: IO[bytes], out: IO[bytes]) -> None:
         try:
             if definition is not None:
                 loaded = pickle.loads(definition[0])
-                spec = FunctionSpec(loaded, *definition[1:3], careful=True)
+                spec = FunctionSpec(loaded, *definition[1:3], one_by_one=True)
                 runners[key] = Runner(spec, loaded, Scoreboard.private().words), unfold(definition[4])
             values = pickle.loads(items)
         except BaseException as error:

@@ -142,7 +142,7 @@ def _print_json(runs: list[Run], share: GilShare | None, given: int) -> None:
 
 
 _HEAD = ("", "time", "items/s", "speed-up", "first result", "processors", "memory", "")
-_WIDTHS = (16, 10, 12, 10, 14, 12, 12)
+_WIDTHS = (16, 10, 12, 10, 14, 12, 12)  # characters of each column: 86 in all, and a note
 
 
 def _table(runs: list[Run]) -> list[tuple[str, ...]]:

@@ -38,6 +38,7 @@ COMMANDS = {
     "machine": ("teamster.cli.machine", "show the cores, memory and GPUs that are really usable"),
 }
 
+# Exit codes: a mistake of the run, of the command line; 128 and the signal's number.
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 

@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-_DEFAULT_PERIOD_US = 100_000
+_DEFAULT_PERIOD_US = 100_000  # the kernel's own, where the file names none
 _CPUSET_FILES = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
 
 

@@ -25,11 +25,11 @@ from time import perf_counter
 
 from teamster.machine.own_threads import own_thread
 
-_MEAN_S = 0.001
+_MEAN_S = 0.001  # a thousand looks a second: a percent of the time
 _LEAST_SAMPLES = 30  # less tell nothing
 _ENOUGH_SAMPLES = 300  # for an error of 3%
-_IDLE_S = 0.01
-_VAIN_S = 0.05
+_IDLE_S = 0.01  # until somebody works again
+_VAIN_S = 0.05  # without a look at it: the sampler has no processor
 _LEAST_SLEEP_S = 1e-6  # a lock asked for without patience is not waited for
 
 

@@ -24,13 +24,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_SOFT = 1
+_SOFT = 1  # omp_pause_soft: the helpers end, settings stay
 _GNU = "libgomp"  # others share their helpers among all threads of a program
 
 _Semaphore = ctypes.c_long * 8  # as large as any
 
 _library: _Gomp | None = None
-_looked = -1
+_looked = -1  # number of modules when it was looked for last
 _pid = os.getpid()
 _mine = threading.local()
 """`region`: semaphore and number of threads of the region that the current thread holds open."""

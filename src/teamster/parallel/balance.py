@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-_ALIKE = 0.75
+_ALIKE = 0.75  # of the largest: what torch's own warning takes for alike
 
 
 def warn_of_imbalance(devices: Sequence[torch.device]) -> None:

@@ -31,7 +31,7 @@ Swap = Callable[[torch.Tensor], torch.Tensor]
 _Places = tuple[list[tuple[nn.Module, str]], torch.Tensor]
 """Where a buffer stands in a copy, and the original."""
 
-_BUCKET_BYTES = 10 << 20
+_BUCKET_BYTES = 10 << 20  # as torch broadcasts parameters
 
 
 def copy_structure(module: nn.Module, parameter: Swap, buffer: Swap) -> nn.Module:

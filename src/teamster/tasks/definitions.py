@@ -29,7 +29,7 @@ from teamster.spine.workers.job import CallOptions, Job
 from teamster.spine.workers.library_state import take, take_of_thread
 from teamster.spine.workers.team import Team
 
-_MOST_KEPT = 64
+_MOST_KEPT = 64  # functions that may come again; their bytes are bounded, too
 _MOST_KEPT_BYTES = 8 << 20  # of pickles, in this program and in every worker
 _MOST_NAMES = 64  # looked at for one function: beyond that, comparing pickles is no dearer
 _PLAIN = (int, float, complex, bool, str, bytes, type(None))
@@ -151,7 +151,7 @@ class Definitions:
         return carry(context) if len(context) else []
 
     def _job(self, function: Callable[..., Any], chunksize: int | None) -> Job:
-        spec = self._team.dispatcher.learn(function, "apply", careful=self._terms.timeout is not None, hurry=True)
+        spec = self._team.dispatcher.learn(function, "apply", one_by_one=self._terms.timeout is not None, low_latency=True)
         return Job(
             spec,
             replace(self._terms, chunksize=chunksize),

@@ -27,7 +27,7 @@ _CONTAINERS: tuple[type, ...] = (list, tuple, range, str, bytes, dict, set, froz
 _CONSTANTS = (int, float, complex, bool, str, bytes, type(None))
 _GROUP = type(next(itertools.groupby("a"))[1])
 _COPY_BYTES = 1 << 20  # what is larger is not copied for a look
-_SAMPLE_BYTES = 1 << 16
+_SAMPLE_BYTES = 1 << 16  # of a buffer: enough to see that it was filled anew
 
 
 def keeps_its_items(iterable: Iterable[Any]) -> bool:

@@ -28,10 +28,10 @@ from teamster.tasks.arguments import MapCall
 from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import Patience
 
-_GLANCE_NS = 1_000_000
+_GLANCE_NS = 1_000_000  # between two looks at the workers while a consumer works
 _SMALL = (int, float, bool, type(None))
 
-_FAR_ITEMS = 1 << 16
+_FAR_ITEMS = 1 << 16  # results that wait for a consumer; a list of more is no stream
 _FAR_BYTES = 256 << 20
 """How far ahead of a slow item others may run, while the consumer waits for it."""
 

@@ -12,8 +12,8 @@ Progress = bool | str | Callable[[int, int | None], object] | None
 """True or a label: a bar. A callable: called with items done and their total (None when not known). None: a bar on a terminal, for
 jobs of more than two seconds. False: none."""
 
-_DELAY_S = 2.0
-_INTERVAL_S = 0.05
+_DELAY_S = 2.0  # a shorter call needs no bar
+_INTERVAL_S = 0.05  # 20 updates a second: what an eye sees
 
 
 class Bar:

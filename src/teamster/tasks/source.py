@@ -19,10 +19,10 @@ from typing import Any
 
 from teamster.tasks.lent import Loan, has_groups, keeps_its_items, own_copy, refusal, with_lists
 
-_SLOW_INPUT_NS = 1_000_000
-_FAST_INPUT_NS = 20_000
+_SLOW_INPUT_NS = 1_000_000  # an input that waits for something: it is not pulled ahead
+_FAST_INPUT_NS = 20_000  # an input that only hands over what is there
 _STEADY = (range, tuple)
-_LOOKS = 3
+_LOOKS = 3  # first items: what lends one lends the next, too
 _NOTHING = object()
 _second = itemgetter(1)
 

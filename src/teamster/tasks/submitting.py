@@ -32,8 +32,8 @@ class Calls:
     """Of one pool.
 
     Args:
-        roster: its teams.
-        chooser: says who runs single calls.
+        teams: those of the pool.
+        planner: says who runs single calls.
         limits: retries, and the timeout of a call (s).
         clock: runs while calls are open.
     """

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 WINDOW = """
 import time
-from teamster.tasks.monitor.socket import Window
-Window(lambda: {"version": 1, "pid": 1, "command": "job.py", "pools": []}).open()
+from teamster.tasks.monitor.socket import MonitorSocket
+MonitorSocket(lambda: {"version": 1, "pid": 1, "command": "job.py", "pools": []}).open()
 print("open", flush=True)
 time.sleep(60)
 """

@@ -40,7 +40,7 @@ def test_what_cannot_be_mapped_is_an_error() -> None:
 
 
 def test_garbage_that_reads_it_once_more(file: int) -> None:
-    """A pool in a cycle of garbage, whose end reads the slates of its workers, died of a memory that was gone."""
+    """A pool in a cycle of garbage, whose end reads the scoreboards of its workers, died of a memory that was gone."""
     seen = []
 
     class Reader:

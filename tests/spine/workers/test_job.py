@@ -12,10 +12,14 @@ def ran(items: int, run_ns: int) -> BatchDone:
     return BatchDone(WorkerHandle(0), 0, items, run_ns)
 
 
-def job(chunksize: int | None = None, *, hurry: bool = True) -> Job:
+def job(chunksize: int | None = None, *, low_latency: bool = True) -> Job:
     nothing: Any = lambda *_: None  # noqa: E731
     return Job(
-        FunctionSpec(abs, hurry=hurry), CallOptions(0, None, chunksize), on_values=nothing, on_error=nothing, on_failure=nothing
+        FunctionSpec(abs, low_latency=low_latency),
+        CallOptions(0, None, chunksize),
+        on_values=nothing,
+        on_error=nothing,
+        on_failure=nothing,
     )
 
 
@@ -41,7 +45,7 @@ def test_batches_grow_to_fill_the_target_and_not_faster_than_known() -> None:
 
 
 def test_when_nobody_waits_for_single_results_there_are_fewer_messages() -> None:
-    patient = job(hurry=False)
+    patient = job(low_latency=False)
     for _ in range(5):
         patient.observe(ran(1_000, 1_000 * 20_000))
     assert patient.batch_items(remaining=None, workers=2) == PATIENT_NS // 20_000

@@ -51,7 +51,7 @@ def test_with_retries_it_runs_again_alone_after_memory_ran_out() -> None:
     assert verdict.errors == []
     assert verdict.retried == 1
     assert again(verdict) == [(10, ["a"]), (11, ["b", "c"])]
-    assert (verdict.again[0].attempts, verdict.again[0].alone, verdict.again[0].careful) == (1, True, True)
+    assert (verdict.again[0].attempts, verdict.again[0].exclusive, verdict.again[0].one_by_one) == (1, True, True)
 
 
 def test_retries_end() -> None:
@@ -67,7 +67,7 @@ def test_a_block_of_many_is_run_again_one_by_one() -> None:
     batch.done = 1
     verdict = verdict_of(member_with(batch), (2, 3))
     assert again(verdict) == [(1, ["b"]), (2, ["c"]), (3, ["d"]), (4, ["e", "f"])]
-    assert [piece.careful for piece in verdict.again] == [True, True, True, False]
+    assert [piece.one_by_one for piece in verdict.again] == [True, True, True, False]
 
 
 def test_between_items_nobody_is_blamed() -> None:
@@ -122,5 +122,5 @@ def test_where_nobody_knows_what_ran_every_item_that_was_not_reported_may_have()
     assert verdict.again == []
     verdict = verdict_of(member_with(Batch(job(retries=1), 10, list("ab"))), (1, 1), unsure=True)
     assert verdict.errors == []
-    assert [(batch.first, batch.attempts, batch.careful) for batch in verdict.again] == [(10, 1, True), (11, 1, True)]
+    assert [(batch.first, batch.attempts, batch.one_by_one) for batch in verdict.again] == [(10, 1, True), (11, 1, True)]
     assert verdict.retried == 2

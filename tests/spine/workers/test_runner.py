@@ -55,7 +55,7 @@ def test_items_that_become_slow_run_one_by_one_again() -> None:
 
 
 def test_careful_jobs_know_every_item() -> None:
-    sink, _ = run(abs, 3_000, careful=True)
+    sink, _ = run(abs, 3_000, one_by_one=True)
     assert sink.sizes == [1] * 3_000
 
 

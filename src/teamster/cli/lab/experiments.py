@@ -13,8 +13,8 @@ from teamster.cli.lab.work import dot, download, loop, write_file
 Expect = Callable[[str, int, float, bool], float]
 """Backend, workers, CPU budget, whether there is a GIL -> speed-up beside the plain loop."""
 
-_LOOP_N = 500_000
-_DOT_ROWS = 1024
+_LOOP_N = 500_000  # some 30 ms of Python
+_DOT_ROWS = 1024  # some 50 ms of BLAS in one thread, 8 MiB a matrix
 
 
 @dataclass(frozen=True, slots=True)

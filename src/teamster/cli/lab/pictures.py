@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _INK, _GREY, _AUTO = "#22262B", "#6B7280", COLOURS["initialise"]
 _PER_BAR, _HEAD, _FOOT = 0.42, 0.75, 0.55  # inches
-_WIDTH, _LEFT = 8.0, 1.7
+_WIDTH, _LEFT = 8.0, 1.7  # inches: a page's width, and room for the names of the ways
 
 
 def draw_timelines(outcome: Outcome, title: str) -> bytes:

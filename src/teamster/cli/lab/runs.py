@@ -36,10 +36,10 @@ WAYS: tuple[Candidate, ...] = (("serial", 1), ("thread", 2), ("thread", 4), ("pr
 EVEN = 1.02  # from so many times the speed of another on, one is the faster of the two
 
 _WARM_S = 0.35  # enough samples of the GIL for an error of some 3%
-_FEWEST = 8
+_FEWEST = 8  # as many items as the widest way has workers, twice
 _LOOPS_A_ROUND = 6.0  # a round takes as long as so many plain loops, where nothing is faster than one
-_LEAST_S = 0.2
-_PATIENCE = 1.1
+_LEAST_S = 0.2  # shorter, the start of workers is all that is measured
+_PATIENCE = 1.1  # a tenth over the limit is still in time
 _MULTIPLE = 4  # no worker of four has an item less than another
 
 Tell = Callable[[str], None]

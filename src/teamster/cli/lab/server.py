@@ -31,9 +31,9 @@ DELAY_S = 0.080
 PAUSE_S = 0.005
 """Seconds between two parts of an answer."""
 
-_PART = b"x" * 16_384
-_PARTS = 4
-_END_S = 5.0
+_PART = b"x" * 16_384  # bytes: what a slow line brings at once
+_PARTS = 4  # so that a download waits several times
+_END_S = 5.0  # it has nothing to finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from teamster.spine.plan.plan import show_seconds
 
 _LESS, _MORE = 0.8, 1.25  # of the expected speed-up: what a second run may differ by, and a little more
 _CLEAR = 1.10  # a speed-up that is worth a word
-_WAITS, _HELD = 0.5, 0.5
+_WAITS, _HELD = 0.5, 0.5  # of the time: more than half is mostly
 _FULL = 0.85  # of the CPU budget: no more to be had
-_COSTS_MORE = 1.15
+_COSTS_MORE = 1.15  # times the loop's processor time: more than runs differ by
 _NOTICEABLE = 0.08  # of a run's time
 _OTHERS = 0.25  # processors
-_FEW_NAMES = 3
+_FEW_NAMES = 3  # as many as a sentence lists
 _FEW = 0.1  # of the runs
 
 

@@ -14,7 +14,7 @@ from typing import Any
 VERSION = 1
 """Of the answers that are understood here."""
 
-_HUGE = 1e18
+_HUGE = 1e18  # more is no measurement
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from teamster.cli.top.rates import History, PoolView
 from teamster.tasks.monitor.long_calls import PATIENCE_S
 from teamster.tasks.monitor.socket import check_folder, runtime_folders
 
-_QUIET_S = 1.0
+_QUIET_S = 1.0  # a busy machine answers later than an idle one
 _MOST_BYTES = 32 << 20
 """Of an answer; a job with 10,000 workers needs a tenth of it."""
 

@@ -22,7 +22,7 @@ NARROW, WIDE = 60, 100
 STYLES = {"running": "green", "loading": "cyan", "starting": "blue", "idle": "dim", "absent": "dim"}
 _CELLS = {"running": "█", "loading": "▓", "starting": "▒", "idle": "·", "absent": " "}
 _RANKS = {"loading": 2, "starting": 3, "running": 4, "idle": 5}  # 0 is for what nobody knows, 1 for long ones
-_SLOW_S, _SLOW_TIMES = 2.0, 10.0
+_SLOW_S, _SLOW_TIMES = 2.0, 10.0  # what a person would wonder about; and no more than its neighbours take
 _COLUMNS: dict[str, tuple[Literal["left", "right"], int]] = {
     "WORKER": ("left", 11),
     "PID": ("right", 7),

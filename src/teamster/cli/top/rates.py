@@ -19,9 +19,9 @@ from teamster.cli.top.answers import Answer, CallSeen, PoolSeen
 WINDOW_S = 5.0
 """How far back rates look when enough has happened since."""
 
-_MEMORY_S = 60.0
-_ENOUGH_ITEMS = 5
-_SAME_START_S = 0.1
+_MEMORY_S = 60.0  # a minute, as `top` has it
+_ENOUGH_ITEMS = 5  # fewer make a rate that jumps
+_SAME_START_S = 0.1  # two looks place one start so far apart
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ from teamster.machine.memory import format_bytes
 
 NOBODY = "no job of yours is running; jobs show up here after a second"
 
-_MOST_CALLS = 4
+_MOST_CALLS = 4  # lines for one pool: the workers are below
 _FOLDED = 16  # workers that are shown where there is no end to the page
 _HELP = (
     ("q", "quit"),

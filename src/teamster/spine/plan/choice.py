@@ -24,18 +24,18 @@ from teamster.spine.plan.plan import Candidate, Evidence, Plan, show_seconds
 CANDIDATES = tuple(kind.name for kind in KINDS.values() if kind.chosen)
 """What "auto" chooses from."""
 
-MOST_THREADS = 64
+MOST_THREADS = 64  # more wait for the interpreter's lock rather than for the network
 
-_PROCESSES_PER_CORE = 4
+_PROCESSES_PER_CORE = 4  # where items wait; each costs some 10 MiB
 _WAITS = 0.15  # share of an item's time; less is what any function waits for memory and the system
-_ONLY_WAITS = 0.9
+_ONLY_WAITS = 0.9  # of an item's time: nothing else is left to share
 _MESSAGE_S = 100e-6  # of processor time, to hand a batch over and read its results
 _BYTE_S = 0.25e-9  # a copy into shared memory
 _BATCH_S = 0.020  # work in a batch
 _ITEM_S = 2e-6  # of processor time, to hand an item over within a batch and to read its result
 _KEPT = 0.8  # of what was promised
 _MORE = 1.3  # what more workers are worth a try for, when none of these waits for another, whatever is expected of the processors
-_BROKEN = 0.6
+_BROKEN = 0.6  # of what was promised: the workers are in each other's way
 _FEWER = 1.1  # what fewer workers are worth a try for
 _CLOSE = 0.97  # of the best measured rate: then the simplest is taken
 

@@ -23,12 +23,12 @@ from teamster.spine.plan.plan import Candidate
 _WORTH = 1.05  # a promise below this is not worth a change
 _SETTLED_WORTH = 1.25  # nor is one below this when everything was settled before: it was not good enough then
 _BOUND_WORTH = 1.25  # a bound is hope, not a promise
-_SPOILED = 0.8
+_SPOILED = 0.8  # of the rate: what a trial beside it costs, and no more
 _NEAR = 0.8  # of the best promise: then who is there soonest comes first, for a trial of others costs little after that
 _HYSTERESIS = 1.10  # who is settled must be beaten by this
-_TRIAL_S = 0.04
+_TRIAL_S = 0.04  # shorter, a rate is noise
 _BUDGET = 0.05  # of the work, for trials that only a bound speaks for
-_BUDGET_S = 0.05
+_BUDGET_S = 0.05  # spent on trials without a question: less than a person notices
 
 Key = tuple[str, int]
 

@@ -27,8 +27,8 @@ from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
 
 VARIABLE = "TEAMSTER_PLAN_FILE"
-_VERSION = 1
-_PAUSE_S = 1.0
+_VERSION = 1  # of the file's form
+_PAUSE_S = 1.0  # between two writes of one file
 
 
 class PlanStore:

@@ -32,19 +32,19 @@ from teamster.spine.trace.ring import CAPACITY, Ring
 from teamster.spine.trace.spans import Remote
 from teamster.spine.trace.timeline import Curve, JobNote, Mark, Spans, Timeline
 
-MOST_SPANS = 1_000_000
-_FIRST_GRAIN_NS = 10_000
-_COARSER = 8
-_READ_S = 0.05
-_SAMPLE_S = 0.25
+MOST_SPANS = 1_000_000  # rows of six numbers, and a page that still moves
+_FIRST_GRAIN_NS = 10_000  # below that a span is no wider than a pixel for long
+_COARSER = 8  # times, so that a full recording is halved in a step or two
+_READ_S = 0.05  # 20 times a second, before anybody fills a ring
+_SAMPLE_S = 0.25  # of processors and memory
 _SHARE = 0.02  # of a processor, for reading and sampling
 _GIL_MEAN_S = 0.01  # each look takes the lock from whoever runs Python code, and from the sampler of a choice
-_LEAST_READ_S = 0.01
-_MOST_READ_S = 1.0
-_MOST_MARKS = 10_000
-_MOST_NOTES = 1_000
-_MOST_POINTS = 20_000
-_MOST_GRAIN_NS = 1 << 40
+_LEAST_READ_S = 0.01  # of a ring that fills fast
+_MOST_READ_S = 1.0  # so that a worker's last spans are not old
+_MOST_MARKS = 10_000  # what a page can show
+_MOST_NOTES = 1_000  # plans and reports, the latest
+_MOST_POINTS = 20_000  # of one curve; every other one is left out then
+_MOST_GRAIN_NS = 1 << 40  # 18 minutes: nothing is coarser
 
 
 @dataclass(slots=True, eq=False)
@@ -318,7 +318,7 @@ def _lane_of(thread: threading.Thread) -> tuple[str, str, int]:
     return ("caller" if thread is threading.main_thread() else thread.name), "caller", -1
 
 
-_users = 0
+_users = 0  # recordings that are open
 _users_lock = threading.Lock()
 
 

@@ -13,8 +13,8 @@ from teamster.spine.trace.timeline import JobNote, Lane, Row, Spans, Timeline, c
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_KIB = 1024.0
-_MOST_ROWS = 4096
+_KIB = 1024.0  # the unit of memory
+_MOST_ROWS = 4096  # as many as a picture has pixels; neighbours are put together then
 
 
 class Decision(Protocol):

@@ -32,9 +32,9 @@ KINDS = ("compute", "wait", "serialise", "transfer", "initialise", "span")
 
 HEAD, GRAIN_NS, NAMES_END, PID, SKIPPED = range(5)
 
-NAMES_AT = 64
-RECORDS_AT = 16 * 1024
-CAPACITY = 1 << 16
+NAMES_AT = 64  # behind the words, a cache line of them
+RECORDS_AT = 16 * 1024  # 16 KiB of names: hundreds
+CAPACITY = 1 << 16  # 2 MiB: 60 ms of spans of 1 us
 _RECORD = struct.Struct("=QQqIHBx")
 RECORD_NBYTES = _RECORD.size
 

@@ -29,7 +29,7 @@ from teamster.spine.transport.mapping import PAGE_BYTES, Mapping, give_back_page
 MAX_IDLE_BYTES = 512 * 1024 * 1024
 """Free segments beyond this many bytes a channel are given back to the system."""
 
-_SMALLEST = 64 * 1024
+_SMALLEST = 64 * 1024  # bytes: 16 pages; smaller buffers travel in the message
 _WINDOW_BYTES = 16 * 1024 * 1024  # of the file, mapped as a whole: only what is touched is memory
 _LARGE_BYTES = _WINDOW_BYTES // 4  # segments from this size on are mapped alone, so that their memory can be given back whole
 

@@ -119,7 +119,7 @@ class Passing:
 
 
 _table: Reducers = {}
-_table_size = (-1, -1)
+_table_size = (-1, -1)  # of its registries when it was made
 
 
 def reducers(*, for_any_socket: bool = False) -> Reducers | None:

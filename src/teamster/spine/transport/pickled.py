@@ -27,7 +27,7 @@ from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.parcel import Definition, Parcel, keep_inside
 from teamster.spine.transport.tensors import reducers
 
-_PROTOCOL = 5
+_PROTOCOL = 5  # the first with buffers beside the pickle (PEP 574)
 
 Keep = Callable[[pickle.PickleBuffer], bool]
 

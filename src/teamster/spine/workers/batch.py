@@ -25,8 +25,8 @@ class FunctionSpec:
     function: Callable[..., Any]
     style: CallStyle = "call"
     seed: int | None = None
-    careful: bool = False  # never in blocks: somebody needs to know the item that runs, whatever it costs
-    hurry: bool = False  # somebody waits for single results; else they may be sent many at a time
+    one_by_one: bool = False  # never in blocks: somebody needs to know the item that runs, whatever it costs
+    low_latency: bool = False  # somebody waits for single results; else they may be sent many at a time
     context: Any = None  # of the caller, in the form that its kind of backend can carry
     state: Any = None  # what the caller has set in the interpreter and in libraries, as far as its kind of backend carries it
     identity: int = -1
@@ -36,7 +36,7 @@ class FunctionSpec:
 class Batch:
     """Consecutive items of one job on their way through one worker."""
 
-    __slots__ = ("alone", "attempts", "careful", "done", "first", "items", "job", "number", "size")
+    __slots__ = ("attempts", "done", "exclusive", "first", "items", "job", "number", "one_by_one", "size")
 
     def __init__(self, job: Any, first: int, items: Sequence[Any]) -> None:
         self.job = job
@@ -44,17 +44,17 @@ class Batch:
         self.items = items
         self.size = len(items)
         self.attempts = 0  # deaths that its first item has to its name
-        self.careful = False  # run one by one
-        self.alone = False  # run while nothing else runs
+        self.one_by_one = False  # run one by one
+        self.exclusive = False  # run while nothing else runs
         self.done = 0  # items reported so far, from the front
         self.number = 0  # sequence number of its first item at its worker
 
-    def piece(self, start: int, end: int, *, careful: bool = False) -> Batch:
+    def piece(self, start: int, end: int, *, one_by_one: bool = False) -> Batch:
         """A new batch of some of these items."""
         first = self.first + start if self.first >= 0 else self.first
         batch = self.of(first, start, end)
         batch.attempts = self.attempts if start == 0 else 0
-        batch.careful = careful or self.careful
+        batch.one_by_one = one_by_one or self.one_by_one
         return batch
 
     def of(self, first: int, start: int, end: int) -> Batch:

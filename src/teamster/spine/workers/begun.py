@@ -34,7 +34,7 @@ _NOT_HARMLESS = (
 _ASKED = ("signal", "asyncio.events")  # modules whose functions look first where they are
 _PLAIN = (str, bytes, int, float, complex, bool, tuple, frozenset, range, type(None))
 _known: dict[tuple[types.CodeType, int], bool] = {}  # by instruction; code is kept, and few raise
-_MOST_KNOWN = 256
+_MOST_KNOWN = 256  # code objects; a program that makes them without end starts over
 _QUESTIONS = (("_thread", "get_ident"), ("threading", "current_thread"), ("threading", "main_thread"), ("posix", "getpid"))
 _NOT_BEGUN = 0x20 | 0x80 | 0x200  # generators, coroutines and both (inspect.CO_...): to call one is not to run it
 

@@ -133,11 +133,11 @@ class OpenCalls:
 class Backlog:
     """Calls of one job that follow each other in the queue."""
 
-    __slots__ = ("alone", "calls", "job", "outcomes")
+    __slots__ = ("calls", "exclusive", "job", "outcomes")
 
     def __init__(self, job: Job, outcomes: Outcomes) -> None:
         self.job = job
-        self.alone = False
+        self.exclusive = False
         self.calls: deque[Call] = deque()
         self.outcomes = outcomes
 

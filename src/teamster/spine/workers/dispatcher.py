@@ -57,7 +57,7 @@ class Dispatcher:
         self.closed = False
         self.start_error: BaseException | None = None  # of the worker that came up last, or did not
         self.handler = 0  # the thread that handles an event, with the lock held
-        self._alone = False  # a batch runs that wants nobody beside it
+        self._exclusive = False  # a batch runs that wants nobody beside it
         self._max_tasks = max_tasks
 
     # --- what callers ask --------------------------------------------------------------------------------------------------
@@ -89,14 +89,20 @@ class Dispatcher:
         return self.backend.deepest if many else self.backend.depth
 
     def learn(
-        self, function: Callable[..., Any], style: CallStyle, *, seed: int | None = None, careful: bool = False, hurry: bool = False
+        self,
+        function: Callable[..., Any],
+        style: CallStyle,
+        *,
+        seed: int | None = None,
+        one_by_one: bool = False,
+        low_latency: bool = False,
     ) -> FunctionSpec:
         """Make a function ready to be handed to workers, with the caller's context.
 
         Raises:
             Exception: the function does not pickle.
         """
-        spec = FunctionSpec(function, style, seed, careful or seed is not None, hurry, identity=next(_identities))
+        spec = FunctionSpec(function, style, seed, one_by_one or seed is not None, low_latency, identity=next(_identities))
         self.backend.prepare(spec, contextvars.copy_context())
         return spec
 
@@ -195,9 +201,9 @@ class Dispatcher:
 
     def _pick(self, batch: Batch | Backlog) -> WorkerHandle | None:
         """An idle worker first, then a new one, then one that can hold a second batch."""
-        if (batch.alone or self._alone) and any(worker.outstanding for worker in self.workers):
+        if (batch.exclusive or self._exclusive) and any(worker.outstanding for worker in self.workers):
             return None
-        self._alone = batch.alone
+        self._exclusive = batch.exclusive
         best: WorkerHandle | None = None
         for worker in self.workers:
             if worker.retiring or worker.reclaimed_ns or worker.absent or worker.killed_for is not None:

@@ -56,6 +56,10 @@ class WorkerHandle:
     def reclaim(self, number: int) -> None:
         """Ask that no item from `number` on is started."""
 
+    def end_of(self, batch: Batch) -> int:
+        """The offset in a batch from which on its items were taken back, and are others'."""
+        return min(batch.size, max(0, self.taken_back - batch.number)) if self.taken_back else batch.size
+
     def settled(self) -> bool:
         """Whether what was asked with `reclaim` is certain: no item beyond the `frontier` will be started."""
         return True

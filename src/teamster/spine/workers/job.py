@@ -17,9 +17,9 @@ PATIENT_NS = 20_000_000
 """And when nobody does: long beside what it costs all processors together to hand it over and to read its results (0.2 ms)."""
 
 _LEAST_NS = 200_000  # even the last batches are worth their message
-_MOST_ITEMS = 1 << 16
-_MOST_BYTES = 1 << 20
-_GROWTH = 8
+_MOST_ITEMS = 1 << 16  # in a batch: a list of more takes its time by itself
+_MOST_BYTES = 1 << 20  # in a batch of several: beyond that a hand-over costs nothing beside the copy
+_GROWTH = 8  # times the largest so far: few steps, and no leap on one odd item
 _TRUST = 0.7  # weight of the newest batch in the estimate of an item's time
 
 
@@ -103,7 +103,7 @@ class Job:
             return self.chunksize
         if not self.item_ns:
             return 1
-        target_ns = TARGET_NS if self.spec.hurry else PATIENT_NS
+        target_ns = TARGET_NS if self.spec.low_latency else PATIENT_NS
         items = min(target_ns / self.item_ns, self._grown * _GROWTH, _MOST_ITEMS)
         if remaining is not None:
             items = min(items, max(remaining / (2 * workers), _LEAST_NS / self.item_ns))

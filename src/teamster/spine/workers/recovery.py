@@ -33,10 +33,7 @@ def judge(worker: WorkerHandle, died: Died) -> Verdict:
     for batch in worker.outstanding:
         if batch.job.cancelled:
             continue
-        end = batch.size
-        if worker.taken_back:
-            end = min(end, max(0, worker.taken_back - batch.number))
-        start = batch.done
+        start, end = batch.done, worker.end_of(batch)
         if died.unsure:
             for offset in range(start, end):
                 _try_again(died, batch, offset, verdict)
@@ -65,7 +62,7 @@ def _judge_running(worker: WorkerHandle, died: Died, batch: Batch, verdict: Verd
     if width > 1:
         # One of them killed the worker, and the others' results went with it. Which one, only another run can tell; the death is no
         # attempt of anybody's, since most of them did nothing wrong.
-        verdict.again.extend(batch.piece(at, at + 1, careful=True) for at in range(offset, offset + width))
+        verdict.again.extend(batch.piece(at, at + 1, one_by_one=True) for at in range(offset, offset + width))
         verdict.retried += batch.job.retries > 0
         return offset + width
     _try_again(died, batch, offset, verdict)
@@ -78,9 +75,9 @@ def _try_again(died: Died, batch: Batch, offset: int, verdict: Verdict) -> None:
     if attempts > batch.job.retries:
         verdict.errors.append((batch, offset, died.describe(_index(batch, offset), attempts)))
     else:
-        again = batch.piece(offset, offset + 1, careful=True)
+        again = batch.piece(offset, offset + 1, one_by_one=True)
         again.attempts = attempts
-        again.alone = died.by_memory  # with fewer workers at once there may be room for it
+        again.exclusive = died.by_memory  # with fewer workers at once there may be room for it
         verdict.again.append(again)
         verdict.retried += 1
 

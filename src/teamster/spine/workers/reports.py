@@ -54,11 +54,11 @@ class Reports:
             return
         offset, values = event.number - batch.number, event.values
         if not offset <= batch.done < offset + len(values):
-            # Behind: rescued from the log before. Ahead: the log was read before the message that came earlier, which brings it
+            # Behind: salvaged from the log before. Ahead: the log was read before the message that came earlier, which brings it
             # again. (A test hung: the first item was on its way in a message, the log began with the second, and the first was
             # taken for a duplicate.)
             return
-        if offset < batch.done:  # the first of them were rescued before
+        if offset < batch.done:  # the first of them were salvaged before
             offset, values = batch.done, values[batch.done - offset :]
         batch.done = offset + len(values)
         if event.error is not None:
@@ -75,10 +75,8 @@ class Reports:
         self._dispatcher.ledger.note(worker.index, event.ran, event.run_ns, event.ended_ns)
         if event.ran:
             batch.job.observe(event)
-        if event.ran < batch.size and not batch.job.cancelled:
-            end = min(batch.size, max(0, worker.taken_back - batch.number)) if worker.taken_back else batch.size
-            if event.ran < end:
-                self._dispatcher.queue.appendleft(batch.piece(event.ran, end))
+        if event.ran < (end := worker.end_of(batch)) and not batch.job.cancelled:
+            self._dispatcher.queue.appendleft(batch.piece(event.ran, end))
         self._end_reclaim(worker)
         if worker.retiring and not worker.outstanding and worker in self._dispatcher.workers:  # a team that has ended has none
             self._dispatcher.workers.remove(worker)

@@ -27,9 +27,9 @@ from teamster.spine.workers.seeds import seed_task
 BULK_BELOW_NS = 1_000
 """Marking and saving an item takes 1 to 2 us; a function that takes less than this itself is run in blocks."""
 
-BULK_ITEMS = 1024
+BULK_ITEMS = 1024  # in a block: what one death makes run again
 _BULK_NS = 100_000  # and no block takes longer than this
-_FEW_ITEMS = 64
+_FEW_ITEMS = 64  # looked at before it is asked anew what an item takes
 _ENOUGH_ITEMS = 8  # a batch of so many speaks for itself; a smaller one is averaged with what came before
 
 
@@ -50,7 +50,7 @@ class Runner:
         self._spec = spec
         self._words = words
         self._function = function
-        self.hurry = spec.hurry
+        self.low_latency = spec.low_latency
         self._call = _caller(spec, function)
         self._title = title_of(function)
         self.item_ns = float(BULK_BELOW_NS)  # of the function alone
@@ -65,7 +65,7 @@ class Runner:
         ran, ring = 0, current_ring()
         while ran < len(items):
             # A batch may be as long as the user wants, and change on the way: what the function takes is asked again and again.
-            bulk = self.item_ns < BULK_BELOW_NS and not self._spec.careful and self._spec.style != "apply"
+            bulk = self.item_ns < BULK_BELOW_NS and not self._spec.one_by_one and self._spec.style != "apply"
             piece = items[ran : ran + (BULK_ITEMS if bulk else _FEW_ITEMS)]
             self._spent_ns = 0
             run = self._in_blocks if bulk else self._one_by_one
@@ -82,9 +82,9 @@ class Runner:
         weight = 1.0 if item_ns > self.item_ns else min(1.0, items / _ENOUGH_ITEMS)
         self.item_ns += weight * (item_ns - self.item_ns)
 
-    def be_careful(self) -> None:
+    def run_one_by_one(self) -> None:
         """Run one by one from now on, whatever the items take."""
-        self._spec.careful = True
+        self._spec.one_by_one = True
 
     def _one_by_one(self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None) -> int:
         words, call, seed, keep = self._words, self._call, self._spec.seed, sink.keep

@@ -39,17 +39,17 @@ from teamster.spine.transport.mapping import Mapping
 STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END, EPOCH, TRACING, PHASE, PHASE_NS = range(10)
 STARTING, INITIALISING, SERVING, LEAVING = range(4)
 
-NO_LIMIT = 2**63
-SETTLE_NS = 1_000_000
-NBYTES = 64 * 1024
-LOG_START = 128
+NO_LIMIT = 2**63  # more items than anybody will run
+SETTLE_NS = 1_000_000  # a thousand times what a store buffer takes
+NBYTES = 64 * 1024  # of results that wait: as much as a message brings at once
+LOG_START = 128  # behind 16 words, two cache lines
 TRACE_AT = 1024 * 1024
 """Where the ring of spans is in the file, which has that size only while somebody records: room for a crash's text before it."""
 
 RECORD = struct.Struct("<QII")
 """Header of a record in the log: first item, items with the top bit for a failure, bytes of data that follow."""
 
-FAILED_BIT = 1 << 31
+FAILED_BIT = 1 << 31  # no block has so many items
 
 
 class Scoreboard:

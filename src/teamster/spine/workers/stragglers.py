@@ -14,7 +14,7 @@ from teamster.spine.workers.scoreboard import SETTLE_NS
 _TIMES_LONGER = 3  # than usual: an item that is stuck
 _TIMES_SILENT = 5  # as long, where nobody waits for single results
 _LOOK_NS = 5_000  # a worker, until the next look: a team of 200 would else look at all of them at each of their reports
-_SOON_NS = 2_000_000
+_SOON_NS = 2_000_000  # the shortest sleep between two looks
 
 
 class Stragglers:
@@ -80,7 +80,7 @@ class Stragglers:
         worker.reclaim(worker.reclaimed_from)
 
     def _settle(self, worker: WorkerHandle) -> int:
-        """When the recall is certain, hand what it brought to others; returns ns until the next look."""
+        """When that is certain, hand what it brought to others; returns ns until the next look."""
         if worker.taken_back:
             return self._dispatcher.backend.silent_ns
         if not worker.settled():
@@ -138,7 +138,7 @@ class Stragglers:
         """Results in the log of a silent worker are good: deliver them before the item that it runs is over."""
         silent = now - worker.last_heard_ns
         most = self._dispatcher.backend.silent_ns
-        if not any(batch.job.spec.hurry for batch in worker.outstanding):
+        if not any(batch.job.spec.low_latency for batch in worker.outstanding):
             most *= _TIMES_SILENT
         if silent >= most:
             self._reports.handle_all(worker.salvage())

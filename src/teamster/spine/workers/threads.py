@@ -27,7 +27,7 @@ from teamster.spine.workers.library_state import Scene, State, take, take_of_thr
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.worker_info import WorkerInfo
 
-FLUSH_NS = 5_000_000
+FLUSH_NS = 5_000_000  # sooner than anybody notices, and seldom beside an item's microseconds
 
 
 class ThreadHandle(WatchedHandle):

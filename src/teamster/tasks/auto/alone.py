@@ -9,7 +9,7 @@ from teamster.tasks.arguments import MapCall
 from teamster.tasks.auto.own_items import OwnItemsMapping
 from teamster.tasks.teams import Teams
 
-_SLICE_NS = 5_000_000
+_SLICE_NS = 5_000_000  # until it looks whether its consumer has enough
 
 
 class AloneMapping(OwnItemsMapping):

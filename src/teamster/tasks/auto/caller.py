@@ -30,10 +30,10 @@ from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.seeds import kept_random_state, seed_task
 from teamster.spine.workers.worker_info import WorkerInfo
 
-_CHUNK_NS = 500_000
-_MOST_CHUNK = 4096
+_CHUNK_NS = 500_000  # work between two looks at the clock: they cost a thousandth of it
+_MOST_CHUNK = 4096  # items, however short
 _MOST_UNWATCHED = 64  # as long as nobody looks out for items of another kind
-_GROWTH = 8
+_GROWTH = 8  # times the last chunk: few steps, and no leap on one odd item
 _STUCK_NS = 10_000_000  # a chunk that runs this long has met an item of another kind
 _FEW_SAMPLES = 4  # tell a lock that is held from one that is free; where it is held, each takes 10 ms
 _FIRST_DELAY_NS = 1_000_000  # of work, before the first look at what others have taken

@@ -23,8 +23,8 @@ from teamster.tasks.auto.import_check import Question
 from teamster.tasks.auto.throughput import Throughput
 from teamster.tasks.teams import Teams
 
-_LONG_ITEM_S = 0.02
-_THREAD_START_S = 0.0005
+_LONG_ITEM_S = 0.02  # items of which a handful is a trial
+_THREAD_START_S = 0.0005  # as measured
 _SERVER_START_S = 0.08  # until the fork server is there, once a program
 _PROCESS_START_S = 0.012  # each, until it can have items
 _DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
@@ -128,7 +128,7 @@ class ChangingMapping(DoubtfulMapping):
         )  # the first item may have paid for what the others find done
 
     def _hand_over(self, wanted: Candidate, team: Team) -> None:
-        spec = team.dispatcher.learn(self._call.function, self._call.style, seed=self._call.seed, hurry=self._lazy)
+        spec = team.dispatcher.learn(self._call.function, self._call.style, seed=self._call.seed, low_latency=self._lazy)
         self._leave()
         self._race.start(wanted)
         mark(f"auto: {wanted.backend}({wanted.workers})")

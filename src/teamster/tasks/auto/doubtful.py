@@ -25,7 +25,7 @@ from teamster.tasks.auto.own_items import OwnItemsMapping
 from teamster.tasks.mapping import Leg
 from teamster.tasks.teams import Teams
 
-_FEW = 3
+_FEW = 3  # failures: fewer may be chance
 _CHANCE = 0.01  # that items as bad as those elsewhere would all have gone well here
 
 

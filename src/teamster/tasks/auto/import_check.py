@@ -8,7 +8,7 @@ from contextlib import suppress
 from time import perf_counter, thread_time
 
 from teamster.errors import first_line
-from teamster.spine.plan.safety.captures import Carried
+from teamster.spine.plan.safety.captures import Captures
 from teamster.spine.plan.safety.effects import Effects
 from teamster.spine.plan.safety.fingerprint import Bound, checksum, is_bound_to_thread
 from teamster.spine.plan.safety.imports import States, difference, imported_states, look_there
@@ -35,7 +35,7 @@ class Question:
     def __init__(self, call: MapCall) -> None:
         self._call = call
         self._function = call.function
-        self._carried: Carried | None = None
+        self._captures: Captures | None = None
         self._effects: Effects | None = None
         self._here: States | None = None
         self._replaced: Origins = {}
@@ -50,15 +50,15 @@ class Question:
             with suppress(Exception):  # of an object that answers every question with code of its own
                 self._effects.look_at(self._function, _arguments(self._call))
         if backend == "process":
-            self._carried = self._carried or Carried(self._function)
-            return self._effects.against_processes(seeded=self._call.seed is not None) or _remembers(self._carried)
-        return self._effects.against_threads() or _belongs_to_one_thread(Carried(self._function), perf_counter() + look_s)
+            self._captures = self._captures or Captures(self._function)
+            return self._effects.against_processes(seeded=self._call.seed is not None) or _remembers(self._captures)
+        return self._effects.against_threads() or _belongs_to_one_thread(Captures(self._function), perf_counter() + look_s)
 
     def is_answered(self, team: Team, seconds: float, look_s: float) -> bool:
         """Ask, if that was not done yet, after a look of `look_s`; whether the answer is known after a wait of so many seconds."""
         if self._here is None:
             self._here = imported_states(self._function)
-            self._replaced = replaced(look_s, Carried(self._function).packages)
+            self._replaced = replaced(look_s, Captures(self._function).packages)
             lost = unsendable(library_part(take()))
             self.stays = f"{lost}, as the program has set it, does not pickle" if lost else ""
             self._answered = bool(lost) or not (self._here or self._replaced)
@@ -69,7 +69,7 @@ class Question:
         return self._answered
 
     def _ask(self, team: Team) -> None:
-        spec = team.dispatcher.learn(look_there, "star", hurry=True)
+        spec = team.dispatcher.learn(look_there, "star", low_latency=True)
         job = Job(
             spec,
             CallOptions(0, None, 1),
@@ -102,18 +102,18 @@ def _arguments(call: MapCall) -> dict[int | str, Thing]:
     return {position: Thing(value, "its argument") for position, value in enumerate(values) if not isinstance(value, _CONSTANTS)}
 
 
-def _remembers(carried: Carried) -> str:
+def _remembers(captures: Captures) -> str:
     """What is remembered here and asked for again: each process would have to find it once more."""
-    for name, cache in carried.caches.items():
+    for name, cache in captures.caches.items():
         known = cache.cache_info()
         if known.misses > _FEW_RESULTS and known.hits > known.misses * _ASKED_AGAIN:
             return f"`{name}` remembers its results, {known.hits:,} of them were asked for again, and each process would begin anew"
     return ""
 
 
-def _belongs_to_one_thread(carried: Carried, deadline: float) -> str:
+def _belongs_to_one_thread(captures: Captures, deadline: float) -> str:
     """What the function carries by now, after some calls have opened what they need."""
-    for name, value in carried.values.items():
+    for name, value in captures.values.items():
         try:
             checksum(value, deadline)
         except Bound as bound:

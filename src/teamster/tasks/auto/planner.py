@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _EXPLAIN = "TEAMSTER_EXPLAIN"
 _PLAN_FILE = "TEAMSTER_PLAN_FILE"
-_MOST_KNOWN = 64
+_MOST_KNOWN = 64  # functions whose plan a pool remembers
 
 
 class Planner:
@@ -46,7 +46,7 @@ class Planner:
     Args:
         plan: what the pool was asked for; its backend is "auto" when that is to be measured.
         limits: what may be used then.
-        roster: the pool's teams.
+        teams: those of the pool.
     """
 
     def __init__(self, plan: Plan, limits: Limits, teams: Teams) -> None:
@@ -115,8 +115,10 @@ class Planner:
         if plan.backend == "serial":
             return AloneMapping(call, self._teams)
         mapping, team = Mapping(call), self._teams.team(plan)
-        careful = call.terms.timeout is not None
-        mapping.work_on(team, team.dispatcher.learn(call.function, call.style, seed=call.seed, careful=careful, hurry=call.lazy))
+        one_by_one = call.terms.timeout is not None
+        mapping.work_on(
+            team, team.dispatcher.learn(call.function, call.style, seed=call.seed, one_by_one=one_by_one, low_latency=call.lazy)
+        )
         return mapping
 
     def _explain(self, plan: Plan) -> None:

@@ -21,12 +21,12 @@ from teamster.machine.gil import GilShare
 from teamster.spine.plan.plan import Evidence
 from teamster.spine.workers.job import Job
 
-_GROWN_NS = 2_000_000
-_TRIAL_S = 0.04
-_WINDOW_S = 0.2
+_GROWN_NS = 2_000_000  # of a batch: until then the batches are still growing
+_TRIAL_S = 0.04  # shorter, a rate is noise
+_WINDOW_S = 0.2  # a rate over less jumps with each message
 _BATCHES = 3  # of each worker, in a window
-_SATURATED = 0.7
-_MOST_CORRECTION = 3.0
+_SATURATED = 0.7  # of one processor: threads that take turns
+_MOST_CORRECTION = 3.0  # times: more is a machine that nobody can measure on
 
 
 class Throughput:

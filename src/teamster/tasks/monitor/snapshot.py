@@ -19,7 +19,7 @@ from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.registry import open_pools
 from teamster.tasks.teams import Teams
 
-VERSION = 1
+VERSION = 1  # of its form
 
 
 class Seen(Protocol):
@@ -126,7 +126,8 @@ _NOTHING = {"pid": None, "function": None, "index": None, "since_s": None, "memo
 def _waiting(team: Team) -> int:
     """Items that were handed out or queued, and are not done."""
     queued = sum(batch.size for batch in team.dispatcher.queue)
-    return queued + sum(batch.size - batch.done for worker in team.dispatcher.workers for batch in worker.outstanding)
+    held = ((worker, batch) for worker in team.dispatcher.workers for batch in worker.outstanding)
+    return queued + sum(max(0, worker.end_of(batch) - batch.done) for worker, batch in held)
 
 
 def _state(team: Team, worker: WorkerHandle) -> dict[str, Any]:

@@ -31,8 +31,8 @@ from teamster.spine.workers.process.offspring import fill_standard_numbers
 from teamster.spine.workers.worker_info import is_inside_worker
 
 _GUARD = '(read -r _ <&3; rm -f -- "$1") &'  # what a shell runs in the background has /dev/null for its standard input
-_JOIN_S = 1.0
-_BREATH_S = 0.1
+_JOIN_S = 1.0  # an answer is written in milliseconds
+_BREATH_S = 0.1  # until another descriptor may be free
 _LONGEST_PATH = 100  # bytes, of a socket's address
 
 

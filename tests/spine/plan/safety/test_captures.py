@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from teamster.spine.plan.safety.captures import Carried
+from teamster.spine.plan.safety.captures import Captures
 
 TABLE = {"a": 1}
 SEEN: list[int] = []
@@ -127,23 +127,23 @@ def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
     ],
 )
 def test_values(function: Callable[..., Any], names: set[str]) -> None:
-    carried = Carried(function)
-    assert set(carried.values) == names
-    assert carried.assigned == []
+    captures = Captures(function)
+    assert set(captures.values) == names
+    assert captures.assigned == []
 
 
 def test_a_bound_object_and_its_class() -> None:
     counter = Counter()
     for function in (counter.add, counter):
-        values = Carried(function).values
+        values = Captures(function).values
         assert any(value is counter for value in values.values())
         assert "Counter.made" in values
-    assert "Counter.made" in Carried(Counter.make).values
+    assert "Counter.made" in Captures(Counter.make).values
 
 
 @pytest.mark.parametrize(("function", "names"), [(assigns, ["TOTAL"]), (counting(), ["count"]), (local_cell, [])])
 def test_assignments(function: Callable[..., Any], names: list[str]) -> None:
-    assert Carried(function).assigned == names
+    assert Captures(function).assigned == names
 
 
 def test_a_module_of_the_users_is_asked_for_what_the_code_may_ask() -> None:
@@ -155,13 +155,13 @@ def test_a_module_of_the_users_is_asked_for_what_the_code_may_ask() -> None:
     settings.colour = "red"  # type: ignore[attr-defined]
     scope: dict[str, Any] = {"settings": settings}
     exec("def use(item):\n    return settings.depth", scope)
-    assert Carried(scope["use"]).values == {"settings.depth": 3}
+    assert Captures(scope["use"]).values == {"settings.depth": 3}
 
 
 def test_functions_that_call_each_other_end() -> None:
     scope: dict[str, Any] = {"lock": threading.Lock()}
     exec("def a(n): return b(n)\ndef b(n): return a(n) and lock", scope)
-    assert set(Carried(scope["a"]).values) == {"lock"}
+    assert set(Captures(scope["a"]).values) == {"lock"}
 
 
 def test_two_of_one_name_are_two() -> None:
@@ -169,13 +169,13 @@ def test_two_of_one_name_are_two() -> None:
     exec("def count(item): counts['n'] += 1", inner)
     outer: dict[str, Any] = {"counts": {"n": 0}, "count": inner["count"], "__name__": "outer"}
     exec("def use(item):\n    counts['n']\n    return count(item)", outer)
-    values = Carried(outer["use"]).values
+    values = Captures(outer["use"]).values
     assert {id(value) for value in values.values()} == {id(inner["counts"]), id(outer["counts"])}
 
 
 def test_classes_and_functions_among_the_arguments() -> None:
-    assert "Counter.made" in Carried(len, [Counter()]).values
-    assert "TABLE" in Carried(len, [look_up]).values
+    assert "Counter.made" in Captures(len, [Counter()]).values
+    assert "TABLE" in Captures(len, [look_up]).values
 
 
 def test_modules_behind_modules_and_imports_in_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,4 +194,4 @@ def test_modules_behind_modules_and_imports_in_the_function(monkeypatch: pytest.
         "def reach(item): pack.sub.seen.append(item)\ndef load(item):\n    from pack.sub import seen\n    seen.append(item)", scope
     )
     for name in ("reach", "load"):
-        assert [value for value in Carried(scope[name]).values.values() if value is seen], name
+        assert [value for value in Captures(scope[name]).values.values() if value is seen], name

@@ -31,7 +31,7 @@ _HEAP_TYPE = 1 << 9  # made by a class statement, and not part of the interprete
 _ASSIGNMENTS = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
 
 
-class Carried:
+class Captures:
     """What a function carries.
 
     Attributes:
@@ -47,7 +47,7 @@ class Carried:
         >>> def outer():
         ...     seen = []
         ...     return lambda item: seen.append(item)
-        >>> Carried(outer()).values
+        >>> Captures(outer()).values
         {'seen': []}
     """
 

@@ -20,14 +20,14 @@ from typing import Any
 
 from teamster.errors import first_line
 from teamster.spine.plan.plan import Evidence
-from teamster.spine.plan.safety.captures import Carried
+from teamster.spine.plan.safety.captures import Captures
 from teamster.spine.plan.safety.fingerprint import Bound, TooLong, checksum, is_bound_to_thread
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack, pack_by_reference, pack_by_value, unpack
 
 _COMPARE_BYTES = 1 << 20  # results up to this size are compared after the journey; larger ones only make it
-_SHORT_S = 0.0002
-_SHORT_LOOK_S = 0.001
+_SHORT_S = 0.0002  # an item that takes this long is worth a look that takes longer
+_SHORT_LOOK_S = 0.001  # at what the others carry
 _LOADING_S = 0.02  # to import cloudpickle
 
 
@@ -103,14 +103,14 @@ class Meaning:
             Whether there was time; then `end` is to be called after the item.
         """
         try:
-            carried = self._look_at(arguments)
+            captures = self._look_at(arguments)
             self._seconds = seconds
             self._deadline = perf_counter() + seconds
-            if carried.assigned:
-                return self._stay(f"it assigns `{carried.assigned[0]}`, which it carries")
-            if carried.hashes and not os.environ.get("PYTHONHASHSEED", "").isdigit():
+            if captures.assigned:
+                return self._stay(f"it assigns `{captures.assigned[0]}`, which it carries")
+            if captures.hashes and not os.environ.get("PYTHONHASHSEED", "").isdigit():
                 return self._stay("it calls `hash`, which is not the same in a new process unless PYTHONHASHSEED is set")
-            self._before = self._prints(carried)
+            self._before = self._prints(captures)
             self._random = {} if self._seeded else _random_state()
             self._argument = self._print_argument(arguments)
         except TooLong:
@@ -150,9 +150,9 @@ class Meaning:
         self.stays, self.settled = why, True
         return False
 
-    def _prints(self, carried: Carried) -> dict[str, tuple[int, int]]:
+    def _prints(self, captures: Captures) -> dict[str, tuple[int, int]]:
         prints = {}
-        for name, value in carried.values.items():
+        for name, value in captures.values.items():
             try:
                 prints[name] = checksum(value, self._deadline)
             except Bound as bound:
@@ -165,8 +165,8 @@ class Meaning:
                 self._stay(f"it carries `{name}`, which cannot be compared: {first_line(error)}")
         return prints
 
-    def _look_at(self, arguments: Any) -> Carried:
-        return Carried(self._function, [arguments, *(arguments if isinstance(arguments, tuple) else ())])
+    def _look_at(self, arguments: Any) -> Captures:
+        return Captures(self._function, [arguments, *(arguments if isinstance(arguments, tuple) else ())])
 
     def _changes(self, arguments: Any) -> str:
         after = self._prints(self._look_at(arguments))

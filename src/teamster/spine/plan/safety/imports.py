@@ -11,11 +11,11 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from teamster.spine.plan.safety.captures import Carried
+from teamster.spine.plan.safety.captures import Captures
 from teamster.spine.plan.safety.fingerprint import checksum
 from teamster.spine.plan.safety.patches import Origins, origins
 
-_SECONDS = 0.1
+_SECONDS = 0.1  # for reading what modules hold; then it is not known
 
 States = dict[str, tuple[int, int] | None]
 """Checksums by name; None where there was no time for one."""
@@ -31,9 +31,9 @@ def imported_states(function: Callable[..., Any]) -> States:
     Beside the program's own modules, that are functions and constants of libraries, as far as its code names them.
     """
     deadline = perf_counter() + _SECONDS
-    carried = Carried(function)
+    captures = Captures(function)
     states: States = {}
-    found = {name: carried.values[name] for name in carried.imported} | carried.library
+    found = {name: captures.values[name] for name in captures.imported} | captures.library
     for name in sorted(found):
         try:
             states[name] = checksum(found[name], deadline, anywhere=True)

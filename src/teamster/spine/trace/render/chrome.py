@@ -26,8 +26,8 @@ from teamster.spine.trace.timeline import Curve, Lane, Mark, Timeline
 MOST_SPANS = 1_000_000
 """Viewers in a browser hold no more."""
 
-_PID = 1
-_EVENTS_A_PIECE = 2_000
+_PID = 1  # one process in the viewer, whatever the workers are
+_EVENTS_A_PIECE = 2_000  # some 200 kB of text at once
 
 
 def to_chrome_json(timeline: Timeline) -> Iterator[str]:

@@ -28,13 +28,13 @@ from teamster.spine.trace.timeline import Lane, Mark, Row, Spans, Timeline
 MOST_SPANS = 1_000_000
 """Viewers in a browser hold no more."""
 
-_SEQUENCE = 1
-_STATE_CLEARED, _NEEDS_STATE = 1, 2
-_REALTIME, _MONOTONIC = 1, 3
-_BEGIN, _END, _INSTANT, _COUNTER = 1, 2, 3, 4
-_EXPLICIT_ORDER = 3
-_NEVER_MERGED = 2
-_BYTES = 3
+_SEQUENCE = 1  # trusted_packet_sequence_id
+_STATE_CLEARED, _NEEDS_STATE = 1, 2  # sequence_flags
+_REALTIME, _MONOTONIC = 1, 3  # builtin clocks
+_BEGIN, _END, _INSTANT, _COUNTER = 1, 2, 3, 4  # TrackEvent.Type
+_EXPLICIT_ORDER = 3  # ChildTracksOrdering
+_NEVER_MERGED = 2  # SiblingMergeBehavior
+_BYTES = 3  # CounterDescriptor.Unit: UNIT_SIZE_BYTES
 _ROOT, _NOTES, _FIRST_LANE = 1, 2, 3  # of the tracks; curves come after the lanes: what is often written has a short number
 _MARK = len(KINDS) + 1  # category
 

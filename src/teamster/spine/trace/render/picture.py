@@ -49,14 +49,14 @@ MOST_VECTOR_BARS = 5_000
 """More of them are pixels in an SVG file, too: it would be large and slow otherwise."""
 
 _INK, _GREY, _LINE = "#22262B", "#6B7280", "#E5E7EB"
-_DPI = 120
+_DPI = 120  # sharp on a page, and small as a file
 _WIDTH, _LEFT, _RIGHT = 11.0, 1.25, 0.25  # inches
-_HEAD, _STRIP, _BETWEEN, _FOOT, _PER_LANE, _MOST_LANES = 0.32, 0.4, 0.48, 0.55, 0.3, 6.4
-_BINS = 400
-_MOST_CELLS = 40_000
-_MOST_LABELS = 32
-_MOST_TEXTS = 120
-_MOST_NOTES = 12
+_HEAD, _STRIP, _BETWEEN, _FOOT, _PER_LANE, _MOST_LANES = 0.32, 0.4, 0.48, 0.55, 0.3, 6.4  # inches, by eye
+_BINS = 400  # of the strip: two pixels each
+_MOST_CELLS = 40_000  # drawn in a second
+_MOST_LABELS = 32  # more would stand on each other
+_MOST_TEXTS = 120  # as many as an eye finds
+_MOST_NOTES = 12  # a column of them fills the picture
 
 
 def to_figure(timelines: Sequence[tuple[str, Timeline]], *, title: str = "") -> Figure:

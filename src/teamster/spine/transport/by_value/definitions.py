@@ -10,7 +10,7 @@ from typing import Any
 from teamster.spine.transport.by_value import modules, originals
 from teamster.spine.transport.parcel import Definition, Parcel
 
-_PLACES, _GONE = 0, -1
+_PLACES, _GONE = 0, -1  # numbers that no definition has
 
 Lesson = tuple[int, Any]
 """Number and stowed pickle of a definition; or 0 and places; or -1 and the keys of originals that are gone."""

@@ -24,7 +24,7 @@ _FUNCTIONS = {"globals", "eval", "exec"}
 _UNPICKLING = {"load", "loads", "Unpickler"}
 _PICKLERS = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "torch"}
 _LARGE = 1 << 20  # bytes of a pickle, that goes along only in case
-_MANY = 10_000
+_MANY = 10_000  # items: a container that large is data, not a table of functions
 _BUILTINS = vars(builtins)
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 

@@ -29,7 +29,7 @@ places: dict[str, Place] = {}
 """Modules that workers load from where this program has found them."""
 
 _surveyed: dict[str, int] = {}
-_last: tuple[int, str] = (0, "")
+_last: tuple[int, str] = (0, "")  # number of modules and folder when they were looked at last
 _marks: tuple[bytes, ...] = ()
 
 

@@ -48,7 +48,7 @@ _planted: dict[int, dict[str, Told]] = {}  # what the program has put into names
 _inherited: dict[str, Any] = {}  # what a forked copy of the program had in __main__ from the beginning
 _numbers = itertools.count(1)
 _keys: Any = None
-_owner = 0
+_owner = 0  # the process whose keys these are
 mourners: set[Callable[[int], None]] = set()
 """Told the keys of originals that the program has let go of, in whatever thread that shows."""
 

@@ -40,7 +40,7 @@ from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.parcel import Definition, Parcel, keep_inside
 from teamster.spine.transport.tensors import Reducers, reducers
 
-_PROTOCOL = 5
+_PROTOCOL = 5  # the first with buffers beside the pickle (PEP 574)
 _LARGE_BYTES = 1 << 20  # a pickler that has written so much is not kept
 _TABLE = cloudpickle.Pickler._dispatch_table
 _HEAP_TYPE = 1 << 9  # made by a class statement: of others nobody knows how to make one

@@ -13,9 +13,9 @@ from typing import Any
 from teamster.spine.transport.by_value import modules, originals
 
 _PICKLED = b"\x8c\x06object\x94\x93"  # an `object()`, or the class, as plain pickle writes it first
-_BEGINNING = 1 << 16
+_BEGINNING = 1 << 16  # bytes in which it is looked for: a module stands at the front of a pickle
 _places: dict[int, tuple[str, str]] = {}
-_surveyed = (-1, 0)
+_surveyed = (-1, 0)  # what it was looked at for last
 
 
 def may_hold_one(data: bytes) -> bool:

@@ -58,8 +58,8 @@ def begin(info: bytes, initializer: bytes) -> bytes:
 def learn(function: bytes, how: bytes) -> None:
     """Make a function ready."""
     global _prepared
-    style, seed, careful, carried = pickle.loads(how)
-    spec = FunctionSpec(pickle.loads(function), style, seed, careful)
+    style, seed, one_by_one, carried = pickle.loads(how)
+    spec = FunctionSpec(pickle.loads(function), style, seed, one_by_one)
     _prepared = Runner(spec, spec.function, _scoreboard.words), unfold(carried)
 
 

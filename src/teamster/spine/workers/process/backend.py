@@ -84,7 +84,7 @@ class ProcessBackend(Backend):
         began = time.perf_counter_ns()
         wire = worker.channel.stow(parcel)
         spans.note(ring, TRANSFER, "copy arguments to shared memory", began, parcel.nbytes)
-        message = ("batch", spec.identity, batch.number, batch.size, batch.first, batch.careful, wire)
+        message = ("batch", spec.identity, batch.number, batch.size, batch.first, batch.one_by_one, wire)
         self._children.put(worker.child, message)
 
     def _tell_function(self, worker: ProcessHandle, spec: FunctionSpec) -> None:

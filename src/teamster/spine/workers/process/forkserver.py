@@ -34,7 +34,7 @@ from teamster.spine.workers.process.executable import cannot_start, command, fin
 from teamster.spine.workers.process.offspring import KEPT_FROM, end_now, fill_standard_numbers, wait_for
 
 _MARKER = "teamster-forkserver"
-_MOST_TRIES = 3
+_MOST_TRIES = 3  # it may be killed once or twice; a third time is no accident
 _END_S = 2.0  # how long a server that is told to end may take
 
 

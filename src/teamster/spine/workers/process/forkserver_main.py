@@ -17,7 +17,7 @@ from teamster.spine.transport.channel import Channel
 from teamster.spine.workers.process.offspring import KEPT_FROM, fill_standard_numbers, kill_group
 from teamster.spine.workers.process.resource_tracker import TrackerOnDemand
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PLACES = (KEPT_FROM, KEPT_FROM + 1, KEPT_FROM + 2, 1, 2)  # of a worker's channel, scoreboard, tracker, stdout and stderr
 
 

@@ -43,7 +43,7 @@ class Functions:
         """The message that tells a worker of a function."""
         generators = loaded_generators() if spec.seed is not None else ()
         surroundings = spec.context, dump(since(worker.child.state, spec.state))
-        how = (spec.style, spec.seed, spec.careful, spec.hurry, *surroundings, generators)
+        how = (spec.style, spec.seed, spec.one_by_one, spec.low_latency, *surroundings, generators)
         message = "spec", spec.identity, how, self._stow(worker, spec)
         worker.known.add(spec.identity)
         return message

@@ -26,7 +26,7 @@ FLUSH_NS = 5_000_000
 The parent that reads a message takes a processor from a worker for some 0.2 ms. (0.2 ms tasks in C on 2 cores: 1.05 times the time
 of Pool.map when every message went after 5 ms, 1.02 with 50 ms.)
 """
-PATIENT_NS = 50_000_000
+PATIENT_NS = 50_000_000  # see above
 
 Record = tuple[int, int, bool, Wire]
 """First item, items, whether it is a failure, and the data."""

@@ -117,7 +117,7 @@ class ProcessWorker:
         self._runners.pop(identity, None)
         self._specs.pop(identity, None)
 
-    def _batch(self, identity: int, number: int, count: int, first: int, careful: bool, wire: Wire) -> None:
+    def _batch(self, identity: int, number: int, count: int, first: int, one_by_one: bool, wire: Wire) -> None:
         words = self._scoreboard.words
         words[WIDTH] = count
         words[STARTED_NS] = 0  # the clock of a timeout stands while the function is fetched: it may import torch for the first time
@@ -138,9 +138,9 @@ class ProcessWorker:
             self._channel.put(("unreadable", number, describe(error), part))
             words[COMMITTED] = number + count
             return
-        if careful:
-            runner.be_careful()
-        self._sink.patience_ns = FLUSH_NS if runner.hurry else PATIENT_NS
+        if one_by_one:
+            runner.run_one_by_one()
+        self._sink.patience_ns = FLUSH_NS if runner.low_latency else PATIENT_NS
         began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), self._delay.read_ns()
         ran = context.run(runner.run, items, number, max(first, 0), self._sink)
         del items
@@ -155,7 +155,7 @@ class ProcessWorker:
         from teamster.spine.workers.context_vars import unfold
 
         began = perf_counter_ns()
-        (style, seed, careful, hurry, carried, dumped, generators), parts = self._specs[identity]
+        (style, seed, one_by_one, low_latency, carried, dumped, generators), parts = self._specs[identity]
         context, state = unfold(carried), load(dumped)
         context.run(self._scene.enter, state)  # modules that it names are imported in there
         for name in generators:
@@ -163,7 +163,7 @@ class ProcessWorker:
         if isinstance(parts, OSError):
             raise parts
         function = unpack(*parts)
-        spec = FunctionSpec(function, style, seed, careful, hurry)
+        spec = FunctionSpec(function, style, seed, one_by_one, low_latency)
         prepared = Runner(spec, function, self._scoreboard.words), context, state
         self._specs.pop(identity)
         self._runners[identity] = prepared
