@@ -9,6 +9,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 SOURCE = Path(__file__).parents[2] / "src"
 
 # What the package may load besides itself: all of it is cheap, and most of it is in the interpreter already.
@@ -78,3 +80,17 @@ def test_using_every_name_loads_no_array_library() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
+
+
+MOST_MODULES = {"": 80, ', backend="thread", workers=2': 75, ', backend="process", workers=2': 100}
+
+
+@pytest.mark.parametrize("how", MOST_MODULES)
+def test_the_first_map_loads_what_it_needs_and_no_more(how: str) -> None:
+    program = (
+        f"import sys, teamster as ts\nassert ts.map(abs, [1, -2]{how}) == [1, 2]\n"
+        "print(sum(name.partition('.')[0] == 'teamster' for name in sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) <= MOST_MODULES[how]

@@ -13,7 +13,6 @@ from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
 from teamster.tasks.arguments import MapCall, OnError, check_callable
-from teamster.tasks.auto.measured import MeasuredMapping
 from teamster.tasks.auto.planner import decide
 from teamster.tasks.mapping import Results
 from teamster.tasks.pool import Pool
@@ -191,6 +190,8 @@ def explain(
         >>> ts.explain(abs, [-1, 2]).choice
         'serial'
     """
+    from teamster.tasks.auto.measured import MeasuredMapping
+
     check_callable(function)
     asked, limits = decide("auto", workers, allow, None, "")
     if asked.backend != "auto":

@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from teamster.errors import PoolClosed, first_line
 from teamster.machine.gil import is_available
 from teamster.spine.plan.choice import Limits
@@ -19,9 +21,11 @@ from teamster.spine.workers.backends import can_fork_at_once
 from teamster.spine.workers.team import Team
 from teamster.tasks.arguments import MapCall
 from teamster.tasks.auto.doubtful import DoubtfulMapping, why_not_sent
-from teamster.tasks.auto.import_check import Question
 from teamster.tasks.auto.throughput import Throughput
 from teamster.tasks.teams import Teams
+
+if TYPE_CHECKING:
+    from teamster.tasks.auto.import_check import Question
 
 _LONG_ITEM_S = 0.02  # items of which a handful is a trial
 _THREAD_START_S = 0.0005  # as measured
@@ -46,7 +50,16 @@ class ChangingMapping(DoubtfulMapping):
         self._evidence: Evidence | None = None
         self._throughput: Throughput | None = None
         self._starting: Team | None = None
-        self._question = Question(call)
+        self._asked: Question | None = None
+
+    @property
+    def _question(self) -> Question:
+        """What is asked before others get items; most short calls never come to that, and load none of it."""
+        if self._asked is None:
+            from teamster.tasks.auto.import_check import Question
+
+            self._asked = Question(self._call)
+        return self._asked
 
     def _start_away(self, workers: int) -> None:
         """Have processes run the first items, too."""

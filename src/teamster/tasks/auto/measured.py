@@ -267,7 +267,8 @@ class MeasuredMapping(ChangingMapping):
     def _let_go(self) -> None:
         """Let go of everything but the plan."""
         super()._let_go()
-        self._question.close()
+        if self._asked is not None:
+            self._asked.close()
         asked = "process" in self._limits.allow
         self._ended(self.plan(), self._meaning.prints() if self._meaning.settled or not asked else None)
 

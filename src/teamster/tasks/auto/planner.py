@@ -26,14 +26,13 @@ from teamster.spine.plan.choice import CANDIDATES, Limits, choose, is_backend, i
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.worker_info import is_inside_worker
 from teamster.tasks.arguments import MapCall
-from teamster.tasks.auto.alone import AloneMapping
 from teamster.tasks.auto.importing import module_under_import
-from teamster.tasks.auto.measured import Known, MeasuredMapping
 from teamster.tasks.mapping import Mapping
 from teamster.tasks.teams import Teams
 
 if TYPE_CHECKING:
     from teamster.spine.plan.store import PlanStore
+    from teamster.tasks.auto.measured import Known, MeasuredMapping
 
 _EXPLAIN = "TEAMSTER_EXPLAIN"
 _PLAN_FILE = "TEAMSTER_PLAN_FILE"
@@ -60,7 +59,7 @@ class Planner:
     @property
     def plan(self) -> Plan:
         """Of the latest call, as it stands."""
-        return self._latest.plan() if isinstance(self._latest, MeasuredMapping) else self._latest
+        return self._latest if isinstance(self._latest, Plan) else self._latest.plan()
 
     @property
     def submitting(self) -> Plan:
@@ -93,6 +92,8 @@ class Planner:
             self._explain(recorded)
             return self._fixed(call, recorded)
         key = _key(call)
+        from teamster.tasks.auto.measured import MeasuredMapping  # here, since a pool of one kind needs nothing of it
+
         mapping = MeasuredMapping(call, self._teams, limits, partial(self._ended, key, name), self._known.get(key))
         self._latest = mapping
         return mapping
@@ -113,6 +114,8 @@ class Planner:
 
     def _fixed(self, call: MapCall, plan: Plan) -> Mapping:
         if plan.backend == "serial":
+            from teamster.tasks.auto.alone import AloneMapping
+
             return AloneMapping(call, self._teams)
         mapping, team = Mapping(call), self._teams.team(plan)
         one_by_one = call.terms.timeout is not None
