@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextvars
 import time
+from functools import partial
 
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import SERIALISE, TRANSFER
@@ -46,8 +47,8 @@ class ProcessBackend(Backend):
         if staff.start_method != "fork":
             the_fork_server().warm_up()  # it starts while this process goes on importing
         self._entry = Entry(SERVE_BATCHES, (staff.initializer, staff.initargs), staff.start_method)
-        self._children = Children(ChildSetup(staff.start_method, staff.native_threads))
         self._workers: dict[Child, ProcessHandle] = {}
+        self._children = Children(ChildSetup(staff.start_method, staff.native_threads), partial(_give_up, self._workers))
         self._looked_for = -1  # the function with which the program was last looked at
         self._functions = Functions()
 
@@ -120,8 +121,6 @@ class ProcessBackend(Backend):
 
     def _bury(self, worker: ProcessHandle, death: Death) -> list[Event]:
         """What it had finished, and that it died."""
-        if worker.child.given_up:
-            worker.killed_for = worker.killed_for or (0, None)
         running = worker.running()
         return [*worker.salvage(), Died(worker, running and running[:2], death.error, death.by_memory())]
 
@@ -139,3 +138,9 @@ class ProcessBackend(Backend):
         self._children.close(seconds)
         self._functions.close()
         self._workers.clear()
+
+
+def _give_up(workers: dict[Child, ProcessHandle], child: Child) -> None:
+    """It is no death that any item is to blame for, and nothing more is sent there."""
+    if (worker := workers.get(child)) is not None:
+        worker.killed_for = worker.killed_for or (0, None)

@@ -40,7 +40,6 @@ class Child:
     __slots__ = (
         "channel",
         "closed_ns",
-        "given_up",
         "index",
         "pid",
         "refusal",
@@ -65,7 +64,6 @@ class Child:
         self.closed_ns = 0  # when its channel ended
         self.status: tuple[int | None, int] | None = None  # exit status, peak memory in bytes
         self.refusal: TeamsterError | None = None  # why it was never started
-        self.given_up = False  # it was ended since our descriptors were closed, or the program is another user's now
 
     def bytes_moved(self) -> tuple[int, int]:
         """Bytes by pickle and by arena, both directions, so far."""

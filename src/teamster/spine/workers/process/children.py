@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from teamster.errors import StartMethodRefused, WorkerStartError
@@ -44,10 +44,12 @@ class Children:
 
     Args:
         setup: how they are started, and what they are told of the program.
+        on_given_up: told of each that is ended since our descriptors were closed, or the program is another user's now.
     """
 
-    def __init__(self, setup: ChildSetup) -> None:
+    def __init__(self, setup: ChildSetup, on_given_up: Callable[[Child], object] = bool) -> None:
         self._setup = setup
+        self._on_given_up = on_given_up
         self._starter = Starter(setup)
         self._poller = Poller()
         self._arming, self._renewing = threading.Lock(), threading.Lock()
@@ -117,15 +119,15 @@ class Children:
 
     def _start_afresh(self) -> None:
         for child in list(self._by_descriptor.values()):
-            child.given_up = True
             child.status = (None, 0)
+            self._on_given_up(child)
             self._starter.kill(child.token)
             self._lose(child)
             child.channel.close()
         before, self._poller = self._poller, Poller()
         before.wake()
         before.close()
-        self._starter.reconnect()
+        self._starter.renew()
         self._watch_control()
 
     def _watch_control(self) -> None:

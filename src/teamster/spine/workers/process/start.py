@@ -151,6 +151,11 @@ class Starter:
             self.control.is_whole() and fork_server.is_of_this_user() and fork_server.generation == self._server_generation
         )
 
+    def renew(self) -> None:
+        """Have another control channel, of another server where the program cannot use this one any more."""
+        self._serving = True  # or it would be blamed for not having answered yet
+        self.reconnect()
+
     def reconnect(self) -> WorkerStartError | None:
         """The fork server died: its workers die with it, the next ones come from a new server.
 
