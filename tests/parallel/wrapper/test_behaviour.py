@@ -252,10 +252,10 @@ def test_without_device_ids_a_trial_decides() -> None:
     for _ in range(20):
         assert parallel(torch.randn(8, 6)).shape == (8, 3)
     trial = parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=True, training=True))
-    assert trial.ended is None  # nothing is tried any more
+    assert not trial.turn.counts  # nothing is tried any more
     with torch.no_grad():
         parallel.eval()(torch.randn(8, 6))
-    assert parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=False, training=False)).ended is not None
+    assert parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=False, training=False)).turn.counts
     parallel.close()
 
 
@@ -276,7 +276,7 @@ def test_threads_end_with_the_object() -> None:
         parallel(torch.randn(6, 6)).sum().backward()
     assert sum(thread.name.startswith("teamster-replica") for thread in threading.enumerate()) >= 3
     before = {thread for thread in threading.enumerate() if thread.name.startswith("teamster-replica")}
-    mine = set(parallel._runtime.threads[3]._threads)
+    mine = {thread._thread for thread in parallel._runtime.threads[3]._lockstep._threads}
     del parallel
     gc.collect()
     for thread in mine:

@@ -90,7 +90,8 @@ def choose(
         UsageError: the backend is not known, or there would be no worker.
     """
     if not is_backend(backend):
-        raise UsageError(f"unknown backend {backend!r}; known are {', '.join(map(repr, ('auto', *KINDS)))}")
+        known = ["auto", *sorted(KINDS, key=lambda name: not KINDS[name].chosen)]
+        raise UsageError(f"unknown backend {backend!r}; known are {', '.join(map(repr, known))}")
     if workers is not None and not is_count(workers, 1):
         raise UsageError(f"workers must be at least 1, not {workers!r}; leave it out to use every core")
     _check_allowed(allow)
