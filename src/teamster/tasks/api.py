@@ -14,7 +14,7 @@ from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
 from teamster.tasks.arguments import MapCall, OnError, check_callable
 from teamster.tasks.auto.planner import decide
-from teamster.tasks.mapping import Results
+from teamster.tasks.mapping import ResultStream
 from teamster.tasks.pool import Pool
 from teamster.tasks.progress import Bar
 from teamster.tasks.source import Source
@@ -98,7 +98,7 @@ def imap(
     on_error: OnError = "raise",
     seed: int | None = None,
     **options: Any,
-) -> Results:
+) -> ResultStream:
     """Like `map`, lazily: results in input order as soon as they are there; the input may be endless.
 
     Args:
@@ -133,7 +133,7 @@ def imap_unordered(
     on_error: OnError = "raise",
     seed: int | None = None,
     **options: Any,
-) -> Results:
+) -> ResultStream:
     """Like `imap`, in the order of completion.
 
     Args:

@@ -14,7 +14,6 @@ since nobody pulls but its own `next`.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import perf_counter, perf_counter_ns
@@ -27,22 +26,9 @@ from teamster.spine.workers.team import Team
 from teamster.tasks.arguments import MapCall
 from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import Patience
+from teamster.tasks.results import Raise, Results
 
 _GLANCE_NS = 1_000_000  # between two looks at the workers while a consumer works
-_SMALL = (int, float, bool, type(None))
-
-_FAR_ITEMS = 1 << 16  # results that wait for a consumer; a list of more is no stream
-_FAR_BYTES = 256 << 20
-"""How far ahead of a slow item others may run, while the consumer waits for it."""
-
-
-class _Raise:
-    """Stands in the results for an item whose exception is to be raised when its turn comes."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 class Leg:
@@ -62,15 +48,9 @@ class Mapping:
         self._call = call
         self._source = call.source
         self._raise_errors = call.raise_errors
-        self._ordered = call.ordered
         self._lazy = call.lazy
         self._bar = call.bar
-        self._ready: deque[Any] | list[Any] = deque() if call.lazy else []  # results in the order in which they are wanted
-        self._parked: dict[int, list[Any]] = {}  # first index -> results whose turn has not come
-        self._next = 0
-        self._reported = 0
-        self._taken = 0
-        self._bytes = 0
+        self._results = Results(ordered=call.ordered, lazy=call.lazy)
         self._glanced_ns = 0
         self._legs: list[Leg] = []
         self._leg: Leg  # whose workers get the next items
@@ -106,23 +86,13 @@ class Mapping:
     # --- results, from whatever thread leads; the team's lock is held ---------------------------------------------------
 
     def _take_values(self, first: int, values: list[Any]) -> None:
-        self._reported += len(values)
-        if not self._ordered or first == self._next:
-            self._ready.extend(values)
-            self._next = first + len(values)
-            while self._parked and (parked := self._parked.pop(self._next, None)) is not None:
-                self._ready.extend(parked)
-                self._next += len(parked)
-        else:
-            self._parked[first] = values
-        if self._lazy and type(values[0]) not in _SMALL:
-            self._bytes += _large_bytes(values)
+        self._results.take(first, values)
         self._bar.add(len(values))
 
     def _take_error(self, index: int, error: BaseException) -> None:
         if self._raise_errors:
             self.error = self.error or error
-            self._take_values(index, [_Raise(error)])
+            self._take_values(index, [Raise(error)])
         else:
             self._take_values(index, [error])
 
@@ -143,7 +113,7 @@ class Mapping:
             leg.team.offer(leg.job, batches)
             if self._source.slow:
                 leg.team.poll_once()
-                if self._ready:
+                if self._results.ready:
                     return
 
     def _pull_batches(self) -> list[Batch]:
@@ -160,18 +130,16 @@ class Mapping:
         return batches
 
     def _may_pull(self) -> bool:
-        waiting = self._reported - self._taken
-        if self._ready:  # the consumer has something to take
-            team, job = self._leg.team, self._leg.job
-            return self._source.pulled - self._taken < team.dispatcher.capacity(job) * job.batch_items(None, 1)
-        return waiting < _FAR_ITEMS and self._bytes < _FAR_BYTES
+        team, job = self._leg.team, self._leg.job
+        under_way = team.dispatcher.capacity(job) * job.batch_items(None, 1) if self._results.ready else 0
+        return self._results.may_pull(self._source.pulled, under_way)
 
     def _complete(self) -> bool:
-        return self._source.exhausted and self._reported == self._source.pulled
+        return self._source.exhausted and self._results.reported == self._source.pulled
 
     def _drained(self) -> bool:
         """After an error nothing is pulled any more, so what is out is all there will be."""
-        return self.error is not None and self._reported == self._source.pulled
+        return self.error is not None and self._results.reported == self._source.pulled
 
     def _run_until(self, done: Callable[[], bool]) -> None:
         """Make progress until `done`, which is asked with the lock held."""
@@ -187,7 +155,12 @@ class Mapping:
     def progress(self) -> dict[str, Any]:
         """What is called, how many items are done, of how many (None: nobody knows), for how long (s)."""
         seconds = perf_counter() - self._began
-        return {"function": title_of(self._call.function), "done": self._reported, "total": self._source.total, "seconds": seconds}
+        return {
+            "function": title_of(self._call.function),
+            "done": self._results.reported,
+            "total": self._source.total,
+            "seconds": seconds,
+        }
 
     def collect(self) -> list[Any]:
         """Run to the end; the results in input order."""
@@ -198,8 +171,8 @@ class Mapping:
             self._abandon(error)
             raise
         self._end()
-        assert isinstance(self._ready, list)
-        return self._ready
+        assert isinstance(self._results.ready, list)
+        return self._results.ready
 
     def _raise_if_failed(self) -> None:
         if self.error is not None:
@@ -210,38 +183,26 @@ class Mapping:
 
     def stream(self) -> Iterator[Any]:
         """Results as they are wanted."""
-        assert isinstance(self._ready, deque)
         try:
             while self._await_result():
-                yield self._take()  # and keeps nothing of it: its memory is the consumer's alone
+                yield self._results.pop()  # and keeps nothing of it: its memory is the consumer's alone
         except BaseException as error:
             self._abandon(error)
             raise
         self._end()
 
-    def _take(self) -> Any:
-        """The next result, or its error, raised."""
-        assert isinstance(self._ready, deque)
-        value = self._ready.popleft()
-        self._taken += 1
-        if type(value) is _Raise:
-            raise value.error
-        if self._bytes:
-            self._bytes -= _large_bytes([value])
-        return value
-
     def _await_result(self) -> bool:
         """Make sure that there is a result to take; False at the end."""
-        if self._ready:
+        if self._results.ready:
             now = perf_counter_ns()
             if now - self._glanced_ns > _GLANCE_NS:  # a consumer that takes its time: keep the workers busy meanwhile
                 self._glanced_ns = now
                 self._look_after()
             return True
-        self._run_until(lambda: bool(self._ready) or self._dead or self._complete() or self._drained())
-        if not self._ready:
+        self._run_until(lambda: bool(self._results.ready) or self._dead or self._complete() or self._drained())
+        if not self._results.ready:
             self._raise_if_failed()
-        return bool(self._ready)
+        return bool(self._results.ready)
 
     def _look_after(self) -> None:
         """Read what came and hand out what there is room for, without waiting."""
@@ -264,11 +225,11 @@ class Mapping:
         self.over = True
         for leg in self._legs:
             leg.team.dispatcher.finish(leg.job)
-        self._bar.set_total(self._reported)
+        self._bar.set_total(self._results.reported)
         self._bar.close()
 
 
-class Results(Iterator[Any]):
+class ResultStream(Iterator[Any]):
     """What `imap` returns: an iterator of results that any thread may ask for the next.
 
     Closing it, dropping it or leaving a ``with`` block of it cancels what has not started.
@@ -282,7 +243,7 @@ class Results(Iterator[Any]):
         self._lock = threading.Lock()
         self._hold: Any = None  # a pool that is nobody else's
 
-    def holding(self, pool: Any) -> Results:
+    def holding(self, pool: Any) -> ResultStream:
         """Own `pool`: it ends with this iterator."""
         self._hold = pool
         return self
@@ -309,7 +270,7 @@ class Results(Iterator[Any]):
         if hold is not None:
             hold.terminate()
 
-    def __enter__(self) -> Results:
+    def __enter__(self) -> ResultStream:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -317,15 +278,3 @@ class Results(Iterator[Any]):
 
     def __del__(self) -> None:
         self.close()
-
-
-def _large_bytes(values: list[Any]) -> int:
-    """Bytes of what is visibly large; small objects are bounded by their number."""
-    total = 0
-    for value in values:
-        nbytes = getattr(value, "nbytes", None)
-        if isinstance(nbytes, int):
-            total += nbytes
-        elif isinstance(value, (bytes, bytearray, str)):
-            total += len(value)
-    return total

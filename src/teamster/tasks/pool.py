@@ -15,7 +15,7 @@ from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.job import CallOptions
 from teamster.tasks.arguments import MapCall, OnError, check_limits, check_map
 from teamster.tasks.auto.planner import Planner, decide, what_needs_processes
-from teamster.tasks.mapping import Mapping, Results
+from teamster.tasks.mapping import Mapping, ResultStream
 from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import shut_before, take_leave
 from teamster.tasks.monitor.notes import attend, leave, record_if_asked
@@ -198,7 +198,7 @@ class Pool:
         chunksize: int | None = None,
         on_error: OnError = "raise",
         seed: int | None = None,
-    ) -> Results:
+    ) -> ResultStream:
         """Like `map`, lazily: results in input order as soon as they are there; the input may be endless.
 
         Args:
@@ -222,7 +222,8 @@ class Pool:
             [0, 1, 4, 9]
         """
         style: CallStyle = "star" if more else "call"
-        return Results(self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True), self, self._clock)
+        mapping = self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True)
+        return ResultStream(mapping, self, self._clock)
 
     def imap_unordered(
         self,
@@ -232,7 +233,7 @@ class Pool:
         chunksize: int | None = None,
         on_error: OnError = "raise",
         seed: int | None = None,
-    ) -> Results:
+    ) -> ResultStream:
         """Like `imap`, in the order of completion.
 
         Args:
@@ -257,7 +258,7 @@ class Pool:
         """
         style: CallStyle = "star" if more else "call"
         mapping = self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True, ordered=False)
-        return Results(mapping, self, self._clock)
+        return ResultStream(mapping, self, self._clock)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue one call.
@@ -364,10 +365,7 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.terminate()
+        (self.close if kind is None else self.terminate)()
 
     def __del__(self) -> None:
         if getattr(self, "_calls", None) is not None and not self._teams.closed:

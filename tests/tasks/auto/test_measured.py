@@ -15,7 +15,7 @@ import pytest
 import teamster as ts
 from teamster.spine.plan.plan import Candidate
 from teamster.spine.plan.race import Race
-from teamster.spine.workers.team import Team
+from teamster.spine.workers.dispatcher import Dispatcher
 from teamster.tasks.auto.measured import MeasuredMapping
 from tests.conftest import RunScript
 
@@ -120,8 +120,8 @@ def test_one_item_runs_here() -> None:
 
 def test_processes_that_are_wanted_again_get_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were started in each window, and sent away in the same, as long as there were items."""
-    began, musters, back = time.perf_counter(), [], []
-    start_all = Team.start_all
+    began, starts, back = time.perf_counter(), [], []
+    start_all = Dispatcher.start_all
 
     def choose(self: Race, horizon_s: float, start_s: dict[str, float] | None = None) -> Candidate:
         self.settled = True
@@ -133,12 +133,12 @@ def test_processes_that_are_wanted_again_get_the_time_to_start(monkeypatch: pyte
             back.append("thread")
         return Candidate("thread", 2)
 
-    def slow_muster(self: Team) -> int:
-        musters.append(start_all(self))
-        return musters[-1] if len(musters) > 3 and back else 0 if back else musters[-1]
+    def slowly(self: Dispatcher) -> int:
+        starts.append(start_all(self))
+        return starts[-1] if len(starts) > 3 and back else 0 if back else starts[-1]
 
     monkeypatch.setattr(Race, "choose", choose)
-    monkeypatch.setattr(Team, "start_all", slow_muster)
+    monkeypatch.setattr(Dispatcher, "start_all", slowly)
     monkeypatch.setattr(MeasuredMapping, "_is_unclear", lambda self, wanted: False)
 
     def nap(_: int) -> str:

@@ -148,7 +148,7 @@ class ChangingMapping(DoubtfulMapping):
         self._working = leg = self.work_on(team, spec)
         dear, cores = self._evidence is not None and self._evidence.wall_s > _LONG_ITEM_S, self._limits.cores
         self._throughput = Throughput(
-            leg.job, lambda: self._reported, wanted.workers, wanted.backend, cores, dear=dear, lazy=self._lazy
+            leg.job, lambda: self._results.reported, wanted.workers, wanted.backend, cores, dear=dear, lazy=self._lazy
         )
 
     def _leave(self) -> None:

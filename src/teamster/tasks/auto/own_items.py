@@ -39,14 +39,13 @@ class OwnItemsMapping(Mapping):
 
     def list_here(self, first: int) -> list[Any] | None:
         """The results themselves, while the caller is alone: one copy less."""
-        return self._ready if not self._legs and isinstance(self._ready, list) and first == self._next else None
+        return None if self._legs else self._results.list_from(first)
 
     def took_here(self, count: int) -> None:
         """So many results are in them now."""
         with self._teams.lock:
             self._teams.here.items += count
-        self._reported += count
-        self._next += count
+        self._results.added(count)
         self._bar.add(count)
 
     def fail_here(self, index: int, error: BaseException) -> bool:
@@ -83,11 +82,11 @@ class OwnItemsMapping(Mapping):
             return False
 
     def _has_enough(self) -> bool:
-        return self.error is not None or (self._lazy and bool(self._ready)) or self._is_full()
+        return self.error is not None or (self._lazy and bool(self._results.ready)) or self._is_full()
 
     def _is_full(self) -> bool:
         """Whether as much as may be waits already behind an item that somebody else runs."""
-        return self._lazy and bool(self._legs) and not self._ready and not self._may_pull()
+        return self._lazy and bool(self._legs) and not self._results.ready and not self._may_pull()
 
     def _wait_for_others(self, done: Callable[[], bool]) -> None:
         """Wait for what is under way; on processes first, which have to be polled, and whose leader hears of threads, too."""
