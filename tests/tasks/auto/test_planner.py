@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a pool makes of plans, and what it leaves behind."""
 
+from __future__ import annotations
+
 import decimal
 import gc
 import json
@@ -19,6 +21,7 @@ from teamster.spine.workers.job import CallOptions
 from teamster.tasks.arguments import MapCall
 from teamster.tasks.progress import Bar
 from teamster.tasks.source import Source
+from tests.conftest import RunScript
 
 
 def test_a_recorded_plan_keeps_to_what_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -174,3 +177,37 @@ def test_a_check_that_was_not_over_is_no_answer() -> None:
         assert pool._planner._known == {}
         pool.map(look, range(3_000))
         assert "has not been compared yet" not in pool.plan.reason
+
+
+# --- maps at the top level of a module
+
+MODULE = """
+import teamster as ts
+
+def own_name(_):
+    import settings_of_field
+    return settings_of_field.__name__
+
+with ts.Pool(BACKEND) as pool:
+    NAMES = pool.map(own_name, range(3))
+    PLAN = pool.plan
+"""
+SCRIPT = """
+import sys, threading
+open("settings_of_field.py", "w").write(MODULE.replace("BACKEND", repr(sys.argv[1])))
+sys.path.insert(0, ".")
+if sys.argv[2] == "thread":
+    thread = threading.Thread(target=__import__, args=("settings_of_field",))
+    thread.start()
+    thread.join()
+import settings_of_field
+print(settings_of_field.NAMES, settings_of_field.PLAN.choice)
+"""
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+@pytest.mark.parametrize("backend", ["thread", "auto", "serial"])
+def test_a_module_may_map_what_imports_it_back(backend: str, where: str, run_script: RunScript) -> None:
+    """A thread would wait for the module, and the module for the thread."""
+    script = run_script(f"MODULE = {MODULE!r}" + SCRIPT, backend, where)
+    assert (script.returncode, script.stdout, script.stderr) == (0, f"{['settings_of_field'] * 3} serial\n", "")

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from teamster.errors import PoolClosed, first_line
 from teamster.machine.gil import is_available
 from teamster.spine.plan.choice import Limits
-from teamster.spine.plan.plan import Candidate, Evidence, Plan
-from teamster.spine.plan.race import Race
+from teamster.spine.plan.plan import Candidate, Plan
 from teamster.spine.trace.spans import mark
 from teamster.spine.workers.backends import can_fork_at_once
 from teamster.spine.workers.team import Team
 from teamster.tasks.arguments import MapCall
 from teamster.tasks.auto.doubtful import DoubtfulMapping, why_not_sent
+from teamster.tasks.auto.steering import Steering
 from teamster.tasks.auto.throughput import Throughput
 from teamster.tasks.teams import Teams
 
@@ -46,8 +46,7 @@ class ChangingMapping(DoubtfulMapping):
         super().__init__(call, teams)
         self._limits = limits
         self._away = limits.allow == ("process",)  # nothing runs here, since the initializer does not
-        self._race = Race([Candidate("serial", 1)])
-        self._evidence: Evidence | None = None
+        self._steering = Steering(limits)
         self._throughput: Throughput | None = None
         self._starting: Team | None = None
         self._asked: Question | None = None
@@ -64,22 +63,22 @@ class ChangingMapping(DoubtfulMapping):
     def _start_away(self, workers: int) -> None:
         """Have processes run the first items, too."""
         wanted = Candidate("process", workers)
-        self._race = Race([wanted])
+        self._steering.begin_with(wanted)
         self._hand_over(wanted, self._teams.team(Plan("process", workers, "prepared by an initializer")))
 
     def _change_to(self, wanted: Candidate) -> None:
         """Give the next items to `wanted`, once its workers can have them."""
-        if wanted == self._race.current:
+        if wanted == self._steering.race.current:
             return
         if wanted.backend == "serial":
             self._leave()
             self._here.forget()
-            self._race.start(wanted)
+            self._steering.race.start(wanted)
             mark("auto: back to the caller")
             self._working = None
             return
         if not self._away and (why := self._question.objection(wanted.backend, self._look_s())):
-            self._race.drop(wanted.backend, f"stays here: {why}" if wanted.backend == "process" else why)
+            self._steering.race.drop(wanted.backend, f"stays here: {why}" if wanted.backend == "process" else why)
             return
         try:
             team = self._teams.team(Plan(wanted.backend, wanted.workers, "on trial"))  # the first one starts the fork server
@@ -88,7 +87,7 @@ class ChangingMapping(DoubtfulMapping):
         except PoolClosed:
             raise
         except Exception as error:  # the function, or the initializer, does not pickle
-            self._race.drop(wanted.backend, why_not_sent(error))
+            self._steering.race.drop(wanted.backend, why_not_sent(error))
 
     def _may_start(self, wanted: Candidate, team: Team) -> bool:
         """Whether the workers can have items, as far as one knows by now."""
@@ -105,7 +104,7 @@ class ChangingMapping(DoubtfulMapping):
         if not self._question.is_answered(team, self._here.item_s if dear else 0.0, self._look_s()):
             return False
         if self._question.stays:
-            self._race.drop("process", f"stays here: {self._question.stays}")
+            self._steering.race.drop("process", f"stays here: {self._question.stays}")
         return up and not self._question.stays and not unclear
 
     def _look_s(self) -> float:
@@ -114,7 +113,7 @@ class ChangingMapping(DoubtfulMapping):
 
     def _is_unclear(self, wanted: Candidate) -> bool:
         """Whether it pays to wait for samples of the interpreter's lock, which tell whether threads would only take turns."""
-        evidence, here = self._evidence, self._here
+        evidence, here = self._steering.evidence, self._here
         assert evidence is not None
         if evidence.gil is not None or not is_available() or not here.watched:
             return False
@@ -123,7 +122,7 @@ class ChangingMapping(DoubtfulMapping):
             return False
         if wanted.backend == "thread":
             return evidence.waiting < _MOSTLY
-        threads = (each for each in self._race.candidates if each.backend == "thread" and each.measured is None)
+        threads = (each for each in self._steering.race.candidates if each.backend == "thread" and each.measured is None)
         return any((each.bound or 0.0) > _CLEARLY * (wanted.predicted or 0.0) for each in threads)
 
     def _are_up(self, team: Team) -> bool:
@@ -131,7 +130,7 @@ class ChangingMapping(DoubtfulMapping):
         ready = team.dispatcher.start_all()
         self._starting = team
         if team.dispatcher.start_error is not None:
-            self._race.drop("process", f"its workers do not start: {first_line(team.dispatcher.start_error)}")
+            self._steering.race.drop("process", f"its workers do not start: {first_line(team.dispatcher.start_error)}")
             team.dispatcher.stop_all()
             return False
         if self._working is None and self._here.item_s >= _DEAR_S and not self._teams.has_initializer:
@@ -143,10 +142,10 @@ class ChangingMapping(DoubtfulMapping):
     def _hand_over(self, wanted: Candidate, team: Team) -> None:
         spec = team.dispatcher.learn(self._call.function, self._call.style, seed=self._call.seed, low_latency=self._lazy)
         self._leave()
-        self._race.start(wanted)
+        self._steering.race.start(wanted)
         mark(f"auto: {wanted.backend}({wanted.workers})")
         self._working = leg = self.work_on(team, spec)
-        dear, cores = self._evidence is not None and self._evidence.wall_s > _LONG_ITEM_S, self._limits.cores
+        dear, cores = self._steering.evidence is not None and self._steering.evidence.wall_s > _LONG_ITEM_S, self._limits.cores
         self._throughput = Throughput(
             leg.job, lambda: self._results.reported, wanted.workers, wanted.backend, cores, dear=dear, lazy=self._lazy
         )
@@ -161,17 +160,17 @@ class ChangingMapping(DoubtfulMapping):
         """Seconds until each kind of workers could have items."""
         if self._starting is not None and any(worker.ready for worker in self._starting.dispatcher.workers):
             return {"thread": _THREAD_START_S, "process": 0.0}
-        count = next((each.workers for each in self._race.candidates if each.backend == "process"), 1)
+        count = next((each.workers for each in self._steering.race.candidates if each.backend == "process"), 1)
         server = 0.0 if can_fork_at_once() else _SERVER_START_S
         return {"thread": _THREAD_START_S, "process": server + count * _PROCESS_START_S}
 
     def _rule_out(self, kind: str, why: str) -> None:
-        self._race.drop(kind, why)
-        if self._race.current.backend == kind:
+        self._steering.race.drop(kind, why)
+        if self._steering.race.current.backend == kind:
             self._change_to(Candidate("serial", 1))
 
     def _let_in(self, kind: str) -> None:
-        self._race.lift(kind)
+        self._steering.race.lift(kind)
 
     def _left(self) -> float:
         """Items still to come; where nobody knows, as many again as there were."""

@@ -17,9 +17,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from teamster.spine.plan.choice import Limits, conclude, neighbours, predict
-from teamster.spine.plan.plan import Candidate, Evidence, Plan
-from teamster.spine.plan.race import Race
+from teamster.spine.plan.choice import Limits
+from teamster.spine.plan.plan import Evidence, Plan
 from teamster.spine.plan.safety.check import Meaning
 from teamster.spine.workers.team import Team
 from teamster.tasks.arguments import MapCall
@@ -40,8 +39,6 @@ _PROBE_S = 0.25  # of items for `explain`
 _LONG_S = 60.0  # of work, where a probe cannot know how much there is
 _CHECK_S = 0.001  # for the check of a function's meaning, before and after an item
 _CHECK_SHARES = (0.0, 0.02, 0.04)  # of the work that is left, at the first check and at those after it
-_VERY_OTHER = 4.0  # times as long as before: another kind of item
-_OTHER = 2.0  # items that take so many times longer, or shorter, are of another kind
 _NOT_COMPARED = "what it carries has not been compared yet"
 
 Known = tuple[Plan, dict[str, Any]]
@@ -61,17 +58,16 @@ class MeasuredMapping(ChangingMapping):
         self._meaning = Meaning(call.function, seeded=call.seed is not None)
         self._next_look_s = 0.0
         self._checks = 0
-        self._basis_s = 0.0  # time of an item when the race began
-        self._otherness = 1.0  # of the items in the last window
 
     def plan(self) -> Plan:
         """The choice as it stands."""
-        if self._evidence is None and self._away:
-            current = self._race.current
+        steering = self._steering
+        if steering.evidence is None and self._away:
+            current = steering.race.current
             return Plan(current.backend, current.workers, "the initializer prepares processes; over before anything was measured")
-        if self._evidence is None:
+        if steering.evidence is None:
             return Plan("serial", 1, self._why_not(), (), self._look() if self._here.items else None)
-        return conclude(self._race.current, self._race.candidates, self._evidence)
+        return steering.plan()
 
     def probe(self) -> Plan:
         """Run the first items here, about a quarter of a second of them, and say who would be tried first."""
@@ -83,11 +79,10 @@ class MeasuredMapping(ChangingMapping):
             self._raise_if_failed()
             if not self._here.items:
                 return self.plan()
-            self._evidence = self._look()
-            self._bring_up_to_date(predict(self._evidence, self._limits), 1 / self._here.item_s, self._here.item_s)
+            self._steering.hear_caller(self._look(), self._here.item_s)
             known = self._source.remaining is not None
-            choice = self._race.choose(self._left() * self._here.item_s if known else _LONG_S, self._start_s())
-            return conclude(choice, self._race.candidates, self._evidence)
+            choice = self._steering.choose(self._left() * self._here.item_s if known else _LONG_S, self._start_s())
+            return self._steering.plan(choice)
         finally:
             self._here.close()  # and the input stays open: what did not run is its owner's
 
@@ -105,8 +100,7 @@ class MeasuredMapping(ChangingMapping):
         choice = next((each for each in known.candidates if (each.backend, each.workers) == (known.backend, known.workers)), None)
         if choice is None or choice.backend == "serial" or self._left() * known.evidence.wall_s < _FEW_S:
             return
-        self._evidence = known.evidence
-        self._race = Race(known.candidates)
+        self._steering.resume(known)
         self._change_to(choice)
 
     # --- progress ----------------------------------------------------------------------------------------------------------------
@@ -215,23 +209,13 @@ class MeasuredMapping(ChangingMapping):
         pause_s = _LOOK_SHARE * here.run_ns / 1e9 if here.gil() is not None and self._starting is None else 0.0
         self._next_look_s = now + min(max(_LOOK_S, pause_s), _MOST_PAUSE_S)
         here.bring_up_to_date()
-        self._evidence = self._look()
-        self._bring_up_to_date(predict(self._evidence, self._limits), 1 / here.item_s, here.item_s)
-        wanted = self._race.choose(horizon_s, self._start_s())
+        self._steering.hear_caller(self._look(), here.item_s)
+        wanted = self._steering.choose(horizon_s, self._start_s())
         if wanted.backend != "serial":
             self._change_to(wanted)
         elif self._starting is not None:  # in vain
             self._starting.dispatcher.stop_all()
             self._starting = None
-
-    def _bring_up_to_date(self, candidates: tuple[Candidate, ...], rate: float, item_s: float) -> None:
-        """Tell the race; start it again when the items have become others."""
-        if not self._basis_s or not 1 / _OTHER < item_s / self._basis_s < _OTHER:
-            self._basis_s = item_s
-            if self._race.current.measured is not None:
-                self._race.reopen(candidates, rate)
-        self._race.renew(candidates)
-        self._race.measure(rate)
 
     def _steer_workers(self) -> None:
         throughput, working = self._throughput, self._working
@@ -244,23 +228,12 @@ class MeasuredMapping(ChangingMapping):
         if (rate := throughput.read()) is None:
             return
         left = self._left()
-        evidence = throughput.evidence(self._evidence or Evidence(0, 1.0, 0.0))
-        self._race.measure(rate)
-        if self._evidence is None:
-            self._evidence = evidence
-            self._race.reopen(predict(evidence, self._limits), rate)
-        suggested = neighbours(self._race.current, self._evidence, self._limits)
-        others = _otherness(evidence, self._evidence)
-        if others > _VERY_OTHER or min(others, self._otherness) > _OTHER:  # one window may have met some odd items
-            self._evidence = evidence
-            self._race.reopen(predict(evidence, self._limits), rate)
-        self._otherness = others
-        self._race.propose(suggested)
-        wanted = self._race.choose(left / rate, self._start_s())
+        self._steering.hear_workers(throughput.evidence(self._steering.evidence or Evidence(0, 1.0, 0.0)), rate)
+        wanted = self._steering.choose(left / rate, self._start_s())
         if left / rate > _FEW_S:
             self._change_to(wanted)
         # Not while they are wanted and only not up yet: they were started in each window, and sent away. (A timeline showed it.)
-        if self._starting is not None and self._race.settled and "process" not in (self._race.current.backend, wanted.backend):
+        if self._starting is not None and self._steering.needs_no("process", wanted):
             self._starting.dispatcher.stop_all()  # they were started in vain, or have lost
             self._starting = None
 
@@ -271,9 +244,3 @@ class MeasuredMapping(ChangingMapping):
             self._asked.close()
         asked = "process" in self._limits.allow
         self._ended(self.plan(), self._meaning.prints() if self._meaning.settled or not asked else None)
-
-
-def _otherness(now: Evidence, before: Evidence) -> float:
-    """How far the items are from what they were: they take so many times longer, or shorter, or wait where they computed."""
-    times = now.wall_s / before.wall_s
-    return max(times, 1 / times, _VERY_OTHER * abs(now.waiting - before.waiting))

@@ -26,7 +26,6 @@ from teamster.spine.plan.choice import CANDIDATES, Limits, choose, is_backend, i
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.worker_info import is_inside_worker
 from teamster.tasks.arguments import MapCall
-from teamster.tasks.auto.importing import module_under_import
 from teamster.tasks.mapping import Mapping
 from teamster.tasks.teams import Teams
 
@@ -197,3 +196,23 @@ def what_needs_processes(retries: int, timeout: float | None, max_tasks: int | N
     if max_tasks is not None:
         return "a limit of tasks is for workers with memory of their own"
     return "a start method is for processes" if start_method is not None else ""
+
+
+def module_under_import() -> str:
+    """The module whose top level this call comes from, while it is being imported; empty when there is none.
+
+    The interpreter holds a module's lock until its top level is over. A thread that imports the module back waits for that, and the
+    top level waits for the thread: neither ends.
+
+    Example:
+        >>> module_under_import()
+        ''
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            spec = frame.f_globals.get("__spec__")
+            if getattr(spec, "_initializing", False):
+                return str(frame.f_globals.get("__name__"))
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
