@@ -182,7 +182,7 @@ def test_what_the_reader_cannot_do_ends_the_calls(kind: str, monkeypatch: pytest
         assert pool.submit(abs, -1).result(timeout=10) == 1
         future = pool.submit(hold, 0.2)
         assert pool._calls._submitter is not None
-        monkeypatch.setattr(pool._calls._submitter.team, "handle", lambda event: 1 // 0)
+        monkeypatch.setattr(pool._calls._submitter.team._reports, "handle", lambda event: 1 // 0)
         told = threading.Event()
         future.add_done_callback(lambda _: told.set())
         assert told.wait(10)
