@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Law 7: a start method that would hang is refused, and the default is safe beside threads."""
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,8 +39,8 @@ def test_an_unknown_start_method() -> None:
         ts.Pool("process", start_method="clone")  # type: ignore[arg-type]
 
 
-def test_pools_start_while_a_lock_is_held() -> None:
-    """Trap 1: a forked copy of this process could never log again."""
+@contextlib.contextmanager
+def a_lock_that_is_mostly_held() -> Iterator[None]:
     stop = threading.Event()
     handler = logging.StreamHandler()
 
@@ -51,16 +52,30 @@ def test_pools_start_while_a_lock_is_held() -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     try:
-        for _ in range(10):
-            assert ts.map(lambda n: logging.getLogger("quiet").debug("x") or n, range(4), backend="process", workers=2) == [
-                0,
-                1,
-                2,
-                3,
-            ]
+        yield
     finally:
         stop.set()
         thread.join()
+
+
+def log(number: int) -> int:
+    logging.getLogger("quiet").debug("x")
+    return number
+
+
+def test_pools_start_while_a_lock_is_held() -> None:
+    """Trap 1: a forked copy of this process could never log again."""
+    with a_lock_that_is_mostly_held():
+        for _ in range(10):
+            assert ts.map(log, range(4), backend="process", workers=2) == [0, 1, 2, 3]
+
+
+def test_processes_are_spawned_while_a_lock_is_held() -> None:
+    with a_lock_that_is_mostly_held():
+        for number in range(10):
+            process = ts.spawn(log, number)
+            assert process.result() == number
+            process.join()
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])

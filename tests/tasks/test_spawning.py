@@ -173,6 +173,22 @@ def test_a_process_is_not_sent_away() -> None:
     process.join()
 
 
+def test_a_result_that_was_sent_survives_its_process() -> None:
+    """Law 2."""
+
+    def work() -> int:
+        import atexit
+
+        atexit.register(time.sleep, 60)
+        return 5
+
+    process = ts.spawn(work)
+    assert process.result() == 5
+    process.kill()
+    process.join()
+    assert (process.exitcode, process.result()) == (-signal.SIGKILL, 5)
+
+
 # --- its end
 
 

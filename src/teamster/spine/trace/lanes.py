@@ -80,7 +80,12 @@ def lanes_of(tracks: list[Track], begin_ns: int, end_ns: int) -> tuple[Lane, ...
             number += 1
         lanes.setdefault((track.label, number), []).append((track, spans))
     made = [_lane(label, number, placed, begin_ns, end_ns) for (label, number), placed in lanes.items()]
-    return tuple(sorted(made, key=lambda lane: (order_of(lane.kind), lane.index, lane.label)))
+    return tuple(sorted(made, key=_place))
+
+
+def _place(lane: Lane) -> tuple[int, str, int, str]:
+    """From the top: by kind, then what is called alike ("process 0", "process 1", "spawn 0: train"), by number."""
+    return order_of(lane.kind), "" if lane.kind == "caller" else lane.label.partition(" ")[0], lane.index, lane.label
 
 
 def _lane(label: str, number: int, placed: list[tuple[Track, Spans]], begin_ns: int, end_ns: int) -> Lane:

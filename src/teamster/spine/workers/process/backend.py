@@ -14,7 +14,7 @@ import time
 from functools import partial
 
 from teamster.spine.trace import spans
-from teamster.spine.trace.ring import SERIALISE, TRANSFER
+from teamster.spine.trace.ring import SERIALISE, TRANSFER, WAIT
 from teamster.spine.transport.by_value.originals import begin_call
 from teamster.spine.transport.pickled import pack
 from teamster.spine.workers.backend import Backend, Staff
@@ -110,8 +110,11 @@ class ProcessBackend(Backend):
 
     def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
         """Read whatever arrives first."""
+        began = time.perf_counter_ns()
         told, events = self._children.wait(seconds, eager=eager), list[Event]()
-        ring, began = spans.current_ring(), time.perf_counter_ns()
+        ring = spans.current_ring()
+        spans.note(ring, WAIT, "wait for workers", began)
+        began = time.perf_counter_ns()
         for child, what in told:
             if (worker := self._workers.get(child)) is None:  # released since
                 continue

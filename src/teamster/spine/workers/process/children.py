@@ -23,7 +23,6 @@ from typing import Any
 from teamster.errors import StartMethodRefused, WorkerStartError
 from teamster.machine.memory import oom_kills
 from teamster.spine.trace import spans
-from teamster.spine.trace.ring import WAIT
 from teamster.spine.transport.polling import WRITABLE
 from teamster.spine.transport.sockets import pair
 from teamster.spine.workers.death import Death, warn_of_late_ends
@@ -193,13 +192,11 @@ class Children:
         if broken is not None and not self._closing:
             raise broken
         told: list[Told] = []
-        began = time.perf_counter_ns()
         for descriptor, mask in self._poll(self._patience_s(seconds), eager):
             if descriptor == self._watched_control:
                 self._read_control()
             elif (child := self._by_descriptor.get(descriptor)) is not None:
                 self._attend(child, mask, told)
-        spans.note(spans.current_ring(), WAIT, "wait for workers", began)
         self._tell_deaths(told)
         return told
 
