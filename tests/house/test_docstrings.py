@@ -94,6 +94,9 @@ def publics() -> Iterator[Public]:
             yield Public(name, value, "function")
 
 
+AS_OF = re.compile(r"^Arguments as of `([\w.]+)`", re.MULTILINE)
+
+
 def docstring(public: Public) -> str:
     text = inspect.getdoc(public.value) or ""
     if not text and public.kind == "method":  # a method that keeps a promise of its base class may leave it to say so
@@ -124,6 +127,8 @@ def parameters(public: Public) -> list[str]:
 def described(public: Public) -> dict[str, str]:
     found = sections(docstring(public))
     both = {**entries(found.get("Attributes", [])), **entries(found.get("Args", []))}
+    if (other := AS_OF.search(docstring(public))) is not None:  # said once, there
+        both = {**described(next(each for each in PUBLIC if each.name == other.group(1))), **both}
     if inspect.isclass(public.value):
         own = sections(inspect.getdoc(vars(public.value).get("__init__")) or "")
         both = {**entries(own.get("Args", [])), **both}

@@ -67,13 +67,7 @@ def starmap(
 ) -> list[Any]:
     """Like `map`, with each item unpacked as the arguments: ``function(*item)``.
 
-    Args:
-        function: any callable.
-        iterable: tuples of arguments.
-        chunksize: as in `map`.
-        on_error: as in `map`.
-        seed: as in `map`.
-        **options: of `Pool`.
+    Arguments as of `map`; `iterable` gives tuples of arguments.
 
     Returns:
         The results in input order.
@@ -101,14 +95,8 @@ def imap(
 ) -> ResultStream:
     """Like `map`, lazily: results in input order as soon as they are there; the input may be endless.
 
-    Args:
-        function: any callable.
-        iterable: the items; pulled a bounded number ahead, in the thread that asks for results.
-        *more: further iterables, zipped with the first.
-        chunksize: as in `map`.
-        on_error: as in `map`; "raise" raises when the item's turn comes.
-        seed: as in `map`.
-        **options: of `Pool`.
+    Arguments as of `map`. Items are pulled a bounded number ahead, in the thread that asks for results; an error is raised when
+    the turn of its item comes.
 
     Returns:
         An iterator; leaving it early ends the workers.
@@ -136,14 +124,7 @@ def imap_unordered(
 ) -> ResultStream:
     """Like `imap`, in the order of completion.
 
-    Args:
-        function: any callable.
-        iterable: the items.
-        *more: further iterables, zipped with the first.
-        chunksize: as in `map`.
-        on_error: as in `map`.
-        seed: as in `map`.
-        **options: of `Pool`.
+    Arguments as of `map`.
 
     Returns:
         An iterator; leaving it early ends the workers.

@@ -168,12 +168,7 @@ class Pool:
     ) -> list[Any]:
         """Like `map`, with each item unpacked as the arguments: ``function(*item)``.
 
-        Args:
-            function: any callable.
-            iterable: tuples of arguments.
-            chunksize: as in `map`.
-            on_error: as in `map`.
-            seed: as in `map`.
+        Arguments as of `Pool.map`; `iterable` gives tuples of arguments.
 
         Returns:
             The results in input order.
@@ -201,13 +196,8 @@ class Pool:
     ) -> ResultStream:
         """Like `map`, lazily: results in input order as soon as they are there; the input may be endless.
 
-        Args:
-            function: any callable.
-            iterable: the items; pulled a bounded number ahead, in the thread that asks for results.
-            *more: further iterables, zipped with the first.
-            chunksize: as in `map`.
-            on_error: as in `map`; "raise" raises when the item's turn comes.
-            seed: as in `map`.
+        Arguments as of `Pool.map`. Items are pulled a bounded number ahead, in the thread that asks for results; an error is raised
+        when the turn of its item comes.
 
         Returns:
             An iterator; leaving it early cancels what has not started.
@@ -236,13 +226,7 @@ class Pool:
     ) -> ResultStream:
         """Like `imap`, in the order of completion.
 
-        Args:
-            function: any callable.
-            iterable: the items.
-            *more: further iterables, zipped with the first.
-            chunksize: as in `map`.
-            on_error: as in `map`.
-            seed: as in `map`.
+        Arguments as of `Pool.map`.
 
         Returns:
             An iterator; leaving it early cancels what has not started.
