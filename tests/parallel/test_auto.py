@@ -10,11 +10,11 @@ import warnings
 import pytest
 import torch
 
-from teamster.parallel.auto import Choosing, Kind, Trial
+from teamster.parallel.auto import Choosing, StepKind, Trial
 from teamster.spine.plan.trials import Trials
 
-TRAINING = Kind(by_step=False, with_grad=True, training=True)
-EVALUATION = Kind(by_step=False, with_grad=False, training=False)
+TRAINING = StepKind(by_step=False, with_grad=True, training=True)
+EVALUATION = StepKind(by_step=False, with_grad=False, training=False)
 MOST_STEPS = 60
 
 
@@ -29,7 +29,7 @@ def end(trial: Trial, seconds: float, whole: float = 0.0) -> None:
     trial.turn.later_seconds = whole and whole - seconds
 
 
-def run(choosing: Choosing, seconds: dict[int, float], kind: Kind = TRAINING) -> list[int]:
+def run(choosing: Choosing, seconds: dict[int, float], kind: StepKind = TRAINING) -> list[int]:
     """Steps until nothing is tried any more; each number of replicas takes the same time in all of them."""
     taken = []
     while (trial := choosing.begin(kind)).turn.counts and len(taken) < MOST_STEPS:

@@ -3,7 +3,7 @@
 
 ::
 
-    files, folders, lines --> (position, input) --> Call, in the workers --> a JSON line --> Journal
+    files, folders, lines --> (position, input) --> LineCall, in the workers --> a JSON line --> Journal
                                                          |
                                                     what it raised --> --errors FILE, or a line on stderr
 """
@@ -124,7 +124,7 @@ def _without(source: Iterable[str], done: Counter[str]) -> Iterator[str]:
             yield item
 
 
-class Call:
+class LineCall:
     """The user's function, made to answer with a line or with what it raised; this runs in the workers."""
 
     def __init__(self, function: Callable[[str], Any]) -> None:
@@ -176,7 +176,7 @@ def _write_answers(pool: Pool, function: Callable[[str], Any], inputs: Iterable[
     mapped = pool.imap_unordered if arguments.unordered else pool.imap
     failed = 0
     try:
-        for answer in mapped(Call(function), items, chunksize=arguments.chunksize, on_error="return"):
+        for answer in mapped(LineCall(function), items, chunksize=arguments.chunksize, on_error="return"):
             item, line, problem = _unpack(answer, items)
             if line is not None:
                 results.write(line)

@@ -58,7 +58,7 @@ def apply_all(
     *,
     in_turn: bool = False,
 ) -> list[Any]:
-    """Call replica i with its arguments in thread i, with the caller's state; see `parallel_apply`."""
+    """ModuleCall replica i with its arguments in thread i, with the caller's state; see `parallel_apply`."""
     jobs = [
         partial(carried.run, partial(_call, replica, given, named, partial(tell, "forward", index)))
         for index, (replica, given, named, carried) in enumerate(zip(replicas, inputs, kwargs, carry_all(devices), strict=True))
@@ -80,7 +80,7 @@ def parallel_apply(
     kwargs_tup: Sequence[dict[str, Any]] | None = None,
     devices: Sequence[DeviceLike | None] | None = None,
 ) -> list[Any]:
-    """Call each module with its inputs, all at once.
+    """ModuleCall each module with its inputs, all at once.
 
     The threads are kept for the next call. They take over the caller's grad mode, inference mode, autocast, default device, context
     variables, hooks on saved tensors, and CUDA streams.

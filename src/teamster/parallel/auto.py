@@ -25,7 +25,7 @@ _HINT_AFTER = 12  # steps, of which the first are no rule
 _ALONE = 1.25  # replicas at one time, on average: no more than one at work, as timing goes
 
 
-class Kind(NamedTuple):
+class StepKind(NamedTuple):
     """Steps that are alike."""
 
     by_step: bool
@@ -105,7 +105,7 @@ class Choosing:
         cpu: whether they are on the CPU.
 
     Example:
-        >>> Choosing(2, fixed=False, cpu=True).begin(Kind(False, True, True)).replicas
+        >>> Choosing(2, fixed=False, cpu=True).begin(StepKind(False, True, True)).replicas
         1
     """
 
@@ -113,9 +113,9 @@ class Choosing:
         self._most = most
         self._hints = fixed and cpu and most > 1
         self._counts = group_counts(most) if cpu and not fixed else [most]
-        self._trials: dict[Kind, Trials[int]] = {}
+        self._trials: dict[StepKind, Trials[int]] = {}
 
-    def begin(self, kind: Kind) -> Trial:
+    def begin(self, kind: StepKind) -> Trial:
         """A step begins.
 
         Args:
@@ -129,7 +129,7 @@ class Choosing:
             trials = self._trials.setdefault(kind, Trials(self._counts))
         return Trial(trials.begin())
 
-    def rule_out(self, kind: Kind) -> None:
+    def rule_out(self, kind: StepKind) -> None:
         """Leave steps like this one to the plain module.
 
         Args:

@@ -16,7 +16,7 @@ Steps = Mapping[str, Callable[..., Any]]
 """Some of the four, by their names."""
 
 
-class Call(NamedTuple):
+class ModuleCall(NamedTuple):
     """One call, of forward or of step.
 
     Attributes:
@@ -29,7 +29,7 @@ class Call(NamedTuple):
         sliced: the same, as `in_slices` has it.
 
     Example:
-        >>> Call((torch.arange(2),), {}, 0, torch.device("cpu"), {}).run(nn.Identity()).tolist()
+        >>> ModuleCall((torch.arange(2),), {}, 0, torch.device("cpu"), {}).run(nn.Identity()).tolist()
         [0, 1]
     """
 
@@ -42,7 +42,7 @@ class Call(NamedTuple):
     sliced: Callable[..., Any] | None = None
 
     def run(self, module: nn.Module) -> Any:
-        """Call the plain module.
+        """ModuleCall the plain module.
 
         Args:
             module: on the device of the inputs.
@@ -54,7 +54,7 @@ class Call(NamedTuple):
             return module(*self.inputs, **self.kwargs)
         return run_with_loss(module, self.criterion, *self.inputs, **self.kwargs)
 
-    def of(self, piece: Piece) -> Call:
+    def of(self, piece: Piece) -> ModuleCall:
         """The same with a slice of the inputs.
 
         Args:

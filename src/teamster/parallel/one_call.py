@@ -21,7 +21,7 @@ def data_parallel(
     dim: int = 0,
     module_kwargs: dict[str, Any] | None = None,
 ) -> Any:
-    """Call a module once on several devices; `DataParallel` keeps what it has built for the next call.
+    """ModuleCall a module once on several devices; `DataParallel` keeps what it has built for the next call.
 
     Args:
         module: on the first device.

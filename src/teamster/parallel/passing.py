@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from teamster.parallel.auto import Kind, Trial
-from teamster.parallel.calling import Call
+from teamster.parallel.auto import StepKind, Trial
+from teamster.parallel.calling import ModuleCall
 from teamster.parallel.criterion import in_slices, run_with_loss, whole_loss
 from teamster.parallel.gathering import gather, is_by_sample
 from teamster.parallel.replicas import replicate
@@ -29,7 +29,7 @@ from teamster.parallel.scattering import Piece, as_pieces, batch_size_or_none
 from teamster.parallel.stepping import LossFunction, backward_of_all, check_loss
 
 
-def run_parallel(runtime: Runtime, call: Call, trial: Trial) -> Any:
+def run_parallel(runtime: Runtime, call: ModuleCall, trial: Trial) -> Any:
     """A forward pass.
 
     Args:
@@ -52,7 +52,7 @@ def run_parallel(runtime: Runtime, call: Call, trial: Trial) -> Any:
     return output
 
 
-def try_parallel(runtime: Runtime, call: Call, trial: Trial, kind: Kind) -> Any:
+def try_parallel(runtime: Runtime, call: ModuleCall, trial: Trial, kind: StepKind) -> Any:
     """The same with replicas that nobody has named: what they cannot do, the plain module does.
 
     Args:
@@ -84,7 +84,7 @@ def try_parallel(runtime: Runtime, call: Call, trial: Trial, kind: Kind) -> Any:
     return output
 
 
-def run_alone(runtime: Runtime, call: Call) -> Any:
+def run_alone(runtime: Runtime, call: ModuleCall) -> Any:
     """A forward pass of the plain module.
 
     Args:
@@ -97,7 +97,7 @@ def run_alone(runtime: Runtime, call: Call) -> Any:
     return _to_one(runtime, call).run(runtime.settings.module)
 
 
-def step_parallel(runtime: Runtime, loss_fn: LossFunction, call: Call, trial: Trial) -> torch.Tensor:
+def step_parallel(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall, trial: Trial) -> torch.Tensor:
     """Forward, loss and backward.
 
     Args:
@@ -121,7 +121,7 @@ def step_parallel(runtime: Runtime, loss_fn: LossFunction, call: Call, trial: Tr
     return loss.detach()
 
 
-def try_step(runtime: Runtime, loss_fn: LossFunction, call: Call, trial: Trial, kind: Kind) -> torch.Tensor:
+def try_step(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall, trial: Trial, kind: StepKind) -> torch.Tensor:
     """The same with replicas that nobody has named; see `try_parallel`.
 
     Args:
@@ -146,7 +146,7 @@ def try_step(runtime: Runtime, loss_fn: LossFunction, call: Call, trial: Trial, 
     return loss
 
 
-def step_alone(runtime: Runtime, loss_fn: LossFunction, call: Call) -> torch.Tensor:
+def step_alone(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall) -> torch.Tensor:
     """Forward, loss and backward of the plain module.
 
     Args:
@@ -160,7 +160,7 @@ def step_alone(runtime: Runtime, loss_fn: LossFunction, call: Call) -> torch.Ten
     return _step(runtime, loss_fn, _to_one(runtime, call))
 
 
-def _step(runtime: Runtime, loss_fn: LossFunction, call: Call) -> torch.Tensor:
+def _step(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall) -> torch.Tensor:
     loss = check_loss(loss_fn(runtime.settings.module, *call.inputs, **call.kwargs))
     if loss.requires_grad:
         loss.backward()
@@ -170,7 +170,7 @@ def _step(runtime: Runtime, loss_fn: LossFunction, call: Call) -> torch.Tensor:
 # --- the four steps ------------------------------------------------------------------------------------------------------------
 
 
-def _scatter(runtime: Runtime, call: Call, trial: Trial) -> list[Piece]:
+def _scatter(runtime: Runtime, call: ModuleCall, trial: Trial) -> list[Piece]:
     if "scatter" not in call.own:
         return runtime.scatter(call.inputs, call.kwargs, call.dim, trial)
     devices = runtime.settings.devices
@@ -179,7 +179,7 @@ def _scatter(runtime: Runtime, call: Call, trial: Trial) -> list[Piece]:
     return pieces
 
 
-def _to_one(runtime: Runtime, call: Call) -> Call:
+def _to_one(runtime: Runtime, call: ModuleCall) -> ModuleCall:
     """For the plain module, as a subclass scatters to one device."""
     if "scatter" not in call.own:
         return call
@@ -187,16 +187,16 @@ def _to_one(runtime: Runtime, call: Call) -> Call:
     return call.of(as_pieces(call.own["scatter"](call.inputs, call.kwargs, devices), devices, call.dim)[0])
 
 
-def _by_methods(call: Call) -> bool:
+def _by_methods(call: ModuleCall) -> bool:
     """Whether a subclass replicates or applies in its own way: with modules in whose graph the parameters are."""
     return "replicate" in call.own or "parallel_apply" in call.own
 
 
-def _in_one_graph(runtime: Runtime, call: Call) -> bool:
+def _in_one_graph(runtime: Runtime, call: ModuleCall) -> bool:
     return not runtime.on_cpu or _by_methods(call)
 
 
-def _replicate_and_apply(runtime: Runtime, call: Call, pieces: list[Piece], trial: Trial) -> list[Any]:
+def _replicate_and_apply(runtime: Runtime, call: ModuleCall, pieces: list[Piece], trial: Trial) -> list[Any]:
     """The outputs, as functions of the module's parameters and the inputs."""
     if len(pieces) == 1 and not _by_methods(call):
         return [call.of(pieces[0]).run(runtime.settings.module)]
@@ -210,7 +210,7 @@ def _replicate_and_apply(runtime: Runtime, call: Call, pieces: list[Piece], tria
     return _apply(runtime, call, runs, pieces)
 
 
-def _replicate(runtime: Runtime, call: Call, pieces: list[Piece]) -> list[nn.Module]:
+def _replicate(runtime: Runtime, call: ModuleCall, pieces: list[Piece]) -> list[nn.Module]:
     began = perf_counter_ns()
     step: Callable[..., Any] = call.own.get("replicate", partial(replicate, detach=not torch.is_grad_enabled()))
     modules: list[nn.Module] = step(runtime.settings.module, [piece.device for piece in pieces])
@@ -218,13 +218,13 @@ def _replicate(runtime: Runtime, call: Call, pieces: list[Piece]) -> list[nn.Mod
     return modules
 
 
-def _apply(runtime: Runtime, call: Call, runs: list[Any], pieces: list[Piece]) -> list[Any]:
+def _apply(runtime: Runtime, call: ModuleCall, runs: list[Any], pieces: list[Piece]) -> list[Any]:
     step: Callable[..., Any] = call.own.get("parallel_apply", partial(runtime.apply, devices=[piece.device for piece in pieces]))
     outputs: list[Any] = step(runs, [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces])
     return outputs
 
 
-def _gather(runtime: Runtime, call: Call, outputs: list[Any]) -> Any:
+def _gather(runtime: Runtime, call: ModuleCall, outputs: list[Any]) -> Any:
     began = perf_counter_ns()
     if call.sliced is not None:
         output = whole_loss(call.criterion, outputs, call.output_device)
@@ -234,7 +234,7 @@ def _gather(runtime: Runtime, call: Call, outputs: list[Any]) -> Any:
     return output
 
 
-def _loss_on(runtime: Runtime, call: Call, device: torch.device) -> Callable[..., Any]:
+def _loss_on(runtime: Runtime, call: ModuleCall, device: torch.device) -> Callable[..., Any]:
     """The criterion in slices, on a device."""
     moved = isinstance(call.criterion, nn.Module) and device != runtime.settings.devices[0]
     found = in_slices(replicate(call.criterion, [device])[0]) if moved else call.sliced

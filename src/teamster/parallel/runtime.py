@@ -65,8 +65,8 @@ class Runtime:
 
     Example:
         >>> runtime = Runtime(Settings(nn.Identity(), [torch.device("cpu")] * 2, None, True))
-        >>> from teamster.parallel.auto import Kind
-        >>> trial = runtime.choosing.begin(Kind(by_step=False, with_grad=False, training=False))
+        >>> from teamster.parallel.auto import StepKind
+        >>> trial = runtime.choosing.begin(StepKind(by_step=False, with_grad=False, training=False))
         >>> pieces = runtime.scatter((torch.arange(3),), {}, 0, trial)
         >>> [piece.inputs[0].tolist() for piece in pieces]
         [[0, 1], [2]]

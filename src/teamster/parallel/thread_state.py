@@ -49,7 +49,7 @@ class ThreadState:
         self._context = contextvars.copy_context()
 
     def run(self, function: Callable[[], Result]) -> Result:
-        """Call `function` in that state.
+        """ModuleCall `function` in that state.
 
         Args:
             function: what to call.

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from teamster.errors import UsageError
-from teamster.parallel.auto import Kind
+from teamster.parallel.auto import StepKind
 from teamster.parallel.balance import warn_of_imbalance
-from teamster.parallel.calling import Call, Steps
+from teamster.parallel.calling import ModuleCall, Steps
 from teamster.parallel.criterion import in_slices
 from teamster.parallel.gathering import gather
 from teamster.parallel.passing import run_alone, run_parallel, step_alone, step_parallel, try_parallel, try_step
@@ -181,10 +181,10 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         target = walk(inputs[-1], lambda each: each.to(self.output_device))
         return self.loss(self._run(self._call(inputs[:-1], kwargs, own)), target)
 
-    def _call(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], own: Steps, *loss: Callable[..., Any] | None) -> Call:
-        return Call(inputs, kwargs, self.dim, self.output_device, own, *loss)
+    def _call(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], own: Steps, *loss: Callable[..., Any] | None) -> ModuleCall:
+        return ModuleCall(inputs, kwargs, self.dim, self.output_device, own, *loss)
 
-    def _run(self, call: Call) -> Any:
+    def _run(self, call: ModuleCall) -> Any:
         runtime = self._current(call.own)
         kind = self._kind(runtime, by_step=False)
         if kind is None:
@@ -193,11 +193,11 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             trial = runtime.choosing.begin(kind)
             return try_parallel(runtime, call, trial, kind) if runtime.may_try else run_parallel(runtime, call, trial)
 
-    def _kind(self, runtime: Runtime, *, by_step: bool) -> Kind | None:
+    def _kind(self, runtime: Runtime, *, by_step: bool) -> StepKind | None:
         """What the next step is like; None: it is the plain module's, on the CPU."""
         if runtime.on_cpu and (len(self.device_ids) == 1 or is_transformed()):
             return None
-        return Kind(by_step, torch.is_grad_enabled(), self.module.training)
+        return StepKind(by_step, torch.is_grad_enabled(), self.module.training)
 
     def _own_steps(self) -> Steps:
         """Those of the four that are a subclass's, or the object's own."""
@@ -253,7 +253,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
     def parallel_apply(
         self, replicas: Sequence[nn.Module], inputs: Sequence[Any], kwargs: Sequence[dict[str, Any]] | None
     ) -> list[Any]:
-        """Call each replica with its inputs, all at once.
+        """ModuleCall each replica with its inputs, all at once.
 
         Args:
             replicas: one a device, of the first ones of `device_ids`.

@@ -41,7 +41,7 @@ class Unsettled(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Definition:
+class SubmittedFunction:
     """A function that workers know, and how many calls of it are open."""
 
     job: Job
@@ -59,7 +59,7 @@ class Definitions:
         self._lock = threading.RLock()
         self._team = team
         self._terms = terms
-        self._kept: OrderedDict[Any, Definition] = OrderedDict()
+        self._kept: OrderedDict[Any, SubmittedFunction] = OrderedDict()
         self._kept_bytes = 0
         self._shared: dict[int | None, tuple[contextvars.Context, Any, Any, Job]] = {}  # by chunk size
         self._by_pickle = KINDS[team.backend.kind].by_pickle
@@ -87,7 +87,7 @@ class Definitions:
         """What the program has set in the interpreter and in libraries."""
         return take() if self._by_pickle else take_of_thread()
 
-    def find(self, function: types.FunctionType, context: contextvars.Context, chunksize: int | None) -> Definition:
+    def find(self, function: types.FunctionType, context: contextvars.Context, chunksize: int | None) -> SubmittedFunction:
         """The definition of a function that travels as code, with one more open call.
 
         Raises:
@@ -111,14 +111,14 @@ class Definitions:
             definition.calls += 1
             return definition
 
-    def _make(self, function: types.FunctionType, key: Any, beside: Any, names: list[Any]) -> Definition:
+    def _make(self, function: types.FunctionType, key: Any, beside: Any, names: list[Any]) -> SubmittedFunction:
         job = self._job(function, beside[0])
         parcel = job.spec.parcel
         key = key if key is not None else (parcel.data, *beside)
         if (known := self._kept.get(key)) is not None:
             self._kept.move_to_end(key)
             return known
-        definition = Definition(job, key, parcel.nbytes, names=names)
+        definition = SubmittedFunction(job, key, parcel.nbytes, names=names)
         definition.kept = not parcel.buffers and parcel.nbytes <= _MOST_KEPT_BYTES
         if definition.kept:
             self._kept[key] = definition
@@ -127,13 +127,13 @@ class Definitions:
                 self._drop(self._kept.popitem(last=False)[1])
         return definition
 
-    def _drop(self, definition: Definition) -> None:
+    def _drop(self, definition: SubmittedFunction) -> None:
         definition.kept = False
         self._kept_bytes -= definition.nbytes
         if not definition.calls:
             self._team.dispatcher.finish(definition.job)
 
-    def release(self, definition: Definition) -> None:
+    def release(self, definition: SubmittedFunction) -> None:
         """A call of it is over."""
         with self._lock:
             definition.calls -= 1

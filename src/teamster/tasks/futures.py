@@ -29,7 +29,7 @@ from teamster.spine.workers.calls import ANYBODY, Backlog
 from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
-from teamster.tasks.definitions import Definition, Definitions, travels_as_code
+from teamster.tasks.definitions import Definitions, SubmittedFunction, travels_as_code
 from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import Patience
 from teamster.tasks.monitor.registry import finish_calls_at_exit
@@ -86,7 +86,7 @@ class CallFuture(Future[Any]):
     _state = PENDING
     _result: Any = None
     _exception: BaseException | None = None
-    _definition: Definition | None = None
+    _definition: SubmittedFunction | None = None
 
     def __init__(self, submitter: Submitter, pool: object, item: Any) -> None:
         self.item = item

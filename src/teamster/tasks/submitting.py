@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # futures cost a quarter of the time to a first result
     from teamster.tasks.futures import Submitter
 
 
-class Choosing(Protocol):
+class ChoosesForCalls(Protocol):
     """What decides who runs them."""
 
     @property
@@ -38,7 +38,7 @@ class Calls:
         clock: runs while calls are open.
     """
 
-    def __init__(self, teams: Teams, planner: Choosing, limits: tuple[int, float | None], clock: WallClock) -> None:
+    def __init__(self, teams: Teams, planner: ChoosesForCalls, limits: tuple[int, float | None], clock: WallClock) -> None:
         self._teams = teams
         self._planner = planner
         self._limits = limits

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from teamster.cli.lab.experiments import Case
-from teamster.cli.lab.runs import WAYS, Setting, Sizes, run_case, way_name
+from teamster.cli.lab.runs import WAYS, LabSetting, Sizes, run_case, way_name
 
 
 def note(number: int, folder: str) -> int:
@@ -30,7 +30,7 @@ def case_of(function: object, folder: Path) -> Case:
 
 def test_every_way_runs_every_input_in_every_round(tmp_path: Path) -> None:
     told: list[str] = []
-    outcome = run_case(case_of(note, tmp_path), Setting(2, 2.0, ""), Sizes(0.0, 2), told.append)
+    outcome = run_case(case_of(note, tmp_path), LabSetting(2, 2.0, ""), Sizes(0.0, 2), told.append)
     assert [each.way for each in outcome.measured] == [way_name(way) for way in WAYS]
     assert {each.run.items for each in outcome.measured} == {outcome.items} == {8}
     assert {len(each.rounds_s) for each in outcome.measured} == {2}
@@ -42,12 +42,12 @@ def test_every_way_runs_every_input_in_every_round(tmp_path: Path) -> None:
 
 
 def test_there_is_no_round_for_which_there_is_no_time(tmp_path: Path) -> None:
-    outcome = run_case(case_of(note, tmp_path), Setting(2, 2.0, ""), Sizes(0.0, 9, 0.01), lambda text: None)
+    outcome = run_case(case_of(note, tmp_path), LabSetting(2, 2.0, ""), Sizes(0.0, 9, 0.01), lambda text: None)
     assert {len(each.rounds_s) for each in outcome.measured} == {1}
 
 
 def test_the_figures_hang_together(tmp_path: Path) -> None:
-    outcome = run_case(case_of(note, tmp_path), Setting(2, 2.0, ""), Sizes(0.0, 1), lambda text: None)
+    outcome = run_case(case_of(note, tmp_path), LabSetting(2, 2.0, ""), Sizes(0.0, 1), lambda text: None)
     assert outcome.speedup(outcome.loop) == 1.0
     assert outcome.best in outcome.fixed
     assert outcome.auto.is_auto
@@ -61,10 +61,10 @@ def test_the_figures_hang_together(tmp_path: Path) -> None:
 
 
 def test_a_process_aside_is_taken_out_of_the_processor_time(tmp_path: Path) -> None:
-    outcome = run_case(case_of(note, tmp_path), Setting(2, 2.0, "", psutil.Process().pid), Sizes(0.0, 1), lambda text: None)
+    outcome = run_case(case_of(note, tmp_path), LabSetting(2, 2.0, "", psutil.Process().pid), Sizes(0.0, 1), lambda text: None)
     assert outcome.loop.run.cpu < 0.5  # all that the loop used was used by this process, which is aside here
 
 
 def test_failures_are_counted(tmp_path: Path) -> None:
-    outcome = run_case(case_of(fail, tmp_path), Setting(2, 2.0, ""), Sizes(0.0, 1), lambda text: None)
+    outcome = run_case(case_of(fail, tmp_path), LabSetting(2, 2.0, ""), Sizes(0.0, 1), lambda text: None)
     assert {each.run.failed for each in outcome.measured} == {1}

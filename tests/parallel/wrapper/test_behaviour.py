@@ -16,7 +16,7 @@ from torch import nn
 
 import teamster as ts
 from teamster.parallel import DataParallel, data_parallel
-from teamster.parallel.auto import Kind
+from teamster.parallel.auto import StepKind
 from teamster.parallel.wrapper import DataParallel as Wrapper
 from tests.parallel.models import mlp
 
@@ -251,11 +251,11 @@ def test_without_device_ids_a_trial_decides() -> None:
     parallel = DataParallel(mlp())
     for _ in range(20):
         assert parallel(torch.randn(8, 6)).shape == (8, 3)
-    trial = parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=True, training=True))
+    trial = parallel._runtime.choosing.begin(StepKind(by_step=False, with_grad=True, training=True))
     assert not trial.turn.counts  # nothing is tried any more
     with torch.no_grad():
         parallel.eval()(torch.randn(8, 6))
-    assert parallel._runtime.choosing.begin(Kind(by_step=False, with_grad=False, training=False)).turn.counts
+    assert parallel._runtime.choosing.begin(StepKind(by_step=False, with_grad=False, training=False)).turn.counts
     parallel.close()
 
 

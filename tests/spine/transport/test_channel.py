@@ -241,7 +241,7 @@ def test_without_mappings_the_file_is_read_and_written(ends: tuple[Channel, Chan
     def refuse(*_: object, **__: object) -> None:
         raise OSError("too many mappings")
 
-    monkeypatch.setattr("teamster.spine.transport.arena.Mapping", refuse)
+    monkeypatch.setattr("teamster.spine.transport.arena.MappedFile", refuse)
     left, right = ends
     for number in range(3):
         received = send_large(left, right, np.full(1_000_000, number))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from teamster.spine.transport.mapping import PAGE_BYTES, Mapping
+from teamster.spine.transport.mapping import PAGE_BYTES, MappedFile
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def file() -> Iterator[int]:
 
 def test_a_mapping_is_the_file_and_keeps_no_descriptor(file: int) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    mappings = [Mapping(file, PAGE_BYTES, PAGE_BYTES) for _ in range(10)]
+    mappings = [MappedFile(file, PAGE_BYTES, PAGE_BYTES) for _ in range(10)]
     mappings[0].memory[3] = 7
     assert len(os.listdir("/proc/self/fd")) == before
     assert os.pread(file, 1, PAGE_BYTES + 3) == b"\7"
@@ -29,14 +29,14 @@ def test_a_mapping_is_the_file_and_keeps_no_descriptor(file: int) -> None:
 
 
 def test_a_private_one_keeps_what_is_written(file: int) -> None:
-    mapping = Mapping(file, 0, PAGE_BYTES, private=True)
+    mapping = MappedFile(file, 0, PAGE_BYTES, private=True)
     mapping.memory[0] = 7
     assert os.pread(file, 1, 0) == b"\0"
 
 
 def test_what_cannot_be_mapped_is_an_error() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
-        Mapping(1 << 20, 0, PAGE_BYTES)
+        MappedFile(1 << 20, 0, PAGE_BYTES)
 
 
 def test_garbage_that_reads_it_once_more(file: int) -> None:
@@ -46,7 +46,7 @@ def test_garbage_that_reads_it_once_more(file: int) -> None:
     class Reader:
         def __init__(self) -> None:
             self.itself = self
-            self.view: Any = memoryview(Mapping(file, 0, PAGE_BYTES).export(0, PAGE_BYTES)).cast("B")
+            self.view: Any = memoryview(MappedFile(file, 0, PAGE_BYTES).export(0, PAGE_BYTES)).cast("B")
 
         def __del__(self) -> None:
             seen.append(bytes(self.view[:3]))
@@ -59,7 +59,7 @@ def test_garbage_that_reads_it_once_more(file: int) -> None:
 
 
 def test_what_was_exported_keeps_it(file: int) -> None:
-    view = memoryview(Mapping(file, 0, PAGE_BYTES).export(8, 16)).cast("B")
+    view = memoryview(MappedFile(file, 0, PAGE_BYTES).export(8, 16)).cast("B")
     os.pwrite(file, b"x", 8)
     assert view[0] == ord("x")
     view[1] = ord("y")

@@ -20,7 +20,7 @@ from time import perf_counter
 from typing import Any
 
 from teamster.cli.lab.experiments import EXPERIMENTS, Experiment
-from teamster.cli.lab.runs import Measured, Outcome, Setting, Sizes, run_case
+from teamster.cli.lab.runs import LabSetting, Measured, Outcome, Sizes, run_case
 from teamster.cli.lab.server import serve
 from teamster.cli.lab.words import judge
 from teamster.machine.cpus import read_text
@@ -144,8 +144,8 @@ def _run(experiment: Experiment, machine: Machine, folder: Path, sizes: Sizes, t
 
 
 @contextmanager
-def _setting(experiment: Experiment, machine: Machine, folder: Path) -> Iterator[Setting]:
-    setting = Setting(machine.usable_cores, machine.cpu_budget, str(folder))
+def _setting(experiment: Experiment, machine: Machine, folder: Path) -> Iterator[LabSetting]:
+    setting = LabSetting(machine.usable_cores, machine.cpu_budget, str(folder))
     if experiment.name != "download":
         yield setting
         return

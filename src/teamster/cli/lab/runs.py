@@ -83,7 +83,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class LabSetting:
     """Where a lab takes place.
 
     Attributes:
@@ -93,7 +93,7 @@ class Setting:
         aside_pid: a process below this one whose processor time is not ours; 0 for none.
 
     Example:
-        >>> Setting(2, 2.0, "/tmp").aside_pid
+        >>> LabSetting(2, 2.0, "/tmp").aside_pid
         0
     """
 
@@ -224,7 +224,7 @@ def way_name(way: Candidate) -> str:
     return label(backend, workers)
 
 
-def run_case(case: Case, setting: Setting, sizes: Sizes, tell: Tell) -> Outcome:
+def run_case(case: Case, setting: LabSetting, sizes: Sizes, tell: Tell) -> Outcome:
     """Run a case in every way.
 
     Args:
@@ -238,7 +238,7 @@ def run_case(case: Case, setting: Setting, sizes: Sizes, tell: Tell) -> Outcome:
 
     Example:
         >>> from teamster.cli.lab.experiments import EXPERIMENTS
-        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], Setting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
+        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], LabSetting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
         >>> [each.way for each in outcome.measured]
         ['serial', 'thread(2)', 'thread(4)', 'process(2)', 'process(4)', 'auto']
     """
@@ -253,7 +253,9 @@ def run_case(case: Case, setting: Setting, sizes: Sizes, tell: Tell) -> Outcome:
     return Outcome(case, items, item_s, gil, setting.budget, (*fixed, auto))
 
 
-def _run_rounds(case: Case, inputs: Sequence[Any], setting: Setting, sizes: Sizes, tell: Tell) -> dict[Candidate, list[Measured]]:
+def _run_rounds(
+    case: Case, inputs: Sequence[Any], setting: LabSetting, sizes: Sizes, tell: Tell
+) -> dict[Candidate, list[Measured]]:
     with Pool("process", 1, progress=False) as first:  # starts what serves all process pools, which the first would pay for
         first.map(abs, [0])
     tries: dict[Candidate, list[Measured]] = {way: [] for way in WAYS}
@@ -267,7 +269,7 @@ def _run_rounds(case: Case, inputs: Sequence[Any], setting: Setting, sizes: Size
     return tries
 
 
-def _calibrate(case: Case, setting: Setting, seconds: float) -> tuple[float, GilShare | None]:
+def _calibrate(case: Case, setting: LabSetting, seconds: float) -> tuple[float, GilShare | None]:
     """Call the function here for a while; the first call, which imports and fills caches, does not count."""
     case.function(case.make_input(0, setting.place, setting.cores))
     took: list[float] = []
@@ -284,7 +286,7 @@ def _count(target_s: float, item_s: float) -> int:
     return max(_FEWEST, _MULTIPLE * round(target_s / item_s / _MULTIPLE))
 
 
-def _try(case: Case, inputs: Sequence[Any], way: Candidate, setting: Setting) -> Measured:
+def _try(case: Case, inputs: Sequence[Any], way: Candidate, setting: LabSetting) -> Measured:
     aside = psutil.Process(setting.aside_pid) if setting.aside_pid else None
     before_s, busy_s = _cpu_s(aside), _all_cpu_s()
     with record() as recording:

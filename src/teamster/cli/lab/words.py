@@ -25,7 +25,7 @@ _FEW = 0.1  # of the runs
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """How a measurement stands to what was expected.
 
     Attributes:
@@ -33,7 +33,7 @@ class Verdict:
         why: sentences; empty where there is nothing to explain.
 
     Example:
-        >>> Verdict("as expected", "").word
+        >>> Judgement("as expected", "").word
         'as expected'
     """
 
@@ -41,7 +41,7 @@ class Verdict:
     why: str
 
 
-def judge(outcome: Outcome, each: Measured) -> Verdict:
+def judge(outcome: Outcome, each: Measured) -> Judgement:
     """Compare what was measured with what was expected.
 
     Args:
@@ -53,19 +53,19 @@ def judge(outcome: Outcome, each: Measured) -> Verdict:
 
     Example:
         >>> from teamster.cli.lab.experiments import EXPERIMENTS
-        >>> from teamster.cli.lab.runs import Setting, Sizes, run_case
-        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], Setting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
+        >>> from teamster.cli.lab.runs import LabSetting, Sizes, run_case
+        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], LabSetting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
         >>> judge(outcome, outcome.loop).word
         'start'
     """
     if each is outcome.loop:
-        return Verdict("start", _failures(each))
+        return Judgement("start", _failures(each))
     ratio = outcome.speedup(each) / each.expected
     if ratio < _LESS:
-        return Verdict("less", _join(_failures(each), *(_why_less(outcome, each) or [_UNKNOWN])))
+        return Judgement("less", _join(_failures(each), *(_why_less(outcome, each) or [_UNKNOWN])))
     if ratio > _MORE:
-        return Verdict("more", _join(_failures(each), _why_more(outcome, each)))
-    return Verdict("as expected", _failures(each))
+        return Judgement("more", _join(_failures(each), _why_more(outcome, each)))
+    return Judgement("as expected", _failures(each))
 
 
 _UNKNOWN = "No figure that was measured explains it; other programs on the machine are the usual cause. Run it again to see."
@@ -196,8 +196,8 @@ def describe_work(outcome: Outcome) -> str:
 
     Example:
         >>> from teamster.cli.lab.experiments import EXPERIMENTS
-        >>> from teamster.cli.lab.runs import Setting, Sizes, run_case
-        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], Setting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
+        >>> from teamster.cli.lab.runs import LabSetting, Sizes, run_case
+        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], LabSetting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
         >>> describe_work(outcome)
         'An item takes ...'
     """
@@ -225,8 +225,8 @@ def describe_result(outcome: Outcome) -> list[str]:
 
     Example:
         >>> from teamster.cli.lab.experiments import EXPERIMENTS
-        >>> from teamster.cli.lab.runs import Setting, Sizes, run_case
-        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], Setting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
+        >>> from teamster.cli.lab.runs import LabSetting, Sizes, run_case
+        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], LabSetting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
         >>> describe_result(outcome)[1].startswith(("The fastest was", "Nothing was"))
         True
     """
@@ -260,8 +260,8 @@ def describe_auto(outcome: Outcome) -> str:
 
     Example:
         >>> from teamster.cli.lab.experiments import EXPERIMENTS
-        >>> from teamster.cli.lab.runs import Setting, Sizes, run_case
-        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], Setting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
+        >>> from teamster.cli.lab.runs import LabSetting, Sizes, run_case
+        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], LabSetting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
         >>> describe_auto(outcome)
         'Left to itself, Teamster chose ...'
     """

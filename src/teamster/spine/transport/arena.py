@@ -24,7 +24,7 @@ import os
 import weakref
 
 from teamster.machine.descriptors import Descriptor
-from teamster.spine.transport.mapping import PAGE_BYTES, Mapping, give_back_pages
+from teamster.spine.transport.mapping import PAGE_BYTES, MappedFile, give_back_pages
 
 MAX_IDLE_BYTES = 512 * 1024 * 1024
 """Free segments beyond this many bytes a channel are given back to the system."""
@@ -74,7 +74,7 @@ class _Windows:
 
     def __init__(self) -> None:
         self._file: Descriptor | None = None
-        self._maps: dict[int, Mapping] = {}  # by offset
+        self._maps: dict[int, MappedFile] = {}  # by offset
 
     def __len__(self) -> int:
         return len(self._maps)
@@ -89,7 +89,7 @@ class _Windows:
         self.close()
         self._file = Descriptor(descriptor)
 
-    def find(self, offset: int, capacity: int) -> tuple[Mapping, int]:
+    def find(self, offset: int, capacity: int) -> tuple[MappedFile, int]:
         """The mapping that holds a segment, and where it begins in there.
 
         Raises:
@@ -99,7 +99,7 @@ class _Windows:
         mapping = self._maps.get(start)
         if mapping is None:
             nbytes = capacity if capacity >= _LARGE_BYTES else _WINDOW_BYTES
-            mapping = self._maps[start] = Mapping(self.descriptor, start, nbytes)
+            mapping = self._maps[start] = MappedFile(self.descriptor, start, nbytes)
         return mapping, offset - start
 
     def forget(self, offset: int) -> None:
@@ -275,7 +275,7 @@ class Borrower:
         """Map what a `Broadcast` holds, privately: a write stays in this process. Closes `descriptor`."""
         try:
             with contextlib.suppress(OSError):  # said when it is claimed
-                exporter = Mapping(descriptor, 0, nbytes, private=True).export(0, nbytes)
+                exporter = MappedFile(descriptor, 0, nbytes, private=True).export(0, nbytes)
                 self._broadcasts[identity] = memoryview(exporter).cast("B")
         finally:
             os.close(descriptor)
@@ -319,7 +319,7 @@ class Broadcast:
         self._file = Descriptor(make_file())
         try:
             _reserve(self.descriptor, 0, end, end)
-            mapping = Mapping(self.descriptor, 0, end)
+            mapping = MappedFile(self.descriptor, 0, end)
         except OSError as error:
             self.close()
             raise ArenaFull(*error.args) from error

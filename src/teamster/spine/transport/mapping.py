@@ -14,7 +14,7 @@ PAGE_BYTES = mmap.PAGESIZE
 _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02  # of fallocate(2)
 
 
-class Mapping:
+class MappedFile:
     """Bytes of a file from `offset` on, mapped while this object or anything that was exported lives.
 
     They are laid over an anonymous ``mmap`` of Python's: that one has no descriptor, and is unmapped when its last reference goes.

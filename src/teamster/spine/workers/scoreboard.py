@@ -34,7 +34,7 @@ from typing import Any
 
 from teamster.machine.descriptors import Descriptor
 from teamster.spine.trace.ring import NBYTES as RING_NBYTES
-from teamster.spine.transport.mapping import Mapping
+from teamster.spine.transport.mapping import MappedFile
 
 STARTED, WIDTH, STARTED_NS, LIMIT, COMMITTED, LOG_END, EPOCH, TRACING, PHASE, PHASE_NS = range(10)
 STARTING, INITIALISING, SERVING, LEAVING = range(4)
@@ -172,4 +172,4 @@ class Scoreboard:
 
 def _map(descriptor: int, offset: int, nbytes: int) -> mmap.mmap:
     """Memory of a file that is mapped while it is used, and keeps no descriptor: a program may close those behind our back."""
-    return Mapping(descriptor, offset, nbytes).memory
+    return MappedFile(descriptor, offset, nbytes).memory

@@ -31,7 +31,7 @@ class Thing:
 UNKNOWN = Thing(NOTHING, "")
 
 
-class Told(Protocol):
+class KnownNames(Protocol):
     """Who wants to know."""
 
     def set_in(self, thing: Thing, attribute: str) -> None:
@@ -59,7 +59,7 @@ class Interpreter:
         told: who wants to know.
     """
 
-    def __init__(self, names: dict[str, Any], variables: dict[str, Thing], told: Told) -> None:
+    def __init__(self, names: dict[str, Any], variables: dict[str, Thing], told: KnownNames) -> None:
         self._names = names
         self._variables = variables
         self._told = told
