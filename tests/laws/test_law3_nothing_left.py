@@ -280,3 +280,43 @@ def test_an_error_of_a_spawned_process_is_said_when_a_program_ends(run_script: C
     script = run_script("import teamster as ts\ndef fail(): raise ValueError('lost')\nprocess = ts.spawn(fail)\nprocess.join()")
     assert script.stderr.count("ValueError: lost") == 2  # the worker's traceback, and the error itself
     assert "nobody has asked for its result" in script.stderr
+
+
+def test_messages_that_nobody_receives_hold_up_no_end(run_script: Callable[..., Any], within: Callable[..., Any]) -> None:
+    with within(10):
+        script = run_script("import teamster as ts\np = ts.spawn(lambda: [ts.parent().send('x' * 1000) for _ in range(5000)])")
+    assert (script.stderr, script.returncode) == ("", 0)
+
+
+def test_who_waits_for_a_message_at_the_end_of_a_program_is_told_that_none_will_come(run_script: Callable[..., Any]) -> None:
+    script = run_script(
+        "import teamster as ts\ndef wait():\n    try: ts.parent().recv()\n    except EOFError: print('told')\nts.spawn(wait)"
+    )
+    assert (script.stdout, script.stderr, script.returncode) == ("told\n", "", 0)
+
+
+def test_threads_of_a_program_go_on_with_what_it_has_spawned(run_script: Callable[..., Any]) -> None:
+    script = run_script(
+        "import threading, time, teamster as ts\n"
+        "def work():\n"
+        "    process = ts.spawn(lambda: ts.parent().send(ts.parent().recv() + 1))\n"
+        "    process.daemon = True\n"
+        "    time.sleep(0.3)\n"
+        "    process.send(1); print(process.recv()); print(ts.spawn(abs, -3).result())\n"
+        "threading.Thread(target=work).start()"
+    )
+    assert (script.stdout, script.stderr, script.returncode) == ("2\n3\n", "", 0)
+
+
+def test_a_closed_output_of_the_program_ends_no_process(run_script: Callable[..., Any]) -> None:
+    script = run_script(
+        "import sys, teamster as ts\n"
+        "one, other = ts.spawn(lambda: ts.parent().recv() or 1), ts.spawn(lambda: ts.parent().recv() or print('x') or 2)\n"
+        "sys.stdout.close()\n"
+        "for each in (other, one):\n"
+        "    each.send(None)\n"
+        "    try: each.join()\n"
+        "    except ValueError: each.join()\n"
+        "print(one.result(), other.result(), file=sys.stderr)"
+    )
+    assert (script.stderr, script.returncode) == ("1 2\n", 0)

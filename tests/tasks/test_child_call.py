@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Messages between the program and a process that it has spawned."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,3 +173,127 @@ def test_a_message_that_does_not_pickle() -> None:
 def test_outside_of_a_spawned_process_there_is_no_parent() -> None:
     assert ts.parent() is None
     assert ts.map(lambda _: ts.parent() is None, range(2), backend="process", workers=1) == [True, True]
+
+
+def test_one_thread_sends_and_another_receives_without_an_end() -> None:
+    """The sender hung for ever when a pause had written what it waited for."""
+    count = 4_000
+
+    with ts.spawn(echo) as process:
+        sender = threading.Thread(target=lambda: [process.send(b"x" * 30_000) for _ in range(count)])
+        sender.start()
+        for _ in range(count):
+            assert len(process.recv()) == 30_000
+        sender.join()
+        process.send(None)
+
+
+def test_many_threads_of_the_process_receive() -> None:
+    """One that had found nothing waited with the lock of all."""
+
+    def work() -> None:
+        def serve() -> None:
+            while (message := me().recv()) is not None:
+                me().send(message)
+
+        threads = [threading.Thread(target=serve) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    with ts.spawn(work) as process:
+        for number in range(300):
+            process.send(number)
+            assert process.recv() == number
+        for _ in range(3):
+            process.send(None)
+
+
+def test_a_send_that_waits_holds_up_nobody_who_receives() -> None:
+    def work() -> str:
+        sender = threading.Thread(target=lambda: [me().send(bytes(1_000)) for _ in range(5_000)])
+        sender.start()
+        began = time.monotonic()
+        try:
+            me().recv(timeout=0.2)
+        except TimeoutError:
+            said = f"{time.monotonic() - began:.0f} s"
+        me().recv()
+        sender.join()
+        return said
+
+    process = ts.spawn(work)
+    assert len(process.recv()) == 1_000
+    time.sleep(0.5)  # nobody receives: the sender waits
+    process.send("go on")
+    assert process.result() == "0 s"
+    process.join()
+
+
+@pytest.mark.parametrize("way", ["from", "to"])
+def test_large_messages_that_nobody_receives_are_bounded_in_bytes(way: str, wait_until: Callable[..., None]) -> None:
+    """Law 5: what travels by shared memory took no room in the socket that was to bound it."""
+
+    def work(counter: str) -> None:
+        for number in range(1_000):
+            me().send(np.zeros(1 << 17))
+            with open(counter, "w") as file:
+                file.write(str(number))
+
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("r") as counter:
+        process = ts.spawn(work, counter.name) if way == "from" else ts.spawn(time.sleep, 60)
+        sent: list[int] = []
+
+        def send() -> None:
+            with contextlib.suppress(BrokenPipeError):
+                for number in range(1_000):
+                    process.send(np.zeros(1 << 17))
+                    sent.append(number)
+
+        sender = threading.Thread(target=send)
+        if way == "to":
+            sender.start()
+
+        def count() -> int:
+            return len(sent) if way == "to" else int(Path(counter.name).read_text() or 0)
+
+        wait_until(lambda: count() >= 14)
+        time.sleep(0.3)  # nothing more is to come
+        assert count() < 64
+        process.kill()
+        process.join()
+        if way == "to":
+            sender.join()
+
+
+def test_a_look_that_times_out_lifts_no_bound(wait_until: Callable[..., None]) -> None:
+    process = ts.spawn(lambda: [me().send(bytes(10_000)) for _ in range(1_000_000)])
+    process.join(0.01)
+    with pytest.raises(TimeoutError):
+        process.result(0.01)
+    wait_until(lambda: len(process._call.inbox) >= 64)
+    time.sleep(0.3)  # nothing more is to come
+    assert len(process._call.inbox) < 1_000
+    process.kill()
+    process.join()
+
+
+def test_messages_of_threads_that_outlive_the_target_are_received() -> None:
+    def work() -> None:
+        def later() -> None:
+            for number in range(5):
+                time.sleep(0.02)
+                me().send(number)
+
+        threading.Thread(target=later).start()
+
+    process = ts.spawn(work)
+    got = []
+    with pytest.raises(EOFError):
+        while True:
+            got.append(process.recv())
+    assert got == list(range(5))
+    assert not process.is_alive()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -278,3 +279,67 @@ def test_what_a_forked_copy_comes_to_is_nobodys_result() -> None:
         return "parent" if pid else "copy"
 
     assert ts.spawn(fork).result() == "parent"
+
+
+def test_sigint_is_an_interrupt_as_in_any_python() -> None:
+    def work() -> str:
+        try:
+            me().send("ready")
+            time.sleep(60)
+        except KeyboardInterrupt:
+            return "cleaned up"
+        return "late"
+
+    process = ts.spawn(work)
+    assert process.recv() == "ready"
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    assert process.result() == "cleaned up"
+    process.join()
+
+
+def test_one_that_closes_its_descriptors_is_ended_and_told_of() -> None:
+    def work() -> None:
+        os.closerange(3, 256)
+        time.sleep(60)
+
+    process = ts.spawn(work)
+    with pytest.raises(ts.WorkerDied, match="had closed its connection to the program, and was ended"):
+        process.result()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_what_was_ended_on_purpose_says_by_what() -> None:
+    process = ts.spawn(time.sleep, 60)
+    process.kill()
+    with pytest.raises(ts.WorkerDied, match=r"kill\(\) has ended it"):
+        process.result()
+    process.join()
+
+
+def test_an_error_brings_its_arrays() -> None:
+    def work() -> None:
+        raise ValueError(np.arange(1_000_000))
+
+    error = ts.spawn(work).exception()
+    assert isinstance(error, ValueError)
+    assert error.args[0].sum() == 499_999_500_000
+
+
+def test_a_copy_that_the_target_has_forked_has_another_parent() -> None:
+    def work() -> tuple[bool, str]:
+        kept, (read, write) = me(), os.pipe()
+        if (pid := os.fork()) == 0:
+            try:
+                kept.send(1)
+            except UsageError as error:
+                os.write(write, f"{ts.parent() is None}|{error}".encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        is_none, _, said = os.read(read, 1_000).decode().partition("|")
+        return is_none == "True", said
+
+    nobody, said = ts.spawn(work).result()
+    assert nobody
+    assert "not of this copy" in said

@@ -17,7 +17,8 @@ from teamster.spine.workers.process.child import Child
 
 INSTEAD = "or make in the process what belongs there"
 _MOST_MESSAGES = 64  # that nobody has received; then the child waits, as it would for a pipe
-_MOST_BYTES = 16 << 20  # the same, of all of them together
+MOST_BYTES = 16 << 20  # the same, of all of them together
+LARGE_BYTES = 64 * 1024  # a message that counts by its bytes; smaller ones are bounded by what a socket holds
 
 Parts = tuple[Any, list[memoryview]]
 """Data and buffers of a message that nobody has opened yet."""
@@ -25,6 +26,9 @@ Parts = tuple[Any, list[memoryview]]
 
 class Pausing(Protocol):
     """Who reads what the child sends."""
+
+    def put(self, child: Child, message: tuple[Any, ...]) -> bool:
+        """Send it a message."""
 
     def pause(self, child: Child, on: bool) -> None:
         """Read nothing of it while that is `on`."""
@@ -40,14 +44,18 @@ class ChildCall:
         ended: the process is gone.
         sent: nothing waits to be written to it.
         told: somebody knows of the error, or has asked for the end.
-        drains: somebody waits for its end and receives nothing: all that it sends is read, so that it need not wait.
+        interrupted: Ctrl-C has struck while the program waited for it: it would have struck a child of the terminal's, too.
+        unread_bytes: of large messages to it that it has not received.
     """
 
     def __init__(self, reader: Pausing, child: Child, name: str) -> None:
         self.child = child
         self.name = name
-        self.daemon = self.done = self.ended = self.told = self.drains = False
+        self.daemon = self.done = self.ended = self.told = self.interrupted = False
         self.sent = True
+        self.unread_bytes = 0
+        self._drains = 0  # who wait for its end and receive nothing: all that it sends is read, so that it need not wait
+        self._asked = ""  # what has ended it on purpose
         self.error: BaseException | None = None
         self.code: int | None = None
         self.inbox: deque[Parts] = deque()
@@ -65,9 +73,12 @@ class ChildCall:
             self.sent = True
         elif kind == "message":
             self.inbox.append(self.child.channel.parts(message[1]))
-            self._inbox_bytes += _nbytes(self.inbox[-1])
-            if self._is_full():
-                self._reader.pause(self.child, True)
+            self._inbox_bytes += nbytes(self.inbox[-1])
+            if self._drains:
+                self._acknowledge(self.inbox[-1])
+            self._pause_if_full()
+        elif kind == "taken":
+            self.unread_bytes -= message[1]
         elif kind == "returned":
             self._result, self.done = self.child.channel.parts(message[1]), True
         elif kind == "raised":
@@ -75,22 +86,40 @@ class ChildCall:
         elif kind == "left":
             self.done = True  # sys.exit(), without an error
 
-    def _is_full(self) -> bool:
-        return not self.drains and (len(self.inbox) >= _MOST_MESSAGES or self._inbox_bytes >= _MOST_BYTES)
+    def _pause_if_full(self) -> None:
+        full = not self._drains and (len(self.inbox) >= _MOST_MESSAGES or self._inbox_bytes >= MOST_BYTES)
+        self._reader.pause(self.child, full)
+
+    def _acknowledge(self, parts: Parts) -> None:
+        """Tell the child that a large message is no longer on its way: it waits with others until then."""
+        if (size := nbytes(parts)) >= LARGE_BYTES and not self.ended:
+            self._reader.put(self.child, ("taken", size))
 
     def receive(self) -> Parts:
         """Take the next message out."""
         parts = self.inbox.popleft()
-        self._inbox_bytes -= _nbytes(parts)
-        if not self._is_full():
-            self._reader.pause(self.child, False)
+        self._inbox_bytes -= nbytes(parts)
+        if not self._drains:
+            self._acknowledge(parts)
+        self._pause_if_full()
         return parts
 
-    def drain(self) -> None:
-        """Read what it sends to its end, however much that is: it would wait for who receives, and the caller for it."""
-        self.drains = True
+    def drain(self, on: bool) -> None:
+        """Read what it sends, however much that is, while somebody waits for its end: it would wait for who receives."""
+        self._drains += 1 if on else -1
+        if on and self._drains == 1:
+            for parts in self.inbox:
+                self._acknowledge(parts)
         if not self.ended:
-            self._reader.pause(self.child, False)
+            self._pause_if_full()
+
+    def ask_to_end(self, why: str) -> None:
+        """It is ended on purpose: nobody need be told of that."""
+        self.told, self._asked = True, why
+
+    def may_be_ended(self) -> bool:
+        """Whether the end of the program need not wait for it."""
+        return self.daemon or self.interrupted
 
     def outcome(self) -> tuple[Any, BaseException | None]:
         """What the call has returned, and what it has raised instead; without the keeper's lock: that may run the user's code."""
@@ -107,7 +136,7 @@ class ChildCall:
     def end(self, death: Death) -> None:
         """The process is gone."""
         if not self.done:
-            self.error = death.error_of_call(self.name)
+            self.error = death.error_of_call(self.name, self._asked)
         self.code = death.exitcode if death.signal is None else -death.signal
         self.done = self.ended = self.sent = True
 
@@ -134,5 +163,6 @@ class ChildCall:
         sys.excepthook(type(error), error, error.__traceback__)
 
 
-def _nbytes(parts: Parts) -> int:
+def nbytes(parts: Parts) -> int:
+    """The size of a message, in bytes."""
     return len(parts[0]) + sum(view.nbytes for view in parts[1])

@@ -21,6 +21,7 @@ from teamster.machine.own_threads import own_thread
 from teamster.spine.workers.death import Death
 from teamster.spine.workers.process.child import Child
 from teamster.spine.workers.process.children import Children
+from teamster.spine.workers.process.forkserver import the_fork_server
 from teamster.spine.workers.process.start import ChildSetup, Entry
 from teamster.tasks.child_call import ChildCall
 from teamster.tasks.monitor import registry
@@ -39,7 +40,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
-        self._children = Children(ChildSetup("forkserver", None))
+        self._children = Children(ChildSetup("forkserver", None), on_broken_output=self._note_broken)
         self._patience = Patience()
         self._calls: dict[Child, ChildCall] = {}
         self._broken: BaseException | None = None  # the program's output did not take what a child had printed
@@ -48,15 +49,19 @@ class Keeper:
     def start(self, title: str, entry: Entry, told: tuple[Any, ...]) -> ChildCall:
         """Start a child and see to it; the lock is held."""
         number = next(_numbers)
+        child: Child | None = None
         try:
             child = self._children.start(number, f"spawn {number}: {title}", entry, told)
-        except BaseException:
+            call = ChildCall(self, child, title)
+            if not self._calls:
+                own_thread(threading.Thread(target=self._read, name="teamster-processes", daemon=True)).start()
+            self._calls[child] = call
+        except BaseException:  # Ctrl-C, too
+            if child is not None:
+                self._children.kill(child)
             if not self._calls:
                 self._close()
             raise
-        if not self._calls:
-            own_thread(threading.Thread(target=self._read, name="teamster-processes", daemon=True)).start()
-        call = self._calls[child] = ChildCall(self, child, title)
         self._children.wake()  # one that could not be started is dead already
         return call
 
@@ -87,6 +92,11 @@ class Keeper:
         if broken is not None:
             raise broken
 
+    def _note_broken(self, error: Exception) -> None:
+        with self.changed:
+            self._broken = error
+            self.changed.notify_all()
+
     def _read(self) -> None:
         try:
             while self._read_once():
@@ -99,13 +109,7 @@ class Keeper:
             raise
 
     def _read_once(self) -> bool:
-        try:
-            told = self._children.wait(self._patience.left_s())
-        except OSError as error:
-            with self.changed:
-                self._broken = error
-                self.changed.notify_all()
-            return True
+        told = self._children.wait(self._patience.left_s())
         self._patience.ends()
         with self.changed:
             for child, what in told:
@@ -120,13 +124,12 @@ class Keeper:
 
     def _hand_on(self, child: Child, what: tuple[Any, ...] | Death) -> None:
         call = self._calls.get(child)
-        if call is None:
-            return
         if isinstance(what, Death):
-            call.end(what)
+            if call is not None:  # else Ctrl-C struck while it was started
+                call.end(what)
+                del self._calls[child]
             self._children.release(child)
-            del self._calls[child]
-        else:
+        elif call is not None:
             call.take(what)
 
     def _close(self) -> None:
@@ -140,12 +143,15 @@ class Keeper:
         """The program ends: wait for its processes as `multiprocessing` does, but for daemons, and for none after an error."""
         failed = getattr(sys, "last_type", None) is not None and not hasattr(sys, "ps1")
         with self.changed:
+            for child, call in self._calls.items():
+                call.drain(True)
+                self._children.shut(child)  # nobody is left who could send anything
             try:
-                while not failed and any(not call.daemon for call in self._calls.values()):
+                while not failed and any(not call.may_be_ended() for call in self._calls.values()):
                     self.changed.wait()
             finally:  # Ctrl-C, too
                 for child, call in list(self._calls.items()):
-                    call.told = True
+                    call.ask_to_end("The program has ended")
                     self._children.kill(child)
                 self.changed.wait_for(lambda: self.over or not self._calls, _END_S)
 
@@ -167,7 +173,8 @@ def the_keeper() -> Keeper:
     with _lock:
         if _keeper is None or _keeper.over:
             lifetime.in_forked_copy(_forget)
-            lifetime.finish_at_exit(_finish)
+            the_fork_server()  # whose end is registered before: it comes after
+            lifetime.end_at_exit(_finish)
             registry.spawned = spawned_processes
             _keeper = Keeper()
         return _keeper

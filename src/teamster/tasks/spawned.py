@@ -3,21 +3,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import threading
 from collections import deque
 from time import monotonic, perf_counter_ns
 from typing import Any
 
+from teamster import lifetime
+from teamster.errors import UsageError
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.transport.channel import Wire
+from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_home, unpack
 from teamster.spine.workers.exceptions import describe, transfer_error
 from teamster.spine.workers.process.child_main import ChildProcess
 from teamster.spine.workers.process.leaving import end_copy
 from teamster.spine.workers.scoreboard import SERVING
+from teamster.tasks.child_call import LARGE_BYTES, MOST_BYTES, Parts
+from teamster.tasks.child_call import nbytes as nbytes_of
 
 INSTEAD = "or make in the program what belongs there"
 _SLICE_S = 0.2  # until a look at what another thread may have read in order to get memory back for what it sends
@@ -62,9 +69,12 @@ class Parent:
         self.pid = pid
         self._child = child
         self._channel = child.channel
-        self._lock = threading.RLock()  # of the channel: who sends may have to read what has come
-        self._inbox: deque[Wire] = deque()
+        self._sending = threading.RLock()
+        self._reading = threading.RLock()  # of what has come: who sends may have to read, too, to get memory back
+        self._inbox: deque[Parts] = deque()
+        self._unread_bytes = 0  # of large messages that the program has not received
         self._ended = False
+        self._owner = os.getpid()
 
     def send(self, value: Any) -> None:
         """Send a message to the program, whose ``process.recv()`` returns it.
@@ -87,9 +97,18 @@ class Parent:
             parcel = pack_home(value)
         except Exception as reason:
             raise transfer_error("the message", reason, INSTEAD) from reason
-        with self._lock:
+        self._check_process()
+        with self._sending:
+            while self._unread_bytes >= MOST_BYTES and not self._ended:
+                self._wait_for_input(None)
+            self._unread_bytes += parcel.nbytes if parcel.nbytes >= LARGE_BYTES else 0
             self._child.tracing.ring_if_asked()
-            self._channel.put(("message", self._channel.stow(parcel)))
+            self._put("message", parcel)
+
+    def _put(self, kind: str, parcel: Parcel) -> None:
+        with self._reading:
+            wire = self._channel.stow(parcel)
+        self._channel.put((kind, wire))
 
     def recv(self, timeout: float | None = None) -> Any:
         """The next message that the program has sent with ``process.send(...)``.
@@ -111,16 +130,22 @@ class Parent:
             ...     process.result()
             2
         """
-        if not self.poll(timeout):
-            raise TimeoutError(f"no message of the program in {timeout} s")
-        with self._lock:
-            if not self._inbox:
-                if not self._ended:  # another thread was faster
-                    return self.recv(timeout)
-                raise EOFError("the program sends no more")
-            wire = self._inbox.popleft()
-            self._child.tracing.ring_if_asked()
-            return self._child.open(unpack, *self._channel.parts(wire))
+        self._check_process()
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            if not self.poll(None if deadline is None else deadline - monotonic()):
+                raise TimeoutError(f"no message of the program in {timeout} s")
+            with self._reading:
+                if self._inbox:
+                    parts = self._inbox.popleft()
+                    break
+                if self._ended:
+                    raise EOFError("the program sends no more")
+        if (nbytes := nbytes_of(parts)) >= LARGE_BYTES:
+            with self._sending, contextlib.suppress(OSError):
+                self._channel.put(("taken", nbytes))
+        self._child.tracing.ring_if_asked()
+        return self._child.open(unpack, *parts)
 
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Whether `recv` would not wait: a message is there, or the program sends no more.
@@ -136,17 +161,26 @@ class Parent:
             >>> ts.spawn(lambda: ts.parent().poll(timeout=0.01)).result()
             False
         """
+        self._check_process()
         deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            with self._lock:
-                while not self._inbox and not self._ended and self._channel.has_input(0.0):
-                    self._read()
-                if self._inbox or self._ended:
-                    return True
+        while not self._has_any():
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return False
-            self._channel.has_input(_SLICE_S if left is None else min(left, _SLICE_S))
+            self._wait_for_input(left)
+        return True
+
+    def _has_any(self) -> bool:
+        with self._reading:
+            while not self._inbox and not self._ended and self._channel.has_input(0.0):
+                self._read()
+            return bool(self._inbox or self._ended)
+
+    def _wait_for_input(self, seconds: float | None) -> None:
+        self._channel.has_input(_SLICE_S if seconds is None else min(seconds, _SLICE_S))
+        with self._reading:
+            if self._channel.has_input(0.0) and not self._ended:
+                self._read()
 
     def _read(self) -> None:
         messages = self._channel.take()
@@ -155,11 +189,17 @@ class Parent:
             return
         for message in messages:
             if message[0] == "message":
-                self._inbox.append(message[1])
+                self._inbox.append(self._channel.parts(message[1]))
+            elif message[0] == "taken":
+                self._unread_bytes -= message[1]
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._owner:
+            raise UsageError("the program is the parent of the process that was forked, and not of this copy of it")
 
     def _tell(self, *message: Any) -> None:
         """Say how the call has ended."""
-        with self._lock:
+        with self._sending:
             self._channel.put(message)
 
     def _tell_result(self, value: Any) -> None:
@@ -172,14 +212,16 @@ class Parent:
             parcel = pack_home(value)
         except Exception as reason:
             raise transfer_error(f"the result of type {type(value).__name__}", reason, INSTEAD) from reason
-        with self._lock:
-            self._channel.put(("returned", self._channel.stow(parcel)))
+        with self._sending:
+            self._put("returned", parcel)
 
 
 def make_call(child: ChildProcess, argument: Wire, title: str) -> int:
     """Call what the program has asked for, and tell what it comes to: the entry point of spawned processes."""
     global _parent
     child.take_place()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in any Python; a worker of a pool has the system's
+    lifetime.in_forked_copy(_forget)
     mine, ring, began = os.getpid(), child.tracing.ring_if_asked(), perf_counter_ns()
     told = _parent = Parent(child, child.kin["pid"])
     error: BaseException | None = None
@@ -206,3 +248,9 @@ def make_call(child: ChildProcess, argument: Wire, title: str) -> int:
         ring.write(began, perf_counter_ns(), -1, 1, ring.name(title), COMPUTE)
     spans.leave_thread()
     return code & 0xFF
+
+
+def _forget() -> None:
+    """In a copy that the target has forked: its parent is the process itself."""
+    global _parent
+    _parent = None

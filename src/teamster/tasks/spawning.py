@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +17,7 @@ from teamster.spine.workers.process.assembly import refuse_while_importing
 from teamster.spine.workers.process.start import Entry
 from teamster.spine.workers.runner import title_of
 from teamster.tasks.arguments import check_callable
-from teamster.tasks.child_call import INSTEAD, ChildCall
+from teamster.tasks.child_call import INSTEAD, LARGE_BYTES, MOST_BYTES, ChildCall
 from teamster.tasks.keeper import Keeper, the_keeper
 
 _MAKE_CALL = "teamster.tasks.spawned:make_call"
@@ -165,10 +165,17 @@ class Process:
 
     def _outcome(self, timeout: float | None) -> tuple[Any, BaseException | None]:
         call = self._call
-        with self._keeper.changed:
-            call.drain()
+        with self._keeper.changed, self._draining():
             self._await(lambda: call.done, timeout, f"{call.name} still runs after {timeout} s")
         return call.outcome()
+
+    @contextlib.contextmanager
+    def _draining(self) -> Iterator[None]:
+        self._call.drain(True)
+        try:
+            yield
+        finally:
+            self._call.drain(False)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the process has ended; whether it has says `is_alive`.
@@ -183,8 +190,7 @@ class Process:
             >>> process.is_alive()
             False
         """
-        with self._keeper.changed, contextlib.suppress(TimeoutError):
-            self._call.drain()
+        with self._keeper.changed, contextlib.suppress(TimeoutError), self._draining():
             self._await(lambda: self._call.ended, timeout, "")
 
     def is_alive(self) -> bool:
@@ -224,7 +230,7 @@ class Process:
             >>> process.exitcode
             -15
         """
-        self._call.told = True
+        self._call.ask_to_end("terminate() has ended it")
         self._keeper.signal(self._call.child, signal.SIGTERM)
 
     def kill(self) -> None:
@@ -238,7 +244,7 @@ class Process:
             >>> process.exitcode
             -9
         """
-        self._call.told = True
+        self._call.ask_to_end("kill() has ended it")
         self._keeper.kill(self._call.child)
 
     # --- messages ----------------------------------------------------------------------------------------------------------
@@ -270,14 +276,15 @@ class Process:
         keeper, call = self._keeper, self._call
         with keeper.changed:
             keeper.raise_if_broken()
-            self._check_open()
-            call.sent = keeper.put(call.child, ("message", call.child.channel.stow(parcel)))
-            if not call.sent:
-                keeper.changed.wait_for(lambda: call.sent)
+            with self._draining():  # the child may be waiting to send
+                self._await(lambda: call.unread_bytes < MOST_BYTES or call.ended, None, "")
                 self._check_open()
+                call.unread_bytes += parcel.nbytes if parcel.nbytes >= LARGE_BYTES else 0
+                call.sent = keeper.put(call.child, ("message", call.child.channel.stow(parcel)))
+                self._await(lambda: call.sent, None, "")
 
     def _check_open(self) -> None:
-        if self._call.done:
+        if self._call.ended:
             self._call.told = True
             ended = f"{self.name} has ended and reads no more; result() says how it ended"
             raise BrokenPipeError(ended) from self._call.error
@@ -302,7 +309,7 @@ class Process:
         """
         call = self._call
         with self._keeper.changed:
-            self._await(lambda: bool(call.inbox or call.done), timeout, f"no message of {call.name} in {timeout} s")
+            self._await(lambda: bool(call.inbox or call.ended), timeout, f"no message of {call.name} in {timeout} s")
             if not call.inbox:
                 call.told = True
                 raise EOFError(f"{call.name} has ended, and sent nothing more") from call.error
@@ -326,14 +333,18 @@ class Process:
         call = self._call
         try:
             with self._keeper.changed:
-                self._await(lambda: bool(call.inbox or call.done), timeout, "")
+                self._await(lambda: bool(call.inbox or call.ended), timeout, "")
         except TimeoutError:
             return False
         return True
 
     def _await(self, done: Callable[[], bool], timeout: float | None, what: str) -> None:
-        if not self._keeper.changed.wait_for(done, timeout):
-            raise TimeoutError(what)
+        try:
+            if not self._keeper.changed.wait_for(done, timeout):
+                raise TimeoutError(what)
+        except KeyboardInterrupt:
+            self._call.interrupted = True
+            raise
         self._keeper.raise_if_broken()
 
     # --- as an object ------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ class Death:
         initialising: whether it was in the middle of the pool's initializer.
         forked: whether the program itself forked it; else the fork server did.
         refusal: why it could not even be started.
+        hung_up: whether it had closed its connection to the program, and was killed since nothing could be had of it any more.
     """
 
     worker: int
@@ -36,6 +37,7 @@ class Death:
     initialising: bool = False
     forked: bool = False
     refusal: TeamsterError | None = None
+    hung_up: bool = False
 
     @property
     def signal(self) -> int | None:
@@ -65,16 +67,20 @@ class Death:
             message += f"\n{self.last_words.rstrip()}"
         return WorkerDied(message, index=index, worker=self.worker, exitcode=self.exitcode, signal=self.signal)
 
-    def error_of_call(self, name: str) -> TeamsterError:
-        """The error for a process that was to make one call."""
+    def error_of_call(self, name: str, asked: str = "") -> TeamsterError:
+        """The error for a process that was to make one call; `asked`: what has ended it on purpose."""
         if self.refusal is not None:
             return self.refusal
-        message = f"the process {name} died before its call was over: {self._end()}. {self._cause(started=True, once=True)}"
+        message = (
+            f"the process {name} died before its call was over: {self._end()}. {asked or self._cause(started=True, once=True)}"
+        )
         if self.last_words:
             message += f"\n{self.last_words.rstrip()}"
         return WorkerDied(message, index=-1, worker=self.worker, exitcode=self.exitcode, signal=self.signal)
 
     def _end(self) -> str:
+        if self.hung_up:
+            return "it had closed its connection to the program, and was ended"
         if self.signal is not None:
             return f"killed by {signal.Signals(self.signal).name} (signal {self.signal})"
         if self.exitcode is not None:
@@ -82,6 +88,8 @@ class Death:
         return "nobody saw how it ended" if self.forked else "the fork server, of which it was forked, died and took it along"
 
     def _cause(self, *, started: bool, once: bool = False) -> str:
+        if self.hung_up:
+            return "Something in it closes all descriptors (os.closerange, a daemon): let it keep those that it has not opened"
         peak = f"its memory peaked at {format_bytes(self.peak_bytes)}" if self.peak_bytes else "its memory is not known"
         if self.by_memory():
             fewer = "start fewer at once" if once else "use fewer workers, or retries=1"

@@ -8,7 +8,7 @@ import pickle
 from typing import Any
 
 from teamster.errors import RemoteError, TransferError, annotate
-from teamster.spine.transport.pickled import pack_home
+from teamster.spine.transport.pickled import pack_whole
 from teamster.spine.workers.begun import has_begun
 
 Description = tuple[bytes | None, bytes | None, str, str, bool]
@@ -51,7 +51,7 @@ def describe(error: BaseException) -> Description:
     shown, begun = _safe_repr(error), has_begun(error)
     whole = parts = None
     try:
-        candidate = pack_home(error.with_traceback(None)).data
+        candidate = pack_whole(error.with_traceback(None), home=True)
         pickle.loads(candidate)  # an __init__ with other arguments than `args` shows only here
         whole = candidate
     except BaseException:
@@ -81,7 +81,7 @@ def set_cause(error: BaseException, cause: BaseException) -> None:
 def transfer_error(what: str, reason: BaseException, instead: str = "or use backend='thread'") -> TransferError:
     """The error for a function, an argument or a result that does not travel: `what` is "the argument", or begins so."""
     error = TransferError(
-        f"{what} cannot be sent between processes: {_safe_repr(reason)}; return or pass plain data instead, {instead}",
+        f"{what} cannot be sent between processes: {_with_notes(reason)}; return or pass plain data instead, {instead}",
         part=what.split()[1],
     )
     error.__cause__ = reason
@@ -116,14 +116,14 @@ def _pack_parts(error: BaseException) -> bytes | None:
             state[name] = value
     arguments = tuple(value if _travels(value) else _safe_repr(value) for value in error.args)
     try:
-        return pack_home((type(error), arguments, state, list(getattr(error, "__notes__", [])))).data
+        return pack_whole((type(error), arguments, state, list(getattr(error, "__notes__", []))), home=True)
     except BaseException:
         return None
 
 
 def _travels(value: object) -> bool:
     try:
-        pickle.loads(pack_home(value).data)
+        pickle.loads(pack_whole(value, home=True))
     except BaseException:
         return False
     return True
@@ -134,6 +134,11 @@ def _safe_repr(error: BaseException | object) -> str:
         return repr(error)
     except BaseException:
         return f"<{type(error).__name__}, whose repr fails>"
+
+
+def _with_notes(reason: BaseException) -> str:
+    """What was raised, and what was noted of it: advice, perhaps."""
+    return "; ".join([_safe_repr(reason), *getattr(reason, "__notes__", ())])
 
 
 def _user_frames(error: BaseException) -> Any:

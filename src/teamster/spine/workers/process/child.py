@@ -40,6 +40,7 @@ class Child:
     __slots__ = (
         "channel",
         "closed_ns",
+        "hung_up",
         "index",
         "pid",
         "refusal",
@@ -62,6 +63,7 @@ class Child:
         self.told: Environment = {}  # of the program, when it was told last
         self.pid = 0  # as soon as the fork server has told
         self.closed_ns = 0  # when its channel ended
+        self.hung_up = False  # it has closed its end of the channel and lived on, until it was killed for that
         self.status: tuple[int | None, int] | None = None  # exit status, peak memory in bytes
         self.refusal: TeamsterError | None = None  # why it was never started
 
@@ -82,7 +84,7 @@ class Child:
         """
         status, peak_bytes = self.status or (None, 0)
         initialising, words = self.scoreboard.initialising_ns() > 0, self.scoreboard.last_words()
-        return Death(self.index, status, peak_bytes, words, killed_before, initialising, forked, self.refusal)
+        return Death(self.index, status, peak_bytes, words, killed_before, initialising, forked, self.refusal, self.hung_up)
 
 
 Told = tuple[Child, "tuple[Any, ...] | Death"]

@@ -44,11 +44,18 @@ class Children:
     Args:
         setup: how they are started, and what they are told of the program.
         on_given_up: told of each that is ended since our descriptors were closed, or the program is another user's now.
+        on_broken_output: told what the program's stream has raised that did not take a child's print; else `wait` raises it.
     """
 
-    def __init__(self, setup: ChildSetup, on_given_up: Callable[[Child], object] = bool) -> None:
+    def __init__(
+        self,
+        setup: ChildSetup,
+        on_given_up: Callable[[Child], object] = bool,
+        on_broken_output: Callable[[Exception], object] | None = None,
+    ) -> None:
         self._setup = setup
         self._on_given_up = on_given_up
+        self._on_broken_output = on_broken_output
         self._starter = Starter(setup)
         self._poller = Poller()
         self._arming, self._renewing = threading.Lock(), threading.Lock()
@@ -91,13 +98,17 @@ class Children:
         except BaseException:
             self.release(child)
             raise
-        self._watch_control()
-        self._by_descriptor[child.channel.fileno()] = child
-        self._poller.register(child.channel.fileno())
-        child.state = take()
-        settings = {**self._setup.settings(), "state": dump(library_part(child.state))}
-        child.told = self._setup.environment
-        self.put(child, ("setup", settings, index, entry.name, told, child.channel.stow(entry.argument)))
+        try:
+            self._watch_control()
+            self._by_descriptor[child.channel.fileno()] = child
+            self._poller.register(child.channel.fileno())
+            child.state = take()
+            settings = {**self._setup.settings(), "state": dump(library_part(child.state))}
+            child.told = self._setup.environment
+            self.put(child, ("setup", settings, index, entry.name, told, child.channel.stow(entry.argument)))
+        except BaseException:  # Ctrl-C: nobody would ever tell it what to do
+            self._starter.kill(child.token)
+            raise
         return child
 
     def _lose(self, child: Child) -> None:
@@ -172,11 +183,8 @@ class Children:
             if child.closed_ns or (child in self._paused) is on:
                 return
             (self._paused.add if on else self._paused.discard)(child)
-            try:
-                waits = not child.channel.flush()
-            except OSError:  # it died
-                return
-            self._poller.arm(child.channel.fileno(), readable=not on, writable=waits)
+            # Writable, whether anything waits or not: who waits for that to be sent is told by `_attend`, and by nobody else.
+            self._poller.arm(child.channel.fileno(), readable=not on, writable=True)
 
     def flush(self) -> None:
         """Send what was held back (`Channel.cork`): one system call for all of a child's."""
@@ -190,7 +198,9 @@ class Children:
         """Read whatever arrives first: messages, each with its child, and deaths."""
         broken, self._broken_output = self._broken_output, None
         if broken is not None and not self._closing:
-            raise broken
+            if self._on_broken_output is None:
+                raise broken
+            self._on_broken_output(broken)
         told: list[Told] = []
         for descriptor, mask in self._poll(self._patience_s(seconds), eager):
             if descriptor == self._watched_control:
@@ -279,7 +289,10 @@ class Children:
         for child in list(self._lost):
             if child.status is None:
                 child.status = self._starter.status(child.token)
-            if child.status is not None or now - child.closed_ns >= _STATUS_PATIENCE_NS:
+            if child.status is None and now - child.closed_ns >= _STATUS_PATIENCE_NS and not child.hung_up:
+                child.hung_up, child.closed_ns = True, now  # it lives, and has closed its end: nothing can be had of it any more
+                self._starter.kill(child.token)
+            elif child.status is not None or now - child.closed_ns >= _STATUS_PATIENCE_NS:
                 told.append((child, child.describe_end(self._killed_before, forked=self._setup.start_method == "fork")))
 
     def signal(self, child: Child, number: int) -> None:
