@@ -2,6 +2,7 @@
 """Messages between the program and a process that it has spawned."""
 
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -297,3 +298,47 @@ def test_messages_of_threads_that_outlive_the_target_are_received() -> None:
             got.append(process.recv())
     assert got == list(range(5))
     assert not process.is_alive()
+
+
+def test_a_signal_handler_that_sends_in_the_middle_of_a_send_is_told_so() -> None:
+    """It would wait for its own thread, and with that everybody."""
+    said: list[str] = []
+    with ts.spawn(lambda: sum(1 for _ in iter(me().recv, None))) as process:
+
+        def send(*_: object) -> None:
+            try:
+                process.send("from the handler")
+            except RuntimeError as error:
+                said.append(str(error))
+
+        before = signal.signal(signal.SIGALRM, send)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        try:
+            deadline = time.monotonic() + 30
+            while not said and time.monotonic() < deadline:
+                process.send("message")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        process.send(None)
+        assert process.result() > 0
+    assert said
+    assert "a signal handler uses a process in the middle of another use" in said[0]
+
+
+def test_a_signal_handler_may_end_a_process_at_any_time() -> None:
+    process = ts.spawn(lambda: [me().recv() for _ in iter(int, 1)])
+
+    def end(*_: object) -> None:
+        process.kill()
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(BrokenPipeError):
+            while True:
+                process.send("message")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL

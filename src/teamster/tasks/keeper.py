@@ -11,13 +11,17 @@ It is there while there are processes, and not before or after.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import threading
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from teamster import lifetime
 from teamster.machine.own_threads import own_thread
+from teamster.spine.transport.parcel import Parcel
 from teamster.spine.workers.death import Death
 from teamster.spine.workers.process.child import Child
 from teamster.spine.workers.process.children import Children
@@ -44,6 +48,8 @@ class Keeper:
         self._patience = Patience()
         self._calls: dict[Child, ChildCall] = {}
         self._broken: BaseException | None = None  # the program's output did not take what a child had printed
+        self._orders: deque[tuple[Child, int]] = deque()  # signals to be sent; 0: kill
+        self._is_busy = False  # the thread that has the lock is in the middle of a send
         self.over = False
 
     def start(self, title: str, entry: Entry, told: tuple[Any, ...]) -> ChildCall:
@@ -51,7 +57,8 @@ class Keeper:
         number = next(_numbers)
         child: Child | None = None
         try:
-            child = self._children.start(number, f"spawn {number}: {title}", entry, told)
+            with self._alone():
+                child = self._children.start(number, f"spawn {number}: {title}", entry, told)
             call = ChildCall(self, child, title)
             if not self._calls:
                 own_thread(threading.Thread(target=self._read, name="teamster-processes", daemon=True)).start()
@@ -70,21 +77,48 @@ class Keeper:
         with self.changed:
             return [call.snapshot() for call in self._calls.values()]
 
-    def put(self, child: Child, message: tuple[Any, ...]) -> bool:
-        """Send a message; whether all of it is on its way."""
-        return self._children.put(child, message)
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Use the children in here; a signal handler that comes in between and wants the same would wait for its own thread.
+
+        Raises:
+            RuntimeError: this is such a handler.
+        """
+        if self._is_busy:
+            raise RuntimeError("a signal handler uses a process in the middle of another use; have it note that, and do it later")
+        self._is_busy = True
+        try:
+            yield
+        finally:
+            self._is_busy = False
+
+    def put(self, child: Child, message: tuple[Any, ...], parcel: Parcel | None = None) -> bool:
+        """Send a message, with a parcel behind it; whether all of it is on its way."""
+        with self._alone():
+            return self._children.put(child, message if parcel is None else (*message, child.channel.stow(parcel)))
 
     def pause(self, child: Child, on: bool) -> None:
         """Read nothing of it while that is `on`."""
-        self._children.pause(child, on)
+        with self._alone():
+            self._children.pause(child, on)
 
     def signal(self, child: Child, number: int) -> None:
-        """Send it a signal."""
-        self._children.signal(child, number)
+        """Send it a signal; without a lock, as signal handlers want it."""
+        self._orders.append((child, number))
+        self._children.wake()
 
     def kill(self, child: Child) -> None:
-        """SIGKILL to it, and what it started."""
-        self._children.kill(child)
+        """SIGKILL to it, and what it started; without a lock."""
+        self._orders.append((child, 0))
+        self._children.wake()
+
+    def _carry_out(self) -> None:
+        while self._orders:
+            child, number = self._orders.popleft()
+            if number:
+                self._children.signal(child, number)
+            else:
+                self._children.kill(child)
 
     def raise_if_broken(self) -> None:
         """Raise what the program's own stream has raised, once: the reader of a pipe is gone, the disk is full."""
@@ -109,6 +143,7 @@ class Keeper:
             raise
 
     def _read_once(self) -> bool:
+        self._carry_out()
         told = self._children.wait(self._patience.left_s())
         self._patience.ends()
         with self.changed:

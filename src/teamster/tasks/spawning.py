@@ -280,7 +280,7 @@ class Process:
                 self._await(lambda: call.unread_bytes < MOST_BYTES or call.ended, None, "")
                 self._check_open()
                 call.unread_bytes += parcel.nbytes if parcel.nbytes >= LARGE_BYTES else 0
-                call.sent = keeper.put(call.child, ("message", call.child.channel.stow(parcel)))
+                call.sent = keeper.put(call.child, ("message",), parcel)
                 self._await(lambda: call.sent, None, "")
 
     def _check_open(self) -> None:
