@@ -4,6 +4,7 @@
 import contextlib
 import gc
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -295,6 +296,7 @@ def test_who_waits_for_a_message_at_the_end_of_a_program_is_told_that_none_will_
     assert (script.stdout, script.stderr, script.returncode) == ("told\n", "", 0)
 
 
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="Python 3.12 starts no thread once its main thread has ended")
 def test_threads_of_a_program_go_on_with_what_it_has_spawned(run_script: Callable[..., Any]) -> None:
     script = run_script(
         "import threading, time, teamster as ts\n"
