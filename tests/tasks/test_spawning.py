@@ -251,7 +251,7 @@ def test_join_and_result_give_up_in_time() -> None:
 
 
 def test_a_block_waits_and_an_error_in_it_kills() -> None:
-    with ts.spawn(time.sleep, 0.05) as process:
+    with ts.spawn(time.sleep, 1) as process:
         assert process.is_alive()
     assert process.exitcode == 0
     with pytest.raises(KeyError), ts.spawn(time.sleep, 60) as process:

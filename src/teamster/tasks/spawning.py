@@ -201,7 +201,7 @@ class Process:
 
         Example:
             >>> import teamster as ts, time
-            >>> with ts.spawn(time.sleep, 0.1) as process:
+            >>> with ts.spawn(time.sleep, 1) as process:
             ...     process.is_alive()
             True
         """
