@@ -294,7 +294,7 @@ def test_search_fades_the_rest_and_jumps(page: Any) -> None:
     page.keyboard.press("/")
     page.keyboard.type("DECO")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#found').innerText == '1 of 1'")
+    page.locator("#found", has_text="1 of 1").wait_for()  # not wait_for_function, whose polling the page's own policy forbids
     assert pixel(page, *below(rect(page, 1, 2))) == colour(page, "span")
     assert pixel(page, *below(rect(page, 1, 1))) != colour(page, "compute")
     page.keyboard.press("Escape")
