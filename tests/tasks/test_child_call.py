@@ -13,22 +13,7 @@ import numpy as np
 import pytest
 
 import teamster as ts
-
-
-def me() -> ts.Parent:
-    parent = ts.parent()
-    assert parent is not None
-    return parent
-
-
-def echo() -> None:
-    while (message := me().recv()) is not None:
-        me().send(message)
-
-
-def fail() -> None:
-    raise ValueError("no luck")
-
+from tests.tasks.targets import echo, fail, me
 
 # --- messages
 
@@ -265,6 +250,27 @@ def test_large_messages_that_nobody_receives_are_bounded_in_bytes(way: str, wait
         process.join()
         if way == "to":
             sender.join()
+
+
+def test_each_large_message_is_acknowledged_once(wait_until: Callable[..., None]) -> None:
+    """Each send of the program told of all that waited again, which lifted the bound of what the process sends."""
+
+    def work() -> int:
+        for _ in range(20):
+            me().send(np.zeros(1 << 17))
+        while me().recv() is not None:
+            pass
+        return me()._unread_bytes
+
+    process = ts.spawn(work)
+    wait_until(lambda: len(process._call.inbox) >= 10)
+    for number in range(20):
+        process.send(number)
+    for _ in range(20):
+        process.recv()
+    process.send(None)
+    assert process.result() == 0
+    process.join()
 
 
 def test_a_look_that_times_out_lifts_no_bound(wait_until: Callable[..., None]) -> None:

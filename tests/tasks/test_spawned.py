@@ -13,22 +13,7 @@ import numpy as np
 import pytest
 
 import teamster as ts
-
-
-def me() -> ts.Parent:
-    parent = ts.parent()
-    assert parent is not None
-    return parent
-
-
-def echo() -> None:
-    while (message := me().recv()) is not None:
-        me().send(message)
-
-
-def fail() -> None:
-    raise ValueError("no luck")
-
+from tests.tasks.targets import me
 
 # --- programs like those of others
 

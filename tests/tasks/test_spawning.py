@@ -16,22 +16,7 @@ import pytest
 
 import teamster as ts
 from teamster.errors import UsageError
-
-
-def me() -> ts.Parent:
-    parent = ts.parent()
-    assert parent is not None
-    return parent
-
-
-def echo() -> None:
-    while (message := me().recv()) is not None:
-        me().send(message)
-
-
-def fail() -> None:
-    raise ValueError("no luck")
-
+from tests.tasks.targets import fail, me
 
 # --- the call
 

@@ -60,6 +60,7 @@ class ChildCall:
         self.code: int | None = None
         self.inbox: deque[Parts] = deque()
         self._inbox_bytes = 0
+        self._acknowledged = 0  # messages at the front of the inbox that the child knows to have arrived
         self._reader = reader
         self._began_s = time.monotonic()
         self._result: Parts | None = None  # not opened yet
@@ -75,7 +76,7 @@ class ChildCall:
             self.inbox.append(self.child.channel.parts(message[1]))
             self._inbox_bytes += nbytes(self.inbox[-1])
             if self._drains:
-                self._acknowledge(self.inbox[-1])
+                self._acknowledge_all()
             self._pause_if_full()
         elif kind == "taken":
             self.unread_bytes -= message[1]
@@ -90,6 +91,12 @@ class ChildCall:
         full = not self._drains and (len(self.inbox) >= _MOST_MESSAGES or self._inbox_bytes >= MOST_BYTES)
         self._reader.pause(self.child, full)
 
+    def _acknowledge_all(self) -> None:
+        """Tell it of those in the inbox of which it was not told yet: the last ones."""
+        while self._acknowledged < len(self.inbox):
+            self._acknowledge(self.inbox[self._acknowledged])
+            self._acknowledged += 1
+
     def _acknowledge(self, parts: Parts) -> None:
         """Tell the child that a large message is no longer on its way: it waits with others until then."""
         if (size := nbytes(parts)) >= LARGE_BYTES and not self.ended:
@@ -99,7 +106,9 @@ class ChildCall:
         """Take the next message out."""
         parts = self.inbox.popleft()
         self._inbox_bytes -= nbytes(parts)
-        if not self._drains:
+        if self._acknowledged:
+            self._acknowledged -= 1
+        else:
             self._acknowledge(parts)
         self._pause_if_full()
         return parts
@@ -107,9 +116,8 @@ class ChildCall:
     def drain(self, on: bool) -> None:
         """Read what it sends, however much that is, while somebody waits for its end: it would wait for who receives."""
         self._drains += 1 if on else -1
-        if on and self._drains == 1:
-            for parts in self.inbox:
-                self._acknowledge(parts)
+        if on:
+            self._acknowledge_all()
         if not self.ended:
             self._pause_if_full()
 

@@ -93,10 +93,7 @@ class Parent:
             >>> ts.spawn(lambda: ts.parent().send([1, 2])).recv()
             [1, 2]
         """
-        try:
-            parcel = pack_home(value)
-        except Exception as reason:
-            raise transfer_error("the message", reason, INSTEAD) from reason
+        parcel = _pack("the message", value)
         self._check_process()
         with self._sending:
             while self._unread_bytes >= MOST_BYTES and not self._ended:
@@ -208,12 +205,16 @@ class Parent:
         Raises:
             TransferError: it does not pickle.
         """
-        try:
-            parcel = pack_home(value)
-        except Exception as reason:
-            raise transfer_error(f"the result of type {type(value).__name__}", reason, INSTEAD) from reason
+        parcel = _pack(f"the result of type {type(value).__name__}", value)
         with self._sending:
             self._put("returned", parcel)
+
+
+def _pack(what: str, value: Any) -> Parcel:
+    try:
+        return pack_home(value)
+    except Exception as reason:
+        raise transfer_error(what, reason, INSTEAD) from reason
 
 
 def make_call(child: ChildProcess, argument: Wire, title: str) -> int:
