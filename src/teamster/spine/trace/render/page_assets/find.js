@@ -37,6 +37,17 @@ function find(text) {
   redraw();
 }
 
+// What is in the field, which Enter does not leave to the timer: that would begin again behind it.
+function findNow() {
+  stopTimer();
+  find(field.value);
+}
+
+function stopTimer() {
+  clearTimeout(typed.timer);
+  typed.timer = 0;
+}
+
 function sayFound() {
   const { found } = app;
   const n = found ? found.all.length : 0;
@@ -58,7 +69,7 @@ function nextFound(step) {
 }
 
 function clearFound(empty = true) {
-  clearTimeout(typed.timer);
+  stopTimer();
   if (empty) field.value = '';
   for (const group of app.groups) group.hit = null;
   app.found = null;
@@ -68,12 +79,12 @@ function clearFound(empty = true) {
 
 function setUpFind() {
   field.addEventListener('input', () => {
-    clearTimeout(typed.timer);
-    typed.timer = setTimeout(() => find(field.value), 120);
+    stopTimer();
+    typed.timer = setTimeout(findNow, 120);
   });
   field.addEventListener('keydown', (event) => {
     if (event.key === 'Enter') {
-      if (!app.found) find(field.value);
+      if (typed.timer || !app.found) findNow();
       nextFound(event.shiftKey ? -1 : 1);
     } else if (event.key === 'Escape') {
       clearFound();
