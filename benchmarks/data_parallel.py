@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A training step on CPU replicas: DataParallel beside the plain module, threads that are new in each pass, and DDP.
+"""A training step on CPU replicas.
 
-Question: how long does forward, loss and backward of one batch take, on 2 replicas with 1 inner thread each?
-Method:   all contenders in one run, in turn, medians of rounds; DDP over gloo lives in two processes of its own, which wait on a
-          pipe while others run. The optimizer is not timed: it is the same for all. What one replica costs over the plain module is
-          too small beside a step: a module that does nothing shows it.
+DataParallel beside the plain module, threads that are new in each pass, and DDP.
+
+Question: how long does forward, loss and backward of one batch take, on 2 replicas with 1 inner
+          thread each?
+Method:   all contenders in one run, in turn, medians of rounds; DDP over gloo lives in two
+          processes of its own, which wait on a pipe while others run. The optimizer is not timed:
+          it is the same for all. What one replica costs over the plain module is too small beside a
+          step: a module that does nothing shows it.
 Command:  make bench-parallel          (make bench-parallel ARGS="--models mlp,cnn --rounds 15")
 Result:   see docs/data_parallel.md
 """
@@ -40,21 +44,32 @@ class Gpt(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(512, 256)
-        layer = nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.0, batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            256, 4, 1024, dropout=0.0, batch_first=True, norm_first=True
+        )
         self.blocks = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(256, 512)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1])
-        return self.head(self.blocks(self.embedding(tokens), mask=mask, is_causal=True)).transpose(1, 2)
+        hidden = self.blocks(self.embedding(tokens), mask=mask, is_causal=True)
+        return self.head(hidden).transpose(1, 2)
 
 
 def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10))
+    return nn.Sequential(
+        nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)
+    )
 
 
 def cnn() -> nn.Module:
-    convolutions = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()]
+    convolutions = [
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+    ]
     return nn.Sequential(*convolutions, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64 * 64, 10))
 
 
@@ -102,7 +117,9 @@ def serve_ddp(rank: int, name: str, rendezvous: str, pipe: Any, barrier: Any) ->
     """A rank of DDP: runs as many steps as the pipe says, and tells how long they took (s)."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=REPLICAS)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=REPLICAS
+    )
     model = nn.parallel.DistributedDataParallel(MODELS[name]())
     inputs, target = (each.chunk(REPLICAS)[rank] for each in batch_of(name))
     while (steps := pipe.recv()) > 0:
@@ -117,7 +134,10 @@ def serve_ddp(rank: int, name: str, rendezvous: str, pipe: Any, barrier: Any) ->
 
 
 def serve_shared(rank: int, name: str, rendezvous: str, pipe: Any, barrier: Any) -> None:
-    """A rank that adds up gradients in shared memory by hand: one flat tensor a rank, two barriers a step."""
+    """A rank that adds up gradients in shared memory by hand.
+
+    One flat tensor a rank, two barriers a step.
+    """
     flat = pipe.recv()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -130,10 +150,14 @@ def serve_shared(rank: int, name: str, rendezvous: str, pipe: Any, barrier: Any)
         for _ in range(steps):
             model.zero_grad()
             loss_of(model, inputs, target).backward()
-            torch.cat([each.grad.reshape(-1) for each in weights if each.grad is not None], out=flat[rank])
+            torch.cat(
+                [each.grad.reshape(-1) for each in weights if each.grad is not None], out=flat[rank]
+            )
             barrier.wait()
             mean = torch.stack(list(flat)).mean(0)
-            for each, part in zip(weights, mean.split([each.numel() for each in weights]), strict=True):
+            for each, part in zip(
+                weights, mean.split([each.numel() for each in weights]), strict=True
+            ):
                 each.grad = part.view(each.shape)
             barrier.wait()
         pipe.send(time.perf_counter() - began)
@@ -145,10 +169,14 @@ class Ranks:
     def __init__(self, name: str, serve: Callable[..., None]) -> None:
         context = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory()
-        barrier = self._barrier = context.Barrier(REPLICAS)  # kept: it is gone with its last name here
+        # Kept: it is gone with its last name here
+        barrier = self._barrier = context.Barrier(REPLICAS)
         pairs = [context.Pipe() for _ in range(REPLICAS)]
         self._pipes = [ours for ours, _ in pairs]
-        arguments = [(rank, name, f"{self._folder.name}/meet", theirs, barrier) for rank, (_, theirs) in enumerate(pairs)]
+        arguments = [
+            (rank, name, f"{self._folder.name}/meet", theirs, barrier)
+            for rank, (_, theirs) in enumerate(pairs)
+        ]
         self._ranks = [context.Process(target=serve, args=each, daemon=True) for each in arguments]
         for rank in self._ranks:
             rank.start()
@@ -172,7 +200,9 @@ class Ranks:
         self._folder.cleanup()
 
 
-def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], list[Ranks], list[DataParallel]]:
+def contenders_of(
+    name: str,
+) -> tuple[dict[str, Callable[[int], float]], list[Ranks], list[DataParallel]]:
     torch.manual_seed(0)
     inputs, target = batch_of(name)
     all_threads = torch.get_num_threads()
@@ -186,7 +216,9 @@ def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], list[Ra
     ]
     parallel[2]._current().threads[REPLICAS] = FreshThreads(parallel[2].device_ids, 1)
 
-    def timed(module: nn.Module, step: Callable[[], object], threads: int = all_threads) -> Callable[[int], float]:
+    def timed(
+        module: nn.Module, step: Callable[[], object], threads: int = all_threads
+    ) -> Callable[[int], float]:
         def run(steps: int) -> float:
             torch.set_num_threads(threads)
             began = time.perf_counter()
@@ -210,7 +242,9 @@ def contenders_of(name: str) -> tuple[dict[str, Callable[[int], float]], list[Ra
             "plain, 1 thread": timed(plain, backward(plain), 1),
             "DataParallel, 1 replica": timed(parallel[3], backward(parallel[3])),
             "DataParallel, drop-in": timed(parallel[0], backward(parallel[0])),
-            "DataParallel, step()": timed(parallel[1], lambda: parallel[1].step(loss_of, inputs, target)),
+            "DataParallel, step()": timed(
+                parallel[1], lambda: parallel[1].step(loss_of, inputs, target)
+            ),
             "device_ids=None": timed(parallel[4], backward(parallel[4])),
             "a thread per pass": timed(parallel[2], backward(parallel[2])),
             "DDP, gloo": ranks[0].run,
@@ -231,7 +265,8 @@ def measure(name: str, rounds: int, seconds: float) -> dict[str, float]:
     for _ in range(rounds):
         for each, run in runs.items():
             times[each].append(run(steps) / steps * 1e3)
-            time.sleep(0.02)  # helpers of OpenMP that spin after one contender are not the next one's
+            # Helpers of OpenMP that spin after one contender are not the next one's
+            time.sleep(0.02)
     for rank in ranks:
         rank.close()
     for each in parallel:
@@ -262,7 +297,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    found = {name: measure(name, arguments.rounds, arguments.seconds) for name in arguments.models.split(",")}
+    found = {
+        name: measure(name, arguments.rounds, arguments.seconds)
+        for name in arguments.models.split(",")
+    }
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
@@ -273,7 +311,10 @@ def main() -> None:
             print(f"  {each:26}{ms:>12.2f}{ms / best:>15.2f}x")
         print()
     added = wrapper_us()
-    shares = ", ".join(f"{added / 10 / times['plain, all threads']:.2f}% of {name}" for name, times in found.items())
+    shares = ", ".join(
+        f"{added / 10 / times['plain, all threads']:.2f}% of {name}"
+        for name, times in found.items()
+    )
     print(f"one replica adds {added:.1f} us to a call: {shares}")
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a CPU replica costs in memory: gradients and activations, and no parameters.
 
-Question: how far does the peak of a process's memory rise with each replica, beside the bytes of the parameters?
-Method:   a new process for each number of replicas: an MLP with wide layers, steps until nothing is new, then the peak of its
-          resident memory less what it had before there was a model. DDP is two such processes, each with all of it.
+Question: how far does the peak of a process's memory rise with each replica, beside the bytes of
+          the parameters?
+Method:   a new process for each number of replicas: an MLP with wide layers, steps until nothing is
+          new, then the peak of its resident memory less what it had before there was a model. DDP
+          is two such processes, each with all of it.
 Command:  .venv/bin/python -m benchmarks.data_parallel_memory
 Result:   see docs/data_parallel.md
 """
@@ -28,7 +30,9 @@ MIB = 1 << 20
 
 
 def model() -> nn.Module:
-    return nn.Sequential(*[layer for _ in range(LAYERS) for layer in (nn.Linear(WIDTH, WIDTH), nn.ReLU())])
+    return nn.Sequential(
+        *[layer for _ in range(LAYERS) for layer in (nn.Linear(WIDTH, WIDTH), nn.ReLU())]
+    )
 
 
 def peak_bytes() -> int:
@@ -50,20 +54,34 @@ def measure(replicas: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replicas", type=int, help="measure in this process, and print one number")
+    parser.add_argument(
+        "--replicas", type=int, help="measure in this process, and print one number"
+    )
     arguments = parser.parse_args()
     if arguments.replicas:
         print(measure(arguments.replicas))
         return
     parameters = sum(each.nbytes for each in model().parameters()) / MIB
-    print(f"parameters {parameters:.0f} MiB\n{'replicas':>10}{'MiB above the empty process':>30}{'parameters':>14}")
+    print(
+        f"parameters {parameters:.0f} MiB\n"
+        f"{'replicas':>10}{'MiB above the empty process':>30}{'parameters':>14}"
+    )
     first = 0.0
     for count in COUNTS:
-        command = [sys.executable, "-m", "benchmarks.data_parallel_memory", "--replicas", str(count)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.data_parallel_memory",
+            "--replicas",
+            str(count),
+        ]
         found = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         first = first or found
         print(f"{count:>10}{found:>30.0f}{found / parameters:>13.1f}x")
-    print(f"two processes of DDP, without its buckets: {2 * first:.0f} MiB, {2 * first / parameters:.1f}x")
+    print(
+        f"two processes of DDP, without its buckets: {2 * first:.0f} MiB, "
+        f"{2 * first / parameters:.1f}x"
+    )
 
 
 if __name__ == "__main__":

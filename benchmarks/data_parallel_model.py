@@ -1,19 +1,27 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a step costs as replicas grow from 1 to 8: on paper and by simulation, beside measurements.
 
-Question: can the time of step() be told from compute, the interpreter's lock, memory bandwidth and the hand-over?
-Measured: C   compute that grows with the batch, in one thread        plain module, 1 thread: whole batch less one sample
-          F   work of each replica whatever its batch                 the same with one sample
-          A   adding the gradients of one replica to another's        torch._foreach_add_ of the parameters
-          H   hand-over to threads and back, replicas put back         step() that does nothing with the module
-          K   operations of a forward and backward pass               counted
-Fitted:   l   time under the interpreter's lock as a share of F; over 1 where handing it over costs more than what is done
+Question: can the time of step() be told from compute, the interpreter's lock, memory bandwidth and
+          the hand-over?
+Measured: C   compute that grows with the batch,         plain module, 1 thread: whole batch less
+              in one thread                              one sample
+          F   work of each replica whatever its batch    the same with one sample
+          A   adding the gradients of one replica to     torch._foreach_add_ of the parameters
+              another's
+          H   hand-over to threads and back,             step() that does nothing with the module
+              replicas put back
+          K   operations of a forward and backward pass  counted
+Fitted:   l   time under the interpreter's lock as a share of F; over 1 where handing it over costs
+              more than what is done
           m   how much slower a processor is beside a busy one (memory)
-Paper:    T(n) = max((C + n F) / p * (1 + m (p - 1)), n l F) + (n - 1) A + H     with p = min(n, processors);  T(1) = C + F
-Simulated: n threads run K operations each, l F / K of each under the lock, the rest on one of the processors, slower by m when
-          others are busy; no operation is interrupted. Then (n - 1) A + H.
-Method:   l and m by least squares of relative errors over a grid, twice: with all n (error of the fit), and with n <= 3 only (error
-          of the prediction for more). T(n) is the median of rounds, n in turn.
+Paper:    T(n) = max((C + n F) / p * (1 + m (p - 1)), n l F) + (n - 1) A + H
+          with p = min(n, processors);  T(1) = C + F
+Simulated: n threads run K operations each, l F / K of each under the lock, the rest on one of the
+          processors, slower by m when others are busy; no operation is interrupted. Then
+          (n - 1) A + H.
+Method:   l and m by least squares of relative errors over a grid, twice: with all n (error of the
+          fit), and with n <= 3 only (error of the prediction for more). T(n) is the median of
+          rounds, n in turn.
 Command:  .venv/bin/python -m benchmarks.data_parallel_model
 Result:   see docs/data_parallel.md
 """
@@ -57,7 +65,10 @@ class Costs:
 
 
 Model = Callable[[Costs, float, float, int], float]
-"""Takes costs, share of the lock, slowness beside others and the number of replicas; gives seconds."""
+"""Takes costs, share of the lock, slowness beside others and the number of replicas.
+
+Gives seconds.
+"""
 
 
 def on_paper(costs: Costs, lock: float, slowness: float, count: int) -> float:
@@ -118,11 +129,15 @@ class Simulation:
                 heapq.heappush(self._events, (now + self._locked_s, self._for_lock.popleft(), True))
 
 
-def fitted(model: Model, costs: Costs, found: dict[int, float], counts: Sequence[int]) -> tuple[float, float]:
+def fitted(
+    model: Model, costs: Costs, found: dict[int, float], counts: Sequence[int]
+) -> tuple[float, float]:
     """Share of the lock and slowness, with the least squares of relative errors."""
 
     def badness(numbers: tuple[float, float]) -> float:
-        return sum((model(costs, *numbers, count) / found[count] - 1) ** 2 for count in counts if count > 1)
+        return sum(
+            (model(costs, *numbers, count) / found[count] - 1) ** 2 for count in counts if count > 1
+        )
 
     return min(product(LOCKS, SLOWNESSES), key=badness)
 
@@ -142,7 +157,9 @@ def plain_seconds(name: str, samples: int | None, rounds: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return seconds_of(lambda: (module.zero_grad(), loss_of(module, inputs, target).backward()), rounds)
+        return seconds_of(
+            lambda: (module.zero_grad(), loss_of(module, inputs, target).backward()), rounds
+        )
     finally:
         torch.set_num_threads(before)
 
@@ -168,7 +185,9 @@ class Counting(TorchDispatchMode):
         super().__init__()
         self.operations = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
         self.operations += 1
         return function(*arguments, **(keywords or {}))
 
@@ -207,14 +226,22 @@ def measured(name: str, rounds: int) -> dict[int, float]:
 def compare(name: str, rounds: int) -> dict[str, list[float]]:
     """Print a model's rows; give its relative errors."""
     costs, found = costs_of(name, rounds), measured(name, rounds)
-    print(f"{name:28}" + "".join(f"{found[count] * 1e3:>9.1f}" for count in COUNTS) + f"    {costs.operations} operations")
+    print(
+        f"{name:28}"
+        + "".join(f"{found[count] * 1e3:>9.1f}" for count in COUNTS)
+        + f"    {costs.operations} operations"
+    )
     errors: dict[str, list[float]] = {}
     models: dict[str, Model] = {"on paper": on_paper, "simulated": simulated}
     for (title, model), known in product(models.items(), (COUNTS, KNOWN)):
         lock, slowness = fitted(model, costs, found, known)
         times = {count: model(costs, lock, slowness, count) for count in COUNTS}
         label = f"{title}, n <= {max(known)} fitted"
-        print(f"  {label:26}" + "".join(f"{times[count] * 1e3:>9.1f}" for count in COUNTS) + f"    l {lock:.2f}  m {slowness:.2f}")
+        print(
+            f"  {label:26}"
+            + "".join(f"{times[count] * 1e3:>9.1f}" for count in COUNTS)
+            + f"    l {lock:.2f}  m {slowness:.2f}"
+        )
         told = [count for count in COUNTS if known == COUNTS or count not in known]
         errors[label] = [abs(times[count] / found[count] - 1) for count in told]
     return errors

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How right is the measured GIL-held share, and what does measuring cost?
 
-Question: the share that `GilSampler` finds for work whose share is known, and how much slower the work runs under it.
-Method: each workload runs with and without the sampler in turn, ``--rounds`` times; medians.
-Command: ``make bench-gil``.
-Result: a table on stdout.
+Question: the share that `GilSampler` finds for work whose share is known, and how much slower the
+work runs under it. Method: each workload runs with and without the sampler in turn, ``--rounds``
+times; medians. Command: ``make bench-gil``. Result: a table on stdout.
 """
 
 from __future__ import annotations
@@ -41,7 +40,9 @@ def measure(work: Callable[[], object], rounds: int) -> tuple[GilShare | None, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     print(f"{'work':20}{'truth':>8}  {'measured':28}{'slower by':>10}")

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Does anything cost more than its number? Futures, errors, deaths, callers, calls, workers, spans and generators, at three sizes.
+"""Does anything cost more than its number?
 
-Question: with ten times as many of something, does it take more than ten times as long?
-Method: each row runs at three sizes, once to warm up and then in turn; the exponent is the slope between the logarithms of size and
-of the median time. What a start costs makes it smaller than 1; a loop over all of them in each of them makes it 2.
-Command: ``make bench-growth`` (all), ``make bench-growth ARGS="--only futures,errors"``.
-Result: a table on stdout and ``benchmarks/out/growth.json``. To reach: an exponent of at most 1.1.
+Futures, errors, deaths, callers, calls, workers, spans and generators, at three sizes. Question:
+with ten times as many of something, does it take more than ten times as long? Method: each row runs
+at three sizes, once to warm up and then in turn; the exponent is the slope between the logarithms
+of size and of the median time. What a start costs makes it smaller than 1; a loop over all of them
+in each of them makes it 2. Command: ``make bench-growth`` (all), ``make bench-growth ARGS="--only
+futures,errors"``. Result: a table on stdout and ``benchmarks/out/growth.json``. To reach: an
+exponent of at most 1.1.
 """
 
 from __future__ import annotations
@@ -89,7 +91,10 @@ def callers(kind: str) -> Callable[[int], float]:
     def run(count: int) -> float:
         with ts.Pool(kind, workers=2) as pool:  # type: ignore[arg-type]
             pool.map(work.same, range(100))
-            threads = [threading.Thread(target=pool.map, args=(work.checksum, range(20))) for _ in range(count)]
+            threads = [
+                threading.Thread(target=pool.map, args=(work.checksum, range(20)))
+                for _ in range(count)
+            ]
             return seconds_of(threads)
 
     return run
@@ -172,15 +177,27 @@ def generators(count: int) -> float:
 Row = tuple[str, Callable[[int], float], tuple[int, int, int]]
 
 ROWS: list[Row] = [
-    *((f"futures, {name}, process", futures("process", use), (3_000, 30_000, 300_000)) for name, use in map_futures.USES.items()),
-    *((f"futures, {name}, thread", futures("thread", use), (3_000, 30_000, 300_000)) for name, use in map_futures.USES.items()),
-    *((f"errors, {kind}", errors(kind), (3_000, 30_000, 300_000)) for kind in ("process", "thread", "serial")),
+    *(
+        (f"futures, {name}, process", futures("process", use), (3_000, 30_000, 300_000))
+        for name, use in map_futures.USES.items()
+    ),
+    *(
+        (f"futures, {name}, thread", futures("thread", use), (3_000, 30_000, 300_000))
+        for name, use in map_futures.USES.items()
+    ),
+    *(
+        (f"errors, {kind}", errors(kind), (3_000, 30_000, 300_000))
+        for kind in ("process", "thread", "serial")
+    ),
     ("deaths", deaths, (10, 100, 1_000)),
     ("timeouts", timeouts, (10, 100, 1_000)),
     ("threads that map, process", callers("process"), (4, 20, 100)),
     ("threads that map, thread", callers("thread"), (4, 20, 100)),
     ("threads that submit", waiting_callers, (4, 20, 100)),
-    *((f"calls of one pool, {kind}", calls(kind), (100, 1_000, 10_000)) for kind in ("process", "thread", "auto")),
+    *(
+        (f"calls of one pool, {kind}", calls(kind), (100, 1_000, 10_000))
+        for kind in ("process", "thread", "auto")
+    ),
     ("processes", workers, (8, 40, 200)),
     ("threads", threads, (8, 40, 200)),
     ("functions", functions, (100, 1_000, 10_000)),
@@ -204,8 +221,12 @@ def measure(row: Row) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="parts of the names of rows, separated by commas")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", default="", help="parts of the names of rows, separated by commas"
+    )
     wanted = parser.parse_args().only.split(",")
     rows = [row for row in ROWS if any(part in row[0] for part in wanted)]
     results = {}
@@ -214,9 +235,14 @@ def main() -> None:
         name, _, sizes = row
         seconds = measure(row)
         slope = exponent(sizes, seconds)
-        each = "".join(f"{1e6 * took / size:10.1f}" for took, size in zip(seconds, sizes, strict=True))
+        each = "".join(
+            f"{1e6 * took / size:10.1f}" for took, size in zip(seconds, sizes, strict=True)
+        )
         shown = " / ".join(f"{size:,}" for size in sizes)
-        print(f"{name:38}{shown:>24}{each}  {slope:8.2f}  {'ok' if slope <= MOST else 'SHORT'}", flush=True)
+        print(
+            f"{name:38}{shown:>24}{each}  {slope:8.2f}  {'ok' if slope <= MOST else 'SHORT'}",
+            flush=True,
+        )
         results[name] = {"sizes": sizes, "seconds": seconds, "exponent": slope}
     OUT.mkdir(exist_ok=True)
     (OUT / "growth.json").write_text(json.dumps(results, indent=2))

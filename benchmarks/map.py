@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How fast is the parallel map beside its peers?
 
-Question: the time of each workload with Teamster and with the tools that people use today, on this machine, in this run.
-Method: every contender of a workload runs once a round, in turn, with warm pools (but for the cold start); medians of the rounds.
-Only the ratios mean anything: machines are shared, and absolute times drift.
-Command: ``make bench`` (all), ``make bench ARGS="--only no-op,cold --rounds 3"``.
-Result: a table on stdout, ``benchmarks/out/map.json``, ``benchmarks/out/map.png``.
+Question: the time of each workload with Teamster and with the tools that people use today, on this
+machine, in this run. Method: every contender of a workload runs once a round, in turn, with warm
+pools (but for the cold start); medians of the rounds. Only the ratios mean anything: machines are
+shared, and absolute times drift. Command: ``make bench`` (all), ``make bench ARGS="--only
+no-op,cold --rounds 3"``. Result: a table on stdout, ``benchmarks/out/map.json``,
+``benchmarks/out/map.png``.
 """
 
 from __future__ import annotations
@@ -38,10 +39,17 @@ Contenders = dict[str, Callable[[], object]]
 
 
 class Workload:
-    """What is measured, and what is to be reached: our time divided by that of a rival, at most `most`."""
+    """What is measured, and what is to be reached.
+
+    Our time divided by that of a rival, at most `most`.
+    """
 
     def __init__(
-        self, name: str, make: Callable[[ExitStack], Contenders], goals: dict[str, float], rounds: int | None = None
+        self,
+        name: str,
+        make: Callable[[ExitStack], Contenders],
+        goals: dict[str, float],
+        rounds: int | None = None,
     ) -> None:
         self.name = name
         self.make = make
@@ -68,20 +76,29 @@ def pools() -> Iterator[tuple[ts.Pool, Any, cf.ProcessPoolExecutor]]:
         yield ours, pool, executor
 
 
-def more_peers(stack: ExitStack, function: Callable[[Any], Any], xs: Any, chunk: int = 1) -> Contenders:
-    """The process pools from outside the standard library: joblib and mpire size their batches, loky and pebble get `chunk`."""
+def more_peers(
+    stack: ExitStack, function: Callable[[Any], Any], xs: Any, chunk: int = 1
+) -> Contenders:
+    """The process pools from outside the standard library.
+
+    Joblib and mpire size their batches, loky and pebble get `chunk`.
+    """
     import joblib
     import loky
     import mpire
     import pebble
 
     of_mpire = stack.enter_context(mpire.WorkerPool(WORKERS, keep_alive=True))
-    of_pebble = stack.enter_context(pebble.ProcessPool(WORKERS, context=mp.get_context("forkserver")))
+    of_pebble = stack.enter_context(
+        pebble.ProcessPool(WORKERS, context=mp.get_context("forkserver"))
+    )
     of_loky = loky.get_reusable_executor(WORKERS)
     suffix = f", chunk {chunk:,}" if chunk > 1 else ""
     contenders: Contenders = {
         "joblib": lambda: joblib.Parallel(WORKERS)(joblib.delayed(function)(x) for x in xs),
-        "mpire": lambda: of_mpire.map(function, xs, iterable_len=len(xs), concatenate_numpy_output=False),
+        "mpire": lambda: of_mpire.map(
+            function, xs, iterable_len=len(xs), concatenate_numpy_output=False
+        ),
         f"loky{suffix}": lambda: consume(of_loky.map(function, xs, chunksize=chunk)),
         f"pebble{suffix}": lambda: consume(of_pebble.map(function, xs, chunksize=chunk).result()),
     }
@@ -105,7 +122,9 @@ def tiny(stack: ExitStack) -> Contenders:
     return {
         OURS: lambda: ours.map(work.same, xs),
         "Pool.map": lambda: pool.map(work.same, xs),
-        "ProcessPoolExecutor, chunk 10,000": lambda: list(executor.map(work.same, xs, chunksize=10_000)),
+        "ProcessPoolExecutor, chunk 10,000": lambda: list(
+            executor.map(work.same, xs, chunksize=10_000)
+        ),
         **more_peers(stack, work.same, xs, 10_000),
     }
 
@@ -145,7 +164,8 @@ def large_arguments(stack: ExitStack) -> Contenders:
     import numpy as np
 
     ours, pool, executor = stack.enter_context(pools())
-    arrays = [np.full(5_000_000, float(number)) for number in range(20)]  # not one array 20 times: joblib would send it once
+    # Not one array 20 times: joblib would send it once
+    arrays = [np.full(5_000_000, float(number)) for number in range(20)]
     contenders: Contenders = {
         OURS: lambda: consume(ours.imap(work.first, arrays)),
         "Pool.imap": lambda: consume(pool.imap(work.first, arrays)),
@@ -174,7 +194,10 @@ def shared_array(stack: ExitStack) -> Contenders:
 
     ours, pool, _ = stack.enter_context(pools())
     function = partial(work.at, np.ones(50_000_000))
-    return {OURS: lambda: ours.map(function, range(20)), "Pool.map": lambda: pool.map(function, range(20), chunksize=1)}
+    return {
+        OURS: lambda: ours.map(function, range(20)),
+        "Pool.map": lambda: pool.map(function, range(20), chunksize=1),
+    }
 
 
 def imbalance(stack: ExitStack) -> Contenders:
@@ -194,21 +217,32 @@ def round_trips(stack: ExitStack) -> Contenders:
     ours.submit(abs, 1).result()
     return {
         OURS: lambda: [ours.submit(work.same, x).result() for x in range(20_000)],
-        "ProcessPoolExecutor": lambda: [executor.submit(work.same, x).result() for x in range(20_000)],
+        "ProcessPoolExecutor": lambda: [
+            executor.submit(work.same, x).result() for x in range(20_000)
+        ],
     }
 
 
 _COLD = {
     OURS: "import teamster as ts\np = ts.Pool('process', workers=2); next(p.imap(abs, [1]))",
-    "Pool, fork server": "import multiprocessing as m\np = m.get_context('forkserver').Pool(2); next(p.imap(abs, [1]))",
+    "Pool, fork server": "import multiprocessing as m\np = m.get_context('forkserver').Pool(2); "
+    "next(p.imap(abs, [1]))",
 }
 
 
 def cold_start(_: ExitStack) -> Contenders:
     """A program from nothing to its first result; the start of the interpreter is part of both."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
     return {
-        name: partial(subprocess.run, [sys.executable, "-c", code], check=True, env=environment, stderr=subprocess.DEVNULL)
+        name: partial(
+            subprocess.run,
+            [sys.executable, "-c", code],
+            check=True,
+            env=environment,
+            stderr=subprocess.DEVNULL,
+        )
         for name, code in _COLD.items()
     }
 
@@ -218,7 +252,11 @@ WORKLOADS = [
     Workload("no-op x 100,000, process", tiny, {BEST: 1.3}),
     Workload("no-op x 100,000, thread", tiny_in_threads, {"ThreadPoolExecutor": 1 / 20}),
     Workload("0.4 ms loop x 2,000, process", partial(short_tasks, work.loop), {BEST: 1 / 0.97}),
-    Workload("0.4 ms checksum in C x 2,000, process", partial(short_tasks, work.checksum), {BEST: 1 / 0.97}),
+    Workload(
+        "0.4 ms checksum in C x 2,000, process",
+        partial(short_tasks, work.checksum),
+        {BEST: 1 / 0.97},
+    ),
     Workload("10 ms sleep x 400, 32 threads", sleeping, {"ThreadPoolExecutor(32)": 1 / 0.97}),
     Workload("40 MB in x 20, process", large_arguments, {BEST: 1 / 15}),
     Workload("40 MB out x 20, process", large_results, {"loop": 1.3, BEST: 1 / 15}),
@@ -226,12 +264,22 @@ WORKLOADS = [
     Workload("imbalance: 1,000 of 1 ms, one of 100 ms", imbalance, {"perfect schedule": 1.1}),
     Workload("submit().result() x 20,000", round_trips, {"ProcessPoolExecutor": 1 / 1.5}, rounds=3),
     *(
-        Workload(f"futures, {name} x {count:,}, process", partial(of_processes, use, count), {"ProcessPoolExecutor": 0.5}, rounds=3)
+        Workload(
+            f"futures, {name} x {count:,}, process",
+            partial(of_processes, use, count),
+            {"ProcessPoolExecutor": 0.5},
+            rounds=3,
+        )
         for name, use in USES.items()
         for count in (1_000, 10_000, 100_000)
     ),
     *(
-        Workload(f"futures, {name} x {count:,}, thread", partial(of_threads, use, count), {"ThreadPoolExecutor": 0.7}, rounds=3)
+        Workload(
+            f"futures, {name} x {count:,}, thread",
+            partial(of_threads, use, count),
+            {"ThreadPoolExecutor": 0.7},
+            rounds=3,
+        )
         for name, use in USES.items()
         for count in (1_000, 10_000, 100_000)
     ),
@@ -262,7 +310,11 @@ def show(workload: Workload, times: dict[str, list[float]]) -> None:
     for rival, most in workload.goals.items():
         rival = best if rival == BEST else rival
         ratio = ours / medians[rival]
-        print(f"  asked: at most {most:.3f} of {rival}; measured {ratio:.3f}: {'ok' if ratio <= most else 'SHORT'}", flush=True)
+        print(
+            f"  asked: at most {most:.3f} of {rival}; measured {ratio:.3f}: "
+            f"{'ok' if ratio <= most else 'SHORT'}",
+            flush=True,
+        )
 
 
 def plot(results: dict[str, dict[str, list[float]]]) -> None:
@@ -286,7 +338,13 @@ def plot(results: dict[str, dict[str, list[float]]]) -> None:
         for each in names:  # points, not bars: on a logarithmic axis a bar's length means nothing
             ratio = medians[each] / medians[OURS]
             axis.plot(ratio, each, "o", color="tab:orange" if each == OURS else "tab:gray")
-            axis.annotate(f"{medians[each] * 1e3:,.1f} ms", (ratio, each), (7, -3), textcoords="offset points", fontsize=8)
+            axis.annotate(
+                f"{medians[each] * 1e3:,.1f} ms",
+                (ratio, each),
+                (7, -3),
+                textcoords="offset points",
+                fontsize=8,
+            )
         axis.set_xscale("log")
         axis.set_xlim(0.4, 1_000)
         axis.margins(y=0.5 / len(names))
@@ -301,12 +359,19 @@ def plot(results: dict[str, dict[str, list[float]]]) -> None:
 
 def main() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # before numpy is loaded by the first workload that needs it
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        # Before numpy is loaded by the first workload that needs it
+        os.environ.setdefault(name, "1")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="parts of the names of workloads, separated by commas")
+    parser.add_argument(
+        "--only", default="", help="parts of the names of workloads, separated by commas"
+    )
     arguments = parser.parse_args()
-    wanted = [each for each in WORKLOADS if any(part in each.name for part in arguments.only.split(","))]
+    wanted = [
+        each for each in WORKLOADS if any(part in each.name for part in arguments.only.split(","))
+    ]
     OUT.mkdir(exist_ok=True)
     results: dict[str, dict[str, list[float]]] = {}
     for workload in wanted:

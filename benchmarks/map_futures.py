@@ -49,7 +49,9 @@ def cancelled(executor: cf.Executor, count: int) -> None:
 def awaited(executor: cf.Executor, count: int) -> None:
     async def gather() -> None:
         loop = asyncio.get_running_loop()
-        await asyncio.gather(*(loop.run_in_executor(executor, work.same, number) for number in range(count)))
+        await asyncio.gather(
+            *(loop.run_in_executor(executor, work.same, number) for number in range(count))
+        )
 
     asyncio.run(gather())
 
@@ -66,10 +68,15 @@ USES: dict[str, Use] = {
 
 def of_processes(use: Use, count: int, stack: ExitStack) -> dict[str, Callable[[], object]]:
     ours = stack.enter_context(ts.Executor(WORKERS, "process"))
-    theirs = stack.enter_context(cf.ProcessPoolExecutor(WORKERS, mp_context=mp.get_context("forkserver")))
+    theirs = stack.enter_context(
+        cf.ProcessPoolExecutor(WORKERS, mp_context=mp.get_context("forkserver"))
+    )
     for executor in (ours, theirs):
         results(executor, 100)
-    return {"teamster": partial(use, ours, count), "ProcessPoolExecutor": partial(use, theirs, count)}
+    return {
+        "teamster": partial(use, ours, count),
+        "ProcessPoolExecutor": partial(use, theirs, count),
+    }
 
 
 def of_threads(use: Use, count: int, stack: ExitStack) -> dict[str, Callable[[], object]]:
@@ -77,4 +84,7 @@ def of_threads(use: Use, count: int, stack: ExitStack) -> dict[str, Callable[[],
     theirs = stack.enter_context(cf.ThreadPoolExecutor(WORKERS))
     for executor in (ours, theirs):
         results(executor, 100)
-    return {"teamster": partial(use, ours, count), "ThreadPoolExecutor": partial(use, theirs, count)}
+    return {
+        "teamster": partial(use, ours, count),
+        "ThreadPoolExecutor": partial(use, theirs, count),
+    }

@@ -32,7 +32,8 @@ _CHEAP_S = 0.25  # but what is over sooner than this runs in every round
 class Contender:
     """One way to run a workload, and what came of it.
 
-    A `late` one loads NumPy into this process, after which workers of every kind start differently: it runs after the others.
+    A `late` one loads NumPy into this process, after which workers of every kind start differently:
+    it runs after the others.
     """
 
     name: str
@@ -54,7 +55,11 @@ class Contender:
     def chose(self) -> str:
         """What auto chose, the most frequent first."""
         found = Counter(choice(plan) for plan in self.plans).most_common()
-        return found[0][0] if len(found) == 1 else ", ".join(f"{name} x{times}" for name, times in found)
+        return (
+            found[0][0]
+            if len(found) == 1
+            else ", ".join(f"{name} x{times}" for name, times in found)
+        )
 
     def run(self, task: Task) -> None:
         gc.collect()
@@ -74,7 +79,9 @@ class Contender:
 
 
 def choice(plan: ts.Plan) -> str:
-    return f"{plan.backend}({plan.workers})" if plan.backend in ("thread", "process") else plan.backend
+    return (
+        f"{plan.backend}({plan.workers})" if plan.backend in ("thread", "process") else plan.backend
+    )
 
 
 @contextmanager
@@ -126,7 +133,9 @@ def multiprocessing_pool(task: Task) -> list[Any]:
 def with_joblib(task: Task) -> list[Any]:
     import joblib  # type: ignore[import-untyped]
 
-    results: list[Any] = joblib.Parallel(n_jobs=-1)(joblib.delayed(task.function)(x) for x in task.inputs)
+    results: list[Any] = joblib.Parallel(n_jobs=-1)(
+        joblib.delayed(task.function)(x) for x in task.inputs
+    )
     return results
 
 
@@ -141,7 +150,12 @@ def with_mpire(task: Task) -> list[Any]:
     from mpire.pool import WorkerPool
 
     with WorkerPool() as pool:
-        results: list[Any] = pool.map(task.function, task.inputs, iterable_len=len(task.inputs), concatenate_numpy_output=False)
+        results: list[Any] = pool.map(
+            task.function,
+            task.inputs,
+            iterable_len=len(task.inputs),
+            concatenate_numpy_output=False,
+        )
         return results
 
 
@@ -149,8 +163,14 @@ def contenders(quick: bool) -> list[Contender]:
     """In the order of the first round."""
     threads, processes = (QUICK_THREADS, QUICK_PROCESSES) if quick else (COUNTS, COUNTS)
     plans: list[ts.Plan] = []
-    found = [Contender("loop", "manual", loop), Contender("auto", "auto", partial(auto, plans), plans=plans)]
-    found += [Contender(f"thread({count})", "manual", partial(manual, "thread", count)) for count in threads]
+    found = [
+        Contender("loop", "manual", loop),
+        Contender("auto", "auto", partial(auto, plans), plans=plans),
+    ]
+    found += [
+        Contender(f"thread({count})", "manual", partial(manual, "thread", count))
+        for count in threads
+    ]
     peers = [
         Contender("ThreadPoolExecutor", "peer", thread_pool_executor),
         Contender("ProcessPoolExecutor", "peer", process_pool_executor),
@@ -159,11 +179,17 @@ def contenders(quick: bool) -> list[Contender]:
         Contender("mpire", "peer", with_mpire, late=True),
     ]
     found += [] if quick else peers
-    return found + [Contender(f"process({count})", "manual", partial(manual, "process", count)) for count in processes]
+    return found + [
+        Contender(f"process({count})", "manual", partial(manual, "process", count))
+        for count in processes
+    ]
 
 
 def measure(task: Task, field_of: list[Contender], rounds: int) -> None:
-    """Run each once a round, in an order that moves on by one; the late ones have rounds of their own."""
+    """Run each once a round, in an order that moves on by one.
+
+    The late ones have rounds of their own.
+    """
     for late in (False, True):
         group = [each for each in field_of if each.late == late]
         warm_up(group)

@@ -12,8 +12,19 @@ from benchmarks.regret_contenders import Contender
 from benchmarks.regret_report import Result, seconds
 
 _AUTO = "tab:orange"
-_LANES = {"loop": (-0.1, "black"), "thread": (-0.33, "tab:blue"), "process": (0.13, "tab:green"), "peer": (0.35, "tab:gray")}
-_PEERS = {"ThreadPoolExecutor": "s", "ProcessPoolExecutor": "D", "multiprocessing.Pool": "^", "joblib": "v", "mpire": "P"}
+_LANES = {
+    "loop": (-0.1, "black"),
+    "thread": (-0.33, "tab:blue"),
+    "process": (0.13, "tab:green"),
+    "peer": (0.35, "tab:gray"),
+}
+_PEERS = {
+    "ThreadPoolExecutor": "s",
+    "ProcessPoolExecutor": "D",
+    "multiprocessing.Pool": "^",
+    "joblib": "v",
+    "mpire": "P",
+}
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
@@ -29,7 +40,14 @@ def draw(results: Sequence[Result], path: Path) -> None:
         axis.axhspan(row - 0.5, row + 0.5, color="0.965" if row % 2 else "1.0", zorder=-2)
         draw_row(axis, row, result)
     frame(axis, results)
-    axis.legend(handles=legend(), loc="lower center", bbox_to_anchor=(0.42, 1.01), ncols=5, fontsize=8, frameon=False)
+    axis.legend(
+        handles=legend(),
+        loc="lower center",
+        bbox_to_anchor=(0.42, 1.01),
+        ncols=5,
+        fontsize=8,
+        frameon=False,
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -38,7 +56,10 @@ def draw(results: Sequence[Result], path: Path) -> None:
 def frame(axis: Any, results: Sequence[Result]) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    labels = [f"{result.name}\nbest: {result.best.name}, {seconds(result.best.median)}" for result in results]
+    labels = [
+        f"{result.name}\nbest: {result.best.name}, {seconds(result.best.median)}"
+        for result in results
+    ]
     axis.set_yticks(range(len(results)), labels, fontsize=8)
     axis.set_ylim(len(results) - 0.5, -0.5)
     ratios = [each.median / result.best.median for result in results for each in result.contenders]
@@ -59,9 +80,25 @@ def draw_row(axis: Any, row: int, result: Result) -> None:
     said = "auto fails"
     if math.isfinite(result.auto_to_best):
         place = row + _LANES["loop"][0]
-        axis.plot(result.auto_to_best, place, "o", color=_AUTO, markersize=12, markeredgecolor="black", zorder=3)
+        axis.plot(
+            result.auto_to_best,
+            place,
+            "o",
+            color=_AUTO,
+            markersize=12,
+            markeredgecolor="black",
+            zorder=3,
+        )
         said = f"auto: {result.auto_to_best:.2f}\n{result.auto.chose}"
-    axis.text(1.01, row, said, transform=axis.get_yaxis_transform(), va="center", fontsize=8, color="#b35900")
+    axis.text(
+        1.01,
+        row,
+        said,
+        transform=axis.get_yaxis_transform(),
+        va="center",
+        fontsize=8,
+        color="#b35900",
+    )
 
 
 def draw_dot(axis: Any, row: int, contender: Contender, ratio: float) -> None:
@@ -70,17 +107,40 @@ def draw_dot(axis: Any, row: int, contender: Contender, ratio: float) -> None:
     lane, color = _LANES["peer" if contender.kind == "peer" else family]
     size, marker = (9, "o") if count else (7, _PEERS.get(contender.name, "d"))
     faint = 0.45 if contender.dropped else 0.9
-    axis.plot(ratio, row + lane, marker, color=color, markersize=size, alpha=faint, markeredgewidth=0, zorder=4)
+    axis.plot(
+        ratio,
+        row + lane,
+        marker,
+        color=color,
+        markersize=size,
+        alpha=faint,
+        markeredgewidth=0,
+        zorder=4,
+    )
     if count:
-        axis.text(ratio, row + lane, count, ha="center", va="center", fontsize=6, color="white", zorder=5, clip_on=True)
+        axis.text(
+            ratio,
+            row + lane,
+            count,
+            ha="center",
+            va="center",
+            fontsize=6,
+            color="white",
+            zorder=5,
+            clip_on=True,
+        )
 
 
 def legend() -> list[Any]:
     from matplotlib.lines import Line2D
 
     def entry(label: str, marker: str, color: str, size: int = 8) -> Line2D:
-        return Line2D([], [], linestyle="", marker=marker, color=color, markersize=size, label=label)
+        return Line2D(
+            [], [], linestyle="", marker=marker, color=color, markersize=size, label=label
+        )
 
     found = [entry("auto", "o", _AUTO, 11), entry("loop", "d", "black", 7)]
-    found += [entry(f"{name}(n); pale: ran once", "o", _LANES[name][1]) for name in ("thread", "process")]
+    found += [
+        entry(f"{name}(n); pale: ran once", "o", _LANES[name][1]) for name in ("thread", "process")
+    ]
     return found + [entry(name, marker, _LANES["peer"][1], 6) for name, marker in _PEERS.items()]

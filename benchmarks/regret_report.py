@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the regret suite found: figures for each workload, a summary over all, both as text and as plain values."""
+"""What the regret suite found.
+
+Figures for each workload, a summary over all, both as text and as plain values.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ class Result:
     @property
     def peer(self) -> Contender | None:
         """The fastest peer, if peers took part."""
-        return self._fastest("peer") if any(each.kind == "peer" for each in self.contenders) else None
+        return (
+            self._fastest("peer") if any(each.kind == "peer" for each in self.contenders) else None
+        )
 
     @property
     def auto_to_best(self) -> float:
@@ -50,14 +55,18 @@ class Result:
 
     @property
     def never_worse(self) -> bool:
-        """Whether auto is as fast as the loop, with 5% or 2 ms for what it cannot know beforehand."""
-        return self.auto.median <= max(self.loop.median * _LOOP_FACTOR, self.loop.median + _LOOP_EXTRA_S)
+        """Whether auto is as fast as the loop, with 5% or 2 ms for what it cannot know before."""
+        return self.auto.median <= max(
+            self.loop.median * _LOOP_FACTOR, self.loop.median + _LOOP_EXTRA_S
+        )
 
     def of_name(self, name: str) -> Contender:
         return next(each for each in self.contenders if each.name == name)
 
     def _fastest(self, kind: str) -> Contender:
-        return min((each for each in self.contenders if each.kind == kind), key=lambda each: each.median)
+        return min(
+            (each for each in self.contenders if each.kind == kind), key=lambda each: each.median
+        )
 
 
 @dataclass(frozen=True)
@@ -74,9 +83,14 @@ def worst_of_fixed(results: Sequence[Result]) -> list[Fixed]:
     """In the order in which the contenders are named."""
     found = []
     for name in (each.name for each in results[0].contenders if each.kind != "auto"):
-        slowdowns = [(result.of_name(name).median / result.best.median, result.name) for result in results]
-        worst, workload = max((each for each in slowdowns if math.isfinite(each[0])), default=(math.inf, ""))
-        found.append(Fixed(name, worst, workload, [where for slower, where in slowdowns if not math.isfinite(slower)]))
+        slowdowns = [
+            (result.of_name(name).median / result.best.median, result.name) for result in results
+        ]
+        worst, workload = max(
+            (each for each in slowdowns if math.isfinite(each[0])), default=(math.inf, "")
+        )
+        fails = [where for slower, where in slowdowns if not math.isfinite(slower)]
+        found.append(Fixed(name, worst, workload, fails))
     return found
 
 
@@ -109,11 +123,23 @@ def table(rows: Iterable[Sequence[str]], left: Iterable[int] = (0,)) -> str:
 
 def show_result(result: Result) -> None:
     best, auto, peer = result.best, result.auto, result.peer
-    rows = [("loop", "", result.loop), ("best manual choice", best.name, best), ("auto", auto.chose, auto)]
+    rows = [
+        ("loop", "", result.loop),
+        ("best manual choice", best.name, best),
+        ("auto", auto.chose, auto),
+    ]
     rows += [("best peer", peer.name, peer)] if peer is not None else []
-    ratios = "" if auto.fails else f"{times(result.auto_to_best)} x best, {times(result.auto_to_loop)} x loop"
-    said = {"auto": ratios, "best peer": f"{times(peer.median / best.median)} x best" if peer is not None else ""}
-    print(table([(label, name, seconds(each.median), said.get(label, "")) for label, name, each in rows], left=(0, 1, 3)))
+    ratios = (
+        ""
+        if auto.fails
+        else f"{times(result.auto_to_best)} x best, {times(result.auto_to_loop)} x loop"
+    )
+    said = {
+        "auto": ratios,
+        "best peer": f"{times(peer.median / best.median)} x best" if peer is not None else "",
+    }
+    texts = [(label, name, seconds(each.median), said.get(label, "")) for label, name, each in rows]
+    print(table(texts, left=(0, 1, 3)))
     if auto.fails:
         print(f"auto: {first_line(auto.fails)}")
     for label, names in (
@@ -126,11 +152,23 @@ def show_result(result: Result) -> None:
 
 
 def show_overview(results: Sequence[Result]) -> None:
-    rows = [["workload", "items", "loop", "best manual", "", "auto", "", "/ best", "/ loop", "best peer", ""]]
+    titles = ["workload", "items", "loop", "best manual", "", "auto", "", "/ best", "/ loop"]
+    rows = [[*titles, "best peer", ""]]
     for result in results:
         best, auto, peer = result.best, result.auto, result.peer
-        row = [result.name, f"{result.items:,}", seconds(result.loop.median), best.name, seconds(best.median)]
-        row += [auto.chose or "-", seconds(auto.median), times(result.auto_to_best), times(result.auto_to_loop)]
+        row = [
+            result.name,
+            f"{result.items:,}",
+            seconds(result.loop.median),
+            best.name,
+            seconds(best.median),
+        ]
+        row += [
+            auto.chose or "-",
+            seconds(auto.median),
+            times(result.auto_to_best),
+            times(result.auto_to_loop),
+        ]
         rows.append(row + ([peer.name, seconds(peer.median)] if peer is not None else ["", ""]))
     print(table(rows, left=(0, 3, 5, 9)), end="\n\n")
 
@@ -139,8 +177,9 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     ran = [result for result in results if math.isfinite(result.auto_to_best)]
     to_best = max(ran, key=lambda each: each.auto_to_best, default=None)
     to_loop = max(ran, key=lambda each: each.auto_to_loop, default=None)
+    mean = statistics.geometric_mean(each.auto_to_best for each in ran) if ran else None
     return {
-        "auto_to_best_geometric_mean": statistics.geometric_mean(each.auto_to_best for each in ran) if ran else None,
+        "auto_to_best_geometric_mean": mean,
         "auto_to_best_worst": to_best and [to_best.auto_to_best, to_best.name],
         "auto_to_loop_worst": to_loop and [to_loop.auto_to_loop, to_loop.name],
         "slower_than_loop": [each.name for each in results if not each.never_worse],
@@ -153,14 +192,23 @@ def show_summary(results: Sequence[Result]) -> None:
     found = summary(results)
     if found["auto_to_best_worst"] is not None:
         print(f"auto / best, geometric mean  {times(found['auto_to_best_geometric_mean'])}")
-        for name, key in (("auto / best, worst", "auto_to_best_worst"), ("auto / loop, worst", "auto_to_loop_worst")):
+        for name, key in (
+            ("auto / best, worst", "auto_to_best_worst"),
+            ("auto / loop, worst", "auto_to_loop_worst"),
+        ):
             ratio, workload = found[key]
             print(f"{name:<27}  {times(ratio)}  {workload}")
     missed = ", ".join(found["slower_than_loop"]) or "nowhere"
-    print(f"auto slower than the loop by more than {_LOOP_FACTOR - 1:.0%} and {_LOOP_EXTRA_S * 1e3:g} ms: {missed}")
+    print(
+        f"auto slower than the loop by more than {_LOOP_FACTOR - 1:.0%} and "
+        f"{_LOOP_EXTRA_S * 1e3:g} ms: {missed}"
+    )
     print(f"auto fails: {', '.join(found['auto_fails']) or 'nowhere'}\n")
     rows = [["one choice for all", "worst / best", "on", "fails on"]]
-    rows += [[each.name, times(each.worst), each.workload, ", ".join(each.fails)] for each in worst_of_fixed(results)]
+    rows += [
+        [each.name, times(each.worst), each.workload, ", ".join(each.fails)]
+        for each in worst_of_fixed(results)
+    ]
     print(table(rows, left=(0, 2, 3)), flush=True)
 
 
@@ -180,7 +228,12 @@ def to_values(result: Result) -> dict[str, Any]:
         "peer": result.peer and result.peer.name,
         "peer_s": result.peer and finite(result.peer.median),
         "contenders": {
-            each.name: {"kind": each.kind, "seconds": each.seconds, "dropped": each.dropped, "fails": each.fails}
+            each.name: {
+                "kind": each.kind,
+                "seconds": each.seconds,
+                "dropped": each.dropped,
+                "fails": each.fails,
+            }
             for each in result.contenders
         },
     }

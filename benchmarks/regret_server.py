@@ -29,7 +29,9 @@ def slow_server() -> Iterator[str]:
 
 
 def serve(port: Connection) -> None:
-    """Answer each request after a delay, on a loopback port that is sent first, until the process is ended."""
+    """Answer each request after a delay, on a loopback port that is sent first, until the process
+    is ended.
+    """
     asyncio.run(_serve(port))
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The functions of the regret suite; in a module of their own, so that every peer can pickle them.
 
-A library is imported by the function that needs it: every new process worker of every workload loads this module.
+A library is imported by the function that needs it: every new process worker of every workload
+loads this module.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ def same(x: Any) -> Any:
 
 
 def add(additions: int) -> int:
-    """Pure Python, a fixed amount of work: a burn until some clock says so would take waiting for work."""
+    """Pure Python, a fixed amount of work.
+
+    A burn until some clock says so would take waiting for work.
+    """
     total = 0
     for number in range(additions):
         total += number
@@ -38,7 +42,10 @@ def nap(seconds: float) -> float:
 
 
 def add_or_nap(step: float) -> float:
-    """As many additions as an integer says, or as many seconds of sleep as a float does; mpire would unpack a tuple."""
+    """As many additions as an integer says, or as many seconds of sleep as a float does.
+
+    Mpire would unpack a tuple.
+    """
     return add(step) if isinstance(step, int) else nap(step)
 
 
@@ -112,7 +119,8 @@ def digest(held: Held) -> str:
 def _opener() -> OpenerDirector:
     from urllib.request import ProxyHandler, build_opener
 
-    return build_opener(ProxyHandler({}))  # whatever proxy the environment names, it is not asked for a loopback address
+    # Whatever proxy the environment names, it is not asked for a loopback address
+    return build_opener(ProxyHandler({}))
 
 
 def download(url: str) -> int:

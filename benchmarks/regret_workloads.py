@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The workloads of the regret suite: on 2 cores the best choice takes about 0.5 to 2.5 s for most of them."""
+"""The workloads of the regret suite.
+
+On 2 cores the best choice takes about 0.5 to 2.5 s for most of them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ Count = Callable[[int], int]
 
 @dataclass(frozen=True)
 class Task:
-    """A workload that is ready to run; `tidy` follows each run, untimed; a run that takes longer than `limit_s` fails."""
+    """A workload that is ready to run; `tidy` follows each run, untimed.
+
+    A run that takes longer than `limit_s` fails.
+    """
 
     function: Callable[[Any], Any]
     inputs: Sequence[Any]
@@ -104,7 +110,10 @@ def in_turn(paths: Sequence[Path], items: int) -> list[str]:
 
 
 def file_writes(stack: ExitStack, count: Count) -> Task:
-    """New files in each run, in memory where that is possible: a disk that every run writes to sets a pace of its own."""
+    """New files in each run, in memory where that is possible.
+
+    A disk that every run writes to sets a pace of its own.
+    """
     memory = Path("/dev/shm")
     place = folder(stack, memory if os.access(memory, os.W_OK) else None)
 
@@ -112,16 +121,23 @@ def file_writes(stack: ExitStack, count: Count) -> Task:
         for path in place.iterdir():
             path.unlink()
 
-    return Task(work.write_text, [str(place / f"{number}.txt") for number in range(count(3_000))], tidy=tidy)
+    return Task(
+        work.write_text, [str(place / f"{number}.txt") for number in range(count(3_000))], tidy=tidy
+    )
 
 
 def jpeg(stack: ExitStack, count: Count) -> Task:
-    """Soft shapes with some noise, made without NumPy: once it is loaded here, all workers start differently."""
+    """Soft shapes with some noise, made without NumPy.
+
+    Once it is loaded here, all workers start differently.
+    """
     from PIL import Image
 
     place, draw, size = folder(stack), random.Random(_SEED), (1_500, 1_000)
     for number in range(20):
-        shapes = Image.frombytes("RGB", (60, 40), draw.randbytes(7_200)).resize(size, Image.Resampling.BICUBIC)
+        shapes = Image.frombytes("RGB", (60, 40), draw.randbytes(7_200)).resize(
+            size, Image.Resampling.BICUBIC
+        )
         noise = Image.frombytes("RGB", size, draw.randbytes(4_500_000))
         Image.blend(shapes, noise, 0.1).save(place / f"{number}.jpg", quality=85)
     return Task(work.shrink, in_turn(sorted(place.iterdir()), count(80)))
@@ -136,7 +152,10 @@ def sources() -> list[Path]:
 def tokens(path: Path) -> list[dict[str, Any]]:
     with tokenize.open(path) as file:
         found = tokenize.generate_tokens(file.readline)
-        return [{"type": each.type, "string": each.string, "start": each.start, "end": each.end} for each in found]
+        return [
+            {"type": each.type, "string": each.string, "start": each.start, "end": each.end}
+            for each in found
+        ]
 
 
 def json_files(stack: ExitStack, count: Count) -> Task:
@@ -191,11 +210,22 @@ WORKLOADS = [
     Workload("lognormal 3 ms", lognormal),
     Workload("2 ms loop then 20 ms sleep", work_then_waiting),
     Workload("unpicklable", unpicklable),
-    *(Workload(f"0.2 ms of SHA-256 x {items}", partial(hashes, items)) for items in (100, 300, 1_500)),
     *(
-        Workload(f"0.9 ms loop x {items}", partial(python_loop, work.ADDITIONS_PER_MS * 9 // 10, items))
+        Workload(f"0.2 ms of SHA-256 x {items}", partial(hashes, items))
+        for items in (100, 300, 1_500)
+    ),
+    *(
+        Workload(
+            f"0.9 ms loop x {items}", partial(python_loop, work.ADDITIONS_PER_MS * 9 // 10, items)
+        )
         for items in (60, 250, 1_000)
     ),
-    *(Workload(f"4 ms sleep, 1 ms loop x {items}", partial(waits_then_computes, items)) for items in (30, 300, 1_200)),
+    *(
+        Workload(f"4 ms sleep, 1 ms loop x {items}", partial(waits_then_computes, items))
+        for items in (30, 300, 1_200)
+    ),
 ]
-"""The last nine are short: jobs of 20 ms to 1.5 s, each at three lengths, of which the start of workers is a large part."""
+"""The last nine are short.
+
+Jobs of 20 ms to 1.5 s, each at three lengths, of which the start of workers is a large part.
+"""

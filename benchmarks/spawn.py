@@ -2,7 +2,8 @@
 """One process for one call: `ts.spawn` beside `multiprocessing.Process` and its pipe.
 
 Question: is a process there as soon, a small message as fast, and a large array faster?
-Method:   interleaved, medians of rounds; the fork server of each runs already, as after a program's first process.
+Method:   interleaved, medians of rounds; the fork server of each runs already, as after a program's
+          first process.
 Command:  make bench-spawn
 Result:   see docs/coming_from.md.
 """
@@ -61,7 +62,9 @@ def start_theirs(context: Any, count: int) -> float:
     return (time.perf_counter() - began) / count
 
 
-def talk(send: Callable[[Any], None], receive: Callable[[], Any], message: Any, count: int) -> float:
+def talk(
+    send: Callable[[Any], None], receive: Callable[[], Any], message: Any, count: int
+) -> float:
     """Seconds of a message there and back."""
     began = time.perf_counter()
     for _ in range(count):
@@ -98,8 +101,14 @@ def main() -> None:
     array = np.ones(5_000_000)  # 40 MB
     rows: dict[str, tuple[Timed, Timed]] = {
         "start to end of a process": (lambda: start_ours(10), lambda: start_theirs(context, 10)),
-        "a number there and back": (lambda: talk_ours(1, 2_000), lambda: talk_theirs(context, 1, 2_000)),
-        "40 MB there and back": (lambda: talk_ours(array, 10), lambda: talk_theirs(context, array, 10)),
+        "a number there and back": (
+            lambda: talk_ours(1, 2_000),
+            lambda: talk_theirs(context, 1, 2_000),
+        ),
+        "40 MB there and back": (
+            lambda: talk_ours(array, 10),
+            lambda: talk_theirs(context, array, 10),
+        ),
     }
     start_ours(1)
     start_theirs(context, 1)

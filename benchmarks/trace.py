@@ -2,7 +2,8 @@
 """What a span costs, and what nobody pays who does not record.
 
 Question: under 1 us and under 100 bytes a span while recording; nothing measurable while not?
-Method:   with and without a recorder in turn, in one run, medians of rounds: steps by processor time, whole maps by the clock.
+Method:   with and without a recorder in turn, in one run, medians of rounds: steps by processor
+          time, whole maps by the clock.
 Command:  make bench-trace
 Result:   see README, "What happened".
 """
@@ -84,7 +85,12 @@ def loop(count: int) -> None:
 
 def costs(rounds: int, count: int) -> dict[str, tuple[float, float]]:
     """Nanoseconds with nobody recording, and with somebody."""
-    cases = {"an item in a worker": run_items, "ts.span": use_spans, "a record, clocks read": write_records, "empty loop": loop}
+    cases = {
+        "an item in a worker": run_items,
+        "ts.span": use_spans,
+        "a record, clocks read": write_records,
+        "empty loop": loop,
+    }
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in cases}
     for _ in range(rounds):
         for on in (False, True):
@@ -92,7 +98,9 @@ def costs(rounds: int, count: int) -> dict[str, tuple[float, float]]:
             for name, function in cases.items():
                 found[name][on].append(per_call_ns(function, count))
     spans.install(None)
-    return {name: (statistics.median(off), statistics.median(on)) for name, (off, on) in found.items()}
+    return {
+        name: (statistics.median(off), statistics.median(on)) for name, (off, on) in found.items()
+    }
 
 
 def maps(rounds: int, items: int, backend: str) -> tuple[float, float]:
@@ -137,8 +145,14 @@ def main() -> None:
         print(f"{name:36}{off:>13.0f} ns{on:>9.0f} ns{on - off:>12.0f} ns")
     for backend in ("process", "thread"):
         off_s, on_s = maps(arguments.rounds, 4 * arguments.count, backend)
-        print(f"{f'map of {4 * arguments.count:,}, {backend}':36}{off_s:>14.3f} s{on_s:>10.3f} s{on_s / off_s:>14.2f}x")
-    print(f"\na record is {RECORD_NBYTES} bytes in memory; in files: " + ", ".join(f".{k} {v:.0f}" for k, v in sizes().items()))
+        print(
+            f"{f'map of {4 * arguments.count:,}, {backend}':36}{off_s:>14.3f} s"
+            f"{on_s:>10.3f} s{on_s / off_s:>14.2f}x"
+        )
+    print(
+        f"\na record is {RECORD_NBYTES} bytes in memory; in files: "
+        + ", ".join(f".{k} {v:.0f}" for k, v in sizes().items())
+    )
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ def loop(_: int) -> int:
 def checksum(_: int) -> int:
     """About 0.4 ms in C.
 
-    What a pool adds shows here alone. In a Python loop it shows twice: code that runs between two items costs the interpreter's
-    branches their prediction, and the loop itself then takes 255 or 290 us, on one processor and in one process (EPYC, 3.11).
+    What a pool adds shows here alone. In a Python loop it shows twice: code that runs between two
+    items costs the interpreter's branches their prediction, and the loop itself then takes 255 or
+    290 us, on one processor and in one process (EPYC, 3.11).
     """
     return zlib.crc32(_BLOCK)
 

@@ -20,7 +20,9 @@ def measure(path: str) -> dict[str, Any]:
     with tokenize.open(path) as source:  # in the encoding that the file declares
         text = source.read()
     tree = ast.parse(text)
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     classes = sum(isinstance(node, ast.ClassDef) for node in ast.walk(tree))
     longest = max(functions, key=length_of, default=None)
     return {

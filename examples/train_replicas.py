@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Train a small network on CPU replicas, and draw what they did; the picture in docs/data_parallel.md is made by this.
+"""Train a small network on CPU replicas, and draw what they did.
 
-Run it with ``python -m examples.train_replicas --picture docs/data_parallel.png`` (needs torch and matplotlib).
+The picture in docs/data_parallel.md is made by this. Run it with ``python -m
+examples.train_replicas --picture docs/data_parallel.png`` (needs torch and matplotlib).
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    model = DataParallel(nn.Sequential(nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)), 2)
+    model = DataParallel(
+        nn.Sequential(
+            nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)
+        ),
+        2,
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     x, y = torch.randn(512, 512), torch.randint(0, 10, (512,))
 

@@ -7,8 +7,9 @@ within          a block of code must end in so many seconds
 run_script      run a program in a session of its own and look at what it leaves behind
 start_script    the same, still running: to be sent signals
 
-Other programs may run beside the tests, as many as they like: the tests look at their own processes only, have a runtime folder
-and, where the system lets them, a /dev/shm of their own, and count seconds as the machine gives them (`FairClock`).
+Other programs may run beside the tests, as many as they like: the tests look at their own processes
+only, have a runtime folder and, where the system lets them, a /dev/shm of their own, and count
+seconds as the machine gives them (`FairClock`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -34,18 +35,22 @@ import psutil
 import pytest
 
 from tests.fair_clock import FairClock
+from tests.leftovers import SHM, describe, find_traces
 
 POLL_SECONDS = 0.005
 LEFTOVER_SECONDS = 2.0
 MARKER = "TEAMSTER_TEST_SCRIPT"
-LOST = re.compile(r"Exception ignored in: <function _get_module_lock.*?\nKeyboardInterrupt: ?\n", re.DOTALL)
-SHM = Path("/dev/shm")
+LOST = re.compile(
+    r"Exception ignored in: <function _get_module_lock.*?\nKeyboardInterrupt: ?\n", re.DOTALL
+)
 PRIVATE_SHM = pytest.StashKey[bool]()
 RUNTIME = pytest.StashKey[str]()
 
 
 class WaitUntil(Protocol):
-    def __call__(self, predicate: Callable[[], object], seconds: float = 5.0, message: str = "") -> None: ...
+    def __call__(
+        self, predicate: Callable[[], object], seconds: float = 5.0, message: str = ""
+    ) -> None: ...
 
 
 class Within(Protocol):
@@ -53,22 +58,34 @@ class Within(Protocol):
 
 
 class StartScript(Protocol):
-    def __call__(self, text: str, *arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> Script: ...
+    def __call__(
+        self, text: str, *arguments: str, stdin: str = "", env: dict[str, str] | None = None
+    ) -> Script: ...
 
 
 class RunScript(Protocol):
     def __call__(
-        self, text: str, *arguments: str, timeout: float = 30, stdin: str = "", env: dict[str, str] | None = None
+        self,
+        text: str,
+        *arguments: str,
+        timeout: float = 30,
+        stdin: str = "",
+        env: dict[str, str] | None = None,
     ) -> Script: ...
 
 
-# ---------------------------------------------------------------------------------------------- a place of their own
+# ----------------------------------------------------------------------------- a place of their own
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the tests, and all that they start, a runtime folder and a /dev/shm that no other program uses."""
+    """Give the tests, and all that they start, a runtime folder and a /dev/shm that no other
+    program uses.
+    """
     config.stash[PRIVATE_SHM] = _mount_private_shm()
-    config.stash[RUNTIME] = os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="rt", dir="/tmp")  # short: a socket's path is
+    # short: a socket's path is
+    config.stash[RUNTIME] = os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(
+        prefix="rt", dir="/tmp"
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -76,17 +93,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _mount_private_shm() -> bool:
-    """In a mount namespace of this process and its children; False where the system does not allow one."""
+    """In a mount namespace of this process and its children.
+
+    False where the system does not allow one.
+    """
     clone_newns, ms_nosuid_nodev, ms_rec_private = 0x20000, 2 | 4, 0x4000 | 1 << 18
     libc = ctypes.CDLL(None)
     if not SHM.is_dir() or not hasattr(libc, "unshare") or libc.unshare(clone_newns):
         return False
-    if libc.mount(None, b"/", None, ms_rec_private, None):  # or what is mounted here would be mounted everywhere
+    if libc.mount(None, b"/", None, ms_rec_private, None):
+        # Or what is mounted here would be mounted everywhere
         return False
     return not libc.mount(b"tmpfs", os.fsencode(SHM), b"tmpfs", ms_nosuid_nodev, b"mode=1777")
 
 
-# -------------------------------------------------------------------------------------------------------- deadlines
+# ---------------------------------------------------------------------------------------- deadlines
 
 
 def _poll(predicate: Callable[[], object], seconds: float) -> bool:
@@ -100,7 +121,9 @@ def _poll(predicate: Callable[[], object], seconds: float) -> bool:
 
 @pytest.fixture(scope="session")
 def wait_until() -> WaitUntil:
-    """``wait_until(predicate, seconds=5.0, message="")``: poll until true, fail after so many seconds."""
+    """``wait_until(predicate, seconds=5.0, message="")``: poll until true, fail after so many
+    seconds.
+    """
 
     def wait(predicate: Callable[[], object], seconds: float = 5.0, message: str = "") -> None:
         if not _poll(predicate, seconds):
@@ -111,7 +134,10 @@ def wait_until() -> WaitUntil:
 
 @pytest.fixture(scope="session")
 def within() -> Within:
-    """``with within(seconds):`` fails when the block takes longer than that; it does not end the block."""
+    """``with within(seconds):`` fails when the block takes longer than that.
+
+    It does not end the block.
+    """
 
     @contextlib.contextmanager
     def measure(seconds: float) -> Iterator[None]:
@@ -133,92 +159,27 @@ def within() -> Within:
     return measure
 
 
-# ------------------------------------------------------------------------------------------------------ no_leftovers
-
-
-@dataclass
-class _Traces:
-    """What a test could leave behind, at one moment: key -> a name for the message."""
-
-    processes: dict[int, str] = field(default_factory=dict)
-    threads: dict[int, str] = field(default_factory=dict)
-    shm: set[str] = field(default_factory=set)
-
-    def since(self, earlier: _Traces) -> list[str]:
-        return [
-            *(name for pid, name in self.processes.items() if pid not in earlier.processes),
-            *(name for key, name in self.threads.items() if key not in earlier.threads),
-            *(f"file {name}" for name in sorted(self.shm - earlier.shm)),
-        ]
-
-
-def _describe(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return f"process {process.pid} ({process.status()}): {' '.join(process.cmdline())[:160]}"
-    return f"process {process.pid}"
-
-
-def _is_fork_server(process: psutil.Process) -> bool:
-    try:
-        command = " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-    return "teamster" in command and "forkserver" in command
-
-
-def _processes(known: dict[int, str]) -> dict[int, str]:
-    """Everything below this process, but for one fork server: it may stay, and what it has forked may not."""
-    me = psutil.Process()
-    children = {process.pid: process for process in me.children(recursive=True)}
-    if children.keys() <= known.keys():
-        return {pid: known[pid] for pid in children}
-    direct = {process.pid for process in me.children()}
-    servers = [pid for pid, process in children.items() if pid in direct and _is_fork_server(process)]
-    for pid in servers[:1]:
-        del children[pid]
-    return {pid: _describe(process) for pid, process in children.items()}
-
-
-def _threads() -> dict[int, str]:
-    # The socket for those who look (tasks/monitor/socket.py) belongs to the program, as the fork server does: it closes when that
-    # ends. So do the threads that torch's functions of one call share (parallel/applying.py).
-    own = (thread for thread in threading.enumerate() if not thread.name.startswith(("teamster-window", "teamster-shared")))
-    ours = (thread for thread in own if not thread.daemon or "teamster" in thread.name.lower())
-    left = {id(thread): f"thread {thread.name!r}{' (daemon)' if thread.daemon else ''}" for thread in ours}
-    limits = sys.modules.get("teamster.machine.native_threads")
-    return left | {id(limit): f"a limit of native threads: {limit}" for limit in (limits._active if limits else ())}
-
-
-def _shm(private: bool) -> set[str]:
-    """Files in /dev/shm that are ours: all when nobody else can write there, else those that this process has open or mapped."""
-    if private:
-        return {str(SHM / name) for name in os.listdir(SHM)}
-    if not Path("/proc/self/maps").exists():
-        return set()
-    mapped = {line.split(maxsplit=5)[-1].rstrip() for line in Path("/proc/self/maps").read_text().splitlines() if f"{SHM}/" in line}
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # that of the listing itself
-            mapped.add(os.readlink(f"/proc/self/fd/{number}"))
-    return {name for name in mapped if name.startswith(f"{SHM}/")}
-
-
-def _traces(known: dict[int, str], private: bool) -> _Traces:
-    return _Traces(_processes(known), _threads(), _shm(private))
+# ------------------------------------------------------------------------------------- no_leftovers
 
 
 @pytest.fixture(scope="session")
-def leaving_nothing(pytestconfig: pytest.Config) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """``with leaving_nothing():`` fails when it leaves a process, a thread or a file in /dev/shm; endings get 2 s to show."""
+def leaving_nothing(
+    pytestconfig: pytest.Config,
+) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """``with leaving_nothing():`` fails when it leaves a process, a thread or a file in /dev/shm.
+
+    Endings get 2 s to show.
+    """
     private = pytestconfig.stash[PRIVATE_SHM]
 
     @contextlib.contextmanager
     def watch() -> Iterator[None]:
-        before = _traces({}, private)
+        before = find_traces({}, private)
         yield
         left: list[str] = []
 
         def clean() -> bool:
-            left[:] = _traces(before.processes, private).since(before)
+            left[:] = find_traces(before.processes, private).since(before)
             return not left
 
         if not _poll(clean, LEFTOVER_SECONDS):
@@ -228,17 +189,19 @@ def leaving_nothing(pytestconfig: pytest.Config) -> Callable[[], contextlib.Abst
 
 
 @pytest.fixture(autouse=True)
-def no_leftovers(leaving_nothing: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+def no_leftovers(
+    leaving_nothing: Callable[[], contextlib.AbstractContextManager[None]],
+) -> Iterator[None]:
     """Each test leaves nothing.
 
-    What was there before the test is not its fault, so a pool in a module-wide fixture may live on; a worker that such
-    a pool starts anew during a test counts as left by that test.
+    What was there before the test is not its fault, so a pool in a module-wide fixture may live on;
+    a worker that such a pool starts anew during a test counts as left by that test.
     """
     with leaving_nothing():
         yield
 
 
-# ------------------------------------------------------------------------------------------------------- run_script
+# --------------------------------------------------------------------------------------- run_script
 
 
 @dataclass
@@ -281,7 +244,9 @@ class Script:
         return (self.folder / "stderr").read_text(errors="replace")
 
     def interrupt(self) -> None:
-        """Press Ctrl-C, and again while waiting, if CPython loses it in its own callback at the end of an import."""
+        """Press Ctrl-C, and again while waiting, if CPython loses it in its own callback at the end
+        of an import.
+        """
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGINT)
 
@@ -296,24 +261,41 @@ class Script:
         self.popen.send_signal(number)
 
     def wait(self, timeout: float = 30) -> Script:
-        """Wait for the program alone, not for what it leaves behind; after so many seconds dump its stacks and fail."""
+        """Wait for the program alone, not for what it leaves behind.
+
+        After so many seconds dump its stacks and fail.
+        """
         if not _poll(self._is_over, timeout):
-            self.popen.send_signal(signal.SIGABRT)  # faulthandler is on in it and prints every thread's stack
+            # Faulthandler is on in it and prints every thread's stack
+            self.popen.send_signal(signal.SIGABRT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.popen.wait(5)
-            alive = "\n  ".join(map(_describe, self.survivors()))
-            pytest.fail(f"still running after {timeout} s\n{self.stdout}\nstderr:\n{self.stderr}\nalive:\n  {alive}")
+            alive = "\n  ".join(map(describe, self.survivors()))
+            pytest.fail(
+                f"still running after {timeout} s\n{self.stdout}\nstderr:\n{self.stderr}\nalive:\n "
+                f" {alive}"
+            )
         return self
 
     def survivors(self) -> list[psutil.Process]:
-        """The processes that live on: those of its session, and those that left it but carry its mark."""
-        return [process for process in psutil.process_iter() if process.pid != self.pid and self._owns(process)]
+        """The processes that live on.
+
+        Those of its session, and those that left it but carry its mark.
+        """
+        return [
+            process
+            for process in psutil.process_iter()
+            if process.pid != self.pid and self._owns(process)
+        ]
 
     def _owns(self, process: psutil.Process) -> bool:
         try:
             if process.status() == psutil.STATUS_ZOMBIE:
                 return False
-            return os.getsid(process.pid) == self.session or process.environ().get(MARKER) == self.marker
+            return (
+                os.getsid(process.pid) == self.session
+                or process.environ().get(MARKER) == self.marker
+            )
         except (psutil.Error, OSError):
             return False
 
@@ -329,13 +311,16 @@ class Script:
 
 @pytest.fixture
 def start_script(tmp_path: Path) -> Iterator[StartScript]:
-    """``start_script(text, *arguments, stdin="", env=None)`` starts a program and returns it, running.
+    """``start_script(text, *arguments, stdin="", env=None)`` starts a program and returns it,
+    running.
 
     `env` is added to the environment of this process.
     """
     started: list[Script] = []
 
-    def start(text: str, *arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> Script:
+    def start(
+        text: str, *arguments: str, stdin: str = "", env: dict[str, str] | None = None
+    ) -> Script:
         folder = tmp_path / f"script{len(started)}"
         folder.mkdir()
         (folder / "script.py").write_text(text)
@@ -366,12 +351,19 @@ def start_script(tmp_path: Path) -> Iterator[StartScript]:
 
 @pytest.fixture
 def run_script(start_script: StartScript) -> RunScript:
-    """``run_script(text, *arguments, timeout=30, stdin="", env=None)`` runs a program to its end, `timeout` in seconds.
+    """``run_script(text, *arguments, timeout=30, stdin="", env=None)`` runs a program to its end,
+    `timeout` in seconds.
 
     The result has ``returncode, stdout, stderr, pid, session, folder`` and ``survivors()``.
     """
 
-    def run(text: str, *arguments: str, timeout: float = 30, stdin: str = "", env: dict[str, str] | None = None) -> Script:
+    def run(
+        text: str,
+        *arguments: str,
+        timeout: float = 30,
+        stdin: str = "",
+        env: dict[str, str] | None = None,
+    ) -> Script:
         return start_script(text, *arguments, stdin=stdin, env=env).wait(timeout)
 
     return run

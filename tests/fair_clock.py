@@ -10,10 +10,11 @@ from pathlib import Path
 
 
 class FairClock:
-    """Seconds as this machine gives them: where 8 threads want to run on 2 cores, each gets a quarter of a core.
+    """Seconds as this machine gives them.
 
-    So a deadline means the same on a machine that does nothing else and on one that is busy with other programs; no second is
-    stretched to more than `LONGEST`, and a hang still ends in front of pytest's own time limit.
+    Where 8 threads want to run on 2 cores, each gets a quarter of a core. So a deadline means the
+    same on a machine that does nothing else and on one that is busy with other programs; no second
+    is stretched to more than `LONGEST`, and a hang still ends in front of pytest's own time limit.
     """
 
     LONGEST = 15.0

@@ -20,4 +20,8 @@ def test_each_has_a_home_that_makes_its_backend(kind: str) -> None:
 
 
 def test_a_label_tells_how_many_there_are() -> None:
-    assert [label("process", 8), label("serial", 1), label("thread", None)] == ["process(8)", "serial", "thread"]
+    assert [label("process", 8), label("serial", 1), label("thread", None)] == [
+        "process(8)",
+        "serial",
+        "thread",
+    ]

@@ -41,7 +41,15 @@ print("main", flush=True)
 def test_each_is_called_once_and_in_its_order(run_script: Callable[..., Any]) -> None:
     script = run_script(HOOKS)
     assert script.stderr == ""
-    assert script.stdout.split("\n") == ["before", "copy", "renewed kept", "main", "finish", "end", ""]
+    assert script.stdout.split("\n") == [
+        "before",
+        "copy",
+        "renewed kept",
+        "main",
+        "finish",
+        "end",
+        "",
+    ]
 
 
 def test_an_import_hooks_into_nothing(run_script: Callable[..., Any]) -> None:
@@ -52,7 +60,8 @@ def test_an_import_hooks_into_nothing(run_script: Callable[..., Any]) -> None:
         "atexit.register = lambda function, *_: hooks.append(function)\n"
         "import teamster\n"
         "for module in pkgutil.walk_packages(teamster.__path__, 'teamster.'):\n"
-        "    if not module.name.startswith(('teamster.parallel', 'teamster.tensors', 'teamster.cli')):\n"
+        "    if not module.name.startswith(('teamster.parallel', 'teamster.tensors', "
+        "'teamster.cli')):\n"
         "        importlib.import_module(module.name)\n"
         "print([each for each in hooks if (each.__module__ or '').startswith('teamster')])"
     )

@@ -8,7 +8,7 @@
             |
            plan      what to do, and why                                 spine/plan
             |
-         workers     who does it, and dies: serial, thread, process      spine/workers
+         workers     what does it, and dies: serial, thread, process      spine/workers
             |
         transport    how data gets there without copies                  spine/transport
             |
@@ -17,7 +17,8 @@
     Machine          what there is to use                                machine/
     errors           every error of ours                                 errors.py
 
-A line imports only what stands below it. Names resolve on first use, so importing the package costs next to nothing.
+A line imports only what stands below it. Names resolve on first use, so importing the package costs
+next to nothing.
 """
 
 TYPE_CHECKING = False

@@ -5,17 +5,17 @@
 
     TeamsterError
     ├── UsageError (ValueError)            an argument makes no sense; nothing was started
-    ├── StartMethodRefused (RuntimeError)  the start method asked for would hang or corrupt this process
+    ├── StartMethodRefused (RuntimeError)  the start method given would hang or corrupt this process
     ├── PoolClosed (RuntimeError)          the pool was closed or terminated before
     ├── WorkerStartError (RuntimeError)    workers die before they are ready; no item is to blame
     └── TaskError                          one item went wrong; carries its `index`
         ├── WorkerDied                     the process that ran the item died
-        ├── TaskTimeout (TimeoutError)     the item ran longer than `timeout` and its worker was killed
+        ├── TaskTimeout (TimeoutError)     the item ran longer than `timeout`; its worker was killed
         ├── TransferError (TypeError)      the item's argument or result does not survive pickling
-        └── RemoteError (RuntimeError)     the item raised what cannot be raised here: the text tells
+        └── RemoteError (RuntimeError)     the item raised what cannot be raised here: see its text
 
-What a user's function raises is none of these: it arrives as its own type. A `TaskError` therefore never means that the
-function said no; it means that the answer could not be had.
+What a user's function raises is none of these: it arrives as its own type. A `TaskError` therefore
+never means that the function said no; it means that the answer could not be had.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ class UsageError(TeamsterError, ValueError):
         >>> import teamster as ts
         >>> ts.Pool(workers=0)
         Traceback (most recent call last):
-        teamster.errors.UsageError: workers must be at least 1, not 0; leave it out to use every core
+        teamster.errors.UsageError: workers must be at least 1, not 0; leave it out to use every
+        core
     """
 
 
 class StartMethodRefused(TeamsterError, RuntimeError):
-    """The start method asked for would hang or corrupt this process (fork with threads running, fork after CUDA).
+    """The start method asked for would hang or corrupt this process.
+
+    Fork with threads running would, and fork after CUDA.
 
     Example:
         >>> issubclass(StartMethodRefused, RuntimeError)
@@ -64,7 +67,9 @@ class PoolClosed(TeamsterError, RuntimeError):
 
 
 class WorkerStartError(TeamsterError, RuntimeError):
-    """Workers die again and again before they are ready. No item is to blame, and none was run by them.
+    """Workers die again and again before they are ready.
+
+    No item is to blame, and none was run by them.
 
     Example:
         >>> issubclass(WorkerStartError, TeamsterError)
@@ -94,13 +99,14 @@ class TaskError(TeamsterError):
 class WorkerDied(TaskError):
     """The process that ran the item died: killed by a signal, out of memory, or by ``os._exit``.
 
-    It does not mean that the item is wrong: the kernel may have chosen its worker for reasons of its own.
+    It does not mean that the item is wrong: the kernel may have chosen its worker for reasons of
+    its own.
 
     Attributes:
         index: position of the item in the input, counted from 0; -1 for a call of `submit`.
         worker: index of the worker, counted from 0.
-        exitcode: exit code, None when a signal ended it or nobody knows.
-        signal: number of the signal, None when it ended by itself or nobody knows.
+        exitcode: exit code, None when a signal ended it or it is not known.
+        signal: number of the signal, None when it ended by itself or it is not known.
 
     Example:
         >>> WorkerDied("worker 1 died", index=3, worker=1, signal=9).signal
@@ -108,7 +114,13 @@ class WorkerDied(TaskError):
     """
 
     def __init__(
-        self, message: str, *, index: int = -1, worker: int = -1, exitcode: int | None = None, signal: int | None = None
+        self,
+        message: str,
+        *,
+        index: int = -1,
+        worker: int = -1,
+        exitcode: int | None = None,
+        signal: int | None = None,
     ) -> None:
         super().__init__(message, index=index)
         self.worker = worker
@@ -117,7 +129,9 @@ class WorkerDied(TaskError):
 
 
 class TaskTimeout(TaskError, TimeoutError):
-    """The item ran longer than `timeout` seconds; its worker was killed and replaced. Time spent in queues does not count.
+    """The item ran longer than `timeout` seconds; its worker was killed and replaced.
+
+    Time spent in queues does not count.
 
     Attributes:
         index: position of the item in the input, counted from 0; -1 for a call of `submit`.
@@ -129,17 +143,22 @@ class TaskTimeout(TaskError, TimeoutError):
         1.5
     """
 
-    def __init__(self, message: str, *, index: int = -1, seconds: float = 0.0, worker: int = -1) -> None:
+    def __init__(
+        self, message: str, *, index: int = -1, seconds: float = 0.0, worker: int = -1
+    ) -> None:
         super().__init__(message, index=index)
         self.seconds = seconds
         self.worker = worker
 
 
 class TransferError(TaskError, TypeError):
-    """The item's argument or its result does not survive pickling; the cause says why. Other items are not affected.
+    """The item's argument or its result does not survive pickling; the cause says why.
+
+    Other items are not affected.
 
     Attributes:
-        index: position of the item in the input, counted from 0; -1 for a call of `submit`, and where it is no item's.
+        index: position of the item in the input, counted from 0; -1 for a call of `submit`, and
+            where it is no item's.
         part: which it was: "function", "argument" or "result"; empty where that is not known.
 
     Example:
@@ -157,10 +176,11 @@ class TransferError(TaskError, TypeError):
 
 
 class RemoteError(TaskError, RuntimeError):
-    """The item raised something that cannot be raised here: the text holds its repr and its traceback.
+    """The item raised something that cannot be raised here.
 
-    Either its class cannot be rebuilt in this process, or raising it here would mean something else (``SystemExit`` would end
-    the program, ``StopIteration`` a loop).
+    The text holds its repr and its traceback. Either its class cannot be rebuilt in this process,
+    or raising it here would mean something else (``SystemExit`` would end the program,
+    ``StopIteration`` a loop).
 
     Example:
         >>> issubclass(RemoteError, RuntimeError)
@@ -168,7 +188,9 @@ class RemoteError(TaskError, RuntimeError):
     """
 
 
-def _rebuild(kind: type[TaskError], arguments: tuple[object, ...], state: dict[str, object]) -> TaskError:
+def _rebuild(
+    kind: type[TaskError], arguments: tuple[object, ...], state: dict[str, object]
+) -> TaskError:
     error = kind.__new__(kind, *arguments)
     error.args = arguments
     error.__dict__.update(state)
@@ -176,7 +198,9 @@ def _rebuild(kind: type[TaskError], arguments: tuple[object, ...], state: dict[s
 
 
 def annotate(error: BaseException, note: str) -> None:
-    """Add a note to an exception, unless its class refuses that: a frozen dataclass takes no attribute, whatever it is for.
+    """Add a note to an exception, unless its class refuses that.
+
+    A frozen dataclass takes no attribute, whatever it is for.
 
     Example:
         >>> error = ValueError("wrong")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What kinds of workers there are, as data: whoever adds one writes a backend (spine/workers/backend.py) and a row here."""
+"""What kinds of workers there are, as data.
+
+To add one, write a backend (spine/workers/backend.py) and a row here.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ class Kind:
     Attributes:
         name: what users write: ``backend="process"``.
         home: ``module:function`` that makes the backend of a team, of a `Staff`.
-        can_kill: whether a worker can be ended in the middle of an item, and has memory of its own that is free after that.
+        can_kill: whether a worker can be ended in the middle of an item, and has memory of its own
+            that is free after that.
         by_pickle: whether functions, items and results travel as pickles.
-        in_program: whether tasks run in threads of the program, and share with it what a process has once.
+        in_program: whether tasks run in threads of the program, and share with it what a process
+            has once.
         chosen: whether "auto" may choose it.
     """
 
@@ -34,15 +39,32 @@ KINDS = {
     for kind in (
         Kind("serial", _WORKERS + "serial:SerialBackend"),
         Kind("thread", _WORKERS + "threads:ThreadBackend"),
-        Kind("interpreter", _WORKERS + "interpreter.backend:InterpreterBackend", by_pickle=True, chosen=False),
-        Kind("process", _WORKERS + "process.assembly:make_backend", can_kill=True, by_pickle=True, in_program=False),
+        Kind(
+            "interpreter",
+            _WORKERS + "interpreter.backend:InterpreterBackend",
+            by_pickle=True,
+            chosen=False,
+        ),
+        Kind(
+            "process",
+            _WORKERS + "process.assembly:make_backend",
+            can_kill=True,
+            by_pickle=True,
+            in_program=False,
+        ),
     )
 }
-"""By name, from the simplest on: in this order they are listed, and of two that are alike the first is taken."""
+"""By name, from the simplest on.
+
+In this order they are listed, and of two that are alike the first is taken.
+"""
 
 
 def order_of(kind: str) -> int:
-    """The place of a kind among the others: 0 for the caller of a pool, who works before any worker does."""
+    """The place of a kind among the others.
+
+    It is 0 for the caller of a pool, which works before any worker does.
+    """
     return list(KINDS).index(kind) + 1 if kind in KINDS else 0
 
 

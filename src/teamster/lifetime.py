@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What ends with the program, and what a forked copy of it lets go: the one place that hooks into either, at first use.
+"""What ends with the program, and what a forked copy of it lets go.
+
+This is the one place that hooks into either, at first use.
 
 ::
 
-    in_forked_copy(function)   a copy of the program runs it: threads, workers and descriptors are the original's
+    in_forked_copy(function)   a copy of the program runs it: threads, workers and descriptors are
+                               the original's
     renewed_in_copies(object)  the same for each of many: a copy calls its `after_fork`
     before_fork(function)      the program runs it before it is copied
-    finish_at_exit(function)   when the main thread has come to its end, while threads can still be started
+    finish_at_exit(function)   when the main thread has come to its end, while threads can still
+                               be started
     end_at_exit(function)      after that, when only what is left has to be let go
 
-Each function is hooked in once, however often it is named here, and in the order of first use; of the ends the last comes first, as
-with `atexit`.
+Each function is hooked in once, however often it is named here, and in the order of first use; of
+the ends the last comes first, as with `atexit`.
 """
 
 from __future__ import annotations
@@ -75,8 +79,10 @@ def finish_at_exit(function: Function) -> None:
     """
     if function not in _at_exit:
         _at_exit.add(function)
-        register = getattr(threading, "_register_atexit", atexit.register)  # where `concurrent.futures` registers the same
-        with contextlib.suppress(RuntimeError):  # the program ends already, and this is one of its last acts
+        # `concurrent.futures` registers its own end there
+        register = getattr(threading, "_register_atexit", atexit.register)
+        with contextlib.suppress(RuntimeError):
+            # It raises where the program ends already, and this is one of its last acts
             register(function)
 
 

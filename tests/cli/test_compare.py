@@ -34,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
 
 def compare(folder: Path, *arguments: str, stdin: str = LINES) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "teamster.cli.main", "compare", *arguments]
-    return subprocess.run(command, cwd=folder, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=folder, input=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_waiting_is_best_done_in_many_threads(folder: Path) -> None:
@@ -58,7 +60,12 @@ def test_the_table_names_every_way(folder: Path) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
     lines = done.stdout.splitlines()
     assert lines[0] == "4 of 4 inputs, start of the workers included"
-    assert [line.split()[0] for line in lines[3:7]] == ["serial", "thread(3)", "process(3)", "auto:"]
+    assert [line.split()[0] for line in lines[3:7]] == [
+        "serial",
+        "thread(3)",
+        "process(3)",
+        "auto:",
+    ]
     assert lines[-1].endswith(".")
 
 
@@ -113,17 +120,36 @@ def test_a_page_shows_all_ways_above_each_other(folder: Path) -> None:
     done = compare(folder, "work:wait", "-", "--workers", "2", "--html", "page.html")
     assert (done.stderr, done.returncode) == ("", 0)
     page = (folder / "page.html").read_text()
-    for text in ("serial", "thread(2)", "process(2)", "auto: ", "work:wait: 12 of 12 inputs", "times as fast as the plain loop"):
+    for text in (
+        "serial",
+        "thread(2)",
+        "process(2)",
+        "auto: ",
+        "work:wait: 12 of 12 inputs",
+        "times as fast as the plain loop",
+    ):
         assert text in page
-    facts = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0])
-    assert [group["name"].split(":")[0] for group in facts["groups"]] == ["serial", "thread(2)", "process(2)", "auto"]
+    facts = json.loads(
+        re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0]
+    )
+    assert [group["name"].split(":")[0] for group in facts["groups"]] == [
+        "serial",
+        "thread(2)",
+        "process(2)",
+        "auto",
+    ]
 
 
 @pytest.mark.parametrize(
     ("path", "says"),
-    [("page.png", "--output takes a file that ends in .html, not 'page.png'"), ("no/page.html", "No such file or directory")],
+    [
+        ("page.png", "--output takes a file that ends in .html, not 'page.png'"),
+        ("no/page.html", "No such file or directory"),
+    ],
 )
-def test_a_page_that_cannot_be_written_is_an_error_before_anything_runs(folder: Path, path: str, says: str) -> None:
+def test_a_page_that_cannot_be_written_is_an_error_before_anything_runs(
+    folder: Path, path: str, says: str
+) -> None:
     done = compare(folder, "work:note", "-", "-o", path)
     assert done.returncode == 2
     assert says in done.stderr

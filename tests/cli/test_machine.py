@@ -8,16 +8,14 @@ import json
 
 import pytest
 
-from teamster.cli.machine import add_parser
+from teamster.cli import machine
 from teamster.machine import Machine
 
 
 def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser(prog="teamster")
-    add_parser(parser.add_subparsers(required=True))
-    parsed = parser.parse_args(["machine", *arguments])
-    code: int = parsed.run(parsed)
-    return code
+    parser = argparse.ArgumentParser(prog="teamster machine")
+    machine.add_options(parser)
+    return machine.run(parser.parse_args(arguments))
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:

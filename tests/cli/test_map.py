@@ -46,7 +46,9 @@ def folder(tmp_path: Path) -> Path:
 
 def teamster(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "teamster.cli.main", "map", *arguments]
-    return subprocess.run(command, cwd=folder, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=folder, input=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def entries(text: str) -> list[Any]:
@@ -79,7 +81,16 @@ def test_unordered_has_every_result(folder: Path) -> None:
 
 
 def test_failures_are_told_and_cost_nobody_else(folder: Path) -> None:
-    done = teamster(folder, "work:fussy", "-", "--errors", "errors.jsonl", "--backend", "process", stdin="1\nx\ndie\nlock\n5\n")
+    done = teamster(
+        folder,
+        "work:fussy",
+        "-",
+        "--errors",
+        "errors.jsonl",
+        "--backend",
+        "process",
+        stdin="1\nx\ndie\nlock\n5\n",
+    )
     assert done.returncode == 1
     assert [entry["input"] for entry in entries(done.stdout)] == ["1", "5"]
     problems = {entry["input"]: entry for entry in entries((folder / "errors.jsonl").read_text())}
@@ -94,7 +105,9 @@ def test_failures_are_told_and_cost_nobody_else(folder: Path) -> None:
 
 def test_without_an_errors_file_a_failure_is_one_line(folder: Path) -> None:
     done = teamster(folder, "work:fussy", "-", stdin="x\n")
-    assert done.stderr.splitlines() == ["teamster: x: ValueError: invalid literal for int() with base 10: 'x'"]
+    assert done.stderr.splitlines() == [
+        "teamster: x: ValueError: invalid literal for int() with base 10: 'x'"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -125,17 +138,36 @@ def test_bad_usage_is_one_line_and_code_2(folder: Path, arguments: list[str], li
 
 def test_a_reader_that_leaves_ends_it_quietly(folder: Path) -> None:
     command = f"seq 100000 | {sys.executable} -m teamster.cli.main map builtins:int - | head -2"
-    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout, done.stderr) == ('{"input": "1", "result": 1}\n{"input": "2", "result": 2}\n', "")
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == (
+        '{"input": "1", "result": 1}\n{"input": "2", "result": 2}\n',
+        "",
+    )
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_goes_on_where_it_stopped(folder: Path, end: int, wait_until: Callable[..., None]) -> None:
+def test_a_killed_run_goes_on_where_it_stopped(
+    folder: Path, end: int, wait_until: Callable[..., None]
+) -> None:
     inputs = "".join(f"{number}\n" for number in range(300))
     (folder / "in.txt").write_text(inputs)
     output = folder / "out.jsonl"
-    command = [sys.executable, "-m", "teamster.cli.main", "map", "work:stuck", "-", "-o", "out.jsonl"]
-    with open(folder / "in.txt") as lines, subprocess.Popen(command, cwd=folder, stdin=lines) as killed:
+    command = [
+        sys.executable,
+        "-m",
+        "teamster.cli.main",
+        "map",
+        "work:stuck",
+        "-",
+        "-o",
+        "out.jsonl",
+    ]
+    with (
+        open(folder / "in.txt") as lines,
+        subprocess.Popen(command, cwd=folder, stdin=lines) as killed,
+    ):
         wait_until(lambda: output.exists() and output.read_bytes().count(b"\n") > 20, seconds=20)
         os.kill(killed.pid, end)
     held = output.read_bytes()
@@ -144,7 +176,9 @@ def test_a_killed_run_goes_on_where_it_stopped(folder: Path, end: int, wait_unti
     (folder / "go").touch()
     done = teamster(folder, "work:stuck", "-", "-o", "out.jsonl", "--resume", stdin=inputs)
     assert done.returncode == 0
-    assert entries(output.read_text()) == [{"input": str(number), "result": number * 2} for number in range(300)]
+    assert entries(output.read_text()) == [
+        {"input": str(number), "result": number * 2} for number in range(300)
+    ]
 
 
 def test_resume_refuses_a_file_of_something_else(folder: Path) -> None:

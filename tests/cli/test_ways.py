@@ -34,12 +34,20 @@ def test_the_simplest_of_the_fastest(others: list[Run], expected: tuple[str, int
 
 def test_what_is_as_good_is_named() -> None:
     _, sentence = recommend([LOOP, run("thread", 8, 0.25), run("process", 8, 0.255)])
-    assert sentence == "thread(8): 4.00 times as fast as the plain loop; process(8) is within 5%, with more to start."
+    assert (
+        sentence
+        == "thread(8): 4.00 times as fast as the plain loop; process(8) is within 5%, with more to "
+        "start."
+    )
 
 
 def test_auto_is_named_where_it_was_the_fastest() -> None:
     _, sentence = recommend([LOOP, run("thread", 4, 0.5), run("thread", 64, 0.25, asked="auto")])
-    assert sentence == "thread(4): 2.00 times as fast as the plain loop. auto: thread(64) was faster still: 4.00 times."
+    assert (
+        sentence
+        == "thread(4): 2.00 times as fast as the plain loop. auto: thread(64) was faster still: "
+        "4.00 times."
+    )
 
 
 def test_candidates_start_with_the_loop_and_end_with_auto() -> None:
@@ -52,7 +60,8 @@ def test_candidates_start_with_the_loop_and_end_with_auto() -> None:
 def test_processors_and_memory_of_the_workers_count() -> None:
     def work(number: int) -> int:
         block = numpy.ones(8_000_000)  # 64 MB
-        until = time.process_time() + 0.2  # of processor time: others may have the processor for most of the time
+        # Of processor time: others may have the processor for most of the time
+        until = time.process_time() + 0.2
         while time.process_time() < until:
             number += int(block[0])
         return number

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CPython's own tests of `concurrent.futures` and `multiprocessing.Pool`, put on our executors and pools.
+"""CPython's own tests of `concurrent.futures` and `multiprocessing.Pool`, put on our executors and
+pools.
 
-Many distributions leave the files out of what they install, or have a package of their own for them (as Debian).
+Many distributions leave the files out of what they install, or have a package of their own for them
+(as Debian).
 """
 
 from __future__ import annotations
@@ -23,8 +25,18 @@ from tests.conformance import executors
 
 ROOT = Path(__file__).parents[2]
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-ABOUT_EXECUTORS = ("as_completed", "deadlock", "init", "process_pool", "shutdown", "thread_pool", "wait")  # files of theirs
-TAKES_LONG = {"ProcessPoolSpawnExecutorDeadlockTest", "ProcessPoolSpawnAsCompletedTest"}  # and how workers start matters nothing
+# Files of theirs
+ABOUT_EXECUTORS = (
+    "as_completed",
+    "deadlock",
+    "init",
+    "process_pool",
+    "shutdown",
+    "thread_pool",
+    "wait",
+)
+# And how workers start matters nothing
+TAKES_LONG = {"ProcessPoolSpawnExecutorDeadlockTest", "ProcessPoolSpawnAsCompletedTest"}
 MIXINS = {
     "ThreadPoolMixin": executors.ThreadPoolExecutor,
     "ProcessPoolForkMixin": executors.ProcessPoolExecutor,
@@ -34,9 +46,16 @@ MIXINS = {
 
 
 def find_cases() -> dict[str, unittest.TestCase]:
-    """Each by the name of its class and its own; fewer, or none, where this Python comes without them."""
+    """Each by the name of its class and its own.
+
+    Fewer, or none, where this Python comes without them.
+    """
     classes = [*(_executor_classes() if _can_have("test_concurrent_futures") else ())]
-    classes += import_module("tests.conformance.pool_cases").CLASSES if _can_have("_test_multiprocessing") else ()
+    classes += (
+        import_module("tests.conformance.pool_cases").CLASSES
+        if _can_have("_test_multiprocessing")
+        else ()
+    )
     loader = unittest.TestLoader()
     return {
         f"{each.__name__}.{name}": each(name)
@@ -57,7 +76,10 @@ def _is_there(name: str) -> bool:
 
 
 def _take_from_the_system() -> None:
-    """Let ``import test`` find the files that the system has for the same version; workers get it with sys.path."""
+    """Let ``import test`` find the files that the system has for the same version.
+
+    Workers get it with sys.path.
+    """
     folder = Path(f"/usr/lib/python{VERSION}/test")
     if not folder.is_dir():
         return
@@ -77,7 +99,10 @@ def _take_from_the_system() -> None:
 
 
 def _executor_classes() -> Iterator[type[unittest.TestCase]]:
-    """All that make executors; those of `Future` alone are about a class of the standard library."""
+    """All that make executors.
+
+    Those of `Future` alone are about a class of the standard library.
+    """
     found: dict[str, type[unittest.TestCase]] = {}
     for module in _executor_modules():
         for name, executor in MIXINS.items():
@@ -88,7 +113,9 @@ def _executor_classes() -> Iterator[type[unittest.TestCase]]:
         found |= {
             name: value
             for name, value in vars(module).items()
-            if isinstance(value, type) and issubclass(value, unittest.TestCase) and hasattr(value, "executor_type")
+            if isinstance(value, type)
+            and issubclass(value, unittest.TestCase)
+            and hasattr(value, "executor_type")
         }
     yield from found.values()
 
@@ -98,11 +125,17 @@ def _executor_modules() -> list[ModuleType]:
     theirs = import_module("test.test_concurrent_futures")
     if not hasattr(theirs, "__path__"):
         return [theirs]
-    return [import_module(f"{theirs.__name__}.{name}") for name in ("util", *(f"test_{each}" for each in ABOUT_EXECUTORS))]
+    return [
+        import_module(f"{theirs.__name__}.{name}")
+        for name in ("util", *(f"test_{each}" for each in ABOUT_EXECUTORS))
+    ]
 
 
 def _run_with_ours(*arguments: str, **_: Any) -> tuple[int, bytes, bytes]:
-    """Theirs is ``test.support.script_helper.assert_python_ok``; a program that imports an executor gets ours."""
+    """Theirs is ``test.support.script_helper.assert_python_ok``.
+
+    A program that imports an executor gets ours.
+    """
     *flags, code = arguments
     code = code.replace("from concurrent.futures import", f"from {executors.__name__} import")
     head = f"import sys; sys.path[:0] = {[str(ROOT), *sys.path]!r}\n"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is not as in CPython, and why. A test that is listed fails the suite when it passes, and one that is not when it fails.
+"""What is not as in CPython, and why.
 
-A key is the name of a class without the kind of its workers, and of a test. A reason begins with one of
+A test that is listed fails the suite when it passes, and one that is not when it fails. A key is
+the name of a class without the kind of its workers, and of a test. A reason begins with one of
 
     private     it looks at a private attribute of theirs, or at the words of a message
     better      the outcome here is another one on purpose, and says or keeps more
@@ -15,8 +16,14 @@ import re
 
 _WORDS = "private: the words of the message; the type of the error is theirs"
 _DEATH = "better: the worker's death ends its own call, as WorkerDied, and the pool goes on"
-_EXIT = "choice: SystemExit in a task comes as a RemoteError, since it would steer the program and not its item"
-_TRANSFER = "better: what cannot be sent ends its own call, as TransferError with the pickler's error as its cause"
+_EXIT = (
+    "choice: SystemExit in a task comes as a RemoteError, since it would steer the program and not "
+    "its item"
+)
+_TRANSFER = (
+    "better: what cannot be sent ends its own call, as TransferError with the pickler's error as "
+    "its cause"
+)
 _INITIALIZER = "choice: each future has the initializer's own error, and nothing is logged"
 
 BOTH = {
@@ -25,7 +32,8 @@ BOTH = {
     "ShutdownTest.test_submit_after_interpreter_shutdown": _WORDS,
 }
 THREADS = {
-    "ExecutorTest.test_default_workers": "choice: as many workers as there are usable cores, and not four more",
+    "ExecutorTest.test_default_workers": "choice: as many workers as there are usable cores, and "
+    "not four more",
     "ExecutorTest.test_idle_thread_reuse": "private: _threads",
     "ShutdownTest.test_threads_terminate": "private: _threads",
 }
@@ -50,15 +58,19 @@ PROCESSES = {
     "ExecutorTest.test_max_tasks_per_child": "private: _processes",
     "ExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": "private: _mp_context",
     "ExecutorTest.test_python_finalization_error": "private: how many threads theirs starts",
-    "ExecutorTest.test_traceback": "private: the type of the error's cause, which has the same text",
-    "ShutdownTest.test_hang_gh83386": "private: a program of theirs that cannot run with processes; they skip it",
+    "ExecutorTest.test_traceback": "private: the type of the error's cause, which has the same "
+    "text",
+    "ShutdownTest.test_hang_gh83386": "private: a program of theirs that cannot run with "
+    "processes; they skip it",
     "ShutdownTest.test_processes_terminate": "private: _processes",
 }
 POOLS = {
     "Test.test_enter": "choice: `with` on a pool that has ended says nothing; the first call does",
-    "Test.test_imap_handle_iterable_exception": "better: all results in front of the input's error come; theirs lose a chunk",
+    "Test.test_imap_handle_iterable_exception": "better: all results in front of the input's error "
+    "come; theirs lose a chunk",
     "Test.test_make_pool": "private: _pool",
-    "Test.test_map_no_failfast": "either: an item that no worker has begun when another fails is not run",
+    "Test.test_map_no_failfast": "either: an item that no worker has begun when another fails is "
+    "not run",
     "Test.test_resource_warning": "private: the words of a ResourceWarning",
 }
 POOLS_OF_PROCESSES = {
@@ -69,7 +81,9 @@ POOLS_OF_PROCESSES = {
     "Test.test_traceback": "private: the type of the error's cause, which has the same text",
 }
 
-_KIND = re.compile(r"^(ThreadPool|ProcessPool(?:Forkserver|Fork|Spawn)|PoolOfProcesses|PoolOfThreads)(?:ProcessPool)?(.*)$")
+_KIND = re.compile(
+    r"^(ThreadPool|ProcessPool(?:Forkserver|Fork|Spawn)|PoolOfProcesses|PoolOfThreads)(?:ProcessPool)?(.*)$"
+)
 _OF_KIND = {
     "ThreadPool": BOTH | THREADS,
     "ProcessPoolForkserver": BOTH | PROCESSES,
@@ -81,6 +95,9 @@ _OF_KIND = {
 
 
 def reason_of(name: str) -> str:
-    """Why a test, as in ``ThreadPoolWaitTests.test_timeout``, is expected to fail; empty when it is not."""
+    """Why a test, as in ``ThreadPoolWaitTests.test_timeout``, is expected to fail.
+
+    Empty when it is not.
+    """
     kind, test = _KIND.match(name).groups()  # type: ignore[union-attr]
     return _OF_KIND[kind].get(test, "")

@@ -27,5 +27,10 @@ def ProcessPoolExecutor(
     max_tasks_per_child: int | None = None,
 ) -> ts.Executor:
     return ts.Executor(
-        max_workers, "process", mp_context, initializer=initializer, initargs=initargs, max_tasks_per_worker=max_tasks_per_child
+        max_workers,
+        "process",
+        mp_context,
+        initializer=initializer,
+        initargs=initargs,
+        max_tasks_per_worker=max_tasks_per_child,
     )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CPython's tests of `multiprocessing.Pool`, with ours; a file of its own, because workers import what is in it by name."""
+"""CPython's tests of `multiprocessing.Pool`, with ours.
+
+A file of its own, because workers import what is in it by name.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,13 @@ class PoolOfProcessesErrorsTest(Theirs._TestPoolWorkerErrors, Patched):  # type:
 
 
 class PoolOfProcessesLifetimeTest(Theirs._TestPoolWorkerLifetime, Patched):  # type: ignore[misc]
-    test_worker_finalization_via_atexit_handler_of_multiprocessing = None  # a program of theirs with their pool
+    # A program of theirs with their pool
+    test_worker_finalization_via_atexit_handler_of_multiprocessing = None
 
 
-CLASSES = [PoolOfProcessesTest, PoolOfThreadsTest, PoolOfProcessesErrorsTest, PoolOfProcessesLifetimeTest]
+CLASSES = [
+    PoolOfProcessesTest,
+    PoolOfThreadsTest,
+    PoolOfProcessesErrorsTest,
+    PoolOfProcessesLifetimeTest,
+]

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`multiprocessing.Pool`'s methods over a pool of ours: what it has not, and the order of its arguments."""
+"""`multiprocessing.Pool`'s methods over a pool of ours.
+
+What it has not, and the order of its arguments.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ class AsyncResult:
     """The answer of a call that goes on."""
 
     def __init__(
-        self, future: Future[Any], callback: Callable[[Any], object] | None, error_callback: Callable[[Any], object] | None
+        self,
+        future: Future[Any],
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[Any], object] | None,
     ) -> None:
         self._future = future
         self._told = threading.Event()
@@ -46,11 +52,15 @@ class AsyncResult:
 class Pool:
     """Looks like `multiprocessing.Pool`."""
 
-    def __init__(self, kind: str, processes: int | None = None, maxtasksperchild: int | None = None) -> None:
+    def __init__(
+        self, kind: str, processes: int | None = None, maxtasksperchild: int | None = None
+    ) -> None:
         self._pool = ts.Pool(kind, workers=processes, max_tasks_per_worker=maxtasksperchild)  # type: ignore[arg-type]
         self._threads: list[threading.Thread] = []
 
-    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None) -> Any:
+    def apply(
+        self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None
+    ) -> Any:
         return self._pool.submit(func, *args, **(kwds or {})).result()
 
     def apply_async(
@@ -63,10 +73,14 @@ class Pool:
     ) -> AsyncResult:
         return AsyncResult(self._pool.submit(func, *args, **(kwds or {})), callback, error_callback)
 
-    def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+    def map(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> list[Any]:
         return self._pool.map(func, iterable, chunksize=chunksize)
 
-    def starmap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+    def starmap(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> list[Any]:
         return self._pool.starmap(func, iterable, chunksize=chunksize)
 
     def map_async(
@@ -110,10 +124,14 @@ class Pool:
         self._threads[-1].start()
         return AsyncResult(future, callback, error_callback)
 
-    def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1) -> Iterator[Any]:
+    def imap(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1
+    ) -> Iterator[Any]:
         return self._pool.imap(func, iterable, chunksize=chunksize)
 
-    def imap_unordered(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1) -> Iterator[Any]:
+    def imap_unordered(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int = 1
+    ) -> Iterator[Any]:
         return self._pool.imap_unordered(func, iterable, chunksize=chunksize)
 
     def close(self) -> None:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``python -m tests.conformance.program``: run tests of CPython, each in a forked copy of this process, a few at a time.
+"""``python -m tests.conformance.program``: run tests of CPython, each in a forked copy of this
+process, a few at a time.
 
 ::
 
-    names, one a line, on stdin --> fork a copy for each --> {"name": ..., "outcome": ..., "text": ...}, one a line, on stdout
+    names, one a line, on stdin --> fork a copy for each -->
+        {"name": ..., "outcome": ..., "text": ...}, one a line, on stdout
     --list                      --> names, one a line
 
-A copy of its own: one test that hangs, or leaves threads and workers behind, is nothing that the next one notices. Some count on a
-machine that is not busy; what fails beside others, and should not, is run once more when it is alone.
+A copy of its own: one test that hangs, or leaves threads and workers behind, is nothing that the
+next one notices. Some count on a machine that is not busy; what fails beside others, and should
+not, is run once more when it is alone.
 """
 
 from __future__ import annotations
@@ -89,7 +92,11 @@ def run(case: unittest.TestCase, *, soon: bool) -> int:
     sys.modules["test.support.threading_helper"].threading_cleanup = lambda *_: None  # type: ignore[attr-defined]
     if soon:
         sys.modules["test.support"].SHORT_TIMEOUT = SOON_S  # type: ignore[attr-defined]
-    result = unittest.TextTestResult(unittest.runner._WritelnDecorator(sys.stdout), descriptions=False, verbosity=1)  # type: ignore[arg-type, attr-defined]
+    result = unittest.TextTestResult(
+        unittest.runner._WritelnDecorator(sys.stdout),  # type: ignore[arg-type, attr-defined]
+        descriptions=False,
+        verbosity=1,
+    )
     unittest.TestSuite([case]).run(result)
     result.printErrors()
     for _, reason in result.skipped:
@@ -115,7 +122,9 @@ def main() -> None:
         tell(*each)
 
 
-def run_all(cases: dict[str, unittest.TestCase], names: list[str], at_a_time: int) -> Iterator[tuple[str, str, str]]:
+def run_all(
+    cases: dict[str, unittest.TestCase], names: list[str], at_a_time: int
+) -> Iterator[tuple[str, str, str]]:
     """Name, outcome and output of each, as they end."""
     waiting, running = names[::-1], dict[str, Copy]()
     while waiting or running:
@@ -125,7 +134,8 @@ def run_all(cases: dict[str, unittest.TestCase], names: list[str], at_a_time: in
         time.sleep(0.01)
         for name, copy in list(running.items()):
             if outcome := copy.outcome():
-                with contextlib.suppress(ProcessLookupError):  # what it leaves: servers of theirs, but no tracker, which cleans up
+                with contextlib.suppress(ProcessLookupError):
+                    # What it leaves: servers of theirs, but no tracker, which cleans up
                     os.killpg(copy.pid, signal.SIGTERM)
                 yield name, outcome, copy.text()
                 copy.output.close()

@@ -22,7 +22,9 @@ PROGRAM = [sys.executable, "-X", "faulthandler", "-m", "tests.conformance.progra
 
 
 def names() -> list[str]:
-    done = subprocess.run([*PROGRAM, "--list"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [*PROGRAM, "--list"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
     return done.stdout.split()
 
 
@@ -54,7 +56,10 @@ class Outcomes:
 
 @pytest.fixture
 def no_leftovers() -> None:
-    """Instead of the one for all tests: the program starts and ends processes meanwhile. `outcomes` looks after them."""
+    """Instead of the one for all tests: the program starts and ends processes meanwhile.
+
+    `outcomes` looks after them.
+    """
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +82,9 @@ NAMES = names()
 @pytest.mark.parametrize("start", ["ThreadPool", "ProcessPool", "PoolOf"])
 def test_the_files_are_there(start: str) -> None:
     if not any(name.startswith(start) for name in NAMES):
-        pytest.skip(f"this Python comes without its tests (Debian has them as libpython{VERSION}-testsuite)")
+        pytest.skip(
+            f"this Python comes without its tests (Debian has them as libpython{VERSION}-testsuite)"
+        )
     assert len(NAMES) > 40
 
 
@@ -91,4 +98,6 @@ def test_as_in_cpython(name: str, outcomes: Outcomes) -> None:
         return
     if outcome != "passed":
         pytest.xfail(reason)
-    assert reason.startswith("either"), f"differs.py says: {reason}; now it passes, so take it from there"
+    assert reason.startswith("either"), (
+        f"differs.py says: {reason}; now it passes, so take it from there"
+    )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One contract, every kind of worker; ``serial`` is the reference, ``pipe`` (pipe_workers.py) what a third party would write."""
+"""One contract, every kind of worker.
+
+``serial`` is the reference, ``pipe`` (pipe_workers.py) what a third party would write.
+"""
 
 from collections.abc import Iterator
 
@@ -8,7 +11,14 @@ import pytest
 import teamster as ts
 from teamster.kinds import KINDS, Kind
 
-PIPE = Kind("pipe", "tests.contract.pipe_workers:PipeBackend", can_kill=True, by_pickle=True, in_program=False, chosen=False)
+PIPE = Kind(
+    "pipe",
+    "tests.contract.pipe_workers:PipeBackend",
+    can_kill=True,
+    by_pickle=True,
+    in_program=False,
+    chosen=False,
+)
 
 
 @pytest.fixture(params=["serial", "thread", "process", "auto", "pipe"])

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A kind of worker that Teamster does not have: a Python at the other end of two pipes. What a third party would write.
+"""A kind of worker that Teamster does not have: a Python at the other end of two pipes.
+
+What a third party would write.
 
 ::
 
@@ -27,7 +29,15 @@ from teamster.spine.workers.backend import Backend, Staff
 from teamster.spine.workers.batch import Batch, FunctionSpec
 from teamster.spine.workers.context_vars import carry, unfold
 from teamster.spine.workers.exceptions import describe, rebuild, transfer_error
-from teamster.spine.workers.handle import BatchDone, BatchResults, BatchUnreadable, Died, Event, Ready, WorkerHandle
+from teamster.spine.workers.handle import (
+    BatchDone,
+    BatchResults,
+    BatchUnreadable,
+    Died,
+    Event,
+    Ready,
+    WorkerHandle,
+)
 from teamster.spine.workers.process import streams
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.scoreboard import Scoreboard
@@ -35,7 +45,9 @@ from teamster.spine.workers.worker_info import WorkerInfo, limit_native_threads,
 
 
 class PipeHandle(WorkerHandle):
-    """A worker: what it has not reported yet counts as started, so that nothing is ever taken back from it."""
+    """A worker: what it has not reported yet counts as started, so that nothing is ever taken back
+    from it.
+    """
 
     __slots__ = ("known", "process", "reported")
 
@@ -93,7 +105,13 @@ class PipeBackend(Backend):
         )
         assert process.stdout is not None
         worker = PipeHandle(index, process)
-        told = sys.path, WorkerInfo(index, self.kind, count), self._native_threads, streams.snapshot(), self._initializer
+        told = (
+            sys.path,
+            WorkerInfo(index, self.kind, count),
+            self._native_threads,
+            streams.snapshot(),
+            self._initializer,
+        )
         self._tell(worker, told)
         with self._changing:
             self._workers[process.stdout.fileno()] = worker
@@ -107,7 +125,9 @@ class PipeBackend(Backend):
         except Exception as reason:
             raise transfer_error("the argument", reason) from reason
         function = (
-            None if spec.identity in worker.known else (spec.parcel.data, spec.style, spec.seed, spec.one_by_one, spec.context)
+            None
+            if spec.identity in worker.known
+            else (spec.parcel.data, spec.style, spec.seed, spec.one_by_one, spec.context)
         )
         worker.known.add(spec.identity)
         self._tell(worker, (batch.number, spec.identity, function, items, batch.first))
@@ -125,7 +145,12 @@ class PipeBackend(Backend):
         ready, _, _ = select.select(descriptors, [], [], seconds)
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
-        return [event for descriptor in ready if descriptor in self._workers for event in self._read(self._workers[descriptor])]
+        return [
+            event
+            for descriptor in ready
+            if descriptor in self._workers
+            for event in self._read(self._workers[descriptor])
+        ]
 
     def _read(self, worker: PipeHandle) -> list[Event]:
         assert worker.process.stdout is not None
@@ -134,7 +159,13 @@ class PipeBackend(Backend):
             with self._changing:
                 del self._workers[worker.process.stdout.fileno()]
             running = worker.running()
-            return [Died(worker, running and running[:2], lambda index, attempts: self._death(worker, index))]
+            return [
+                Died(
+                    worker,
+                    running and running[:2],
+                    lambda index, attempts: self._death(worker, index),
+                )
+            ]
         if message[0] in streams.KINDS:
             streams.deliver(message)
             return []
@@ -171,7 +202,7 @@ class PipeBackend(Backend):
         os.close(self._wake_write)
 
 
-# --- in the worker ---------------------------------------------------------------------------------------------------------
+# --- in the worker --------------------------------------------------------------------------------
 
 
 class PipeSink:
@@ -185,7 +216,9 @@ class PipeSink:
             try:
                 write(self._out, ("kept", number, pack_whole(value, home=True)))
             except Exception as reason:
-                self.keep_failure(number, transfer_error(f"the result of type {type(value).__name__}", reason))
+                self.keep_failure(
+                    number, transfer_error(f"the result of type {type(value).__name__}", reason)
+                )
 
     def keep_failure(self, first: int, error: BaseException) -> None:
         write(self._out, ("failed", first, describe(error)))
@@ -210,7 +243,10 @@ def serve(source: IO[bytes], out: IO[bytes]) -> None:
             if definition is not None:
                 loaded = pickle.loads(definition[0])
                 spec = FunctionSpec(loaded, *definition[1:3], one_by_one=True)
-                runners[key] = Runner(spec, loaded, Scoreboard.private().words), unfold(definition[4])
+                runners[key] = (
+                    Runner(spec, loaded, Scoreboard.private().words),
+                    unfold(definition[4]),
+                )
             values = pickle.loads(items)
         except BaseException as error:
             write(out, ("unreadable", number, describe(error)))

@@ -45,7 +45,9 @@ def test_the_first_error_is_raised_with_its_traceback(pool: ts.Pool) -> None:
 def test_or_it_takes_the_items_place(pool: ts.Pool) -> None:
     results = pool.map(fail_at_seven, range(20), on_error="return")
     assert isinstance(results[7], LookupError)
-    assert [result for result in results if result is not results[7]] == [n for n in range(20) if n != 7]
+    assert [result for result in results if result is not results[7]] == [
+        n for n in range(20) if n != 7
+    ]
 
 
 def test_a_stream_raises_when_the_items_turn_comes(pool: ts.Pool) -> None:
@@ -125,7 +127,9 @@ def test_a_class_that_only_the_worker_has(backend: str) -> None:
     assert type(result).__name__ == "Local"
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), StopIteration(), StopAsyncIteration()])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), GeneratorExit(), StopIteration(), StopAsyncIteration()]
+)
 def test_what_steers_a_program_does_not_leave_the_task(pool: ts.Pool, error: BaseException) -> None:
     """Trap 12: neither the end of the program nor of the results."""
 
@@ -173,7 +177,9 @@ def deep() -> list[Any]:
 def test_a_result_that_does_not_travel_costs_itself(make: Any, chunksize: int) -> None:
     """Traps 9 and 11."""
     with ts.Pool("process", workers=2) as pool:
-        results = pool.map(lambda n: make() if n == 7 else n, range(20), on_error="return", chunksize=chunksize)
+        results = pool.map(
+            lambda n: make() if n == 7 else n, range(20), on_error="return", chunksize=chunksize
+        )
         assert isinstance(results[7], ts.TransferError)
         assert results[7].index == 7
         assert results[:7] + results[8:] == [n for n in range(20) if n != 7]
@@ -194,7 +200,10 @@ def test_an_argument_that_does_not_travel_costs_itself(make: Any, chunksize: int
 
 def test_a_function_that_does_not_travel_is_refused() -> None:
     lock = threading.Lock()
-    with ts.Pool("process", workers=2) as pool, pytest.raises(ts.TransferError, match="the function"):
+    with (
+        ts.Pool("process", workers=2) as pool,
+        pytest.raises(ts.TransferError, match="the function"),
+    ):
         pool.map(lambda n: lock, [1])
 
 

@@ -103,7 +103,12 @@ def test_scipy_takes_the_pools_map() -> None:
     optimize = pytest.importorskip("scipy.optimize")
     with ts.Pool("process", workers=2) as pool:
         found = optimize.differential_evolution(
-            lambda x: float((x[0] - 1) ** 2), [(-5, 5)], workers=pool.map, updating="deferred", seed=1, maxiter=20
+            lambda x: float((x[0] - 1) ** 2),
+            [(-5, 5)],
+            workers=pool.map,
+            updating="deferred",
+            seed=1,
+            maxiter=20,
         )
     assert abs(found.x[0] - 1) < 0.01
 

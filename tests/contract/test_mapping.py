@@ -41,7 +41,9 @@ def test_a_hundred_thousand_tiny_items(pool: ts.Pool) -> None:
 
 
 def test_an_endless_input_works(pool: ts.Pool) -> None:
-    assert list(itertools.islice(pool.imap(lambda n: n + 1, itertools.count()), 500)) == list(range(1, 501))
+    assert list(itertools.islice(pool.imap(lambda n: n + 1, itertools.count()), 500)) == list(
+        range(1, 501)
+    )
 
 
 def test_unordered_has_every_result_once(pool: ts.Pool) -> None:
@@ -197,7 +199,10 @@ def test_several_threads_share_a_pool(pool: ts.Pool) -> None:
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
 def test_many_threads_share_a_pool(kind: str) -> None:
-    """Callers take turns to hand out items: one that was asked and had none, since it was done, kept the turn, and all hung."""
+    """Callers take turns to hand out items.
+
+    One that was asked and had none, since it was done, kept the turn, and all hung.
+    """
     results: list[list[int]] = []
     with ts.Pool(kind, workers=2) as pool:  # type: ignore[arg-type]
 
@@ -225,7 +230,10 @@ def test_several_threads_share_a_stream(pool: ts.Pool) -> None:
 
 
 def test_unstarted_items_leave_a_stuck_worker(backend: str, tmp_path: Path) -> None:
-    """One item takes until all others have run; those handed to the same worker with it are run by the other meanwhile."""
+    """One item takes until all others have run.
+
+    Those handed to the same worker with it are run by the other meanwhile.
+    """
     if backend in ("serial", "auto"):
         pytest.skip("the caller, who runs the first items, does one thing after the other")
     if backend == "pipe":
@@ -233,7 +241,9 @@ def test_unstarted_items_leave_a_stuck_worker(backend: str, tmp_path: Path) -> N
 
     def run(number: int) -> bool:
         deadline = time.monotonic() + 10
-        while number == 5 and (tmp_path / "ran").stat().st_size < 199 and time.monotonic() < deadline:
+        while (
+            number == 5 and (tmp_path / "ran").stat().st_size < 199 and time.monotonic() < deadline
+        ):
             time.sleep(0.001)
         with open(tmp_path / "ran", "ab", buffering=0) as ran:
             ran.write(b".")
@@ -246,7 +256,9 @@ def test_unstarted_items_leave_a_stuck_worker(backend: str, tmp_path: Path) -> N
 
 def test_what_waits_behind_a_slow_item_of_the_caller_is_run_first() -> None:
     with ts.Pool(workers=2) as pool:
-        results = pool.imap_unordered(lambda n: time.sleep(1.0 if n == 5 else 0.001) or n, range(200), chunksize=20)
+        results = pool.imap_unordered(
+            lambda n: time.sleep(1.0 if n == 5 else 0.001) or n, range(200), chunksize=20
+        )
         assert list(results)[-1] == 5
 
 
@@ -260,12 +272,17 @@ BAD: list[tuple[Callable[[ts.Pool], object], str]] = [
 
 
 @pytest.mark.parametrize(("call", "message"), BAD)
-def test_bad_input_is_refused_in_one_line(pool: ts.Pool, call: Callable[[ts.Pool], object], message: str) -> None:
+def test_bad_input_is_refused_in_one_line(
+    pool: ts.Pool, call: Callable[[ts.Pool], object], message: str
+) -> None:
     with pytest.raises(ts.UsageError, match=message) as caught:
         call(pool)
     assert "\n" not in str(caught.value)
 
 
 def test_a_pool_cannot_be_sent_to_a_worker() -> None:
-    with ts.Pool("process", workers=1) as pool, pytest.raises(ts.TransferError, match="open a pool of its own"):
+    with (
+        ts.Pool("process", workers=1) as pool,
+        pytest.raises(ts.TransferError, match="open a pool of its own"),
+    ):
         pool.map(lambda _: pool, [1])

@@ -25,21 +25,27 @@ def test_prints_arrive_in_whole_lines(pool: ts.Pool, capsys: pytest.CaptureFixtu
     assert sorted(captured.err.splitlines()) == sorted(f"to stderr {n}" for n in range(50))
 
 
-def test_log_records_reach_the_callers_loggers(pool: ts.Pool, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_records_reach_the_callers_loggers(
+    pool: ts.Pool, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         with ts.Pool(pool.plan.backend, workers=2) as fresh:  # type: ignore[arg-type]
             fresh.map(lambda n: logging.getLogger("tasks.mine").info("item %d", n), range(5))
-    assert sorted(record.getMessage() for record in caplog.records if record.name == "tasks.mine") == [
-        f"item {n}" for n in range(5)
-    ]
+    assert sorted(
+        record.getMessage() for record in caplog.records if record.name == "tasks.mine"
+    ) == [f"item {n}" for n in range(5)]
 
 
 def test_warnings_reach_the_callers_filters(backend: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with ts.Pool(backend, workers=1) as pool:  # type: ignore[arg-type]
-            pool.map(lambda n: warnings.warn("old thing", DeprecationWarning, stacklevel=1), range(3))
-    assert [(str(each.message), each.category) for each in caught] == [("old thing", DeprecationWarning)] * 3
+            pool.map(
+                lambda n: warnings.warn("old thing", DeprecationWarning, stacklevel=1), range(3)
+            )
+    assert [(str(each.message), each.category) for each in caught] == [
+        ("old thing", DeprecationWarning)
+    ] * 3
 
 
 def test_a_filter_of_a_class_that_a_worker_has_not_loaded_loads_nothing_and_holds() -> None:
@@ -99,7 +105,10 @@ class Counter:
 
 options = dict(backend="process", workers=2)
 print(ts.map(move, [Point(1), Point(2)], **options) == [Point(2), Point(3)])
-print(ts.map(lambda c: c is Colour.RED, [Colour.RED], **options), ts.map(lambda n: Colour.RED, [1], **options)[0] is Colour.RED)
+print(
+    ts.map(lambda c: c is Colour.RED, [Colour.RED], **options),
+    ts.map(lambda n: Colour.RED, [1], **options)[0] is Colour.RED,
+)
 print(ts.map(use, [1], initializer=connect, initargs=("db",), **options))
 print(ts.map(Counter(5).add, [1], **options), ts.map(functools.partial(pow, 2), [3], **options))
 print(ts.map(lambda _: sys.argv[1:], [1], **options))
@@ -116,27 +125,39 @@ def test_a_program_without_a_guard(run_script: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_the_same_with_other_start_methods(method: str, run_script: Callable[..., Any]) -> None:
     """Trap 5: no error, no recursion, no storm of processes."""
-    script = run_script(SCRIPT.replace("workers=2", f"workers=2, start_method={method!r}"), "argument")
+    script = run_script(
+        SCRIPT.replace("workers=2", f"workers=2, start_method={method!r}"), "argument"
+    )
     assert (script.stdout, script.stderr, script.returncode) == (EXPECTED, "", 0)
 
 
-def test_a_program_given_on_the_command_line_or_by_standard_input(run_script: Callable[..., Any]) -> None:
+def test_a_program_given_on_the_command_line_or_by_standard_input(
+    run_script: Callable[..., Any],
+) -> None:
     """Trap 6."""
     script = run_script(
         "import subprocess, sys\n"
-        "code = \"import teamster as ts\\ndef f(n): return n + 1\\nprint(ts.map(f, [1, 2], backend='process', workers=2))\"\n"
-        "print(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout, end='')\n"
-        "print(subprocess.run([sys.executable, '-'], input=code, capture_output=True, text=True).stdout, end='')\n"
+        'code = "import teamster as ts\\ndef f(n): return n + 1\\n'
+        "print(ts.map(f, [1, 2], backend='process', workers=2))\"\n"
+        "print(subprocess.run([sys.executable, '-c', code], capture_output=True, "
+        "text=True).stdout, end='')\n"
+        "print(subprocess.run([sys.executable, '-'], input=code, capture_output=True, "
+        "text=True).stdout, end='')\n"
     )
     assert script.stdout == "[2, 3]\n[2, 3]\n"
 
 
 def test_functions_of_notebook_cells(run_script: Callable[..., Any]) -> None:
-    """Trap 6: a notebook executes its cells in `__main__`, from no file; a cell that runs again replaces what it defines."""
+    """Trap 6: a notebook executes its cells in `__main__`, from no file.
+
+    A cell that runs again replaces what it defines.
+    """
     script = run_script(
         "import __main__, builtins\n"
-        "def run_cell(number, text): exec(compile(text, f'<cell {number}>', 'exec'), __main__.__dict__)\n"
-        "run_cell(1, 'import teamster as ts, dataclasses\\npool = ts.Pool(\"process\", workers=2)')\n"
+        "def run_cell(number, text): exec(compile(text, f'<cell {number}>', 'exec'), "
+        "__main__.__dict__)\n"
+        "run_cell(1, 'import teamster as ts, dataclasses\\n"
+        'pool = ts.Pool("process", workers=2)\')\n'
         "run_cell(2, 'def scale(n): return n * factor\\nfactor = 2')\n"
         "run_cell(3, 'print(pool.map(scale, range(3)))')\n"
         "run_cell(2, 'def scale(n): return n * factor\\nfactor = 5')\n"
@@ -152,7 +173,11 @@ def test_functions_of_notebook_cells(run_script: Callable[..., Any]) -> None:
 def test_progress_counts_items(backend: str, chunksize: int) -> None:
     """Trap 41."""
     seen: list[tuple[int, int | None]] = []
-    with ts.Pool(backend, workers=2, progress=lambda done, total: seen.append((done, total))) as pool:  # type: ignore[arg-type]
+    with ts.Pool(
+        backend,  # type: ignore[arg-type]
+        workers=2,
+        progress=lambda done, total: seen.append((done, total)),
+    ) as pool:
         pool.map(abs, range(101), chunksize=chunksize)
         assert seen[-1] == (101, 101)
         list(pool.imap(abs, iter(range(7))))

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a worker has and knows: its initializer's state, who it is, its seeds, its native threads, the caller's context."""
+"""What a worker has and knows.
+
+Its initializer's state, who it is, its seeds, its native threads, the caller's context.
+"""
 
 import contextvars
 import os
@@ -51,7 +54,9 @@ def test_a_worker_knows_who_it_is(backend: str) -> None:
     if backend == "auto":
         assert all(info is not None for info in infos)
         return
-    assert all(info is not None and info.kind == backend and info.count == workers for info in infos)
+    assert all(
+        info is not None and info.kind == backend and info.count == workers for info in infos
+    )
     assert {info.index for info in infos if info} <= set(range(workers))
     assert ts.current_worker() is None
 
@@ -59,13 +64,21 @@ def test_a_worker_knows_who_it_is(backend: str) -> None:
 def test_nested_use_is_serial_unless_asked(pool: ts.Pool) -> None:
     """Trap 31; an item that the caller runs has no worker beside it, so there a pool may choose."""
     seen = set(pool.map(lambda _: (ts.current_worker().kind, ts.Pool().plan.backend), range(4)))  # type: ignore[union-attr]
-    assert seen <= {("serial", "auto"), ("thread", "serial"), ("process", "serial"), ("pipe", "serial")}
+    assert seen <= {
+        ("serial", "auto"),
+        ("thread", "serial"),
+        ("process", "serial"),
+        ("pipe", "serial"),
+    }
     assert pool.map(lambda n: sum(ts.map(abs, [n, -n])), [1, 2]) == [2, 4]
     assert pool.map(lambda n: ts.map(abs, [-n], backend="process", workers=1), [1, 2]) == [[1], [2]]
 
 
 def test_a_task_that_waits_for_its_own_pool_is_told_so() -> None:
-    with ts.Pool("thread", workers=1) as pool, pytest.raises(ts.UsageError, match="waits for the pool that runs it"):
+    with (
+        ts.Pool("thread", workers=1) as pool,
+        pytest.raises(ts.UsageError, match="waits for the pool that runs it"),
+    ):
         pool.map(lambda n: pool.map(abs, [n]), [1])
 
 
@@ -108,7 +121,14 @@ def test_native_threads_of_process_workers() -> None:
     """Trap 32: the variables stand before any library loads."""
     with ts.Pool("process", workers=64) as pool:
         seen = set(
-            pool.map(lambda _: (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"], "numpy" in sys.modules), [1])
+            pool.map(
+                lambda _: (
+                    os.environ["OMP_NUM_THREADS"],
+                    os.environ["OPENBLAS_NUM_THREADS"],
+                    "numpy" in sys.modules,
+                ),
+                [1],
+            )
         )
     assert seen == {("1", "1", False)}
 
@@ -145,7 +165,11 @@ def test_tensors_and_arrays_round_trip() -> None:
     torch, np = pytest.importorskip("torch"), pytest.importorskip("numpy")
     with ts.Pool("process", workers=2) as pool:
         tensors = pool.map(
-            lambda t: t * 2, [torch.ones(100_000, dtype=dtype) for dtype in (torch.float32, torch.bfloat16, torch.int64)]
+            lambda t: t * 2,
+            [
+                torch.ones(100_000, dtype=dtype)
+                for dtype in (torch.float32, torch.bfloat16, torch.int64)
+            ],
         )
         assert [tensor.dtype for tensor in tensors] == [torch.float32, torch.bfloat16, torch.int64]
         assert all(bool((tensor == 2).all()) for tensor in tensors)

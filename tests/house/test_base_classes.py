@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Classes of ours that derive from another package's: no private name of ours hides one of theirs."""
+"""Classes of ours that derive from another package's.
+
+No private name of ours hides one of theirs.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,19 @@ def classes() -> Iterator[type]:
             module = importlib.import_module(found.name)
         except ImportError:
             continue
-        yield from (each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__)
+        yield from (
+            each
+            for each in vars(module).values()
+            if isinstance(each, type) and each.__module__ == module.__name__
+        )
 
 
 def foreign_bases(kind: type) -> list[type]:
-    return [each for each in kind.__mro__[1:] if not each.__module__.startswith("teamster") and each is not object]
+    return [
+        each
+        for each in kind.__mro__[1:]
+        if not each.__module__.startswith("teamster") and each is not object
+    ]
 
 
 def is_private(name: str) -> bool:
@@ -37,7 +48,10 @@ def is_private(name: str) -> bool:
 
 
 def written_in(kind: type) -> set[str]:
-    """Private names that a class gives to itself or to its objects; what metaclasses add is not among them."""
+    """Private names that a class gives to itself or to its objects.
+
+    What metaclasses add is not among them.
+    """
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     except (OSError, TypeError, SyntaxError):  # it is not written in Python
@@ -48,7 +62,11 @@ def written_in(kind: type) -> set[str]:
             found |= {each.name} & set(vars(kind))
         elif isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
             found |= {each.id} & set(vars(kind))
-        elif isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store) and ast.unparse(each.value) == "self":
+        elif (
+            isinstance(each, ast.Attribute)
+            and isinstance(each.ctx, ast.Store)
+            and ast.unparse(each.value) == "self"
+        ):
             found.add(each.attr)
     return set(filter(is_private, found))
 
@@ -60,18 +78,25 @@ def takes_the_same(mine: object, theirs: object) -> bool:
     return list(inspect.signature(mine).parameters) == list(inspect.signature(theirs).parameters)
 
 
-# A future that makes its condition on demand has to set by itself what the base sets under that condition.
+# A future that makes its condition on demand has to set by itself what the base sets under that
+# condition.
 ON_PURPOSE = {"teamster.tasks.futures.CallFuture": {"_exception", "_result", "_state"}}
 
 
 def hidden(kind: type) -> list[str]:
     bases = foreign_bases(kind)
     both = written_in(kind) & set().union(*(written_in(base) for base in bases))
-    theirs = {name: next((vars(base)[name] for base in bases if name in vars(base)), None) for name in both}
+    theirs = {
+        name: next((vars(base)[name] for base in bases if name in vars(base)), None)
+        for name in both
+    }
     return sorted(name for name in both if not takes_the_same(vars(kind).get(name), theirs[name]))
 
 
-DERIVED = sorted({each for each in classes() if foreign_bases(each)}, key=lambda each: (each.__module__, each.__qualname__))
+DERIVED = sorted(
+    {each for each in classes() if foreign_bases(each)},
+    key=lambda each: (each.__module__, each.__qualname__),
+)
 
 
 def test_there_are_some() -> None:

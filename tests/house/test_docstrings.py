@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Every public docstring tells its parameters, what comes back, the units, and shows one example that runs.
+"""Every public docstring tells its parameters, what comes back, the units, and shows one example
+that runs.
 
-Public is what can be reached from ``teamster.__all__``: functions, classes, and the methods that classes of ours
-define. The examples themselves run in ``make doctest``.
+Public is what can be reached from ``teamster.__all__``: functions, classes, and the methods that
+classes of ours define. The examples themselves run in ``make doctest``.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import pytest
 
 import teamster
 
-SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples|Note|Notes|Warning|Warns):\s*$")
+SECTION = re.compile(
+    r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples|Note|Notes|Warning|Warns):\s*$"
+)
 ENTRY = re.compile(r"^\*{0,2}(\w+)(?: \([^)]*\))?:\s*(.*)$")
 
 # A parameter whose name says that it is a time or a size has to say in which unit.
 UNITS = {
-    re.compile(r"(^|_)(timeout|seconds|delay|interval|deadline)($|_)"): re.compile(r"\bseconds?\b|\b\d+ s\b"),
+    re.compile(r"(^|_)(timeout|seconds|delay|interval|deadline)($|_)"): re.compile(
+        r"\bseconds?\b|\b\d+ s\b"
+    ),
     re.compile(r"(^|_)(bytes|memory|size)$"): re.compile(r"\bbytes?\b"),
     re.compile(r"_ns$"): re.compile(r"\bnanoseconds?\b"),
 }
@@ -85,7 +90,8 @@ def members(name: str, kind: type) -> Iterator[Public]:
 
 
 def publics() -> Iterator[Public]:
-    for name in getattr(teamster, "__all__", ()):  # test_public_names.py demands the list, and that its names resolve
+    for name in getattr(teamster, "__all__", ()):
+        # test_public_names.py demands the list, and that its names resolve
         value = getattr(teamster, name, None)
         if inspect.isclass(value) and ours(value):
             yield Public(name, value, "error" if issubclass(value, BaseException) else "class")
@@ -99,7 +105,8 @@ AS_OF = re.compile(r"^Arguments as of `([\w.]+)`", re.MULTILINE)
 
 def docstring(public: Public) -> str:
     text = inspect.getdoc(public.value) or ""
-    if not text and public.kind == "method":  # a method that keeps a promise of its base class may leave it to say so
+    if not text and public.kind == "method":
+        # A method that keeps a promise of its base class may leave it to say so
         kind, _, attribute = public.name.rpartition(".")
         text = inspect.getdoc(getattr(getattr(teamster, kind), attribute)) or ""
     return text
@@ -121,7 +128,11 @@ def parameters(public: Public) -> list[str]:
         signature = inspect.signature(value)
     except (TypeError, ValueError):
         return []
-    return [name for name in signature.parameters if name not in ("self", "cls") and not name.startswith("_")]
+    return [
+        name
+        for name in signature.parameters
+        if name not in ("self", "cls") and not name.startswith("_")
+    ]
 
 
 def described(public: Public) -> dict[str, str]:
@@ -145,7 +156,9 @@ EVERY = pytest.mark.parametrize("public", PUBLIC, ids=str)
 
 
 def some(wanted: Callable[[Public], bool]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("public", [public for public in PUBLIC if wanted(public)], ids=str)
+    return pytest.mark.parametrize(
+        "public", [public for public in PUBLIC if wanted(public)], ids=str
+    )
 
 
 def test_something_is_public() -> None:
@@ -156,7 +169,9 @@ def test_something_is_public() -> None:
 def test_it_has_a_docstring(public: Public) -> None:
     first = docstring(public).partition("\n")[0]
     assert first.strip(), f"{public} has no docstring"
-    assert first.rstrip().endswith((".", "!", "?", ":", "::")), f"the summary of {public} is one whole sentence"
+    assert first.rstrip().endswith((".", "!", "?", ":", "::")), (
+        f"the summary of {public} is one whole sentence"
+    )
 
 
 @some(lambda public: bool(parameters(public)) and public.kind != "error")
@@ -178,7 +193,11 @@ def test_what_comes_back_is_described(public: Public) -> None:
     assert text.strip(), f"{public} returns something: Returns: or Yields:"
 
 
-@some(lambda public: bool(UNITS) and any(unit.search(name) for unit in UNITS for name in described(public)))
+@some(
+    lambda public: (
+        bool(UNITS) and any(unit.search(name) for unit in UNITS for name in described(public))
+    )
+)
 def test_units_are_named(public: Public) -> None:
     missing = []
     for name, text in described(public).items():

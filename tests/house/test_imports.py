@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`import teamster` loads next to nothing and does nothing. Modules are compared, not milliseconds."""
+"""`import teamster` loads next to nothing and does nothing.
+
+Modules are compared, not milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,33 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src"
 
-# What the package may load besides itself: all of it is cheap, and most of it is in the interpreter already.
-ALLOWED = {"__future__", "importlib", "importlib._bootstrap", "importlib._bootstrap_external", "warnings"}
+# What the package may load besides itself: all of it is cheap, and most of it is in the interpreter
+# already.
+ALLOWED = {
+    "__future__",
+    "importlib",
+    "importlib._bootstrap",
+    "importlib._bootstrap_external",
+    "warnings",
+}
 
-# -I -S: no site-packages and nothing from the environment, so that a module which other installations load at start-up
-# does not hide one that we load; it also shows that the import needs no dependency.
+# -I -S: no site-packages and nothing from the environment, so that a module which other
+# installations load at start-up does not hide one that we load; it also shows that the import needs
+# no dependency.
 PROGRAM = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 handlers = lambda: {int(number): str(signal.getsignal(number)) for number in signal.valid_signals()}
 state = lambda: [
-    dict(os.environ), handlers(), str(sys.excepthook), str(sys.stdout), os.listdir("/dev/fd"), sys.warnoptions, sys.path
+    dict(os.environ), handlers(), str(sys.excepthook), str(sys.stdout), os.listdir("/dev/fd"),
+    sys.warnoptions, sys.path,
 ]
 modules, before = set(sys.modules), state()
 import teamster
 after, loaded = state(), sorted(set(sys.modules) - modules)
 import json, threading
-tasks = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else threading.active_count()
+folder = "/proc/self/task"
+tasks = len(os.listdir(folder)) if os.path.isdir(folder) else threading.active_count()
 changed = [pair for pair in zip(before, after) if pair[0] != pair[1]]
 print(json.dumps({"loaded": loaded, "changed": changed, "threads": tasks}))
 """
@@ -54,13 +67,18 @@ def imported() -> dict[str, object]:
 def test_it_loads_nothing_but_itself() -> None:
     loaded = imported()["loaded"]
     assert isinstance(loaded, list)
-    assert [name for name in loaded if name.partition(".")[0] != "teamster" and name not in ALLOWED] == []
+    assert [
+        name for name in loaded if name.partition(".")[0] != "teamster" and name not in ALLOWED
+    ] == []
 
 
 def test_it_loads_no_room() -> None:
     loaded = imported()["loaded"]
     assert isinstance(loaded, list)
-    assert {name for name in loaded if name.startswith("teamster")} <= {"teamster", "teamster.errors"}
+    assert {name for name in loaded if name.startswith("teamster")} <= {
+        "teamster",
+        "teamster.errors",
+    }
 
 
 def test_it_starts_no_thread() -> None:
@@ -77,7 +95,9 @@ def test_using_every_name_loads_no_array_library() -> None:
         "for name in teamster.__all__: getattr(teamster, name)\n"
         "print(*{'numpy', 'torch', 'scipy', 'asyncio', 'joblib'}.intersection(sys.modules))\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
 
@@ -91,6 +111,8 @@ def test_the_first_map_loads_what_it_needs_and_no_more(how: str) -> None:
         f"import sys, teamster as ts\nassert ts.map(abs, [1, -2]{how}) == [1, 2]\n"
         "print(sum(name.partition('.')[0] == 'teamster' for name in sys.modules))"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) <= MOST_MODULES[how]

@@ -12,7 +12,9 @@ PLAIN = (ast.Constant, ast.UnaryOp, ast.BinOp, ast.operator, ast.unaryop, ast.Tu
 def is_number(value: ast.expr) -> bool:
     nodes = list(ast.walk(value))
     return all(isinstance(node, PLAIN) for node in nodes) and any(
-        isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool)
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, int | float)
+        and not isinstance(node.value, bool)
         for node in nodes
     )
 
@@ -21,13 +23,21 @@ def without_a_reason(path: Path) -> Iterator[str]:
     text = path.read_text()
     lines, body = text.splitlines(), ast.parse(text).body
     for place, node in enumerate(body):
-        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None or not is_number(node.value):
+        if (
+            not isinstance(node, ast.Assign | ast.AnnAssign)
+            or node.value is None
+            or not is_number(node.value)
+        ):
             continue
         assert node.end_lineno is not None
         beside = any("#" in line for line in lines[node.lineno - 1 : node.end_lineno])
         above = lines[node.lineno - 2].lstrip().startswith("#")
         after = body[place + 1] if place + 1 < len(body) else None
-        below = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+        below = (
+            isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+            and isinstance(after.value.value, str)
+        )
         if not (beside or above or below):
             yield f"{path.relative_to(SOURCE)}:{node.lineno}: {lines[node.lineno - 1]}"
 

@@ -52,8 +52,14 @@ def test_names_resolve_and_show_in_dir(package: str) -> None:
 def test_names_are_documented(package: str) -> None:
     module = importlib.import_module(package)
     objects = {name: getattr(module, name) for name in module.__all__}
-    documented = {name: value for name, value in objects.items() if inspect.isclass(value) or inspect.isroutine(value)}
-    assert [name for name, value in documented.items() if not (inspect.getdoc(value) or "").strip()] == []
+    documented = {
+        name: value
+        for name, value in objects.items()
+        if inspect.isclass(value) or inspect.isroutine(value)
+    }
+    assert [
+        name for name, value in documented.items() if not (inspect.getdoc(value) or "").strip()
+    ] == []
 
 
 @pytest.mark.parametrize("package", packages())
@@ -68,7 +74,9 @@ def test_no_listed_function_or_class_hides_a_file(package: str) -> None:
     module = importlib.import_module(package)
     folder = SOURCE.joinpath(*package.split(".")[1:])
     files = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert {name for name in module.__all__ if not inspect.ismodule(getattr(module, name))} & files == set()
+    assert {
+        name for name in module.__all__ if not inspect.ismodule(getattr(module, name))
+    } & files == set()
 
 
 def test_nouns_are_files_and_verbs_are_functions() -> None:
@@ -77,6 +85,9 @@ def test_nouns_are_files_and_verbs_are_functions() -> None:
         inside = path.relative_to(SOURCE)
         on_the_path = {"teamster", *inside.with_suffix("").parts}
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in on_the_path:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.name in on_the_path
+            ):
                 clashes.append(f"{inside.as_posix()}:{node.name}")
     assert [clash for clash in clashes if clash not in SAME_NAME] == []

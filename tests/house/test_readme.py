@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the documents show, runs: every block of Python in README.md and docs/, each alone, in an empty folder."""
+"""What the documents show, runs.
+
+Every block of Python in README.md and docs/, each alone, in an empty folder.
+"""
 
 from __future__ import annotations
 

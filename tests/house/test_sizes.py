@@ -24,7 +24,8 @@ MOST_PARAMETERS = 8
 
 # What may have more parameters, and why.
 MANY_PARAMETERS = {
-    "tasks/pool.py:Pool.__init__": "the keywords that people know from concurrent.futures and multiprocessing",
+    "tasks/pool.py:Pool.__init__": "the keywords that people know from concurrent.futures and "
+    "multiprocessing",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -61,17 +62,24 @@ def measure(path: Path, name: str, function: Function) -> Measured:
 @cache
 def measured() -> list[Measured]:
     files = sorted(SOURCE.rglob("*.py"))
-    return [measure(path, *found) for path in files for found in functions(ast.parse(path.read_text()))]
+    return [
+        measure(path, *found) for path in files for found in functions(ast.parse(path.read_text()))
+    ]
 
 
 @pytest.mark.parametrize("folder", ["src", "tests", "examples", "benchmarks"])
 def test_files_are_short(folder: str) -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for path in (ROOT / folder).rglob("*.py")
+    }
     assert {name: lines for name, lines in lengths.items() if lines >= MOST_FILE_LINES} == {}
 
 
 def test_no_function_is_long() -> None:
-    assert {each.name: each.body_lines for each in measured() if each.body_lines > MOST_BODY_LINES} == {}
+    assert {
+        each.name: each.body_lines for each in measured() if each.body_lines > MOST_BODY_LINES
+    } == {}
 
 
 def test_most_functions_are_short() -> None:
@@ -88,4 +96,8 @@ def test_parameters_are_few() -> None:
 def test_exceptions_are_needed(name: str) -> None:
     if not (SOURCE / name.partition(":")[0]).exists():
         pytest.skip("the file is not there yet")
-    assert [each.parameters for each in measured() if each.name == name and each.parameters > MOST_PARAMETERS]
+    assert [
+        each.parameters
+        for each in measured()
+        if each.name == name and each.parameters > MOST_PARAMETERS
+    ]

@@ -20,5 +20,7 @@ def test_no_class_has_the_name_of_another() -> None:
 
 
 def test_no_file_of_the_spine_has_the_name_of_another() -> None:
-    names = Counter(path.stem for path in (SOURCE / "spine").rglob("*.py") if path.name != "__init__.py")
+    names = Counter(
+        path.stem for path in (SOURCE / "spine").rglob("*.py") if path.name != "__init__.py"
+    )
     assert {name for name, count in names.items() if count > 1} <= ALIKE

@@ -16,11 +16,16 @@ MakeCgroup = Callable[..., Path]
 
 @pytest.fixture
 def cgroup(wait_until: Callable[..., None]) -> Iterator[MakeCgroup]:
-    """``cgroup(controller, file_of_v1, file_of_v2, value)`` makes a group; a process joins by its ``cgroup.procs``."""
+    """``cgroup(controller, file_of_v1, file_of_v2, value)`` makes a group.
+
+    A process joins by its ``cgroup.procs``.
+    """
     made: list[Path] = []
 
     def make(controller: str, file_v1: str, file_v2: str, value: str) -> Path:
-        parent, file = (ROOT / controller, file_v1) if (ROOT / controller).is_dir() else (ROOT, file_v2)
+        parent, file = (
+            (ROOT / controller, file_v1) if (ROOT / controller).is_dir() else (ROOT, file_v2)
+        )
         folder = parent / f"teamster-test-{os.getpid()}-{len(made)}"
         try:
             folder.mkdir()

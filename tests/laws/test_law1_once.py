@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Law 1: every item runs exactly once, unless the worker running it died; then at most ``1 + retries`` times."""
+"""Law 1: every item runs exactly once, unless the worker running it died.
+
+Then at most ``1 + retries`` times.
+"""
 
 import os
 import signal
@@ -21,7 +24,8 @@ ran_here: deque[int] = deque()
 def noting(path: Path) -> Callable[[int], int]:
     """A function that notes each of its runs; an append of a few bytes is never torn.
 
-    A closure travels by value: a worker that had to import this module, and pytest with it, would take 0.1 s to start.
+    A closure travels by value: a worker that had to import this module, and pytest with it, would
+    take 0.1 s to start.
     """
     name = str(path)
 
@@ -49,7 +53,9 @@ def test_every_item_runs_once(backend: Any, chunksize: int | None, tmp_path: Pat
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_items_that_change_hands_run_once(backend: Any, tmp_path: Path) -> None:
-    """Every twentieth item is slow, so that its batch is taken back from its worker again and again."""
+    """Every twentieth item is slow, so that its batch is taken back from its worker again and
+    again.
+    """
     file = tmp_path / "ran"
 
     note = noting(file)
@@ -85,7 +91,9 @@ def test_retiring_workers_and_a_pool_that_is_dropped() -> None:
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
 @pytest.mark.parametrize("chunksize", [None, 1, 10])
-def test_an_item_that_kills_runs_one_time_more_than_retries(retries: int, chunksize: int | None, tmp_path: Path) -> None:
+def test_an_item_that_kills_runs_one_time_more_than_retries(
+    retries: int, chunksize: int | None, tmp_path: Path
+) -> None:
     """Traps 13 and 15."""
     file = tmp_path / "ran"
 
@@ -100,7 +108,9 @@ def test_an_item_that_kills_runs_one_time_more_than_retries(retries: int, chunks
     with ts.Pool("process", workers=2, retries=retries) as pool:
         results = pool.map(run, range(20), on_error="return", chunksize=chunksize)
         report = pool.report()
-    assert [number for number, result in enumerate(results) if isinstance(result, ts.WorkerDied)] == [7, 13]
+    assert [
+        number for number, result in enumerate(results) if isinstance(result, ts.WorkerDied)
+    ] == [7, 13]
     assert runs(file) == Counter(range(20)) + Counter({7: retries, 13: retries})
     assert (report.deaths, report.retries) == (2 * (1 + retries), 2 * retries)
 
@@ -118,7 +128,9 @@ def test_an_item_whose_neighbour_ran_too_long_runs_once(tmp_path: Path) -> None:
 
     with ts.Pool("process", workers=2, timeout=0.15, retries=3) as pool:
         results = pool.map(run, range(20), on_error="return", chunksize=10)
-    assert [number for number, result in enumerate(results) if isinstance(result, ts.TaskTimeout)] == [4, 5]
+    assert [
+        number for number, result in enumerate(results) if isinstance(result, ts.TaskTimeout)
+    ] == [4, 5]
     assert runs(file) == Counter(range(20))
 
 
@@ -185,7 +197,9 @@ def test_a_result_that_does_not_load_runs_nothing_twice() -> None:
 
 
 def test_a_copy_of_the_program_does_not_touch_the_pool(run_script: Callable[..., Any]) -> None:
-    """Trap 34: a forked child that ends normally must leave the workers, which are its parent's, alone."""
+    """Trap 34: a forked child that ends normally must leave the workers, which are its parent's,
+    alone.
+    """
     script = run_script(
         "import multiprocessing, os, sys, teamster as ts\n"
         "pool = ts.Pool('process', workers=2)\n"
@@ -194,11 +208,16 @@ def test_a_copy_of_the_program_does_not_touch_the_pool(run_script: Callable[...,
         "if pid == 0:\n"
         "    sys.exit(0)\n"
         "print(os.waitpid(pid, 0)[1])\n"
-        "child = multiprocessing.get_context('fork').Process(target=pool.close); child.start(); child.join()\n"
+        "child = multiprocessing.get_context('fork').Process(target=pool.close); child.start(); "
+        "child.join()\n"
         "print(pool.map(abs, range(-5, 0)), pool.report().deaths)\n"
         "print(set(pool.map(lambda _: os.getpid(), range(50), chunksize=1)) <= set(before))\n"
     )
-    assert (script.stdout, script.stderr, script.returncode) == ("0\n[5, 4, 3, 2, 1] 0\nTrue\n", "", 0)
+    assert (script.stdout, script.stderr, script.returncode) == (
+        "0\n[5, 4, 3, 2, 1] 0\nTrue\n",
+        "",
+        0,
+    )
 
 
 def test_a_copy_of_a_busy_program_takes_no_results_away(run_script: Callable[..., Any]) -> None:
@@ -213,7 +232,8 @@ def test_a_copy_of_a_busy_program_takes_no_results_away(run_script: Callable[...
         "    pid = os.fork()\n"
         "    if pid == 0:\n"
         "        sys.exit(0)\n"
-        "    print([future.result(timeout=10) for future in futures] == list(range(20)), os.waitpid(pid, 0)[1])\n"
+        "    print([future.result(timeout=10) for future in futures] == list(range(20)), "
+        "os.waitpid(pid, 0)[1])\n"
         "print(pool.report().deaths)\n",
         timeout=20,
     )
@@ -224,7 +244,10 @@ def test_a_copy_of_a_busy_program_takes_no_results_away(run_script: Callable[...
 def test_after_an_interrupt_no_item_that_was_over_runs_again(
     tmp_path: Path, start_script: Callable[..., Any], wait_until: Callable[..., None]
 ) -> None:
-    """Traps 25 and 26: caught, the interrupt costs the call; the pool goes on and repeats nothing."""
+    """Traps 25 and 26: caught, the interrupt costs the call.
+
+    The pool goes on and repeats nothing.
+    """
     script = start_script(
         "import os, sys, time, teamster as ts\n"
         "def run(n):\n"

@@ -17,7 +17,13 @@ from teamster.spine.plan.plan import Candidate
 from teamster.spine.plan.race import Race
 from teamster.tasks.auto.throughput import Throughput
 
-WAYS = [Candidate("serial", 1), Candidate("thread", 1), Candidate("thread", 3), Candidate("process", 1), Candidate("process", 2)]
+WAYS = [
+    Candidate("serial", 1),
+    Candidate("thread", 1),
+    Candidate("thread", 3),
+    Candidate("process", 1),
+    Candidate("process", 2),
+]
 
 
 @pytest.fixture
@@ -40,9 +46,13 @@ def restless(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return 100.0 if self._job.batches else None
 
     monkeypatch.setattr(Throughput, "read", read)
-    monkeypatch.setattr("teamster.tasks.auto.measured.MeasuredMapping._is_unclear", lambda self, wanted: False)
+    monkeypatch.setattr(
+        "teamster.tasks.auto.measured.MeasuredMapping._is_unclear", lambda self, wanted: False
+    )
     yield said
-    assert len({name.split("(")[0] for name in said}) == 3, f"it did not go everywhere: {Counter(said)}"
+    assert len({name.split("(")[0] for name in said}) == 3, (
+        f"it did not go everywhere: {Counter(said)}"
+    )
 
 
 def touch(folder: Path, number: int, seconds: float) -> int:
@@ -61,7 +71,9 @@ def runs(folder: Path) -> Counter[int]:
 def test_map(restless: list[str], tmp_path: Path, seconds: float) -> None:
     count = 60 if seconds > 0.01 else 600
     with ts.Pool() as pool:
-        assert pool.map(touch, [tmp_path] * count, range(count), [seconds] * count) == [3 * n for n in range(count)]
+        assert pool.map(touch, [tmp_path] * count, range(count), [seconds] * count) == [
+            3 * n for n in range(count)
+        ]
         report = pool.report()
     assert runs(tmp_path) == {1: count}
     assert report.items == count
@@ -86,8 +98,12 @@ def test_unordered_with_errors(restless: list[str], tmp_path: Path) -> None:
     with ts.Pool() as pool:
         results = list(pool.imap_unordered(some_fail, range(300), on_error="return"))
     assert runs(tmp_path) == {1: 300}
-    assert sorted(result for result in results if isinstance(result, int)) == [n for n in range(300) if n % 7]
-    assert sorted(error.args[0] for error in results if isinstance(error, ValueError)) == list(range(0, 300, 7))
+    assert sorted(result for result in results if isinstance(result, int)) == [
+        n for n in range(300) if n % 7
+    ]
+    assert sorted(error.args[0] for error in results if isinstance(error, ValueError)) == list(
+        range(0, 300, 7)
+    )
 
 
 def test_a_death_costs_its_item_only(restless: list[str], tmp_path: Path) -> None:
@@ -101,5 +117,7 @@ def test_a_death_costs_its_item_only(restless: list[str], tmp_path: Path) -> Non
         results = pool.map(some_die, range(400), on_error="return")
     dead = [n for n, result in enumerate(results) if isinstance(result, ts.WorkerDied)]
     assert all(n % 50 == 49 for n in dead)
-    assert [result for n, result in enumerate(results) if n not in dead] == [3 * n for n in range(400) if n not in dead]
+    assert [result for n, result in enumerate(results) if n not in dead] == [
+        3 * n for n in range(400) if n not in dead
+    ]
     assert runs(tmp_path) == {1: 400 - len(dead)}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Law 2 under everything at once: several threads, every kind of call, deaths, exceptions, timeouts, large results, early exits."""
+"""Law 2 under everything at once.
+
+Several threads, every kind of call, deaths, exceptions, timeouts, large results, early exits.
+"""
 
 import os
 import random
@@ -17,7 +20,10 @@ import teamster as ts
 
 
 def make_task() -> Callable[[tuple[str, int]], Any]:
-    """What an item does is in its name. By value: a new worker does not have to import this module, and pytest with it."""
+    """What an item does is in its name.
+
+    By value: a new worker does not have to import this module, and pytest with it.
+    """
 
     def task(spec: tuple[str, int]) -> Any:
         what, number = spec
@@ -60,28 +66,51 @@ def is_right(spec: tuple[str, int], result: Any) -> bool:
 
 
 def specs_of(chance: random.Random, size: int, timeouts: bool) -> list[tuple[str, int]]:
-    kinds = ["plain"] * 30 + ["sleep"] * 6 + ["large"] * 3 + ["print"] * 2 + ["raise", "die", "leave"] + ["late"] * timeouts
+    kinds = (
+        ["plain"] * 30
+        + ["sleep"] * 6
+        + ["large"] * 3
+        + ["print"] * 2
+        + ["raise", "die", "leave"]
+        + ["late"] * timeouts
+    )
     return [(chance.choice(kinds), number) for number in range(size)]
 
 
-def one_call(pool: ts.Pool, chance: random.Random, timeouts: bool) -> list[tuple[tuple[str, int], Any]]:
+def one_call(
+    pool: ts.Pool, chance: random.Random, timeouts: bool
+) -> list[tuple[tuple[str, int], Any]]:
     """One call of some kind; what was asked for, and what came."""
     specs = specs_of(chance, chance.choice([0, 1, 3, 40, 100]), timeouts)
     chunksize = chance.choice([None, None, 1, 10])
     kind = chance.choice(["map", "imap", "unordered", "submit", "early", "cancel"])
     if kind == "map":
-        return list(zip(specs, pool.map(task, specs, on_error="return", chunksize=chunksize), strict=True))
+        return list(
+            zip(specs, pool.map(task, specs, on_error="return", chunksize=chunksize), strict=True)
+        )
     if kind == "imap":
-        return list(zip(specs, pool.imap(task, iter(specs), on_error="return", chunksize=chunksize), strict=True))
+        return list(
+            zip(
+                specs,
+                pool.imap(task, iter(specs), on_error="return", chunksize=chunksize),
+                strict=True,
+            )
+        )
     if kind == "unordered":
-        results = list(pool.imap_unordered(lambda spec: (spec, task(spec)), specs, on_error="return", chunksize=chunksize))
+        results = list(
+            pool.imap_unordered(
+                lambda spec: (spec, task(spec)), specs, on_error="return", chunksize=chunksize
+            )
+        )
         whole = [result for result in results if isinstance(result, tuple)]
         failed = len([spec for spec in specs if spec[0] in ("die", "leave", "raise", "late")])
         assert len(results) == len(specs)
         assert len(results) - len(whole) == failed
         return whole
     if kind == "early":
-        stream = pool.imap(task, (("sleep" if n % 3 else "plain", n) for n in count()), chunksize=chunksize)
+        stream = pool.imap(
+            task, (("sleep" if n % 3 else "plain", n) for n in count()), chunksize=chunksize
+        )
         first = list(islice(stream, chance.randrange(20)))
         stream.close()
         return [(("plain", n), result) for n, result in enumerate(first)]
@@ -90,7 +119,10 @@ def one_call(pool: ts.Pool, chance: random.Random, timeouts: bool) -> list[tuple
         for future in list(futures):
             if chance.random() < 0.5 and future.cancel():
                 del futures[future]
-    return [(futures[future], future.exception() or future.result()) for future in as_completed(futures, timeout=20)]
+    return [
+        (futures[future], future.exception() or future.result())
+        for future in as_completed(futures, timeout=20)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -104,7 +136,9 @@ def test_several_threads_and_every_kind_of_call(seed: int) -> None:
         chance = random.Random(seed * 100 + number)
         try:
             for _ in range(5):
-                wrong.extend(pair for pair in one_call(pool, chance, timeouts) if not is_right(*pair))
+                wrong.extend(
+                    pair for pair in one_call(pool, chance, timeouts) if not is_right(*pair)
+                )
         except BaseException as error:
             wrong.append(error)
             raise

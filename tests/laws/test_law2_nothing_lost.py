@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Laws 1 and 2: a death costs the item that ran, nothing else; every other item runs exactly once."""
+"""Laws 1 and 2: a death costs the item that ran, nothing else.
+
+Every other item runs exactly once.
+"""
 
 import ctypes
 import os
@@ -23,7 +26,8 @@ import teamster as ts
 def pool() -> Iterator[ts.Pool]:
     with ts.Pool("process", workers=2) as pool:
         yield pool
-        assert pool.map(abs, range(-20, 0)) == list(range(20, 0, -1))  # trap 42: the same pool works on
+        # Trap 42: the same pool works on
+        assert pool.map(abs, range(-20, 0)) == list(range(20, 0, -1))
 
 
 def die(how: str) -> None:
@@ -37,11 +41,16 @@ def die(how: str) -> None:
 
 @pytest.mark.parametrize("chunksize", [None, 1, 20])
 @pytest.mark.parametrize(
-    ("how", "number", "code"), [("SIGKILL", 9, None), ("SIGTERM", 15, None), ("segfault", 11, None), ("exit", None, 3)]
+    ("how", "number", "code"),
+    [("SIGKILL", 9, None), ("SIGTERM", 15, None), ("segfault", 11, None), ("exit", None, 3)],
 )
-def test_a_death_costs_one_item(pool: ts.Pool, how: str, number: int | None, code: int | None, chunksize: int | None) -> None:
+def test_a_death_costs_one_item(
+    pool: ts.Pool, how: str, number: int | None, code: int | None, chunksize: int | None
+) -> None:
     """Trap 13."""
-    results = pool.map(lambda n: die(how) if n == 7 else n, range(20), on_error="return", chunksize=chunksize)
+    results = pool.map(
+        lambda n: die(how) if n == 7 else n, range(20), on_error="return", chunksize=chunksize
+    )
     died = results[7]
     assert isinstance(died, ts.WorkerDied)
     assert (died.index, died.signal, died.exitcode) == (7, number, code)
@@ -52,7 +61,9 @@ def test_a_death_costs_one_item(pool: ts.Pool, how: str, number: int | None, cod
 
 
 def test_every_other_item_runs_exactly_once(pool: ts.Pool, tmp_path: Path) -> None:
-    """Law 1: results that were finished and not yet sent are read from the scoreboard of the dead worker."""
+    """Law 1: results that were finished and not yet sent are read from the scoreboard of the dead
+    worker.
+    """
     note = tmp_path / "ran"
 
     def run(n: int) -> int:
@@ -63,13 +74,24 @@ def test_every_other_item_runs_exactly_once(pool: ts.Pool, tmp_path: Path) -> No
         return n
 
     results = pool.map(run, range(200), on_error="return", chunksize=50)
-    assert [n for n, result in enumerate(results) if isinstance(result, ts.WorkerDied)] == [40, 41, 100]
+    assert [n for n, result in enumerate(results) if isinstance(result, ts.WorkerDied)] == [
+        40,
+        41,
+        100,
+    ]
     assert Counter(map(int, note.read_text().split())) == Counter(range(200))
 
 
 def test_tiny_items_blame_the_right_one_too(pool: ts.Pool) -> None:
-    """Items of under a microsecond run in blocks; after a death inside a block they run again one by one."""
-    results = pool.map(lambda n: n if n != 70_000 else os.kill(os.getpid(), signal.SIGKILL), range(100_000), on_error="return")
+    """Items of under a microsecond run in blocks.
+
+    After a death inside a block they run again one by one.
+    """
+    results = pool.map(
+        lambda n: n if n != 70_000 else os.kill(os.getpid(), signal.SIGKILL),
+        range(100_000),
+        on_error="return",
+    )
     assert isinstance(results[70_000], ts.WorkerDied)
     assert results[70_000].index == 70_000
     results[70_000] = 70_000
@@ -96,8 +118,11 @@ def test_a_poison_item_is_set_aside(tmp_path: Path) -> None:
         results = pool.map(lambda n: die("SIGKILL") if n == 3 else n, range(50), on_error="return")
         assert isinstance(results[3], ts.WorkerDied)
         assert "attempt 3" in str(results[3])
-        assert [result for result in results if result is not results[3]] == [n for n in range(50) if n != 3]
-        assert pool.report().deaths in (3, 4)  # once more, if it was found in a block of items of under a microsecond
+        assert [result for result in results if result is not results[3]] == [
+            n for n in range(50) if n != 3
+        ]
+        # Once more, if it was found in a block of items of under a microsecond
+        assert pool.report().deaths in (3, 4)
 
 
 def test_every_item_may_kill(pool: ts.Pool) -> None:
@@ -120,7 +145,9 @@ def test_an_argument_whose_unpickling_kills(pool: ts.Pool) -> None:
 
 
 def test_large_results_of_a_dying_worker(pool: ts.Pool) -> None:
-    """Traps 13 and 14: killed at random moments with 1 MB results under way, it never hangs and never loses another's."""
+    """Traps 13 and 14: killed at random moments with 1 MB results under way, it never hangs and
+    never loses another's.
+    """
     chance = random.Random(7)
     for _ in range(8):
         delay = chance.random() * 0.01
@@ -154,7 +181,13 @@ def test_the_fork_server_is_killed(pool: ts.Pool, wait_until: Callable[..., None
     server = psutil.Process(pids[0]).parent()
     assert server is not None
     server.kill()
-    wait_until(lambda: not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids))
+    wait_until(
+        lambda: (
+            not any(
+                psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids
+            )
+        )
+    )
     results = pool.map(lambda n: n, range(50), on_error="return")
     assert results == list(range(50))
 
@@ -176,7 +209,12 @@ class TestTimeouts:
         """Trap 36: per item, even inside a batch."""
         with ts.Pool("process", workers=2, timeout=0.2) as pool:
             for chunksize in (None, 10):
-                results = pool.map(lambda n: time.sleep(30) if n == 4 else n, range(20), on_error="return", chunksize=chunksize)
+                results = pool.map(
+                    lambda n: time.sleep(30) if n == 4 else n,
+                    range(20),
+                    on_error="return",
+                    chunksize=chunksize,
+                )
                 assert isinstance(results[4], ts.TaskTimeout)
                 assert (results[4].index, results[4].seconds) == (4, 0.2)
                 assert results[:4] + results[5:] == [n for n in range(20) if n != 4]
@@ -184,7 +222,9 @@ class TestTimeouts:
 
     def test_waiting_in_a_queue_does_not_count(self) -> None:
         with ts.Pool("process", workers=1, timeout=0.5) as pool:
-            assert pool.map(lambda n: time.sleep(0.06) or n, range(15), chunksize=15) == list(range(15))
+            assert pool.map(lambda n: time.sleep(0.06) or n, range(15), chunksize=15) == list(
+                range(15)
+            )
 
     def test_loading_the_function_does_not_count(self) -> None:
         """The first item of a fresh worker may have to import torch: not its fault."""
@@ -204,7 +244,9 @@ class TestTimeouts:
 
     def test_native_code_that_holds_everything(self) -> None:
         with ts.Pool("process", workers=1, timeout=0.2) as pool:
-            results = pool.map(lambda n: ctypes.PyDLL(None).sleep(30) if n == 1 else n, range(3), on_error="return")
+            results = pool.map(
+                lambda n: ctypes.PyDLL(None).sleep(30) if n == 1 else n, range(3), on_error="return"
+            )
             assert isinstance(results[1], ts.TaskTimeout)
             assert [results[0], results[2]] == [0, 2]
 
@@ -238,7 +280,9 @@ def test_unfinished_business_of_dead_starts() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_an_item_may_wait_for_another(pool: ts.Pool, tmp_path: Path) -> None:
-    """Handed in one batch, they would wait for ever if unstarted items could not go to another worker."""
+    """Handed in one batch, they would wait for ever if unstarted items could not go to another
+    worker.
+    """
 
     def run(n: int) -> int:
         if n == 0:

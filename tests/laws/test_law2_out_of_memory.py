@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Law 2 where memory runs out: the kernel kills a worker of a real control group, and shared memory has no room."""
+"""Law 2 where memory runs out.
+
+The kernel kills a worker of a real control group, and shared memory has no room.
+"""
 
 import shutil
 import sys
@@ -13,7 +16,9 @@ import pytest
 
 import teamster as ts
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups and mount namespaces are Linux's")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="control groups and mount namespaces are Linux's"
+)
 
 HUNGRY = """
 import os, sys, time, warnings, teamster as ts
@@ -34,18 +39,27 @@ with ts.Pool("process", workers=4, retries={retries}) as pool:
 """
 
 
-def test_a_retry_after_a_death_by_memory_finds_room(cgroup: Callable[..., Path], run_script: Callable[..., Any]) -> None:
-    """Trap 13: four items at once do not fit; one does, so each is run again with nothing beside it."""
+def test_a_retry_after_a_death_by_memory_finds_room(
+    cgroup: Callable[..., Path], run_script: Callable[..., Any]
+) -> None:
+    """Trap 13: four items at once do not fit.
+
+    One does, so each is run again with nothing beside it.
+    """
     folder = cgroup("memory", "memory.limit_in_bytes", "memory.max", str(400 << 20))
     script = run_script(HUNGRY.format(megabytes="180", retries=1), str(folder), timeout=60)
     assert script.stdout == "0 True\nTrue [3, 2, 1]\n\n"
     assert (script.stderr, script.returncode) == ("", 0)
 
 
-def test_an_item_that_never_fits_costs_itself(cgroup: Callable[..., Path], run_script: Callable[..., Any]) -> None:
+def test_an_item_that_never_fits_costs_itself(
+    cgroup: Callable[..., Path], run_script: Callable[..., Any]
+) -> None:
     """Trap 15: it dies alone, too, and the error names the cause with its evidence."""
     folder = cgroup("memory", "memory.limit_in_bytes", "memory.max", str(300 << 20))
-    script = run_script(HUNGRY.format(megabytes="600 if n == 5 else 1", retries=1), str(folder), timeout=60)
+    script = run_script(
+        HUNGRY.format(megabytes="600 if n == 5 else 1", retries=1), str(folder), timeout=60
+    )
     first, second, third = script.stdout.splitlines()
     assert (first, second, script.stderr, script.returncode) == ("1 True", "True [3, 2, 1]", "", 0)
     assert "while it ran item 5 (attempt 2): killed by SIGKILL" in third
@@ -61,12 +75,15 @@ def test_a_tiny_dev_shm_changes_nothing(options: str, run_script: Callable[..., 
         "import os, subprocess, sys\n"
         "if len(sys.argv) > 1:\n"
         "    mount = f'mount -t tmpfs -o {sys.argv[1]} tmpfs /dev/shm && exec \"$@\"'\n"
-        "    done = subprocess.run(['unshare', '--mount', 'sh', '-c', mount, 'sh', sys.executable, __file__])\n"
+        "    done = subprocess.run(['unshare', '--mount', 'sh', '-c', mount, 'sh', sys.executable, "
+        "__file__])\n"
         "    sys.exit(done.returncode)\n"
         "import numpy as np, teamster as ts\n"
         "with ts.Pool('process', workers=2) as pool:\n"
-        "    results = pool.map(lambda array: array + 1, (np.full(500_000, n) for n in range(20)))\n"
-        "    print([int(result[-1]) for result in results] == list(range(1, 21)), os.listdir('/dev/shm'))\n"
+        "    results = pool.map(lambda array: array + 1, (np.full(500_000, n) for n in "
+        "range(20)))\n"
+        "    print([int(result[-1]) for result in results] == list(range(1, 21)), "
+        "os.listdir('/dev/shm'))\n"
         "    print(pool.report().arena_bytes > 100_000_000)\n",
         options,
     )
@@ -84,9 +101,11 @@ def test_no_room_in_shared_memory(run_script: Callable[..., Any]) -> None:
         "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, resource.RLIM_INFINITY))\n"
         "limit()\n"
-        "with warnings.catch_warnings(record=True) as caught, ts.Pool('process', workers=2, initializer=limit) as pool:\n"
+        "with warnings.catch_warnings(record=True) as caught, ts.Pool('process', workers=2, "
+        "initializer=limit) as pool:\n"
         "    results = pool.map(lambda array: array + 1, (np.full(500_000, n) for n in range(6)))\n"
-        "    print([int(result[-1]) for result in results] == list(range(1, 7)), pool.report().arena_bytes)\n"
+        "    print([int(result[-1]) for result in results] == list(range(1, 7)), "
+        "pool.report().arena_bytes)\n"
         "print({str(warning.message).partition(';')[2] for warning in caught})\n"
     )
     assert (script.stdout, script.stderr, script.returncode) == (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Law 2, continued: deaths by every start method and call, at random moments, under heavy traffic."""
+"""Law 2, continued: deaths by every start method and call, at random moments, in heavy traffic."""
 
 import itertools
 import os
@@ -23,7 +23,8 @@ MEGABYTE = 1_000_000
 def pool() -> Iterator[ts.Pool]:
     with ts.Pool("process", workers=2) as pool:
         yield pool
-        assert pool.map(abs, range(-20, 0)) == list(range(20, 0, -1))  # trap 42: the same pool works on
+        # Trap 42: the same pool works on
+        assert pool.map(abs, range(-20, 0)) == list(range(20, 0, -1))
 
 
 def kill_me() -> None:
@@ -57,7 +58,11 @@ def test_a_death_by_every_start_method(method: Any, run_script: Callable[..., An
         "    print(type(died).__name__, died.index, died.exitcode, died.signal)\n"
         "    print(results == [n for n in range(20) if n != 7], pool.map(abs, range(-3, 0)))\n"
     )
-    assert (script.stdout, script.stderr, script.returncode) == ("WorkerDied 7 3 None\nTrue [3, 2, 1]\n", "", 0)
+    assert (script.stdout, script.stderr, script.returncode) == (
+        "WorkerDied 7 3 None\nTrue [3, 2, 1]\n",
+        "",
+        0,
+    )
     assert not script.survivors()
 
 
@@ -103,7 +108,11 @@ def test_the_first_and_the_last_item(pool: ts.Pool, index: int) -> None:
 def test_raised_it_names_item_worker_and_signal(pool: ts.Pool) -> None:
     with pytest.raises(ts.WorkerDied) as caught:
         pool.map(die_at_seven, range(20))
-    assert (caught.value.index, caught.value.signal, caught.value.exitcode) == (7, signal.SIGKILL, None)
+    assert (caught.value.index, caught.value.signal, caught.value.exitcode) == (
+        7,
+        signal.SIGKILL,
+        None,
+    )
     assert "item 7" in str(caught.value)
     assert f"worker {caught.value.worker}" in str(caught.value)
     assert "SIGKILL" in str(caught.value)
@@ -122,7 +131,12 @@ def test_killed_at_a_random_moment(pool: ts.Pool, seed: int) -> None:
 
     thread = threading.Thread(target=strike)
     thread.start()
-    results = pool.map(lambda n: bytes([n]) * MEGABYTE, range(24), on_error="return", chunksize=chance.choice([None, 1, 6]))
+    results = pool.map(
+        lambda n: bytes([n]) * MEGABYTE,
+        range(24),
+        on_error="return",
+        chunksize=chance.choice([None, 1, 6]),
+    )
     thread.join()
     died = [n for n, result in enumerate(results) if isinstance(result, ts.WorkerDied)]
     assert len(died) <= 1
@@ -131,7 +145,7 @@ def test_killed_at_a_random_moment(pool: ts.Pool, seed: int) -> None:
 
 
 def test_killed_while_a_large_result_is_written(pool: ts.Pool) -> None:
-    """Trap 13: of 50 MB that do not go through shared memory some have arrived when the worker dies."""
+    """Trap 13: of 50 MB that go through no shared memory some have come when the worker dies."""
 
     def run(number: int) -> bytes:
         if number == 7:
@@ -150,7 +164,7 @@ def test_killed_while_a_large_result_is_written(pool: ts.Pool) -> None:
 
 @pytest.mark.parametrize("chunksize", [None, 1, 3])
 def test_large_both_ways(pool: ts.Pool, chunksize: int | None) -> None:
-    """Trap 23: a parent that writes a task and a worker that writes a result do not wait for each other."""
+    """Trap 23: a parent and a worker that write a task and a result do not wait for each other."""
     items = [bytes([n]) * (5 * MEGABYTE) for n in range(8)]
     results = pool.map(lambda data: data[::-1], items, chunksize=chunksize)
     assert [(result[0], len(result)) for result in results] == [(n, 5 * MEGABYTE) for n in range(8)]
@@ -158,7 +172,10 @@ def test_large_both_ways(pool: ts.Pool, chunksize: int | None) -> None:
 
 @pytest.mark.parametrize("nbytes", [0, 1, 65_440, 65_472, 65_480, 65_536, 65_537, 131_072])
 def test_results_around_the_size_of_the_log(pool: ts.Pool, nbytes: int) -> None:
-    """What just fits and what just does not: all arrive, also those of a worker that dies right after."""
+    """What just fits and what just does not.
+
+    All arrive, also those of a worker that dies right after.
+    """
 
     def run(number: int) -> bytes:
         if number == 5:
@@ -171,8 +188,13 @@ def test_results_around_the_size_of_the_log(pool: ts.Pool, nbytes: int) -> None:
     assert results[:5] + results[6:] == expected
 
 
-def test_a_task_may_leave_a_child_that_leads_a_life_of_its_own(pool: ts.Pool, tmp_path: Path, within: Callable[..., Any]) -> None:
-    """Trap 27: the child inherits the worker's descriptors, so the worker's end must show in another way."""
+def test_a_task_may_leave_a_child_that_leads_a_life_of_its_own(
+    pool: ts.Pool, tmp_path: Path, within: Callable[..., Any]
+) -> None:
+    """Trap 27: the child inherits the worker's descriptors.
+
+    So the worker's end must show in another way.
+    """
 
     def run(number: int) -> int:
         if number == 3:
@@ -198,7 +220,12 @@ def test_a_task_may_leave_a_child_that_leads_a_life_of_its_own(pool: ts.Pool, tm
 
 def test_a_task_that_closes_every_descriptor(pool: ts.Pool) -> None:
     """It cuts its worker off: its item may be lost, and no other."""
-    results = pool.map(lambda n: os.closerange(0, 256) or n if n == 7 else n, range(20), on_error="return", chunksize=1)
+    results = pool.map(
+        lambda n: os.closerange(0, 256) or n if n == 7 else n,
+        range(20),
+        on_error="return",
+        chunksize=1,
+    )
     assert results[7] == 7 or isinstance(results[7], ts.WorkerDied)
     assert results[:7] + results[8:] == OTHERS
 
@@ -223,7 +250,11 @@ def test_a_task_that_closes_a_standard_descriptor(pool: ts.Pool, number: int) ->
 def test_a_stopped_worker_runs_into_its_timeout() -> None:
     """Trap 36: SIGSTOP, as a debugger or a batch system sends it."""
     with ts.Pool("process", workers=2, timeout=0.3) as pool:
-        results = pool.map(lambda n: os.kill(os.getpid(), signal.SIGSTOP) if n == 4 else n, range(12), on_error="return")
+        results = pool.map(
+            lambda n: os.kill(os.getpid(), signal.SIGSTOP) if n == 4 else n,
+            range(12),
+            on_error="return",
+        )
         assert isinstance(results[4], ts.TaskTimeout)
         assert results[:4] + results[5:] == [n for n in range(12) if n != 4]
 
@@ -241,7 +272,9 @@ def test_every_third_item_runs_too_long(chunksize: int | None) -> None:
         results = list(pool.imap_unordered(run, range(16), on_error="return", chunksize=chunksize))
         late = sorted(result.index for result in results if isinstance(result, ts.TaskTimeout))
         assert late == [n for n in range(16) if n % 3 == 1]
-        assert sorted(result for result in results if isinstance(result, int)) == [n for n in range(16) if n % 3 != 1]
+        assert sorted(result for result in results if isinstance(result, int)) == [
+            n for n in range(16) if n % 3 != 1
+        ]
         assert pool.report().timeouts == len(late)
 
 
@@ -264,7 +297,9 @@ def test_deaths_while_several_threads_use_the_pool(pool: ts.Pool) -> None:
     outcomes: dict[int, list[Any]] = {}
 
     def use(shift: int) -> None:
-        outcomes[shift] = pool.map(lambda n: kill_me() if n == shift else n, range(15), on_error="return")
+        outcomes[shift] = pool.map(
+            lambda n: kill_me() if n == shift else n, range(15), on_error="return"
+        )
 
     threads = [threading.Thread(target=use, args=(shift,)) for shift in range(4)]
     for thread in threads:
@@ -275,7 +310,9 @@ def test_deaths_while_several_threads_use_the_pool(pool: ts.Pool) -> None:
         died = [n for n, result in enumerate(results) if isinstance(result, ts.WorkerDied)]
         assert shift in died
         assert died == [shift]
-        assert [result for n, result in enumerate(results) if n != shift] == [n for n in range(15) if n != shift]
+        assert [result for n, result in enumerate(results) if n != shift] == [
+            n for n in range(15) if n != shift
+        ]
     assert len(outcomes) == 4
 
 
@@ -286,6 +323,8 @@ def test_an_endless_stream_outlives_its_workers(pool: ts.Pool) -> None:
     stream = pool.imap(lambda n: kill_me() if n % 10 == 9 else n, source, on_error="return")
     results = list(itertools.islice(stream, 60))
     stream.close()
-    assert [n for n, result in enumerate(results) if isinstance(result, ts.WorkerDied)] == [9, 19, 29, 39, 49, 59]
-    # Those that ran ahead of the consumer included; items of under a microsecond kill twice, once in a block and once alone.
+    died = [n for n, result in enumerate(results) if isinstance(result, ts.WorkerDied)]
+    assert died == [9, 19, 29, 39, 49, 59]
+    # Those that ran ahead of the consumer included; items of under a microsecond kill twice, once
+    # in a block and once alone.
     assert pool.report().deaths <= 2 * (len(pulled) // 10)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A program that closes every descriptor, as daemons do: the next call starts afresh, and the program's own files stay open."""
+"""A program that closes every descriptor, as daemons do.
+
+The next call starts afresh, and the program's own files stay open.
+"""
 
 from __future__ import annotations
 

@@ -28,20 +28,30 @@ ts.map(run, range(6), backend={backend!r}, workers=2)
 
 
 @pytest.mark.parametrize("backend", ["process", "thread"])
-@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGSEGV)", "os.abort()"])
+@pytest.mark.parametrize(
+    "end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGSEGV)", "os.abort()"]
+)
 def test_a_program_that_ends_itself(
-    end: str, backend: str, start_script: Callable[..., Any], wait_until: Callable[..., None], tmp_path: Path
+    end: str,
+    backend: str,
+    start_script: Callable[..., Any],
+    wait_until: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     """Trap 27: the parent leaves without any of its own clean-up, from a thread."""
     (tmp_path / "temporary").mkdir()
-    script = start_script(BUSY.format(end=end, backend=backend), env={"TMPDIR": str(tmp_path / "temporary")})
+    script = start_script(
+        BUSY.format(end=end, backend=backend), env={"TMPDIR": str(tmp_path / "temporary")}
+    )
     script.wait(timeout=10)
     wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
     assert os.listdir(tmp_path / "temporary") == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_ctrl_c_again_and_again(count: int, start_script: Callable[..., Any], wait_until: Callable[..., None]) -> None:
+def test_ctrl_c_again_and_again(
+    count: int, start_script: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
     """Trap 25: a second Ctrl-C during the clean-up of the first."""
     script = start_script(
         "import teamster as ts\n"
@@ -59,7 +69,9 @@ def test_ctrl_c_again_and_again(count: int, start_script: Callable[..., Any], wa
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2])
-def test_ctrl_c_while_workers_start(delay: float, start_script: Callable[..., Any], wait_until: Callable[..., None]) -> None:
+def test_ctrl_c_while_workers_start(
+    delay: float, start_script: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
     """Trap 25: whatever it strikes, the program ends and nothing stays."""
     script = start_script(
         "import teamster as ts\nts.Pool\nprint('ready', flush=True)\n"
@@ -85,7 +97,9 @@ def interrupt_soon(seconds: float) -> threading.Thread:
 
 @pytest.mark.parametrize("backend", ["serial", "thread", "process"])
 @pytest.mark.parametrize("call", ["map", "imap", "result"])
-def test_the_same_pool_works_after_ctrl_c(backend: Any, call: str, within: Callable[..., Any]) -> None:
+def test_the_same_pool_works_after_ctrl_c(
+    backend: Any, call: str, within: Callable[..., Any]
+) -> None:
     """Traps 25 and 42."""
     if backend == "serial" and call == "result":
         pytest.skip("serial futures are done when submit returns")
@@ -164,8 +178,13 @@ def test_a_pool_without_a_name_lives_as_long_as_its_futures(backend: Any) -> Non
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
-def test_a_call_that_nobody_waits_for_is_done(backend: Any, tmp_path: Path, wait_until: Callable[..., None]) -> None:
-    """Neither the pool nor the future has a name; the pool ends in the thread that reads the answer."""
+def test_a_call_that_nobody_waits_for_is_done(
+    backend: Any, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """Neither the pool nor the future has a name.
+
+    The pool ends in the thread that reads the answer.
+    """
     ts.Pool(backend, workers=1).submit((tmp_path / "done").touch)
     wait_until((tmp_path / "done").exists, seconds=10)
 
@@ -187,7 +206,7 @@ def test_a_callback_ends_its_pool(backend: Any, end: str) -> None:
 
 
 def test_terminate_ends_who_reads_for_open_futures(within: Callable[..., Any]) -> None:
-    """The reader of futures polled when the pool was ended, and woke its ender only after a second."""
+    """The reader of futures polled when the pool was ended, and woke its ender only after 1 s."""
     pool = ts.Pool("process", workers=2)
     futures = [pool.submit(time.sleep, 30) for _ in range(4)]
     assert pool.submit(abs, -1).cancel()
@@ -207,7 +226,9 @@ def test_a_callback_may_wait_for_its_pool(backend: Any) -> None:
     assert results == [[0, 1, 2]]
 
 
-def test_a_callback_of_the_only_thread_that_waits_for_its_pool_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_of_the_only_thread_that_waits_for_its_pool_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """It would wait for itself."""
     with ts.Pool("thread", workers=1) as pool:
         future = pool.submit(time.sleep, 0.05)
@@ -235,24 +256,30 @@ def test_a_callback_submits_the_next_call(backend: Any) -> None:
 
 
 ENDINGS = {
-    "global in __del__": "class Holder:\n    def __del__(self): pool.terminate()\nholder = Holder()",
+    "global in __del__": "class Holder:\n    def __del__(self): pool.terminate()\n"
+    "holder = Holder()",
     "submit in atexit": "import atexit\n"
-    "def late():\n    try: print(pool.submit(abs, -1).result(5))\n    except Exception as error: print(type(error).__name__)\n"
+    "def late():\n    try: print(pool.submit(abs, -1).result(5))\n"
+    "    except Exception as error: print(type(error).__name__)\n"
     "atexit.register(late)",
     "open futures": "future = pool.submit(time.sleep, 0.2)",
     "open stream": "results = pool.imap(abs, iter(range(10**9))); next(results)",
     "in a daemon thread": "import threading\n"
-    "threading.Thread(target=lambda: pool.map(time.sleep, [0.1] * 100), daemon=True).start(); time.sleep(0.2)",
+    "threading.Thread(target=lambda: pool.map(time.sleep, [0.1] * 100), daemon=True).start(); "
+    "time.sleep(0.2)",
     "sys.exit in the block": "with pool: sys.exit(0)",
 }
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 @pytest.mark.parametrize("name", ENDINGS)
-def test_the_interpreter_ends(name: str, backend: str, run_script: Callable[..., Any], wait_until: Callable[..., None]) -> None:
+def test_the_interpreter_ends(
+    name: str, backend: str, run_script: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
     """Trap 30: quickly, with exit code 0, and without a word on stderr."""
     script = run_script(
-        f"import sys, time, teamster as ts\npool = ts.Pool({backend!r}, workers=2)\npool.map(abs, [-1])\n"
+        f"import sys, time, teamster as ts\npool = ts.Pool({backend!r}, workers=2)\n"
+        "pool.map(abs, [-1])\n"
         f"import os; began = time.monotonic()\n{ENDINGS[name]}\n",
         timeout=6,
     )
@@ -261,7 +288,9 @@ def test_the_interpreter_ends(name: str, backend: str, run_script: Callable[...,
 
 
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
-def test_a_program_without_standard_streams(closed: list[int], run_script: Callable[..., Any], tmp_path: Any) -> None:
+def test_a_program_without_standard_streams(
+    closed: list[int], run_script: Callable[..., Any], tmp_path: Any
+) -> None:
     """Trap 35: a daemon that has closed them; what is opened next gets their numbers."""
     script = run_script(
         f"import os, sys\nfor number in {closed}: os.close(number)\n"
@@ -280,7 +309,8 @@ def test_workers_read_no_standard_input(run_script: Callable[..., Any]) -> None:
     """Trap 35: it is the program's own."""
     script = run_script(
         "import sys, teamster as ts\n"
-        "print(ts.map(lambda n: sys.stdin.read() if sys.stdin else '', range(2), backend='process', workers=2))\n"
+        "print(ts.map(lambda n: sys.stdin.read() if sys.stdin else '', range(2), "
+        "backend='process', workers=2))\n"
         "print(input())\n",
         stdin="for the program\n",
     )

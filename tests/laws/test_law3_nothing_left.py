@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Law 3: however it ends, nothing is left behind, and nothing is said on stderr that nobody asked for."""
+"""Law 3: however it ends, nothing is left behind, and nothing unasked for is said on stderr."""
 
 import contextlib
 import gc
@@ -33,7 +33,8 @@ NATIVE = """
 import ctypes, teamster as ts
 def run(n):
     print("ready", flush=True)
-    ctypes.PyDLL(None).sleep(60)  # holds the GIL: no signal handler and no thread of its own could end this worker
+    # Holds the GIL: no signal handler and no thread of its own could end this worker
+    ctypes.PyDLL(None).sleep(60)
 ts.map(run, range(6), backend="process", workers=2)
 """
 STREAM = """
@@ -64,7 +65,8 @@ STARTED_IN_A_THREAD = """
 import threading, time, teamster as ts
 pool = ts.Pool("process", workers=2)
 thread = threading.Thread(target=lambda: pool.map(abs, range(5))); thread.start(); thread.join()
-assert pool.map(abs, range(5)) == list(range(5))  # trap 27: the death of the thread that started them is not their parent's
+# Trap 27: the death of the thread that started them is not their parent's
+assert pool.map(abs, range(5)) == list(range(5))
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -102,7 +104,9 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT", "SIGINT to the group"])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_that_is_ended(name: str, end: str, start_script: Callable[..., Any], wait_until: Callable[..., None]) -> None:
+def test_a_program_that_is_ended(
+    name: str, end: str, start_script: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
     """Traps 25 and 27."""
     script = start_script(PROGRAMS[name])
     wait_until(lambda: "ready" in script.stdout, seconds=20)
@@ -120,10 +124,13 @@ def test_a_program_that_is_ended(name: str, end: str, start_script: Callable[...
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06, 0.1])
-def test_killed_while_workers_start(delay: float, start_script: Callable[..., Any], wait_until: Callable[..., None]) -> None:
+def test_killed_while_workers_start(
+    delay: float, start_script: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
     """Trap 27: the race with the start."""
     script = start_script(
-        "print('ready', flush=True)\nimport teamster as ts\nwhile True: ts.map(abs, range(9), backend='process', workers=2)"
+        "print('ready', flush=True)\nimport teamster as ts\n"
+        "while True: ts.map(abs, range(9), backend='process', workers=2)"
     )
     wait_until(lambda: "ready" in script.stdout, seconds=20)
     time.sleep(delay)  # not a wait for anything: the moments at which to strike
@@ -134,7 +141,9 @@ def test_killed_while_workers_start(delay: float, start_script: Callable[..., An
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
-def test_a_pool_that_is_never_closed(backend: str, run_script: Callable[..., Any], within: Callable[..., Any]) -> None:
+def test_a_pool_that_is_never_closed(
+    backend: str, run_script: Callable[..., Any], within: Callable[..., Any]
+) -> None:
     """Trap 30."""
     with within(5):
         script = run_script(
@@ -189,7 +198,9 @@ def test_workers_end_with_their_call(leave: str, wait_until: Callable[..., None]
         with pytest.raises(ZeroDivisionError):
             ts.map(lambda n: 1 // n, range(9), backend="process", workers=2)
     else:
-        results = ts.imap(lambda n: n or time.sleep(0.01), iter(range(10**9)), backend="process", workers=2)
+        results = ts.imap(
+            lambda n: n or time.sleep(0.01), iter(range(10**9)), backend="process", workers=2
+        )
         for _ in results:
             break
         if leave == "drop":
@@ -256,7 +267,8 @@ def test_memory_comes_back_while_results_are_consumed() -> None:
 
 def test_a_program_waits_at_its_end_for_what_it_has_spawned(run_script: Callable[..., Any]) -> None:
     script = run_script(
-        "import teamster as ts\ndef save():\n    import time; time.sleep(0.3); print('saved')\nts.spawn(save)\nprint('end')"
+        "import teamster as ts\ndef save():\n    import time; time.sleep(0.3); print('saved')\n"
+        "ts.spawn(save)\nprint('end')"
     )
     assert (script.stdout, script.stderr, script.returncode) == ("end\nsaved\n", "", 0)
     assert not script.survivors()
@@ -277,27 +289,46 @@ def test_daemons_and_whatever_runs_when_a_program_fails_end_with_it(
     assert not script.survivors()
 
 
-def test_an_error_of_a_spawned_process_is_said_when_a_program_ends(run_script: Callable[..., Any]) -> None:
-    script = run_script("import teamster as ts\ndef fail(): raise ValueError('lost')\nprocess = ts.spawn(fail)\nprocess.join()")
-    assert script.stderr.count("ValueError: lost") == 2  # the worker's traceback, and the error itself
+def test_an_error_of_a_spawned_process_is_said_when_a_program_ends(
+    run_script: Callable[..., Any],
+) -> None:
+    script = run_script(
+        "import teamster as ts\ndef fail(): raise ValueError('lost')\n"
+        "process = ts.spawn(fail)\nprocess.join()"
+    )
+    # The worker's traceback, and the error itself
+    assert script.stderr.count("ValueError: lost") == 2
     assert "nobody has asked for its result" in script.stderr
 
 
-def test_messages_that_nobody_receives_hold_up_no_end(run_script: Callable[..., Any], within: Callable[..., Any]) -> None:
+def test_messages_that_nobody_receives_hold_up_no_end(
+    run_script: Callable[..., Any], within: Callable[..., Any]
+) -> None:
     with within(10):
-        script = run_script("import teamster as ts\np = ts.spawn(lambda: [ts.parent().send('x' * 1000) for _ in range(5000)])")
+        script = run_script(
+            "import teamster as ts\n"
+            "p = ts.spawn(lambda: [ts.parent().send('x' * 1000) for _ in range(5000)])"
+        )
     assert (script.stderr, script.returncode) == ("", 0)
 
 
-def test_who_waits_for_a_message_at_the_end_of_a_program_is_told_that_none_will_come(run_script: Callable[..., Any]) -> None:
+def test_who_waits_for_a_message_at_the_end_of_a_program_is_told_that_none_will_come(
+    run_script: Callable[..., Any],
+) -> None:
     script = run_script(
-        "import teamster as ts\ndef wait():\n    try: ts.parent().recv()\n    except EOFError: print('told')\nts.spawn(wait)"
+        "import teamster as ts\ndef wait():\n    try: ts.parent().recv()\n"
+        "    except EOFError: print('told')\nts.spawn(wait)"
     )
     assert (script.stdout, script.stderr, script.returncode) == ("told\n", "", 0)
 
 
-@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="Python 3.12 starts no thread once its main thread has ended")
-def test_threads_of_a_program_go_on_with_what_it_has_spawned(run_script: Callable[..., Any]) -> None:
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 12),
+    reason="Python 3.12 starts no thread once its main thread has ended",
+)
+def test_threads_of_a_program_go_on_with_what_it_has_spawned(
+    run_script: Callable[..., Any],
+) -> None:
     script = run_script(
         "import threading, time, teamster as ts\n"
         "def work():\n"
@@ -313,7 +344,8 @@ def test_threads_of_a_program_go_on_with_what_it_has_spawned(run_script: Callabl
 def test_a_closed_output_of_the_program_ends_no_process(run_script: Callable[..., Any]) -> None:
     script = run_script(
         "import sys, teamster as ts\n"
-        "one, other = ts.spawn(lambda: ts.parent().recv() or 1), ts.spawn(lambda: ts.parent().recv() or print('x') or 2)\n"
+        "one, other = ts.spawn(lambda: ts.parent().recv() or 1), "
+        "ts.spawn(lambda: ts.parent().recv() or print('x') or 2)\n"
         "sys.stdout.close()\n"
         "for each in (other, one):\n"
         "    each.send(None)\n"

@@ -18,7 +18,7 @@ BACKENDS = ["serial", "thread", "process"]
 
 
 def dawdle(seed: int) -> Callable[[int], int]:
-    """A function whose items take between nothing and 8 ms, in no order that their number would tell."""
+    """A function whose items take up to 8 ms, in no order that their number would tell."""
 
     def run(number: int) -> int:
         time.sleep(random.Random(seed * 1000 + number).choice([0, 0, 0, 0.001, 0.008]))
@@ -33,8 +33,10 @@ def dawdle(seed: int) -> Callable[[int], int]:
 def test_input_order(backend: Any, chunksize: int | None, seed: int) -> None:
     with ts.Pool(backend, workers=3) as pool:
         assert pool.map(dawdle(seed), range(80), chunksize=chunksize) == list(range(80))
-        assert list(pool.imap(dawdle(seed), iter(range(80)), chunksize=chunksize)) == list(range(80))
-        assert pool.starmap(max, [(n, 40) for n in range(80)], chunksize=chunksize) == [max(n, 40) for n in range(80)]
+        results = pool.imap(dawdle(seed), iter(range(80)), chunksize=chunksize)
+        assert list(results) == list(range(80))
+        pairs = [(n, 40) for n in range(80)]
+        assert pool.starmap(max, pairs, chunksize=chunksize) == [max(n, 40) for n in range(80)]
 
 
 @pytest.mark.parametrize("call", ["map", "imap"])
@@ -54,11 +56,13 @@ def test_input_order_across_deaths_and_retries(call: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_completion_order(backend: Any, tmp_path: Path) -> None:
-    """The first item waits for the file that its reader makes, after every other result has come."""
+    """The first item waits for the file that its reader makes after every other result has come."""
 
     def run(number: int) -> int:
         deadline = time.monotonic() + 20
-        while number == 0 and not (tmp_path / "others came").exists() and time.monotonic() < deadline:
+        while (
+            number == 0 and not (tmp_path / "others came").exists() and time.monotonic() < deadline
+        ):
             time.sleep(0.001)
         return number
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Law 5: read-ahead and memory in flight are bounded in items and in bytes; the input is advanced in the caller's thread only."""
+"""Law 5: read-ahead and memory in flight are bounded in items and in bytes.
+
+The input is advanced in the caller's thread only.
+"""
 
 import itertools
 import os
@@ -48,7 +51,10 @@ def test_nothing_is_read_for_nobody(backend: Any, call: str) -> None:
 
 @pytest.mark.parametrize("chunksize", [1, 20])
 def test_an_explicit_chunk_bounds_the_read_ahead(chunksize: int) -> None:
-    """A few batches for each worker, and no more; in input order others may run further ahead of a slow item, see below."""
+    """A few batches for each worker, and no more.
+
+    In input order others may run further ahead of a slow item, see below.
+    """
     source = Counting()
     with ts.Pool("process", workers=2) as pool:
         results = pool.imap_unordered(abs, source, chunksize=chunksize)
@@ -59,7 +65,10 @@ def test_an_explicit_chunk_bounds_the_read_ahead(chunksize: int) -> None:
 
 
 def test_others_do_not_run_ahead_of_a_slow_item_for_ever() -> None:
-    """In input order, results of 1 MB pile up behind the first item: until there are enough of them."""
+    """In input order, results of 1 MB pile up behind the first item.
+
+    Until there are enough of them.
+    """
     source = Counting()
 
     def run(number: int) -> bytes:
@@ -75,11 +84,15 @@ def test_others_do_not_run_ahead_of_a_slow_item_for_ever() -> None:
 
 @pytest.mark.parametrize("way", ["in", "out"])
 def test_memory_in_flight(way: str, run_script: Callable[..., Any]) -> None:
-    """Trap 22: 600 items of 4 MB go by, with a consumer that takes its time; the program never holds many of them."""
+    """Trap 22: 600 items of 4 MB go by, with a consumer that takes its time.
+
+    The program never holds many of them.
+    """
     script = run_script(
         "import sys, time, psutil, numpy as np, teamster as ts\n"
         "make = lambda n: np.full(500_000, n, dtype='int64')\n"
-        "inputs, run = ((make(n) for n in range(600)), len) if sys.argv[1] == 'in' else (range(600), make)\n"
+        "inputs, run = ((make(n) for n in range(600)), len) if sys.argv[1] == 'in' else "
+        "(range(600), make)\n"
         "peak, began = 0, psutil.Process().memory_info().rss\n"
         "with ts.Pool('process', workers=2) as pool:\n"
         "    for result in pool.imap(run, inputs):\n"
@@ -109,7 +122,9 @@ def test_the_input_of_map_too_is_the_callers(backend: Any) -> None:
 
 
 def test_open_iterators_share_threads_and_descriptors(wait_until: Callable[..., None]) -> None:
-    """Under "auto", each of 200 that wait for their consumer has neither a lookout nor a file of its own."""
+    """Under "auto", each of 200 that wait for their consumer has neither a lookout nor a file of
+    its own.
+    """
     with ts.Pool(allow=["serial"]) as pool:
         before = len(os.listdir("/proc/self/fd"))
         streams = [pool.imap(abs, range(1_000)) for _ in range(200)]

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Law 6: workers times inner threads stays within the CPU budget: affinity mask and the quota of every cgroup above."""
+"""Law 6: workers times inner threads stays within the CPU budget.
+
+Affinity mask and the quota of every cgroup above.
+"""
 
 import os
 import sys
@@ -19,7 +22,8 @@ def inner(_):
     import numpy, time, threadpoolctl
     numpy.ones((64, 64)) @ numpy.ones((64, 64))
     time.sleep(0.05)
-    return os.environ.get("OMP_NUM_THREADS"), max(library["num_threads"] for library in threadpoolctl.threadpool_info())
+    limits = [library["num_threads"] for library in threadpoolctl.threadpool_info()]
+    return os.environ.get("OMP_NUM_THREADS"), max(limits)
 with ts.Pool({backend!r}, workers={workers}) as pool:
     seen = pool.map(inner, range(8))
     print(pool.report().workers, *sorted(set(seen))[-1], ts.Machine.detect().usable_cores)
@@ -41,14 +45,20 @@ def test_one_worker_may_use_all_of_them(run_script: Callable[..., Any]) -> None:
 
 
 def test_thread_workers_limit_what_is_loaded(run_script: Callable[..., Any]) -> None:
-    """Before the first task; what a task itself loads follows before its worker's next batch (so this test failed once in ten)."""
+    """Before the first task.
+
+    What a task itself loads follows before its worker's next batch (so this test failed once in
+    ten).
+    """
     script = run_script(COUNT.format(before="import numpy", backend="thread", workers=16))
     assert script.stderr == ""
     assert script.stdout.split()[2] == "1"
 
 
 def test_a_smaller_number_of_the_users_stays(run_script: Callable[..., Any]) -> None:
-    script = run_script(COUNT.format(before="", backend="process", workers=1), env={"OMP_NUM_THREADS": "1"})
+    script = run_script(
+        COUNT.format(before="", backend="process", workers=1), env={"OMP_NUM_THREADS": "1"}
+    )
     assert script.stdout.split()[:2] == ["1", "1"]
 
 
@@ -56,13 +66,17 @@ def test_a_smaller_number_of_the_users_stays(run_script: Callable[..., Any]) -> 
 def test_affinity(run_script: Callable[..., Any]) -> None:
     """Trap 33."""
     cpu = min(os.sched_getaffinity(0))
-    script = run_script(COUNT.format(before=f"os.sched_setaffinity(0, {{{cpu}}})", backend="process", workers=None))
+    script = run_script(
+        COUNT.format(before=f"os.sched_setaffinity(0, {{{cpu}}})", backend="process", workers=None)
+    )
     assert script.stdout.split() == ["1", "1", "1", "1"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="half a core more than one needs two")
-def test_a_fractional_quota_of_a_real_cgroup(cgroup: Callable[..., Path], run_script: Callable[..., Any]) -> None:
+def test_a_fractional_quota_of_a_real_cgroup(
+    cgroup: Callable[..., Path], run_script: Callable[..., Any]
+) -> None:
     """Trap 33: 150% of a core are one worker, rounded down."""
     quota = "150000" if Path("/sys/fs/cgroup/cpu").is_dir() else "150000 100000"
     folder = cgroup("cpu", "cpu.cfs_quota_us", "cpu.max", quota)
@@ -73,7 +87,10 @@ def test_a_fractional_quota_of_a_real_cgroup(cgroup: Callable[..., Path], run_sc
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_nested_calls_start_nothing(backend: Any) -> None:
-    """Trap 31: inside a worker the default is serial, three levels deep; asking explicitly works."""
+    """Trap 31: inside a worker the default is serial, three levels deep.
+
+    Asking explicitly works.
+    """
 
     def deep(level: int) -> list[str]:
         import teamster as ts
@@ -83,7 +100,11 @@ def test_nested_calls_start_nothing(backend: Any) -> None:
         return [info.kind, *(ts.map(deep, [level - 1])[0] if level else [])]
 
     assert ts.map(deep, [2, 2], backend=backend) == [[backend, "serial", "serial"]] * 2
-    inside = ts.map(lambda _: ts.map(lambda _: os.getpid(), range(4), backend="process", workers=2), [0], backend=backend)[0]
+    inside = ts.map(
+        lambda _: ts.map(lambda _: os.getpid(), range(4), backend="process", workers=2),
+        [0],
+        backend=backend,
+    )[0]
     assert os.getpid() not in inside
 
 

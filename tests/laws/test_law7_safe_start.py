@@ -80,8 +80,12 @@ def test_processes_are_spawned_while_a_lock_is_held() -> None:
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_native_threads_have_run_in_the_parent(library: str, method: str, run_script: Callable[..., Any]) -> None:
-    """Trap 2: a forked copy of a process in which OpenMP threads ran would hang in its first parallel region."""
+def test_native_threads_have_run_in_the_parent(
+    library: str, method: str, run_script: Callable[..., Any]
+) -> None:
+    """Trap 2: a forked copy of a process in which OpenMP threads ran would hang in its first
+    parallel region.
+    """
     pytest.importorskip(library)
     script = run_script(
         f"import {library} as lib, sys, teamster as ts\n"

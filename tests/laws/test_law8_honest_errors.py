@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Law 8: the user's own exception arrives; an error of ours says what happened, why with evidence, and what to do."""
+"""Law 8: the user's own exception arrives.
+
+An error of ours says what happened, why with evidence, and what to do.
+"""
 
 import inspect
 import os
@@ -19,7 +22,11 @@ BACKENDS = ["serial", "thread", "process"]
 
 
 def test_every_error_of_ours_derives_from_one() -> None:
-    found = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+    found = [
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if kind.__module__ == errors.__name__
+    ]
     assert ts.TeamsterError in found
     assert all(issubclass(kind, ts.TeamsterError) for kind in found)
     assert {kind.__name__ for kind in found} <= set(ts.__all__)
@@ -47,7 +54,11 @@ def test_the_users_own_exception(backend: Any, call: str) -> None:
         if call == "submit":
             pool.submit(refuse, 3).result()
         else:
-            list(getattr(pool, call)(refuse, [(n,) for n in range(6)] if call == "starmap" else range(6)))
+            list(
+                getattr(pool, call)(
+                    refuse, [(n,) for n in range(6)] if call == "starmap" else range(6)
+                )
+            )
     assert (caught.value.order, str(caught.value)) == (3, "order 3: no such customer")
     assert not isinstance(caught.value, ts.TeamsterError)
     printed = "".join(traceback.format_exception(caught.value))
@@ -63,7 +74,10 @@ def test_a_cause_of_the_users_own_is_printed_too(backend: Any) -> None:
         except ZeroDivisionError as error:
             raise ValueError("no quotient") from error
 
-    with ts.Pool(backend, workers=1) as pool, pytest.raises(ValueError, match="no quotient") as caught:
+    with (
+        ts.Pool(backend, workers=1) as pool,
+        pytest.raises(ValueError, match="no quotient") as caught,
+    ):
         pool.map(run, [1, 0])
     printed = "".join(traceback.format_exception(caught.value))
     assert "ZeroDivisionError: division by zero" in printed

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CPU budget and cores (trap 33), read from copies of the trees that real machines and containers show."""
+"""CPU budget and cores (trap 33), read from copies of the trees that real machines and containers
+show.
+"""
 
 from __future__ import annotations
 
@@ -11,44 +13,7 @@ from pathlib import Path
 import pytest
 
 from teamster.machine import cpus
-
-EIGHT = range(8)
-V2_MOUNT = "30 23 0:26 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
-V1_MOUNT = "33 25 0:29 {root} /sys/fs/cgroup/{name} rw,nosuid shared:9 - cgroup cgroup rw,{name}\n"
-DISK_MOUNT = "23 1 259:1 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p1 rw\n"
-
-
-def write(root: Path, files: dict[str, str]) -> str:
-    """Write files below `root`, by absolute path, and return the root as text."""
-    for name, text in files.items():
-        path = root / name.lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return str(root)
-
-
-def v2(root: Path, own: str, files: dict[str, str], mount_root: str = "/") -> str:
-    """Write a tree with only cgroup version 2; `files` are relative to its mount point."""
-    return write(
-        root,
-        {
-            "/proc/self/cgroup": f"0::{own}\n",
-            "/proc/self/mountinfo": DISK_MOUNT + V2_MOUNT.format(root=mount_root),
-            **{f"/sys/fs/cgroup/{name}": text for name, text in files.items()},
-        },
-    )
-
-
-def v1(root: Path, own: str, files: dict[str, str], mount_root: str = "/", name: str = "cpu,cpuacct") -> str:
-    """Write a tree with one controller of cgroup version 1; `files` are relative to its mount point."""
-    return write(
-        root,
-        {
-            "/proc/self/cgroup": f"11:pids:/elsewhere\n4:{name}:{own}\n1:name=systemd:/init.scope\n",
-            "/proc/self/mountinfo": DISK_MOUNT + V1_MOUNT.format(root=mount_root, name=name),
-            **{f"/sys/fs/cgroup/{name}/{file}": text for file, text in files.items()},
-        },
-    )
+from tests.machine.cgroup_trees import EIGHT, V1_MOUNT, V2_MOUNT, v1, v2, write
 
 
 def limit(root: str, affinity: range | list[int] = EIGHT, **environ: str) -> tuple[float, str]:
@@ -63,7 +28,11 @@ def test_no_files_at_all_leaves_the_affinity_mask(tmp_path: Path) -> None:
 
 
 def test_v2_quota_of_the_own_cgroup(tmp_path: Path) -> None:
-    root = v2(tmp_path, "/system.slice/job.service", {"system.slice/job.service/cpu.max": "150000 100000\n"})
+    root = v2(
+        tmp_path,
+        "/system.slice/job.service",
+        {"system.slice/job.service/cpu.max": "150000 100000\n"},
+    )
     assert limit(root) == (1.5, "quota of /system.slice/job.service; affinity allows 8")
 
 
@@ -90,7 +59,9 @@ def test_v2_tighter_child_binds(tmp_path: Path) -> None:
     assert limit(root) == (4.0, "quota of /a; affinity allows 8")
 
 
-@pytest.mark.parametrize("text", ["", "\n", "nonsense", "max", "100000 0", "-1 100000", "\x00\xff", "1 2 3"])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "nonsense", "max", "100000 0", "-1 100000", "\x00\xff", "1 2 3"]
+)
 def test_v2_empty_or_broken_cpu_max_sets_no_limit(tmp_path: Path, text: str) -> None:
     root = v2(tmp_path, "/a", {"a/cpu.max": text})
     assert limit(root) == (8.0, "affinity mask")
@@ -105,7 +76,10 @@ def test_v2_other_period(tmp_path: Path) -> None:
 
 
 def test_v2_container_with_its_own_namespace(tmp_path: Path) -> None:
-    """Docker with a private cgroup namespace: the path is "/", and the limit lies at the mount point."""
+    """Docker with a private cgroup namespace.
+
+    The path is "/", and the limit lies at the mount point.
+    """
     root = v2(tmp_path, "/", {"cpu.max": "300000 100000\n"})
     assert limit(root) == (3.0, "quota of /; affinity allows 8")
 
@@ -116,7 +90,9 @@ def test_v2_host_path_that_the_container_cannot_see(tmp_path: Path) -> None:
 
 
 def test_v2_tail_of_the_host_path_is_visible(tmp_path: Path) -> None:
-    root = v2(tmp_path, "/pods/pod7/box", {"cpu.max": "300000 100000\n", "box/cpu.max": "100000 100000\n"})
+    root = v2(
+        tmp_path, "/pods/pod7/box", {"cpu.max": "300000 100000\n", "box/cpu.max": "100000 100000\n"}
+    )
     assert limit(root) == (1.0, "quota of /pods/pod7/box; affinity allows 8")
 
 
@@ -134,7 +110,11 @@ def test_v2_deleted_mark_does_not_hide_the_mount_point(tmp_path: Path) -> None:
 
 
 def test_v1_quota_of_the_own_cgroup(tmp_path: Path) -> None:
-    root = v1(tmp_path, "/batch/job", {"batch/job/cpu.cfs_quota_us": "150000\n", "batch/job/cpu.cfs_period_us": "100000\n"})
+    root = v1(
+        tmp_path,
+        "/batch/job",
+        {"batch/job/cpu.cfs_quota_us": "150000\n", "batch/job/cpu.cfs_period_us": "100000\n"},
+    )
     assert limit(root) == (1.5, "quota of /batch/job; affinity allows 8")
 
 
@@ -158,9 +138,11 @@ def test_v1_tighter_parent_binds(tmp_path: Path) -> None:
 
 
 def test_v1_container_whose_mount_starts_at_its_own_cgroup(tmp_path: Path) -> None:
-    """Docker on version 1: host path in /proc/self/cgroup, and the mount's root is that same path."""
+    """Docker on version 1: host path in /proc/self/cgroup, and the mount's root is that path."""
     own = "/docker/4f1c"
-    root = v1(tmp_path, own, {"cpu.cfs_quota_us": "350000", "cpu.cfs_period_us": "100000"}, mount_root=own)
+    root = v1(
+        tmp_path, own, {"cpu.cfs_quota_us": "350000", "cpu.cfs_period_us": "100000"}, mount_root=own
+    )
     assert limit(root) == (3.5, "quota of /docker/4f1c; affinity allows 8")
 
 
@@ -194,7 +176,10 @@ def test_v1_found_through_proc_mounts_when_mountinfo_is_missing(tmp_path: Path) 
     (tmp_path / "proc/self/mountinfo").unlink()
     write(
         tmp_path,
-        {"/proc/mounts": "/dev/sda1 / ext4 rw 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n"},
+        {
+            "/proc/mounts": "/dev/sda1 / ext4 rw 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup "
+            "rw,cpu,cpuacct 0 0\n"
+        },
     )
     assert limit(root)[0] == 1.0
 
@@ -224,8 +209,16 @@ def test_hybrid_reads_the_quota_from_version_1_and_the_rest_from_2(tmp_path: Pat
 
 def test_of_two_mounts_the_one_with_more_parents_counts(tmp_path: Path) -> None:
     bind = "44 23 0:26 /slice/job /mnt/cgroup rw - cgroup2 cgroup2 rw\n"
-    root = v2(tmp_path, "/slice/job", {"slice/cpu.max": "50000 100000", "slice/job/cpu.max": "max 100000"})
-    write(tmp_path, {"/proc/self/mountinfo": bind + V2_MOUNT.format(root="/"), "/mnt/cgroup/cpu.max": "max 100000"})
+    root = v2(
+        tmp_path, "/slice/job", {"slice/cpu.max": "50000 100000", "slice/job/cpu.max": "max 100000"}
+    )
+    write(
+        tmp_path,
+        {
+            "/proc/self/mountinfo": bind + V2_MOUNT.format(root="/"),
+            "/mnt/cgroup/cpu.max": "max 100000",
+        },
+    )
     assert limit(root)[0] == 0.5
 
 
@@ -247,7 +240,9 @@ def test_without_proc_self_cgroup_the_mount_point_still_counts(tmp_path: Path) -
     assert limit(root)[0] == 2.0
 
 
-@pytest.mark.parametrize("file", ["proc/self/cgroup", "proc/self/mountinfo", "sys/fs/cgroup/a/cpu.max"])
+@pytest.mark.parametrize(
+    "file", ["proc/self/cgroup", "proc/self/mountinfo", "sys/fs/cgroup/a/cpu.max"]
+)
 def test_a_folder_in_the_place_of_a_file_sets_no_limit(tmp_path: Path, file: str) -> None:
     root = v2(tmp_path, "/a", {"a/cpu.max": "200000 100000\n"})
     (tmp_path / file).unlink()
@@ -262,7 +257,9 @@ def test_an_unreadable_file_sets_no_limit(tmp_path: Path) -> None:
     assert limit(root) == (8.0, "affinity mask")
 
 
-@pytest.mark.parametrize("line", ["", ":", "0", "0:", "x - cgroup", " - cgroup2", "1 2 3 - cgroup2 a b", "\xff\xfe"])
+@pytest.mark.parametrize(
+    "line", ["", ":", "0", "0:", "x - cgroup", " - cgroup2", "1 2 3 - cgroup2 a b", "\xff\xfe"]
+)
 def test_broken_tables_set_no_limit(tmp_path: Path, line: str) -> None:
     files = {"/proc/self/cgroup": line, "/proc/self/mountinfo": line, "/proc/mounts": line}
     assert limit(write(tmp_path, files)) == (8.0, "affinity mask")
@@ -272,7 +269,9 @@ def test_broken_tables_set_no_limit(tmp_path: Path, line: str) -> None:
 
 
 def test_cpuset_narrower_than_affinity(tmp_path: Path) -> None:
-    root = v2(tmp_path, "/a", {"a/cpuset.cpus.effective": "0-1,5\n", "cpuset.cpus.effective": "0-7\n"})
+    root = v2(
+        tmp_path, "/a", {"a/cpuset.cpus.effective": "0-1,5\n", "cpuset.cpus.effective": "0-7\n"}
+    )
     assert limit(root) == (3.0, "cpuset of /a; affinity allows 8")
     assert cpus.allowed_cpus(root, affinity=EIGHT) == {0, 1, 5}
 
@@ -303,7 +302,10 @@ def test_quota_below_a_cpuset(tmp_path: Path) -> None:
 
 
 def test_python_cpu_count(tmp_path: Path) -> None:
-    assert limit(str(tmp_path), PYTHON_CPU_COUNT="3") == (3.0, "PYTHON_CPU_COUNT; affinity allows 8")
+    assert limit(str(tmp_path), PYTHON_CPU_COUNT="3") == (
+        3.0,
+        "PYTHON_CPU_COUNT; affinity allows 8",
+    )
 
 
 @pytest.mark.parametrize("text", ["", "default", "0", "-2", "many", "100"])
@@ -313,7 +315,11 @@ def test_python_cpu_count_that_sets_nothing(tmp_path: Path, text: str) -> None:
 
 def test_option_x_cpu_count_comes_before_the_variable() -> None:
     code = "from teamster.machine.cpus import cpu_limit; print(cpu_limit(affinity=range(8)))"
-    environ = {**os.environ, "PYTHON_CPU_COUNT": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environ = {
+        **os.environ,
+        "PYTHON_CPU_COUNT": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     command = [sys.executable, "-X", "cpu_count=default", "-c", code]
     assert "PYTHON_CPU_COUNT" not in subprocess.check_output(command, env=environ, text=True)
 
@@ -324,42 +330,17 @@ def test_default_affinity_is_the_threads_own_mask(tmp_path: Path) -> None:
         assert cpus.affinity_mask() == os.sched_getaffinity(0)
 
 
-# Cores
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("50000", 1), ("100000", 1), ("199999", 1), ("200000", 2), ("790000", 7), ("9900000", 8)]
-)
-def test_usable_cores_round_down_and_are_at_least_one(tmp_path: Path, quota: str, cores: int) -> None:
-    root = v2(tmp_path, "/", {"cpu.max": f"{quota} 100000"})
-    assert cpus.usable_cores(root, affinity=EIGHT) == cores
-
-
-def topology(root: Path, file: str, siblings: dict[int, str]) -> str:
-    return write(root, {f"/sys/devices/system/cpu/cpu{cpu}/topology/{file}": text for cpu, text in siblings.items()})
-
-
-@pytest.mark.parametrize("file", ["core_cpus_list", "thread_siblings_list"])
-def test_hyper_threads_count_once(tmp_path: Path, file: str) -> None:
-    root = topology(tmp_path, file, {cpu: f"{cpu % 4},{cpu % 4 + 4}\n" for cpu in EIGHT})
-    assert cpus.physical_cores(root, affinity=EIGHT) == 4
-    assert cpus.physical_cores(root, affinity=[0, 4]) == 1
-    assert cpus.physical_cores(root, affinity=[0, 1, 5]) == 2
-
-
-def test_cpus_without_topology_count_as_cores(tmp_path: Path) -> None:
-    root = topology(tmp_path, "core_cpus_list", {0: "0-1", 1: "0-1", 2: "nonsense"})
-    assert cpus.physical_cores(root, affinity=range(4)) == 3
-
-
-def test_physical_cores_stay_within_the_cpuset(tmp_path: Path) -> None:
-    root = v2(tmp_path, "/", {"cpuset.cpus.effective": "0-1\n"})
-    assert cpus.physical_cores(root, affinity=EIGHT) == 2
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("0", {0}), ("0-2,7\n", {0, 1, 2, 7}), ("", set()), ("\n", set()), ("a-b", set()), ("1,,2", set()), ("3-", {3})],
+    [
+        ("0", {0}),
+        ("0-2,7\n", {0, 1, 2, 7}),
+        ("", set()),
+        ("\n", set()),
+        ("a-b", set()),
+        ("1,,2", set()),
+        ("3-", {3}),
+    ],
 )
 def test_parse_cpu_list(text: str, expected: set[int]) -> None:
     assert cpus.parse_cpu_list(text) == expected
@@ -368,7 +349,11 @@ def test_parse_cpu_list(text: str, expected: set[int]) -> None:
 def test_names_and_folders_of_the_levels(tmp_path: Path) -> None:
     root = v2(tmp_path, "/a/b", {"a/b/cgroup.procs": ""})
     base = f"{tmp_path}/sys/fs/cgroup"
-    assert cpus.cgroup_levels("cpu", root) == [("/a/b", f"{base}/a/b"), ("/a", f"{base}/a"), ("/", base)]
+    assert cpus.cgroup_levels("cpu", root) == [
+        ("/a/b", f"{base}/a/b"),
+        ("/a", f"{base}/a"),
+        ("/", base),
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cgroups are Linux's")

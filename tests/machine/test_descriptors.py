@@ -41,4 +41,7 @@ def test_what_is_whole_is_closed_once() -> None:
     ours.close()
     ours.close()
     assert ours.number == -1
-    assert not os.path.exists(f"/proc/self/fd/{number}") or os.readlink(f"/proc/self/fd/{number}") != os.devnull
+    assert (
+        not os.path.exists(f"/proc/self/fd/{number}")
+        or os.readlink(f"/proc/self/fd/{number}") != os.devnull
+    )

@@ -17,7 +17,9 @@ import pytest
 
 from teamster.machine.gil import GilSampler, GilShare, is_available
 
-pytestmark = pytest.mark.skipif(not is_available(), reason="needs Linux, and an interpreter with a GIL")
+pytestmark = pytest.mark.skipif(
+    not is_available(), reason="needs Linux, and an interpreter with a GIL"
+)
 
 MEGABYTE = bytes(1_000_000)
 RECORDS = {"a": [1, 2, 3.5, "x" * 20] * 300}
@@ -54,7 +56,10 @@ WORK: dict[str, tuple[Callable[[], object], float]] = {
 
 
 def measure(work: Callable[[], object], seconds: float = 0.5, samples: int = 1) -> GilShare:
-    """The share, from as much time as it takes to look so often: on a busy machine the sampler has no processor for long."""
+    """The share, from as much time as it takes to look so often.
+
+    On a busy machine the sampler has no processor for long.
+    """
     deadline = time.perf_counter() + 60
     share = None
     while (share is None or share.samples < samples) and time.perf_counter() < deadline:
@@ -79,7 +84,9 @@ def test_share(name: str) -> None:
 def test_pillow_decodes_without_the_lock() -> None:
     image = pytest.importorskip("PIL.Image")
     buffer = io.BytesIO()
-    image.fromarray(numpy.random.default_rng(0).integers(0, 255, (600, 600, 3), numpy.uint8)).save(buffer, "JPEG")
+    image.fromarray(numpy.random.default_rng(0).integers(0, 255, (600, 600, 3), numpy.uint8)).save(
+        buffer, "JPEG"
+    )
     assert measure(lambda: image.open(io.BytesIO(buffer.getvalue())).load()).held < 0.4
 
 
@@ -104,7 +111,10 @@ def test_no_thread_is_left_when_the_block_raises() -> None:
 
 
 def test_the_thread_leaves_when_there_is_nothing_to_see(wait_until: Callable[..., None]) -> None:
-    """An iterator that waits for its consumer keeps neither a thread nor its wake-ups; what was seen stays."""
+    """An iterator that waits for its consumer keeps neither a thread nor its wake-ups.
+
+    What was seen stays.
+    """
     busy = True
 
     def threads() -> int:

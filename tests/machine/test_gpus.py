@@ -34,7 +34,10 @@ def install_smi(root: Path, body: str) -> str:
 
 def printing_smi(root: Path, text: str) -> str:
     (root / "answer").write_text(text)
-    return install_smi(root, f'echo "$@" > "{root}/asked"\nwhile read -r line; do echo "$line"; done < "{root}/answer"')
+    return install_smi(
+        root,
+        f'echo "$@" > "{root}/asked"\nwhile read -r line; do echo "$line"; done < "{root}/answer"',
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +52,11 @@ def fake_torch(monkeypatch: pytest.MonkeyPatch, *, started: bool, sizes: list[in
         assert started, "asking for properties would start CUDA"
         return SimpleNamespace(name=f"card {index}", total_memory=sizes[index])
 
-    cuda = SimpleNamespace(is_initialized=lambda: started, device_count=lambda: len(sizes), get_device_properties=properties)
+    cuda = SimpleNamespace(
+        is_initialized=lambda: started,
+        device_count=lambda: len(sizes),
+        get_device_properties=properties,
+    )
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
 
 
@@ -82,13 +89,23 @@ def test_memory_that_is_not_told(tmp_path: Path) -> None:
         ("MIG-5c1f", [H200, L4]),
     ],
 )
-def test_cuda_visible_devices(tmp_path: Path, visible: str, expected: list[tuple[str, int]]) -> None:
-    found = find_gpus(printing_smi(tmp_path, TWO), environ={**ENVIRON, "CUDA_VISIBLE_DEVICES": visible})
+def test_cuda_visible_devices(
+    tmp_path: Path, visible: str, expected: list[tuple[str, int]]
+) -> None:
+    found = find_gpus(
+        printing_smi(tmp_path, TWO), environ={**ENVIRON, "CUDA_VISIBLE_DEVICES": visible}
+    )
     assert found == tuple(Gpu(index, *card) for index, card in enumerate(expected))
 
 
 @pytest.mark.parametrize(
-    "body", ["exit 9", "echo 'GPU-a, NVIDIA H200, 1'; exit 15", "echo No devices were found", "echo 'GPU-a, x'"]
+    "body",
+    [
+        "exit 9",
+        "echo 'GPU-a, NVIDIA H200, 1'; exit 15",
+        "echo No devices were found",
+        "echo 'GPU-a, x'",
+    ],
 )
 def test_a_program_that_fails_or_finds_none(tmp_path: Path, body: str) -> None:
     assert find_gpus(install_smi(tmp_path, body), environ=ENVIRON) == ()
@@ -100,7 +117,9 @@ def test_a_program_that_cannot_start(tmp_path: Path) -> None:
     assert find_gpus(root, environ=ENVIRON) == ()
 
 
-def test_a_program_that_hangs_costs_the_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: Within) -> None:
+def test_a_program_that_hangs_costs_the_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: Within
+) -> None:
     monkeypatch.setattr(gpus, "SMI_TIMEOUT", 0.2)
     root = install_smi(tmp_path, "exec sleep 60")
     with within(5):
@@ -114,12 +133,16 @@ def test_started_torch_is_asked_first(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "asked").exists()
 
 
-def test_torch_that_has_not_started_cuda_is_left_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_that_has_not_started_cuda_is_left_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_torch(monkeypatch, started=False, sizes=[10])
     assert find_gpus(printing_smi(tmp_path, TWO), environ=ENVIRON) == (Gpu(0, *H200), Gpu(1, *L4))
 
 
-def test_torch_alone_counts_without_starting_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_alone_counts_without_starting_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_torch(monkeypatch, started=False, sizes=[10, 20])
     found = find_gpus(str(tmp_path), environ=ENVIRON)
     assert found == (Gpu(0, "CUDA device 0", 0), Gpu(1, "CUDA device 1", 0))
@@ -131,6 +154,11 @@ def test_torch_in_the_middle_of_its_import(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_torch_is_never_imported() -> None:
-    code = "import sys; from teamster.machine.gpus import find_gpus; find_gpus(); print('torch' in sys.modules)"
+    code = (
+        "import sys; from teamster.machine.gpus import find_gpus; find_gpus(); print('torch' in "
+        "sys.modules)"
+    )
     environ = {"PATH": "", "PYTHONPATH": ":".join(filter(None, sys.path))}
-    assert subprocess.check_output([sys.executable, "-c", code], env=environ, text=True) == "False\n"
+    assert (
+        subprocess.check_output([sys.executable, "-c", code], env=environ, text=True) == "False\n"
+    )

@@ -23,7 +23,7 @@ GIB = 2**30
 
 @pytest.fixture
 def container(tmp_path: Path) -> Path:
-    """Write what a job with 1.5 CPUs and 2 GiB sees on a computer of eight hyper-threads and two nodes."""
+    """What a job with 1.5 CPUs and 2 GiB sees on a computer of 8 hyper-threads and 2 nodes."""
     files = {
         "proc/meminfo": "MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable: 8388608 kB\n",
         "proc/self/cgroup": "0::/system.slice/job.service\n",
@@ -38,7 +38,9 @@ def container(tmp_path: Path) -> Path:
         files[f"sys/devices/system/node/node{node}/cpulist"] = cpus
         files[f"sys/devices/system/node/node{node}/meminfo"] = f"Node {node} MemTotal: 8388608 kB\n"
     for cpu in range(8):
-        files[f"sys/devices/system/cpu/cpu{cpu}/topology/core_cpus_list"] = f"{cpu % 4},{cpu % 4 + 4}\n"
+        files[f"sys/devices/system/cpu/cpu{cpu}/topology/core_cpus_list"] = (
+            f"{cpu % 4},{cpu % 4 + 4}\n"
+        )
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -57,7 +59,10 @@ def test_facts_of_a_container(machine: Machine) -> None:
     assert machine.cpu_limit_source == "quota of /system.slice/job.service; affinity allows 8"
     assert machine.usable_cores == 1
     assert machine.physical_cores == 4
-    assert machine.numa_nodes == (NumaNode(0, (0, 1, 4, 5), 8 * GIB), NumaNode(1, (2, 3, 6, 7), 8 * GIB))
+    assert machine.numa_nodes == (
+        NumaNode(0, (0, 1, 4, 5), 8 * GIB),
+        NumaNode(1, (2, 3, 6, 7), 8 * GIB),
+    )
     assert machine.memory_bytes == 2 * GIB
     assert machine.memory_limit_source == "limit of /system.slice; the machine has 16.0 GiB"
     assert machine.available_memory_bytes == GIB
@@ -77,7 +82,10 @@ def test_this_computer() -> None:
     assert 1 <= machine.usable_cores <= (os.cpu_count() or 1)
     assert machine.physical_cores >= 1
     assert 0 <= machine.available_memory_bytes <= machine.memory_bytes
-    assert machine.python_version == ".".join(map(str, sys.version_info[:3])) or sys.version_info.releaselevel != "final"
+    assert (
+        machine.python_version == ".".join(map(str, sys.version_info[:3]))
+        or sys.version_info.releaselevel != "final"
+    )
     assert machine.implementation == sys.implementation.name
     assert set(machine.start_methods) == set(multiprocessing.get_all_start_methods())
     assert machine.memfd or not hasattr(os, "memfd_create")
@@ -121,8 +129,12 @@ def test_to_dict_is_what_json_gives_back(machine: Machine) -> None:
 
 
 def test_text(machine: Machine) -> None:
-    shown = dataclasses.replace(machine, python_version="3.13.1", implementation="cpython", memfd=True)
-    shown = dataclasses.replace(shown, start_methods=("forkserver", "spawn", "fork"), free_threaded=False)
+    shown = dataclasses.replace(
+        machine, python_version="3.13.1", implementation="cpython", memfd=True
+    )
+    shown = dataclasses.replace(
+        shown, start_methods=("forkserver", "spawn", "fork"), free_threaded=False
+    )
     assert str(shown).splitlines() == [
         "CPU budget      1.5 CPUs  (quota of /system.slice/job.service; affinity allows 8)",
         "usable cores    1",
@@ -143,17 +155,25 @@ def test_text_of_a_large_machine_stays_short(machine: Machine) -> None:
         machine,
         cpu_budget=192.0,
         numa_nodes=tuple(NumaNode(index, tuple(range(24)), GIB) for index in range(8)),
-        gpus=(*(Gpu(index, "NVIDIA H200", 140 * GIB) for index in range(8)), Gpu(8, "CUDA device 8", 0)),
+        gpus=(
+            *(Gpu(index, "NVIDIA H200", 140 * GIB) for index in range(8)),
+            Gpu(8, "CUDA device 8", 0),
+        ),
     )
     lines = str(large).splitlines()
     assert len(lines) == 11
     assert lines[0].startswith("CPU budget      192 CPUs")
     assert lines[3] == "NUMA nodes      8  (192 CPUs together)"
-    assert lines[7] == "GPUs            8 x NVIDIA H200, 140.0 GiB; 1 x CUDA device 8, memory not known"
+    assert (
+        lines[7]
+        == "GPUs            8 x NVIDIA H200, 140.0 GiB; 1 x CUDA device 8, memory not known"
+    )
 
 
 def test_text_of_a_machine_that_tells_little(machine: Machine) -> None:
-    bare = dataclasses.replace(machine, cpu_budget=1.0, numa_nodes=(), memfd=False, shm_bytes=64 * 2**20)
+    bare = dataclasses.replace(
+        machine, cpu_budget=1.0, numa_nodes=(), memfd=False, shm_bytes=64 * 2**20
+    )
     text = str(bare)
     assert "1 CPU  (" in text
     assert "NUMA nodes      not reported" in text
@@ -162,7 +182,9 @@ def test_text_of_a_machine_that_tells_little(machine: Machine) -> None:
 
 
 def test_a_node_without_cpus(machine: Machine) -> None:
-    assert "(3: no CPU, 1.0 GiB)" in str(dataclasses.replace(machine, numa_nodes=(NumaNode(3, (), GIB),)))
+    assert "(3: no CPU, 1.0 GiB)" in str(
+        dataclasses.replace(machine, numa_nodes=(NumaNode(3, (), GIB),))
+    )
 
 
 def test_detection_is_cheap(container: Path) -> None:
@@ -181,11 +203,17 @@ before = set(sys.modules)
 import teamster.machine
 loaded = {name for name in set(sys.modules) - before if name.startswith("teamster.machine.")}
 teamster.machine.usable_cores()
-heavy = {"dataclasses", "typing", "psutil", "subprocess", "threadpoolctl", "torch", "numpy", "multiprocessing"}
+heavy = {
+    "dataclasses", "typing", "psutil", "subprocess", "threadpoolctl", "torch", "numpy",
+    "multiprocessing",
+}
 print(loaded, heavy & (set(sys.modules) - before))
 """
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    assert subprocess.check_output([sys.executable, "-c", code], env=environ, text=True) == "set() set()\n"
+    assert (
+        subprocess.check_output([sys.executable, "-c", code], env=environ, text=True)
+        == "set() set()\n"
+    )
 
 
 def test_public_names() -> None:

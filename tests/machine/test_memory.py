@@ -12,7 +12,10 @@ import pytest
 from teamster.machine import memory
 
 GIB = 2**30
-MEMINFO = "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    8388608 kB\nBuffers: 1 kB\n"
+MEMINFO = (
+    "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    8388608 kB\n"
+    "Buffers: 1 kB\n"
+)
 V2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 V1 = "34 25 0:31 {top} /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
 
@@ -46,7 +49,9 @@ def test_v2_max_sets_no_limit(tmp_path: Path) -> None:
 
 
 def test_v2_tighter_parent_binds(tmp_path: Path) -> None:
-    root = tree(tmp_path, "0::/a/b\n", V2, {"a/memory.max": f"{GIB}\n", "a/b/memory.max": f"{4 * GIB}\n"})
+    root = tree(
+        tmp_path, "0::/a/b\n", V2, {"a/memory.max": f"{GIB}\n", "a/b/memory.max": f"{4 * GIB}\n"}
+    )
     assert memory.memory_limit(root) == (GIB, "limit of /a; the machine has 16.0 GiB")
 
 
@@ -140,7 +145,8 @@ def test_this_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (GIB, "1.0 GiB"), (3 * 2**42, "12.0 TiB")]
+    ("size", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (GIB, "1.0 GiB"), (3 * 2**42, "12.0 TiB")],
 )
 def test_format_bytes(size: int, text: str) -> None:
     assert memory.format_bytes(size) == text

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Thread limits of native libraries: stand-ins for the rules, the real NumPy and torch for the truth."""
+"""Thread limits of native libraries.
+
+Stand-ins for the rules, the real NumPy and torch for the truth.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from teamster.machine import native_threads
-from teamster.machine.native_threads import THREAD_VARIABLES, ProcessWideLimit, environment, limit_in_this_thread
+from teamster.machine.native_threads import (
+    THREAD_VARIABLES,
+    ProcessWideLimit,
+    environment,
+    limit_in_this_thread,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Within
@@ -47,8 +55,11 @@ class FakeTorch:
 
 @pytest.fixture
 def libraries(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeLibrary]]:
-    """Replace the loaded libraries by one OpenMP and one BLAS of eight threads each, and torch by none."""
-    found = [FakeLibrary("openmp", "/lib/libgomp.so", 8), FakeLibrary("blas", "/lib/libopenblas.so", 8)]
+    """Replace what is loaded by an OpenMP and a BLAS of eight threads each, and torch by none."""
+    found = [
+        FakeLibrary("openmp", "/lib/libgomp.so", 8),
+        FakeLibrary("blas", "/lib/libopenblas.so", 8),
+    ]
     monkeypatch.setattr(native_threads, "_libraries", lambda: found)
     monkeypatch.setattr(native_threads, "_torch_default", None)
     monkeypatch.setattr(native_threads, "_this_thread", SimpleNamespace())
@@ -66,7 +77,9 @@ def counts(libraries: list[FakeLibrary]) -> list[int | None]:
 def run_python(code: str, **environ: str) -> str:
     """Run a program in a fresh interpreter and return what it prints."""
     variables = {"PATH": "", "PYTHONPATH": ":".join(filter(None, sys.path)), **environ}
-    return subprocess.check_output([sys.executable, "-c", textwrap.dedent(code)], env=variables, text=True)
+    return subprocess.check_output(
+        [sys.executable, "-c", textwrap.dedent(code)], env=variables, text=True
+    )
 
 
 def test_environment_names_every_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +87,12 @@ def test_environment_names_every_library(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.delenv(name, raising=False)
     variables = environment(3)
     assert set(variables.values()) == {"3"}
-    assert {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS"} <= set(variables)
+    assert {
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "BLIS_NUM_THREADS",
+    } <= set(variables)
     assert {"NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS"} <= set(variables)
 
 
@@ -100,7 +118,9 @@ def test_a_thread_limits_openmp_and_leaves_blas(libraries: list[FakeLibrary]) ->
     assert counts(libraries) == [2, 8]
 
 
-@pytest.mark.parametrize(("variable", "expected"), [("1", 1), ("1,4", 1), ("16", 2), ("", 2), ("x", 2), ("0", 2)])
+@pytest.mark.parametrize(
+    ("variable", "expected"), [("1", 1), ("1,4", 1), ("16", 2), ("", 2), ("x", 2), ("0", 2)]
+)
 def test_a_lower_number_of_the_users_stays(
     libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch, variable: str, expected: int
 ) -> None:
@@ -115,7 +135,9 @@ def test_the_limit_of_a_thread_can_be_raised_again(libraries: list[FakeLibrary])
     assert libraries[0].num_threads == 4
 
 
-def test_a_repeated_call_reaches_what_was_imported_since(libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_call_reaches_what_was_imported_since(
+    libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
     limit_in_this_thread(2)
     torch = FakeTorch(8)
     monkeypatch.setitem(sys.modules, "torch", torch)
@@ -123,7 +145,9 @@ def test_a_repeated_call_reaches_what_was_imported_since(libraries: list[FakeLib
     assert torch.threads == 2
 
 
-def test_a_repeated_call_is_cheap(libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch, within: Within) -> None:
+def test_a_repeated_call_is_cheap(
+    libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch, within: Within
+) -> None:
     limit_in_this_thread(2)
     monkeypatch.setattr(native_threads, "_libraries", lambda: pytest.fail("looked again"))
     with within(1):
@@ -131,7 +155,9 @@ def test_a_repeated_call_is_cheap(libraries: list[FakeLibrary], monkeypatch: pyt
             limit_in_this_thread(2)
 
 
-def test_torch_in_the_middle_of_its_import_is_skipped(libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_in_the_middle_of_its_import_is_skipped(
+    libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
     limit_in_this_thread(2)
     assert libraries[0].num_threads == 2
@@ -172,7 +198,9 @@ def test_overlapping_limits_that_end_in_reverse_order(libraries: list[FakeLibrar
     assert libraries[1].num_threads == 8
 
 
-def test_a_library_loaded_under_the_limit(libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_loaded_under_the_limit(
+    libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ProcessWideLimit(2) as limit:
         late = FakeLibrary("blas", "/lib/libblis.so", 6)
         libraries.append(late)
@@ -191,7 +219,9 @@ def test_what_the_user_sets_meanwhile_stays(libraries: list[FakeLibrary]) -> Non
 
 
 @pytest.mark.parametrize("unknown", [None, -1])
-def test_a_library_that_does_not_tell_is_left_alone(libraries: list[FakeLibrary], unknown: int | None) -> None:
+def test_a_library_that_does_not_tell_is_left_alone(
+    libraries: list[FakeLibrary], unknown: int | None
+) -> None:
     libraries[1].num_threads = unknown
     with ProcessWideLimit(2):
         assert libraries[1].num_threads == unknown
@@ -208,7 +238,9 @@ def test_restore_twice_and_before_apply(libraries: list[FakeLibrary]) -> None:
         assert libraries[1].num_threads == 2
 
 
-def test_the_last_limit_puts_torchs_default_back(libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_limit_puts_torchs_default_back(
+    libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch = FakeTorch(8)
     monkeypatch.setitem(sys.modules, "torch", torch)
     with ProcessWideLimit(2), ProcessWideLimit(2):
@@ -217,7 +249,9 @@ def test_the_last_limit_puts_torchs_default_back(libraries: list[FakeLibrary], m
     assert torch.threads == 8
 
 
-def test_torchs_default_that_the_user_changed_stays(libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchs_default_that_the_user_changed_stays(
+    libraries: list[FakeLibrary], monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch = FakeTorch(8)
     monkeypatch.setitem(sys.modules, "torch", torch)
     with ProcessWideLimit(2):
@@ -250,7 +284,8 @@ def test_numpy() -> None:
         from teamster.machine.native_threads import ProcessWideLimit
 
         def blas():
-            return sorted({p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"})
+            pools = threadpoolctl.threadpool_info()
+            return sorted({p["num_threads"] for p in pools if p["user_api"] == "blas"})
 
         print(blas())
         with ProcessWideLimit(1):

@@ -48,6 +48,8 @@ def test_files_of_a_node_are_missing_or_broken(tmp_path: Path) -> None:
     assert numa_nodes(root) == (NumaNode(0, (0, 1, 2, 3), 0), NumaNode(1, (), 0))
 
 
-@pytest.mark.parametrize(("cpus", "text"), [([], ""), ([3], "3"), ([5, 4, 0, 6], "0,4-6"), (range(64), "0-63")])
+@pytest.mark.parametrize(
+    ("cpus", "text"), [([], ""), ([3], "3"), ([5, 4, 0, 6], "0,4-6"), (range(64), "0-63")]
+)
 def test_format_cpus(cpus: list[int], text: str) -> None:
     assert format_cpus(cpus) == text

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Helpers of OpenMP are parked or let go where there are some, and nothing happens where there are none."""
+"""Helpers of OpenMP are parked or let go where there are some, and nothing happens where there are
+none.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def unlooked(monkeypatch: pytest.MonkeyPatch) -> None:
 class FakeGomp:
     """A library that keeps a list of what it was asked."""
 
-    def __init__(self, threads: int = 4, level: int = 0, code: int = 0, interrupt_at: str = "") -> None:
+    def __init__(
+        self, threads: int = 4, level: int = 0, code: int = 0, interrupt_at: str = ""
+    ) -> None:
         self.asked: list[str] = []
         self.wait = None
         self._threads, self._level, self._code = threads, level, code
@@ -97,7 +101,9 @@ def test_of_several_libraries_torchs_is_taken(monkeypatch: pytest.MonkeyPatch) -
     fake_maps(monkeypatch, LINE.format("/a/libgomp.so.1") + LINE.format("/b/libgomp-x.so.1"))
     assert openmp.release_helpers() is False
     monkeypatch.setattr(openmp, "_looked", -1)
-    fake_maps(monkeypatch, LINE.format("/a/libgomp.so.1") + LINE.format("/site/torch/lib/libgomp-x.so.1"))
+    fake_maps(
+        monkeypatch, LINE.format("/a/libgomp.so.1") + LINE.format("/site/torch/lib/libgomp-x.so.1")
+    )
     assert openmp.release_helpers() is True
     assert taken == ["/site/torch/lib/libgomp-x.so.1"]
 
@@ -127,7 +133,9 @@ def test_it_looks_again_only_when_a_library_may_have_come(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("code", "released"), [(0, True), (1, False)])
-def test_what_the_library_answers_is_passed_on(fake: Callable[..., FakeGomp], code: int, released: bool) -> None:
+def test_what_the_library_answers_is_passed_on(
+    fake: Callable[..., FakeGomp], code: int, released: bool
+) -> None:
     library = fake(code=code)
     assert openmp.release_helpers() is released
     assert library.asked == ["pause 1"]  # softly: what the threads know is kept
@@ -148,10 +156,13 @@ def test_the_region_ends_when_what_is_inside_fails(fake: Callable[..., FakeGomp]
     assert library.asked[2:] == ["post", "end"]
 
 
-def test_a_region_that_was_left_open_ends_before_the_next(fake: Callable[..., FakeGomp], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_region_that_was_left_open_ends_before_the_next(
+    fake: Callable[..., FakeGomp], monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = fake(threads=2)
     with monkeypatch.context() as patched, openmp.parked_helpers():
-        patched.setattr(openmp, "_end", lambda library: None)  # as if Ctrl-C had come at its very beginning
+        # As if Ctrl-C had come at its very beginning
+        patched.setattr(openmp, "_end", lambda library: None)
         parked = openmp.parked_helpers()
         parked.__enter__()
     with openmp.parked_helpers():
@@ -161,15 +172,22 @@ def test_a_region_that_was_left_open_ends_before_the_next(fake: Callable[..., Fa
 
 
 @pytest.mark.parametrize("options", [{"threads": 1}, {"level": 1}])
-def test_without_helpers_and_inside_of_a_region_nothing_is_parked(fake: Callable[..., FakeGomp], options: dict[str, int]) -> None:
+def test_without_helpers_and_inside_of_a_region_nothing_is_parked(
+    fake: Callable[..., FakeGomp], options: dict[str, int]
+) -> None:
     library = fake(**options)
     with openmp.parked_helpers() as parked:
         assert not parked
     assert library.asked == []
 
 
-@pytest.mark.parametrize(("place", "asked"), [("post", ["post", "post", "post", "end"]), ("end", ["post", "post", "end"] * 2)])
-def test_ctrl_c_leaves_no_region_open(fake: Callable[..., FakeGomp], place: str, asked: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("place", "asked"),
+    [("post", ["post", "post", "post", "end"]), ("end", ["post", "post", "end"] * 2)],
+)
+def test_ctrl_c_leaves_no_region_open(
+    fake: Callable[..., FakeGomp], place: str, asked: list[str]
+) -> None:
     library = fake(threads=3, interrupt_at=place)
     with pytest.raises(KeyboardInterrupt), openmp.parked_helpers():
         pass
@@ -177,7 +195,9 @@ def test_ctrl_c_leaves_no_region_open(fake: Callable[..., FakeGomp], place: str,
     assert library.level() == 0
 
 
-def test_a_forked_copy_has_no_helpers_to_park(fake: Callable[..., FakeGomp], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_copy_has_no_helpers_to_park(
+    fake: Callable[..., FakeGomp], monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = fake()
     monkeypatch.setattr(openmp, "_pid", -1)
     with openmp.parked_helpers() as parked:
@@ -199,7 +219,8 @@ def test_helpers_of_torch_are_parked_and_there_again(run_script: RunScript) -> N
         "    with parked_helpers() as parked:\n"
         "        alone = work()\n"
         "    assert work() == alone == right\n"
-        "print(parked, count() == helpers, torch.get_num_threads(), _look().level() if parked else 0)\n",
+        "print(parked, count() == helpers, torch.get_num_threads(), _look().level() if parked else "
+        "0)\n",
         timeout=30,
     )
     assert found.returncode == 0, found.stderr

@@ -13,7 +13,9 @@ import pytest
 from teamster.machine.usage import UsageMeter, resident_bytes
 
 
-def write_process(root: Path, pid: int, threads: dict[int, tuple[int, int]], pages: tuple[int, int] = (10, 4)) -> None:
+def write_process(
+    root: Path, pid: int, threads: dict[int, tuple[int, int]], pages: tuple[int, int] = (10, 4)
+) -> None:
     for thread, (run, delay) in threads.items():
         folder = root / "proc" / str(pid) / "task" / str(thread)
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +30,8 @@ def test_run_time_and_delay_of_all_threads_are_summed(tmp_path: Path) -> None:
     write_process(tmp_path, me, {1: (2_001_000, 1_000_010), 2: (3_000_000, 0)})
     write_process(tmp_path, other, {7: (5_000_000, 2_000_000)})
     usage = meter.read([other])
-    assert usage.processors / usage.delayed == pytest.approx(5.0)  # what another did before it was seen first is not counted
+    # What another did before it was seen first is not counted
+    assert usage.processors / usage.delayed == pytest.approx(5.0)
     page = os.sysconf("SC_PAGE_SIZE")
     assert usage.memory_bytes == 10 * page + 6 * page  # what the other shares is counted once
     write_process(tmp_path, other, {7: (8_000_000, 3_000_000), 8: (1_000_000, 1_000_000)})
@@ -41,13 +44,19 @@ def test_who_is_gone_takes_nothing(tmp_path: Path) -> None:
     assert (usage.processors, usage.memory_bytes, usage.throttled) == (0.0, 0, 0.0)
 
 
-@pytest.mark.parametrize(("line", "before", "after"), [("throttled_usec", 0, 10**12), ("throttled_time", 0, 10**15)])
-def test_throttling_is_read_from_the_cgroup(tmp_path: Path, line: str, before: int, after: int) -> None:
+@pytest.mark.parametrize(
+    ("line", "before", "after"), [("throttled_usec", 0, 10**12), ("throttled_time", 0, 10**15)]
+)
+def test_throttling_is_read_from_the_cgroup(
+    tmp_path: Path, line: str, before: int, after: int
+) -> None:
     folder = tmp_path / "sys" / "fs" / "cgroup"
     folder.mkdir(parents=True)
     (tmp_path / "proc" / "self").mkdir(parents=True)
     (tmp_path / "proc" / "self" / "cgroup").write_text("0::/\n")
-    (tmp_path / "proc" / "self" / "mountinfo").write_text("30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    (tmp_path / "proc" / "self" / "mountinfo").write_text(
+        "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    )
     (folder / "cpu.stat").write_text(f"usage_usec 5\n{line} {before}\n")
     meter = UsageMeter(str(tmp_path))
     assert meter.read([]).throttled == 0.0

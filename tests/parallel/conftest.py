@@ -11,7 +11,10 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The hint about replicas that wait for each other depends on what else the machine does; those who test it ask for it."""
+    """The hint about replicas that wait for each other depends on what else the machine does.
+
+    Those who test it ask for it.
+    """
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore:of [0-9]+ CPU replicas:UserWarning"))

@@ -59,9 +59,15 @@ def dense(tensor: torch.Tensor | None) -> torch.Tensor:
 
 
 def check_gradients(one: nn.Module, other: nn.Module) -> None:
-    for (name, mine), (_, theirs) in zip(one.named_parameters(), other.named_parameters(), strict=True):
+    for (name, mine), (_, theirs) in zip(
+        one.named_parameters(), other.named_parameters(), strict=True
+    ):
         assert (mine.grad is None) == (theirs.grad is None), name
         if mine.grad is not None:
             torch.testing.assert_close(
-                dense(mine.grad), dense(theirs.grad), rtol=1e-9, atol=1e-9, msg=lambda told, name=name: f"{name}: {told}"
+                dense(mine.grad),
+                dense(theirs.grad),
+                rtol=1e-9,
+                atol=1e-9,
+                msg=lambda told, name=name: f"{name}: {told}",
             )

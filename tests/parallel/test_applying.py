@@ -26,7 +26,9 @@ def two_layers() -> tuple[list[nn.Module], list[torch.Tensor]]:
 @pytest.mark.parametrize("devices", [None, TWO, [None, "cpu"]])
 def test_each_module_gets_its_own_input(wrapped: bool, devices: Any) -> None:
     modules, inputs = two_layers()
-    found = parallel_apply(modules, [(each,) for each in inputs] if wrapped else inputs, None, devices)
+    found = parallel_apply(
+        modules, [(each,) for each in inputs] if wrapped else inputs, None, devices
+    )
     for output, module, given in zip(found, modules, inputs, strict=True):
         torch.testing.assert_close(output, module(given))
 
@@ -40,7 +42,8 @@ def test_autocast_reaches_the_replicas_with_its_dtype(dtype: torch.dtype) -> Non
     assert {each.dtype for each in found} == {dtype}
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
-    assert {each.dtype for each in parallel_apply(modules, inputs)} == {torch.float32}  # and is gone afterwards
+    # And is gone afterwards
+    assert {each.dtype for each in parallel_apply(modules, inputs)} == {torch.float32}
 
 
 def test_autocast_that_the_module_sets_itself() -> None:
@@ -63,8 +66,12 @@ def test_keyword_arguments_are_the_modules_own() -> None:
     assert [each.item() for each in found] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize(("given", "named", "devices"), [(1, None, None), (2, 1, None), (2, 2, 1), (3, 2, 2)])
-def test_numbers_that_differ_are_refused(given: int, named: int | None, devices: int | None) -> None:
+@pytest.mark.parametrize(
+    ("given", "named", "devices"), [(1, None, None), (2, 1, None), (2, 2, 1), (3, 2, 2)]
+)
+def test_numbers_that_differ_are_refused(
+    given: int, named: int | None, devices: int | None
+) -> None:
     with pytest.raises(UsageError, match="has 2 modules and"):
         parallel_apply(
             [nn.Identity()] * 2,
@@ -164,7 +171,9 @@ def test_cores_are_shared_out_among_replicas_on_the_cpu(monkeypatch: pytest.Monk
 
 
 class Several(nn.Module):
-    def forward(self, a: torch.Tensor, b: torch.Tensor, factor: float, c: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, a: torch.Tensor, b: torch.Tensor, factor: float, c: torch.Tensor | None = None
+    ) -> torch.Tensor:
         return factor * (a * b if c is None else a * b + c)
 
 
@@ -205,7 +214,9 @@ def test_keyword_arguments_alone_with_empty_containers(unused: Any, dtype: torch
             return self.linear(given["data"])
 
     parallel, x = DataParallel(Picking(), 2), torch.randn(20, 10, dtype=dtype)
-    torch.testing.assert_close(parallel(given={"data": x, "unused": unused}), parallel.module.linear(x))
+    torch.testing.assert_close(
+        parallel(given={"data": x, "unused": unused}), parallel.module.linear(x)
+    )
     parallel.close()
 
 

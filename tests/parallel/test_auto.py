@@ -30,7 +30,10 @@ def end(trial: Trial, seconds: float, whole: float = 0.0) -> None:
 
 
 def run(choosing: Choosing, seconds: dict[int, float], kind: StepKind = TRAINING) -> list[int]:
-    """Steps until nothing is tried any more; each number of replicas takes the same time in all of them."""
+    """Steps until nothing is tried any more.
+
+    Each number of replicas takes the same time in all of them.
+    """
     taken = []
     while (trial := choosing.begin(kind)).turn.counts and len(taken) < MOST_STEPS:
         taken.append(trial.replicas)
@@ -38,7 +41,9 @@ def run(choosing: Choosing, seconds: dict[int, float], kind: StepKind = TRAINING
     return taken
 
 
-@pytest.mark.parametrize(("together", "chosen"), [(0.5, 4), (0.94, 4), (0.96, 1), (1.0, 1), (3.0, 1)])
+@pytest.mark.parametrize(
+    ("together", "chosen"), [(0.5, 4), (0.94, 4), (0.96, 1), (1.0, 1), (3.0, 1)]
+)
 def test_replicas_stay_only_where_they_are_clearly_faster(together: float, chosen: int) -> None:
     choosing = auto()
     taken = run(choosing, {1: 1.0, 2: together + 0.1, 4: together})
@@ -96,7 +101,8 @@ def test_the_backward_pass_counts_where_there_is_one() -> None:
     choosing = auto(2)
     while (trial := choosing.begin(TRAINING)).turn.counts:
         alone = trial.replicas == 1
-        end(trial, 1.0 if alone else 2.0, whole=9.0 if alone else 5.0)  # slower forward, faster together
+        # Slower forward, faster together
+        end(trial, 1.0 if alone else 2.0, whole=9.0 if alone else 5.0)
     assert trial.replicas == 2
     choosing = auto(2)
     for number in range(MOST_STEPS):
@@ -124,7 +130,8 @@ def test_a_choice_is_looked_at_again_and_less_and_less_often() -> None:
         if trial.turn.counts:
             if not trials or steps - trials[-1] > 20:
                 trials.append(steps)
-            end(trial, 1.0 if trial.replicas == (1 if len(trials) < 2 else 2) else 2.0)  # another one is faster the second time
+            # Another one is faster the second time
+            end(trial, 1.0 if trial.replicas == (1 if len(trials) < 2 else 2) else 2.0)
         steps += 1
     assert trials[0] == 0
     assert 500 <= trials[1] < 520
@@ -155,7 +162,8 @@ def test_a_backward_pass_through_two_forward_passes_is_nobodys() -> None:
         trials.append(Trial(contest.begin()))
         outputs.append(x * 2)
         trials[-1].end(outputs[-1])
-    sum(outputs).sum().backward()  # as contrastive training does: the first would have had the time of both
+    # As contrastive training does: the first would have had the time of both
+    sum(outputs).sum().backward()
     assert [bool(trial.turn.later_seconds) for trial in trials] == [False, True]
 
 
@@ -170,7 +178,8 @@ def test_what_replicas_cannot_do_is_not_tried_again() -> None:
 
 
 def test_threads_may_end_a_trial_together() -> None:
-    # One thread concluded while another looked at the trials: ValueError, min() of an empty sequence.
+    # One thread concluded while another looked at the trials: ValueError, min() of an empty
+    # sequence.
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     errors: list[BaseException] = []
@@ -197,7 +206,10 @@ def test_threads_may_end_a_trial_together() -> None:
     assert not errors
 
 
-@pytest.mark.parametrize(("most", "fixed", "cpu"), [(1, False, True), (1, True, True), (3, True, False), (3, False, False)])
+@pytest.mark.parametrize(
+    ("most", "fixed", "cpu"),
+    [(1, False, True), (1, True, True), (3, True, False), (3, False, False)],
+)
 def test_where_there_is_no_choice_nothing_is_tried(most: int, fixed: bool, cpu: bool) -> None:
     choosing = Choosing(most, fixed=fixed, cpu=cpu)
     for _ in range(MOST_STEPS):

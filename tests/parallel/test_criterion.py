@@ -46,32 +46,53 @@ ELEMENTS: dict[str, Callable[..., Any]] = {
 }
 
 
-def whole_of(loss: Callable[..., Any], outputs: torch.Tensor, targets: torch.Tensor, replicas: int = 3) -> torch.Tensor:
+def whole_of(
+    loss: Callable[..., Any], outputs: torch.Tensor, targets: torch.Tensor, replicas: int = 3
+) -> torch.Tensor:
     in_slice = in_slices(loss)
     pieces = [in_slice(*piece) for piece in scatter((outputs, targets), ["cpu"] * replicas)]
     total = torch.stack([each for each, _ in pieces]).sum()
-    return total if getattr(loss, "reduction", "") == "sum" else total / torch.stack([count for _, count in pieces]).sum()
+    return (
+        total
+        if getattr(loss, "reduction", "") == "sum"
+        else total / torch.stack([count for _, count in pieces]).sum()
+    )
 
 
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides:UserWarning")
 @pytest.mark.parametrize("name", ELEMENTS)
 def test_losses_of_elements(name: str) -> None:
     outputs, targets = torch.rand(10, 3), torch.rand(10, 3)
-    torch.testing.assert_close(whole_of(ELEMENTS[name], outputs, targets), ELEMENTS[name](outputs, targets), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        whole_of(ELEMENTS[name], outputs, targets),
+        ELEMENTS[name](outputs, targets),
+        rtol=1e-12,
+        atol=0,
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (4,)])
 @pytest.mark.parametrize("name", CLASSES)
 def test_losses_of_classes(name: str, shape: tuple[int, ...]) -> None:
     outputs, targets = torch.randn(10, 3, *shape).log_softmax(1), torch.randint(0, 3, (10, *shape))
-    torch.testing.assert_close(whole_of(CLASSES[name], outputs, targets), CLASSES[name](outputs, targets), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        whole_of(CLASSES[name], outputs, targets),
+        CLASSES[name](outputs, targets),
+        rtol=1e-12,
+        atol=0,
+    )
 
 
 @pytest.mark.parametrize("name", ["plain", "weights", "smoothing and weights"])
 @pytest.mark.parametrize("shape", [(), (4,)])
 def test_targets_that_are_probabilities(name: str, shape: tuple[int, ...]) -> None:
     outputs, targets = torch.randn(10, 3, *shape), torch.rand(10, 3, *shape).softmax(1)
-    torch.testing.assert_close(whole_of(CLASSES[name], outputs, targets), CLASSES[name](outputs, targets), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        whole_of(CLASSES[name], outputs, targets),
+        CLASSES[name](outputs, targets),
+        rtol=1e-12,
+        atol=0,
+    )
 
 
 @pytest.mark.parametrize("ignored", [-100, 255])

@@ -47,8 +47,12 @@ def test_tensors_are_concatenated_and_gradients_go_back(target: Any) -> None:
     assert torch.equal(first.grad, grad[:2])
     assert torch.equal(second.grad, grad[2:])
     for dim in (0, 1):
-        assert torch.autograd.gradcheck(lambda x, y, dim=dim: gather((x, y), target, dim), (first, second))
-        assert torch.autograd.gradgradcheck(lambda x, y, dim=dim: gather((x, y), target, dim), (first, second))
+        assert torch.autograd.gradcheck(
+            lambda x, y, dim=dim: gather((x, y), target, dim), (first, second)
+        )
+        assert torch.autograd.gradgradcheck(
+            lambda x, y, dim=dim: gather((x, y), target, dim), (first, second)
+        )
 
 
 @pytest.mark.usefixtures("not_warned")
@@ -103,7 +107,10 @@ def test_containers_keep_their_types_to_any_depth() -> None:
         return [x, (x.sin(), [x + 1]), OrderedDict(a=x, b=[x.cos()]), Output(x, "same"), x.max(1)]
 
     first, second = pair()
-    joined, expected = gather([output(first), output(second)], "cpu"), output(torch.cat([first, second]))
+    joined, expected = (
+        gather([output(first), output(second)], "cpu"),
+        output(torch.cat([first, second])),
+    )
     assert [type(each) for each in joined] == [type(each) for each in expected]
     assert torch.equal(joined[1][1][0], expected[1][1][0])
     assert torch.equal(joined[2]["b"][0], expected[2]["b"][0])
@@ -112,7 +119,9 @@ def test_containers_keep_their_types_to_any_depth() -> None:
     assert torch.equal(joined[4].indices, expected[4].indices)
 
 
-@pytest.mark.parametrize("value", [3, 2.5, True, "name", b"bytes", 1j, None, float("nan"), [], {}, ()])
+@pytest.mark.parametrize(
+    "value", [3, 2.5, True, "name", b"bytes", 1j, None, float("nan"), [], {}, ()]
+)
 def test_plain_values_that_all_devices_agree_on_stay(value: Any) -> None:
     joined = gather([value, value], "cpu")
     assert type(joined) is type(value)
@@ -138,12 +147,17 @@ def test_arrays_are_concatenated() -> None:
         ([torch.ones(1), None], "not of one type on all devices: NoneType, Tensor"),
         ([[torch.ones(1)], [torch.ones(1)] * 2], "1 and 2 elements"),
         ([object(), object()], "type object, which cannot be gathered"),
-        ([torch.ones(1, 2), torch.ones(1, 3)], r"along dimension 0: its shapes are \(1, 2\) and \(1, 3\)"),
+        (
+            [torch.ones(1, 2), torch.ones(1, 3)],
+            r"along dimension 0: its shapes are \(1, 2\) and \(1, 3\)",
+        ),
         ([torch.ones(1, 2), torch.ones(3)], r"its shapes are \(1, 2\) and \(3,\)"),
         ([pack_sequence([torch.ones(1)])] * 2, "PackedSequence"),
     ],
 )
-def test_outputs_that_cannot_be_put_together_are_refused_by_name(outputs: list[Any], told: str) -> None:
+def test_outputs_that_cannot_be_put_together_are_refused_by_name(
+    outputs: list[Any], told: str
+) -> None:
     with pytest.raises(UsageError, match=told):
         gather(outputs, "cpu")
 
@@ -151,7 +165,11 @@ def test_outputs_that_cannot_be_put_together_are_refused_by_name(outputs: list[A
 def test_a_modules_own_types_come_back() -> None:
     class Everything(nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
-            return Output(x * 2, "note", {"count": 3, "array": x.detach().numpy(), "none": None, "names": ("a", 1.5)})
+            return Output(
+                x * 2,
+                "note",
+                {"count": 3, "array": x.detach().numpy(), "none": None, "names": ("a", 1.5)},
+            )
 
     parallel = DataParallel(Everything(), 3)
     x = torch.arange(7.0, requires_grad=True)
@@ -159,7 +177,12 @@ def test_a_modules_own_types_come_back() -> None:
     assert isinstance(found, Output)
     assert found.logits.tolist() == (x * 2).tolist()
     assert found.extra["array"].tolist() == x.tolist()
-    assert (found.note, found.extra["count"], found.extra["none"], found.extra["names"]) == ("note", 3, None, ("a", 1.5))
+    assert (found.note, found.extra["count"], found.extra["none"], found.extra["names"]) == (
+        "note",
+        3,
+        None,
+        ("a", 1.5),
+    )
     found.logits.sum().backward()
     assert x.grad is not None
     assert x.grad.tolist() == [2.0] * 7

@@ -5,88 +5,22 @@ from __future__ import annotations
 
 import gc
 import io
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
 
 from teamster.parallel import DataParallel, replicate
 from teamster.parallel import replicas as module_under_test
 from teamster.parallel.replicas import Replicas, buckets_of, copy_structure
+from tests.parallel.module_kinds import MODELS, Sharing
 
 TWO = ["cpu", "cpu"]
 TWO_GPUS = torch.cuda.is_available() and torch.cuda.device_count() > 1
 
 
 pytestmark = pytest.mark.usefixtures("doubles")
-
-
-def old_norms() -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        return nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 5)), nn.utils.spectral_norm(nn.Linear(5, 4)))
-
-
-class Lists(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows = nn.ParameterList([nn.Parameter(torch.randn(4)) for _ in range(3)])
-        self.named = nn.ParameterDict({"scale": nn.Parameter(torch.randn(4)), "shift": nn.Parameter(torch.randn(4))})
-        self.children_by_name = nn.ModuleDict({"a": nn.Linear(4, 4)})
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for row in self.rows:
-            x = torch.tanh(x * row)
-        assert len(self.rows) == 3
-        assert set(self.named.keys()) == {"scale", "shift"}
-        return self.children_by_name["a"](x * self.named["scale"] + self.named["shift"])
-
-
-class Sharing(nn.Module):
-    """A submodule that is there twice, a tied parameter, children and tensors that are None."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = self.other = nn.Linear(4, 4)
-        self.tied = nn.Linear(4, 4, bias=False)
-        self.tied.weight = self.one.weight
-        self.nothing = None
-        self.register_module("no_child", None)
-        self.register_parameter("no_parameter", None)
-        self.register_buffer("no_buffer", None)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        assert self.one is self.other
-        assert self.tied.weight is self.one.weight
-        assert self.no_child is self.no_parameter is self.no_buffer is None
-        return self.tied(self.other(torch.tanh(self.one(x))))
-
-
-class Recurrent(nn.Module):
-    def __init__(self, kind: type[nn.RNNBase], **options: Any) -> None:
-        super().__init__()
-        self.rnn = kind(4, 3, batch_first=True, **options)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.rnn.flatten_parameters()
-        return self.rnn(x[:, None, :].expand(-1, 3, -1))[0]
-
-
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "old weight and spectral norm": old_norms,
-    "parametrized weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 5)), nn.Linear(5, 4)),
-    "parametrized spectral norm": lambda: nn.Sequential(parametrizations.spectral_norm(nn.Linear(4, 5)), nn.Linear(5, 4)),
-    "parametrized orthogonal": lambda: nn.Sequential(parametrizations.orthogonal(nn.Linear(4, 4)), nn.Tanh()),
-    "lists and dicts": Lists,
-    "sharing": Sharing,
-    "lstm": lambda: Recurrent(nn.LSTM, bidirectional=True),
-    "gru": lambda: Recurrent(nn.GRU, num_layers=2),
-    "rnn with a projection": lambda: Recurrent(nn.LSTM, proj_size=2),
-}
 
 
 def same_twice(make: Callable[[], nn.Module]) -> tuple[nn.Module, nn.Module]:
@@ -109,8 +43,12 @@ def test_every_kind_of_module_trains_as_without_replicas(name: str, replicas: in
             optimizer.zero_grad()
             module(x).pow(2).mean().backward()
             optimizer.step()
-    for (label, mine), (_, theirs) in zip(plain.state_dict().items(), wrapped.state_dict().items(), strict=True):
-        torch.testing.assert_close(theirs, mine, rtol=1e-9, atol=1e-9, msg=lambda told, label=label: f"{label}: {told}")
+    for (label, mine), (_, theirs) in zip(
+        plain.state_dict().items(), wrapped.state_dict().items(), strict=True
+    ):
+        torch.testing.assert_close(
+            theirs, mine, rtol=1e-9, atol=1e-9, msg=lambda told, label=label: f"{label}: {told}"
+        )
     with torch.no_grad():
         torch.testing.assert_close(parallel.eval()(x), plain.eval()(x), rtol=1e-9, atol=1e-9)
     parallel.close()
@@ -135,12 +73,18 @@ def test_replicate_gives_modules_that_lead_back_to_the_original(name: str) -> No
 def test_replicas_share_the_memory_of_parameters(detach: bool) -> None:
     network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     for each in replicate(network, 3, detach):
-        for mine, theirs in zip(network.parameters(), (each[0].weight, each[0].bias, each[1].weight, each[1].bias), strict=True):
+        for mine, theirs in zip(
+            network.parameters(),
+            (each[0].weight, each[0].bias, each[1].weight, each[1].bias),
+            strict=True,
+        ):
             assert theirs.data_ptr() == mine.data_ptr()
             assert theirs.requires_grad is not detach
     kept = Replicas(network, 3)
     for each in kept.fresh():
-        assert [one.data_ptr() for one in each.parameters()] == [one.data_ptr() for one in network.parameters()]
+        assert [one.data_ptr() for one in each.parameters()] == [
+            one.data_ptr() for one in network.parameters()
+        ]
 
 
 def test_only_the_first_replicas_buffers_are_the_modules_own() -> None:
@@ -259,17 +203,30 @@ def test_derivatives_of_any_order_go_through_the_broadcast() -> None:
 
 
 def test_tensors_travel_in_buckets_of_one_dtype() -> None:
-    tensors = [torch.zeros(4), torch.zeros(2, dtype=torch.float32), torch.zeros(4), torch.zeros(100), torch.zeros(1)]
+    tensors = [
+        torch.zeros(4),
+        torch.zeros(2, dtype=torch.float32),
+        torch.zeros(4),
+        torch.zeros(100),
+        torch.zeros(1),
+    ]
     assert buckets_of(tensors, 64) == [[0, 2], [1], [3], [4]]
     assert sorted(index for group in buckets_of(tensors) for index in group) == [0, 1, 2, 3, 4]
     assert buckets_of([]) == []
 
 
-def test_a_broadcast_to_another_device_keeps_shapes_dtypes_and_ties(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module_under_test, "as_devices", lambda names: [torch.device(each) for each in names])
+def test_a_broadcast_to_another_device_keeps_shapes_dtypes_and_ties(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        module_under_test, "as_devices", lambda names: [torch.device(each) for each in names]
+    )
     network = nn.Sequential(Sharing(), nn.BatchNorm1d(4), nn.Linear(4, 2, dtype=torch.float32))
     (copied,) = replicate(network, ["meta"])
-    assert {tensor.device.type for tensor in (copied[0].one.weight, copied[1].running_mean, copied[2].weight)} == {"meta"}
+    assert {
+        tensor.device.type
+        for tensor in (copied[0].one.weight, copied[1].running_mean, copied[2].weight)
+    } == {"meta"}
     assert copied[0].tied.weight is copied[0].one.weight
     assert (copied[2].weight.dtype, copied[2].weight.shape) == (torch.float32, (2, 4))
     assert network[0].one.weight.device.type == "cpu"
@@ -304,14 +261,20 @@ def test_a_copy_is_built_once_and_again_only_after_a_change() -> None:
 def test_hooks_of_submodules_run_in_every_replica() -> None:
     seen: list[tuple[str, int]] = []
     network = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
-    network[0].register_forward_pre_hook(lambda module, given: seen.append(("before", len(given[0]))))
+    network[0].register_forward_pre_hook(
+        lambda module, given: seen.append(("before", len(given[0])))
+    )
     network[0].register_forward_hook(lambda module, given, output: output * 2)
-    network[0].register_full_backward_hook(lambda module, back, forth: seen.append(("backward", len(forth[0]))))
+    network[0].register_full_backward_hook(
+        lambda module, back, forth: seen.append(("backward", len(forth[0])))
+    )
     parallel, x = DataParallel(network, 2), torch.randn(5, 3, requires_grad=True)
     found = parallel(x)
     found.sum().backward()
     assert sorted(seen) == [("backward", 2), ("backward", 3), ("before", 2), ("before", 3)]
-    torch.testing.assert_close(found, torch.tanh(2 * nn.functional.linear(x, network[0].weight, network[0].bias)))
+    torch.testing.assert_close(
+        found, torch.tanh(2 * nn.functional.linear(x, network[0].weight, network[0].bias))
+    )
     late = network[1].register_forward_hook(lambda module, given, output: torch.zeros_like(output))
     assert parallel(x).abs().sum() == 0
     late.remove()
@@ -324,7 +287,8 @@ def test_replicas_go_with_their_last_reference() -> None:
     gc.collect()
     gc.disable()
     try:
-        replicate(network, TWO)  # on GPUs in every step: what waits for the collector fills their memory
+        # On GPUs in every step: what waits for the collector fills their memory
+        replicate(network, TWO)
         assert gc.collect() == 0
     finally:
         gc.enable()
@@ -337,7 +301,9 @@ def test_zero_grad_inside_of_forward_warns_that_it_does_nothing() -> None:
             return super().forward(x)
 
     parallel = DataParallel(Zeroing(3, 3), 2)
-    with pytest.warns(UserWarning, match=r"zero_grad\(\) from a module created with nn\.DataParallel"):
+    with pytest.warns(
+        UserWarning, match=r"zero_grad\(\) from a module created with nn\.DataParallel"
+    ):
         parallel(torch.randn(4, 3))
     parallel.close()
 

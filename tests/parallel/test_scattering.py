@@ -19,7 +19,15 @@ from teamster.parallel.scattering import batch_size, chunk_sizes, scatter, scatt
 from teamster.tensors.nest import parts_of, tensors_of
 
 TWO = ["cpu", "cpu"]
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.complex64]
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.bfloat16,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+]
 settings.register_profile("slices", max_examples=25, deadline=None)
 SLICES = settings.get_profile("slices")
 
@@ -55,7 +63,12 @@ def cases(draw: st.DrawFn) -> Case:
         made = torch.randint(0, 100, shape).to(dtype)
         return made.transpose(0, -1).contiguous().transpose(0, -1) if flipped else made
 
-    leaf = st.builds(tensor, st.lists(st.integers(1, 3), min_size=1, max_size=3), st.sampled_from(DTYPES), st.booleans())
+    leaf = st.builds(
+        tensor,
+        st.lists(st.integers(1, 3), min_size=1, max_size=3),
+        st.sampled_from(DTYPES),
+        st.booleans(),
+    )
 
     def grow(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         return st.one_of(
@@ -119,7 +132,10 @@ def test_equal_chunks_sum_and_differ_by_one_at_most(count: int, parts: int) -> N
 
 
 @SLICES
-@given(st.integers(0, 1000), st.lists(st.floats(0, 1e6), min_size=1, max_size=8).filter(lambda found: sum(found) > 1e-3))
+@given(
+    st.integers(0, 1000),
+    st.lists(st.floats(0, 1e6), min_size=1, max_size=8).filter(lambda found: sum(found) > 1e-3),
+)
 def test_weighted_chunks_sum_and_follow_the_weights(count: int, weights: list[float]) -> None:
     sizes = chunk_sizes(count, len(weights), weights)
     assert sum(sizes) == count

@@ -68,6 +68,8 @@ def test_a_report_prints_every_phase_and_the_imbalance() -> None:
 
 
 @pytest.mark.parametrize("by_replica", [{}, {0: 0.0, 1: 0.0}, {0: 3.0}])
-def test_without_two_that_have_worked_nothing_is_out_of_balance(by_replica: dict[int, float]) -> None:
+def test_without_two_that_have_worked_nothing_is_out_of_balance(
+    by_replica: dict[int, float],
+) -> None:
     assert StepReport(0, 1, {}, by_replica).imbalance == 1.0
     assert "0 steps on 1 replicas" in str(StepReport(0, 1, {}, by_replica))

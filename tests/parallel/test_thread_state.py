@@ -105,7 +105,9 @@ def test_hooks_on_saved_tensors_are_the_callers() -> None:
     def work() -> None:
         torch.ones(2, requires_grad=True).exp()
 
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: packed.append(tensor) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: packed.append(tensor) or tensor, lambda tensor: tensor
+    ):
         carried = ThreadState(CPU)
     elsewhere(lambda: carried.run(work))
     elsewhere(work)
@@ -114,7 +116,10 @@ def test_hooks_on_saved_tensors_are_the_callers() -> None:
 
 def test_what_replicas_set_in_the_context_does_not_reach_each_other_or_the_caller() -> None:
     carried = ThreadState(CPU)
-    assert elsewhere(lambda: carried.run(lambda: variable.set("theirs") and variable.get())) == "theirs"
+    assert (
+        elsewhere(lambda: carried.run(lambda: variable.set("theirs") and variable.get()))
+        == "theirs"
+    )
     assert elsewhere(lambda: carried.run(variable.get)) == "nothing"
     assert variable.get() == "nothing"
 

@@ -55,7 +55,9 @@ def test_threads_are_started_when_they_are_needed_and_no_sooner() -> None:
     made.close()
 
 
-def test_one_failure_lets_the_others_end_before_the_caller_hears_of_it(three: DeviceThreads) -> None:
+def test_one_failure_lets_the_others_end_before_the_caller_hears_of_it(
+    three: DeviceThreads,
+) -> None:
     failed, ended = threading.Event(), []
 
     def fail() -> None:
@@ -74,7 +76,9 @@ def test_one_failure_lets_the_others_end_before_the_caller_hears_of_it(three: De
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_would_end_a_program_ends_no_thread(three: DeviceThreads, kind: type[BaseException]) -> None:
+def test_what_would_end_a_program_ends_no_thread(
+    three: DeviceThreads, kind: type[BaseException]
+) -> None:
     def leave() -> None:
         raise kind
 

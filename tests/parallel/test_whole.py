@@ -17,7 +17,11 @@ CPUS = ["cpu", "cpu"]
 
 class Masked(nn.Module):
     def forward(self, x: torch.Tensor, mask: Any, more: Any = None) -> torch.Tensor:
-        y = x @ torch.as_tensor(numpy.asarray(mask)) if isinstance(mask, numpy.ndarray) else (mask.t() @ x.t()).t()
+        y = (
+            x @ torch.as_tensor(numpy.asarray(mask))
+            if isinstance(mask, numpy.ndarray)
+            else (mask.t() @ x.t()).t()
+        )
         return y if more is None else y + more["bias"][0]
 
 
@@ -37,9 +41,16 @@ def test_an_argument_goes_whole_to_every_replica(kind: str, devices: Any, double
     for _ in range(6):
         torch.testing.assert_close(parallel(x, shared(mask)), expected)
         torch.testing.assert_close(parallel(x, mask=shared(mask)), expected)
-        torch.testing.assert_close(parallel(x, shared(mask), {"bias": [shared(bias)]}), expected + 1)
-        torch.testing.assert_close(parallel(x, more=shared({"bias": [bias]}), mask=shared(mask)), expected + 1)
-    torch.testing.assert_close(parallel.step(lambda module, x, mask: module(x, mask).mean(), x, shared(mask)), expected.mean())
+        torch.testing.assert_close(
+            parallel(x, shared(mask), {"bias": [shared(bias)]}), expected + 1
+        )
+        torch.testing.assert_close(
+            parallel(x, more=shared({"bias": [bias]}), mask=shared(mask)), expected + 1
+        )
+    torch.testing.assert_close(
+        parallel.step(lambda module, x, mask: module(x, mask).mean(), x, shared(mask)),
+        expected.mean(),
+    )
     parallel.close()
 
 
@@ -65,7 +76,9 @@ def test_the_mark_is_on_what_shared_gives_and_on_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [torch.ones(5, 5), torch.ones(3, 3).to_sparse(), numpy.ones((5, 5))], ids=["dense", "sparse", "array"]
+    "other",
+    [torch.ones(5, 5), torch.ones(3, 3).to_sparse(), numpy.ones((5, 5))],
+    ids=["dense", "sparse", "array"],
 )
 def test_the_error_says_how(other: Any) -> None:
     with pytest.raises(UsageError, match=r"teamster\.parallel\.shared\(it\)"):

@@ -31,7 +31,9 @@ def test_explain_raises_what_the_function_raises() -> None:
         ts.explain(3, [0])  # type: ignore[arg-type]
 
 
-def test_the_environment_can_ask_for_an_explanation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_environment_can_ask_for_an_explanation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("TEAMSTER_EXPLAIN", "1")
     ts.map(wait, range(50))
     assert capsys.readouterr().err.startswith("teamster: thread(")
@@ -64,7 +66,9 @@ def test_plans_are_recorded_and_repeated(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert sum(count > 0 for count in pool.report().items_by_worker) == 5
 
 
-def test_a_file_that_cannot_be_written_costs_no_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_costs_no_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TEAMSTER_PLAN_FILE", str(tmp_path / "plans.json"))
     with ts.Pool() as pool:
         (tmp_path / "plans.json").mkdir()

@@ -74,7 +74,17 @@ def test_async_functions_are_refused_everywhere_alike(
             pool.submit(function, 1)
 
 
-PLAIN = [abs, len, Plain, Fetcher, Plain(), functools.partial(pow, 2), lambda n: fetch(n), "x".join, functools.cache(abs)]
+PLAIN = [
+    abs,
+    len,
+    Plain,
+    Fetcher,
+    Plain(),
+    functools.partial(pow, 2),
+    lambda n: fetch(n),
+    "x".join,
+    functools.cache(abs),
+]
 
 
 @pytest.mark.parametrize("function", PLAIN, ids=range(len(PLAIN)))

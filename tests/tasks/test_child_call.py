@@ -64,7 +64,10 @@ def test_what_was_sent_before_the_end_can_be_received_after_it() -> None:
 
 
 def test_join_before_all_was_received_does_not_hang() -> None:
-    """What programs with a `multiprocessing.Queue` hang in: the child waits to write, the program for the child."""
+    """What programs with a `multiprocessing.Queue` hang in.
+
+    The child waits to write, the program for the child.
+    """
     process = ts.spawn(lambda: [me().send(bytes(100_000)) for _ in range(1000)])
     process.join()
     assert process.exitcode == 0
@@ -158,7 +161,10 @@ def test_a_message_that_does_not_pickle() -> None:
 
 def test_outside_of_a_spawned_process_there_is_no_parent() -> None:
     assert ts.parent() is None
-    assert ts.map(lambda _: ts.parent() is None, range(2), backend="process", workers=1) == [True, True]
+    assert ts.map(lambda _: ts.parent() is None, range(2), backend="process", workers=1) == [
+        True,
+        True,
+    ]
 
 
 def test_one_thread_sends_and_another_receives_without_an_end() -> None:
@@ -166,7 +172,9 @@ def test_one_thread_sends_and_another_receives_without_an_end() -> None:
     count = 4_000
 
     with ts.spawn(echo) as process:
-        sender = threading.Thread(target=lambda: [process.send(b"x" * 30_000) for _ in range(count)])
+        sender = threading.Thread(
+            target=lambda: [process.send(b"x" * 30_000) for _ in range(count)]
+        )
         sender.start()
         for _ in range(count):
             assert len(process.recv()) == 30_000
@@ -196,7 +204,9 @@ def test_many_threads_of_the_process_receive() -> None:
             process.send(None)
 
 
-def test_a_send_that_waits_holds_up_nobody_who_receives(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+def test_a_send_that_waits_holds_up_nobody_who_receives(
+    tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
     def work(sign: Path) -> None:
         sender = threading.Thread(target=lambda: [me().send(bytes(1_000)) for _ in range(5_000)])
         sender.start()
@@ -208,14 +218,17 @@ def test_a_send_that_waits_holds_up_nobody_who_receives(tmp_path: Path, wait_unt
         sender.join()
 
     process = ts.spawn(work, tmp_path / "over")
-    wait_until((tmp_path / "over").exists, seconds=20)  # and nobody has received what the other thread sends
+    # And nobody has received what the other thread sends
+    wait_until((tmp_path / "over").exists, seconds=20)
     process.send("go on")
     assert process.result() is None
     process.join()
 
 
 @pytest.mark.parametrize("way", ["from", "to"])
-def test_large_messages_that_nobody_receives_are_bounded_in_bytes(way: str, wait_until: Callable[..., None]) -> None:
+def test_large_messages_that_nobody_receives_are_bounded_in_bytes(
+    way: str, wait_until: Callable[..., None]
+) -> None:
     """Law 5: what travels by shared memory took no room in the socket that was to bound it."""
 
     def work(counter: str) -> None:
@@ -253,7 +266,9 @@ def test_large_messages_that_nobody_receives_are_bounded_in_bytes(way: str, wait
 
 
 def test_each_large_message_is_acknowledged_once(wait_until: Callable[..., None]) -> None:
-    """Each send of the program told of all that waited again, which lifted the bound of what the process sends."""
+    """Each send of the program told of all that waited again, which lifted the bound of what the
+    process sends.
+    """
 
     def work() -> int:
         for _ in range(20):

@@ -59,7 +59,8 @@ def test_results_can_be_read_after_the_end(kind: str) -> None:
 def test_map_keeps_its_time(kind: str) -> None:
     with ts.Executor(1, kind) as executor:  # type: ignore[arg-type]
         seen = []
-        executor.submit(time.sleep, 0).result()  # the worker is there: another one may take its time to start
+        # The worker is there: another one may take its time to start
+        executor.submit(time.sleep, 0).result()
         with pytest.raises(TimeoutError):
             for value in executor.map(time.sleep, [0, 0, 3], timeout=1.5):
                 seen.append(value)
@@ -85,10 +86,14 @@ def test_map_with_a_buffer_reads_no_further(kind: str) -> None:
 @pytest.mark.parametrize("chunksize", [None, 1, 7])
 def test_chunks(kind: str, chunksize: int | None) -> None:
     with ts.Executor(2, kind) as executor:  # type: ignore[arg-type]
-        assert list(executor.map(pow, range(100), [2] * 100, chunksize=chunksize)) == [n * n for n in range(100)]
+        assert list(executor.map(pow, range(100), [2] * 100, chunksize=chunksize)) == [
+            n * n for n in range(100)
+        ]
 
 
-def test_map_asks_the_submit_that_a_program_has_put_in_its_place(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_map_asks_the_submit_that_a_program_has_put_in_its_place(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Bound(ts.Executor):
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> cf.Future[Any]:
             return super().submit(pow, *args, 10, **kwargs)

@@ -24,6 +24,7 @@ import pytest
 import teamster as ts
 from tests.conftest import RunScript, WaitUntil
 
+Kind = Literal["thread", "process"]
 MANY = 20_000
 
 
@@ -66,8 +67,8 @@ def learn_that_calls_are_short(executor: ts.Executor) -> None:
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_what_is_done_does_not_wait_for_the_next_call(kind: Literal["thread", "process"], tmp_path: Path) -> None:
-    """A thread that had taken short calls and a long one kept the last short ones' results until the long one was over."""
+def test_what_is_done_does_not_wait_for_the_next_call(kind: Kind, tmp_path: Path) -> None:
+    """A thread kept the results of short calls until the long one that it had taken was over."""
     with ts.Executor(1, kind) as executor:
         learn_that_calls_are_short(executor)
         first = executor.submit(wait_for_file, str(tmp_path / "first"))
@@ -81,7 +82,7 @@ def test_what_is_done_does_not_wait_for_the_next_call(kind: Literal["thread", "p
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_who_is_idle_takes_what_waits_behind_a_long_call(kind: Literal["thread", "process"], tmp_path: Path) -> None:
+def test_who_is_idle_takes_what_waits_behind_a_long_call(kind: Kind, tmp_path: Path) -> None:
     with ts.Executor(2, kind) as executor:
         learn_that_calls_are_short(executor)
         first = [executor.submit(wait_for_file, str(tmp_path / "first")) for _ in range(2)]
@@ -95,7 +96,7 @@ def test_who_is_idle_takes_what_waits_behind_a_long_call(kind: Literal["thread",
 
 
 def test_cancelled_futures_are_announced(executor: ts.Executor) -> None:
-    """`wait` and `as_completed` hung on futures that were cancelled and never told those who waited."""
+    """`wait` and `as_completed` hung on cancelled futures, which never told those who waited."""
     futures = [executor.submit(hold) for _ in range(200)]
     waited = threading.Thread(target=cf.wait, args=(futures,), daemon=True)
     waited.start()
@@ -176,7 +177,9 @@ def test_a_callback_that_raises_ends_nothing(executor: ts.Executor) -> None:
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_what_the_reader_cannot_do_ends_the_calls(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_reader_cannot_do_ends_the_calls(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A thread of ours that cannot go on tells those who wait for it."""
     with ts.Pool(kind, workers=1) as pool:  # type: ignore[arg-type]
         assert pool.submit(abs, -1).result(timeout=10) == 1
@@ -193,12 +196,16 @@ def test_what_the_reader_cannot_do_ends_the_calls(kind: str, monkeypatch: pytest
 def test_asyncio_gathers_many(executor: ts.Executor) -> None:
     async def main() -> list[int]:
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(*(loop.run_in_executor(executor, abs, -n) for n in range(3_000)))
+        return await asyncio.gather(
+            *(loop.run_in_executor(executor, abs, -n) for n in range(3_000))
+        )
 
     assert asyncio.run(main()) == list(range(3_000))
 
 
-def test_the_last_argument_and_result_are_let_go(executor: ts.Executor, wait_until: WaitUntil) -> None:
+def test_the_last_argument_and_result_are_let_go(
+    executor: ts.Executor, wait_until: WaitUntil
+) -> None:
     array = np.zeros(200_000)
     argument = weakref.ref(array)
     future = executor.submit(np.sum, array)
@@ -297,10 +304,14 @@ if how == "raised":
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
 @pytest.mark.parametrize("how", ["left", "shutdown", "dropped", "raised", "pool"])
-def test_open_calls_are_finished_when_the_program_ends(kind: str, how: str, run_script: RunScript) -> None:
+def test_open_calls_are_finished_when_the_program_ends(
+    kind: str, how: str, run_script: RunScript
+) -> None:
     script = run_script(EXIT, how, kind)
     assert (script.returncode, script.stderr) == (0, "")
-    assert sorted(path.name for path in script.folder.glob("saved*")) == [f"saved{n}" for n in range(6)]
+    assert sorted(path.name for path in script.folder.glob("saved*")) == [
+        f"saved{n}" for n in range(6)
+    ]
     assert not script.survivors()
 
 
@@ -310,8 +321,14 @@ def test_calls_see_what_was_set_when_they_were_submitted(kind: str) -> None:
         futures = []
         for digits in (10, 20, 30):
             context.prec = digits
-            futures.append((executor.submit(lambda: str(decimal.Decimal(1) / 3)), executor.submit(_third)))
-    assert [[len(each.result()) - 2 for each in pair] for pair in futures] == [[10, 10], [20, 20], [30, 30]]
+            futures.append(
+                (executor.submit(lambda: str(decimal.Decimal(1) / 3)), executor.submit(_third))
+            )
+    assert [[len(each.result()) - 2 for each in pair] for pair in futures] == [
+        [10, 10],
+        [20, 20],
+        [30, 30],
+    ]
 
 
 def _third() -> str:
@@ -319,7 +336,7 @@ def _third() -> str:
 
 
 def test_who_waits_runs_no_callbacks_of_others() -> None:
-    """The program's lock that it holds while it waits may be what a callback takes. (In threads it is the workers' wait.)"""
+    """A callback may take the lock held by a program that waits (in threads, the workers wait)."""
     lock = threading.Lock()
 
     def called(_: object) -> None:
@@ -359,12 +376,14 @@ def test_serial_calls_inside_of_each_other_and_interrupts_leave_nothing_open() -
             executor.submit(interrupted)
         with pytest.raises(KeyboardInterrupt):
             executor.submit(submits, executor)
-        assert isinstance(executor.submit(lambda: executor.submit(sys.exit).exception()).result(), ts.RemoteError)
+        assert isinstance(
+            executor.submit(lambda: executor.submit(sys.exit).exception()).result(), ts.RemoteError
+        )
         assert executor.submit(abs, -1).result() == 1
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
-def test_calls_that_come_while_initializers_fail_are_told(backend: Literal["thread", "process"]) -> None:
+def test_calls_that_come_while_initializers_fail_are_told(backend: Kind) -> None:
     def fail() -> None:
         raise ValueError("not here")
 

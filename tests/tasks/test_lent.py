@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Inputs whose items are good until the next is taken: in the caller one by one, for workers copied, or refused."""
+"""Inputs whose items are good until the next is taken.
+
+In the caller one by one, for workers copied, or refused.
+"""
 
 import itertools
 import time
@@ -67,7 +70,9 @@ def unchanged(backend: str, lazy: bool, give: Callable[[], Iterator[Any]]) -> bo
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("backend", HERE + ELSEWHERE)
 @pytest.mark.parametrize("give", [groups, rows, numbered, arrays])
-def test_what_can_be_copied_means_what_it_means_in_a_loop(give: Any, backend: str, lazy: bool) -> None:
+def test_what_can_be_copied_means_what_it_means_in_a_loop(
+    give: Any, backend: str, lazy: bool
+) -> None:
     assert unchanged(backend, lazy, give)
 
 
@@ -78,7 +83,10 @@ def test_what_cannot_stays_in_the_caller(give: Any, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ELSEWHERE)
-@pytest.mark.parametrize(("give", "why"), [(views, "changes what it gave .memoryview"), (files, "closes what it gave .TextIO")])
+@pytest.mark.parametrize(
+    ("give", "why"),
+    [(views, "changes what it gave .memoryview"), (files, "closes what it gave .TextIO")],
+)
 def test_or_is_refused_in_one_line(give: Any, why: str, backend: Any) -> None:
     with pytest.raises(ts.UsageError, match=f"^this input {why}"):
         ts.map(mixed, give(), backend=backend)
@@ -86,7 +94,7 @@ def test_or_is_refused_in_one_line(give: Any, why: str, backend: Any) -> None:
 
 @pytest.mark.parametrize("backend", HERE)
 def test_the_caller_pulls_one_and_runs_one(backend: Any) -> None:
-    """Whatever the items are: what the function does is seen by the input, and the other way round."""
+    """Whatever the items are: what the function does is seen by the input, and vice versa."""
     log: list[tuple[str, int]] = []
 
     def give() -> Iterator[int]:
@@ -94,7 +102,12 @@ def test_the_caller_pulls_one_and_runs_one(backend: Any) -> None:
             log.append(("pulled", number))
             yield number
 
-    results = ts.map(lambda number: log.append(("ran", number)) or number, give(), backend=backend, allow=("serial", "thread"))
+    results = ts.map(
+        lambda number: log.append(("ran", number)) or number,
+        give(),
+        backend=backend,
+        allow=("serial", "thread"),
+    )
     assert results == list(range(3_000))
     assert log == [(what, number) for number in range(3_000) for what in ("pulled", "ran")]
 
@@ -114,7 +127,8 @@ def test_errors_of_the_input_and_of_items_are_told_apart(backend: Any) -> None:
 
     results = ts.imap(stop, give(), backend=backend, on_error="return")
     seen = list(itertools.islice(results, 500))
-    assert [type(each).__name__ for each in seen[6:10]] == ["int", "RemoteError", "LookupError", "int"]
+    names = [type(each).__name__ for each in seen[6:10]]
+    assert names == ["int", "RemoteError", "LookupError", "int"]
     assert sum(isinstance(each, Exception) for each in seen) == 10
     with pytest.raises(LookupError, match="the input's own"):
         next(results)

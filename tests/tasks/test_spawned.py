@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Spawned processes in programs like those that people have written with `multiprocessing.Process`."""
+"""Spawned processes in programs like those people have written with `multiprocessing.Process`."""
 
 import logging
 import multiprocessing
@@ -19,7 +19,10 @@ from tests.tasks.targets import me
 
 
 def test_environments_of_reinforcement_learning() -> None:
-    """The loop of the vector environments in many libraries: commands in, observations out, a close at the end."""
+    """The loop of the vector environments in many libraries.
+
+    Commands in, observations out, a close at the end.
+    """
 
     def environment(seed: int) -> None:
         state = np.full(4, float(seed))
@@ -84,7 +87,9 @@ print(counter.value)
 
 
 @pytest.mark.parametrize(
-    ("program", "said"), [(QUEUES, "2470\n[0, 0]\n"), (LOCKS, "counted counted\n200\n")], ids=["queue", "lock"]
+    ("program", "said"),
+    [(QUEUES, "2470\n[0, 0]\n"), (LOCKS, "counted counted\n200\n")],
+    ids=["queue", "lock"],
 )
 def test_objects_of_multiprocessing(
     program: str, said: str, run_script: Callable[..., Any], wait_until: Callable[..., None]
@@ -127,7 +132,10 @@ def test_prints_logs_and_warnings_come_out_of_the_program(
 
 def test_a_process_is_started_from_a_thread() -> None:
     results: list[int] = []
-    threads = [threading.Thread(target=lambda n=n: results.append(ts.spawn(abs, -n).result())) for n in range(8)]
+    threads = [
+        threading.Thread(target=lambda n=n: results.append(ts.spawn(abs, -n).result()))
+        for n in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -137,7 +145,8 @@ def test_a_process_is_started_from_a_thread() -> None:
 
 def test_many_processes_one_after_the_other_and_at_once() -> None:
     assert [ts.spawn(abs, -number).result() for number in range(30)] == list(range(30))
-    assert [process.result() for process in [ts.spawn(abs, -number) for number in range(20)]] == list(range(20))
+    processes = [ts.spawn(abs, -number) for number in range(20)]
+    assert [process.result() for process in processes] == list(range(20))
 
 
 # --- seen from outside
@@ -150,7 +159,9 @@ def test_the_call_is_a_lane_of_the_timeline() -> None:
 
     with ts.record() as recording, ts.spawn(work):
         pass
-    lanes = {lane.label: lane for lane in recording.timeline.lanes if lane.label.startswith("spawn")}
+    lanes = {
+        lane.label: lane for lane in recording.timeline.lanes if lane.label.startswith("spawn")
+    }
     assert len(lanes) == 1
     (lane,) = lanes.values()
     names = {recording.timeline.names[row[4]] for row in lane.spans.rows()}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One process for one call. Many of these are programs that people have written with `multiprocessing.Process`."""
+"""One process for one call.
+
+Many of these are programs that people have written with `multiprocessing.Process`.
+"""
 
 import gc
 import os
@@ -97,7 +100,10 @@ def test_sys_exit_means_what_it_means_in_a_program(
 
 def test_os_exit_is_a_death_with_its_code() -> None:
     process = ts.spawn(os._exit, 7)
-    with pytest.raises(ts.WorkerDied, match=r"the process _exit died before its call was over: it left with exit code 7") as caught:
+    with pytest.raises(
+        ts.WorkerDied,
+        match=r"the process _exit died before its call was over: it left with exit code 7",
+    ) as caught:
         process.result()
     assert (caught.value.exitcode, caught.value.signal) == (7, None)
     process.join()
@@ -289,7 +295,9 @@ def test_one_that_closes_its_descriptors_is_ended_and_told_of() -> None:
         time.sleep(60)
 
     process = ts.spawn(work)
-    with pytest.raises(ts.WorkerDied, match="had closed its connection to the program, and was ended"):
+    with pytest.raises(
+        ts.WorkerDied, match="had closed its connection to the program, and was ended"
+    ):
         process.result()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -76,7 +76,9 @@ def test_a_gpu_that_is_not_there_is_refused(name: Any) -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize(("names", "told"), [([0, 0], "twice"), ([0, "cpu"], "several kinds"), (3, "does not exist")])
+@pytest.mark.parametrize(
+    ("names", "told"), [([0, 0], "twice"), ([0, "cpu"], "several kinds"), (3, "does not exist")]
+)
 def test_lists_that_make_no_team_are_refused(names: Any, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         as_devices(names)

@@ -12,7 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teamster.tensors.nest import is_dataclass_instance, is_namedtuple, parts_of, remake, tensors_of, walk
+from teamster.tensors.nest import (
+    is_dataclass_instance,
+    is_namedtuple,
+    parts_of,
+    remake,
+    tensors_of,
+    walk,
+)
 
 
 class Point(NamedTuple):
@@ -38,7 +45,12 @@ class Computed:
     size: int = dataclasses.field(init=False, default=7)
 
 
-leaves = st.one_of(st.integers(0, 3).map(lambda n: torch.full((2,), float(n))), st.none(), st.text(max_size=2), st.integers())
+leaves = st.one_of(
+    st.integers(0, 3).map(lambda n: torch.full((2,), float(n))),
+    st.none(),
+    st.text(max_size=2),
+    st.integers(),
+)
 nested = st.recursive(
     leaves,
     lambda inner: st.one_of(
@@ -71,7 +83,9 @@ def test_a_walk_keeps_the_structure_and_visits_every_tensor_once(value: Any) -> 
     walked = walk(value, visit)
     assert shape_of(walked) == shape_of(value)
     assert [id(each) for each in seen] == [id(each) for each in found]
-    assert all(torch.equal(new, old + 1) for new, old in zip(tensors_of(walked), found, strict=True))
+    assert all(
+        torch.equal(new, old + 1) for new, old in zip(tensors_of(walked), found, strict=True)
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -81,7 +95,11 @@ def test_a_walk_that_changes_nothing_gives_the_same_object_back(value: Any) -> N
 
 
 def test_the_original_containers_are_left_as_they_were() -> None:
-    value = {"a": [torch.ones(1)], "b": Batch(torch.ones(1), "name"), "c": Point(torch.ones(1), None)}
+    value = {
+        "a": [torch.ones(1)],
+        "b": Batch(torch.ones(1), "name"),
+        "c": Point(torch.ones(1), None),
+    }
     before = [id(each) for each in tensors_of(value)]
     walk(value, lambda tensor: tensor * 2)
     assert [id(each) for each in tensors_of(value)] == before
@@ -90,7 +108,16 @@ def test_the_original_containers_are_left_as_they_were() -> None:
 def test_types_of_containers_are_kept() -> None:
     x = torch.ones(1)
     default = collections.defaultdict(list, a=x)
-    for value in (collections.OrderedDict(b=x, a=x), default, Point(x, 1), Batch(x, 2), Frozen(x), Computed(x), [x], (x,)):
+    for value in (
+        collections.OrderedDict(b=x, a=x),
+        default,
+        Point(x, 1),
+        Batch(x, 2),
+        Frozen(x),
+        Computed(x),
+        [x],
+        (x,),
+    ):
         made = walk(value, lambda tensor: tensor + 1)
         assert type(made) is type(value)
         assert made is not value
@@ -108,7 +135,9 @@ def test_what_torch_returns_under_names_is_a_container() -> None:
     assert (walked.values.item(), walked.indices.item()) == (4.0, 2)
 
 
-@pytest.mark.parametrize("value", [torch.Size([1, 2]), "text", b"bytes", 3, None, {1, 2}, range(3), Batch, object()])
+@pytest.mark.parametrize(
+    "value", [torch.Size([1, 2]), "text", b"bytes", 3, None, {1, 2}, range(3), Batch, object()]
+)
 def test_what_is_no_container_is_passed_on(value: Any) -> None:
     assert parts_of(value) is None
     assert walk(value, lambda tensor: tensor + 1) is value

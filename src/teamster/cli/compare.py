@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``teamster compare pkg.mod:func INPUT...``: the same inputs under every kind of workers, side by side."""
+"""``teamster compare pkg.mod:func INPUT...``: the same inputs under every kind of workers.
+
+The results stand side by side.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,12 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from teamster.cli.inputs import add_input_arguments, add_output_argument, choose_inputs, load_function
+from teamster.cli.inputs import (
+    add_input_arguments,
+    add_output_argument,
+    choose_inputs,
+    load_function,
+)
 from teamster.cli.ways import Candidate, Run, candidates, characterize, recommend, run_one
 from teamster.errors import UsageError
 from teamster.kinds import label
@@ -20,37 +28,49 @@ from teamster.machine.memory import format_bytes
 from teamster.spine.trace.export import check_path, write_whole
 from teamster.tasks.pool import Pool
 
-HELP = "run a function over files or lines in every way, and say which is best"
+DESCRIPTION = (
+    "Call a function with the same inputs in a plain loop, in threads, in "
+    "processes and as backend='auto' chooses. The function runs SEVERAL TIMES for each input, "
+    "in this process too: give it inputs for which that does no harm."
+)
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add ``teamster compare``.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``teamster compare`` can be told.
 
     Args:
-        subparsers: What ``add_subparsers`` returned.
+        parser: the command's own.
 
     Example:
-        >>> import argparse
         >>> parser = argparse.ArgumentParser()
-        >>> add_parser(parser.add_subparsers())
-        >>> parser.parse_args(["compare", "os.path:getsize", ".", "--limit", "9"]).limit
+        >>> add_options(parser)
+        >>> parser.parse_args(["os.path:getsize", ".", "--limit", "9"]).limit
         9
     """
-    parser = subparsers.add_parser(
-        "compare",
-        help=HELP,
-        description="Call a function with the same inputs in a plain loop, in threads, in processes and as backend='auto' chooses."
-        " The function runs SEVERAL TIMES for each input, in this process too: give it inputs for which that does no harm.",
-    )
     add_input_arguments(parser)
-    parser.add_argument("--workers", metavar="N,N", help="numbers of workers to try, for threads and processes alike")
-    parser.add_argument("--limit", type=int, metavar="N", help="take the first N inputs only")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="for all runs together; each is cut off at its share")
-    add_output_argument(
-        parser, "--html", metavar="FILE", help="write a page (.html) with the timelines of all ways, one above the other"
+    parser.add_argument(
+        "--workers",
+        metavar="N,N",
+        help="numbers of workers to try, for threads and processes alike",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object; times in seconds, sizes in bytes")
-    parser.set_defaults(run=run)
+    parser.add_argument("--limit", type=int, metavar="N", help="take the first N inputs only")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="for all runs together; each is cut off at its share",
+    )
+    add_output_argument(
+        parser,
+        "--html",
+        metavar="FILE",
+        help="write a page (.html) with the timelines of all ways, one above the other",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object; times in seconds, sizes in bytes",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,7 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
     inputs = list(islice(choose_inputs(arguments.inputs, arguments.glob), arguments.limit))
     if not inputs:
         raise UsageError("there is no input")
-    runs, share = _run_all(function, inputs, ways, arguments.budget, recorded=arguments.output is not None)
+    runs, share = _run_all(
+        function, inputs, ways, arguments.budget, recorded=arguments.output is not None
+    )
     if arguments.output is not None:
         _write_page(arguments.output, arguments.function, runs, share, len(inputs))
     if arguments.json:
@@ -99,16 +121,22 @@ def _counts(text: str | None) -> list[int] | None:
     except ValueError:
         counts = [0]
     if counts[0] < 1:
-        raise UsageError(f"--workers takes numbers from 1 on with commas between them, as in 2,4,8; not {text!r}")
+        raise UsageError(
+            f"--workers takes numbers from 1 on with commas between them, as in 2,4,8; not {text!r}"
+        )
     return counts
 
 
 def _run_all(
     function: Any, inputs: list[str], ways: list[Candidate], budget: float | None, *, recorded: bool
 ) -> tuple[list[Run], GilShare | None]:
-    """One after the other. What the loop does in its share of the budget is what the others get to do."""
+    """Run one way after the other.
+
+    What the loop does in its share of the budget is what the others get to do.
+    """
     share_s = None if budget is None else budget / len(ways)
-    with Pool("process", 1) as first:  # starts what serves all process pools of a program, which the first would pay for
+    with Pool("process", 1) as first:
+        # Starts what serves all process pools of a program, which the first would pay for
         first.map(abs, [0])
     _tell(1, ways)
     with GilSampler() as sampler:
@@ -173,7 +201,9 @@ def _sentences(runs: list[Run], share: GilShare | None) -> list[str]:
 def _print_table(runs: list[Run], share: GilShare | None, given: int) -> None:
     print(f"{_counted(runs, given)}\n")
     for name, *cells, note in _table(runs):
-        aligned = "".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS[1:], strict=True))
+        aligned = "".join(
+            f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS[1:], strict=True)
+        )
         print(f"{name:{_WIDTHS[0]}}{aligned}{'   ' + note if note else ''}")
     print()
     for sentence in _sentences(runs, share):
@@ -181,7 +211,9 @@ def _print_table(runs: list[Run], share: GilShare | None, given: int) -> None:
 
 
 def _counted(runs: list[Run], given: int) -> str:
-    return f"{max(each.items for each in runs):,} of {given:,} inputs, start of the workers included"
+    return (
+        f"{max(each.items for each in runs):,} of {given:,} inputs, start of the workers included"
+    )
 
 
 def check_page(path: str) -> None:
@@ -203,7 +235,9 @@ def check_page(path: str) -> None:
     check_path(path)
 
 
-def _write_page(path: str, function: str, runs: list[Run], share: GilShare | None, given: int) -> None:
+def _write_page(
+    path: str, function: str, runs: list[Run], share: GilShare | None, given: int
+) -> None:
     """The timelines of all runs above each other, with the table."""
     from teamster.spine.trace.render.page import to_html
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the words of a command line mean: a function by its name, files, folders, lines of standard input."""
+"""What the words of a command line mean.
+
+They mean a function by its name, files, folders, or lines of standard input.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,38 @@ from teamster.tasks.arguments import check_callable
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that runs a function over inputs takes: the function, the inputs, and ``--glob``."""
-    parser.add_argument("function", help="package.module:function; modules of the current folder are found, too")
+    """Add what every command that runs a function over inputs takes.
+
+    That is the function, the inputs, and ``--glob``.
+    """
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="files, folders (with all files below them), or - for lines of stdin"
+        "function", help="package.module:function; modules of the current folder are found, too"
     )
-    parser.add_argument("--glob", default="*", metavar="PATTERN", help="of a folder take files that match, e.g. '*.py'")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="files, folders (with all files below them), or - for lines of stdin",
+    )
+    parser.add_argument(
+        "--glob",
+        default="*",
+        metavar="PATTERN",
+        help="of a folder take files that match, e.g. '*.py'",
+    )
 
 
-def add_output_argument(parser: argparse.ArgumentParser, *older: str, metavar: str, default: str | None = None, help: str) -> None:
-    """Add ``-o`` and ``--output``, which say in every command where what it makes is written; `older` are names from before."""
+def add_output_argument(
+    parser: argparse.ArgumentParser,
+    *older: str,
+    metavar: str,
+    default: str | None = None,
+    help: str,
+) -> None:
+    """Add ``-o`` and ``--output``, which say in every command where what it makes is written.
+
+    `older` are names from before.
+    """
     parser.add_argument("-o", "--output", *older, metavar=metavar, default=default, help=help)
 
 
@@ -31,7 +56,8 @@ def load_function(name: str) -> Callable[[str], Any]:
     """Import ``package.module:function``; modules of the current folder are found, too.
 
     Raises:
-        UsageError: it is not written like that, cannot be imported, or is no function that a loop can call.
+        UsageError: it is not written like that, cannot be imported, or is no function that a loop
+            can call.
     """
     module_name, colon, path = name.partition(":")
     if not colon or not module_name or not path:
@@ -43,11 +69,14 @@ def load_function(name: str) -> Callable[[str], Any]:
     try:
         found: Any = import_module(module_name)
     except Exception as error:
-        raise UsageError(f"cannot import {module_name!r}: {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"cannot import {module_name!r}: {type(error).__name__}: {error}"
+        ) from error
     for part in path.split("."):
         if not hasattr(found, part):
             raise UsageError(
-                f"module {module_name!r} has no {path!r}; is it spelled like that in {getattr(found, '__file__', '?')}?"
+                f"module {module_name!r} has no {path!r}; is it spelled like that in "
+                f"{getattr(found, '__file__', '?')}?"
             )
         found = getattr(found, part)
     if not callable(found):
@@ -58,10 +87,13 @@ def load_function(name: str) -> Callable[[str], Any]:
 
 
 def choose_inputs(words: list[str], pattern: str) -> list[str] | Iterator[str]:
-    """Lines of standard input for ``-``, else the files that `words` name; a list where their number is known.
+    """Lines of standard input for ``-``, else the files that `words` name.
+
+    It is a list where their number is known.
 
     Raises:
-        UsageError: there is a ``-`` among other words, or something does not exist or cannot be read.
+        UsageError: there is a ``-`` among other words, or something does not exist or cannot be
+            read.
     """
     if "-" not in words:
         return list_files(words, pattern)
@@ -71,7 +103,9 @@ def choose_inputs(words: list[str], pattern: str) -> list[str] | Iterator[str]:
 
 
 def list_files(words: list[str], pattern: str) -> list[str]:
-    """Paths of the files that `words` name: files as they are, folders with all that matches `pattern` below them, sorted.
+    """Paths of the files that `words` name.
+
+    Files are taken as they are, folders with all that matches `pattern` below them, sorted.
 
     Raises:
         UsageError: something does not exist or cannot be read, or a folder has no such file.
@@ -83,7 +117,11 @@ def list_files(words: list[str], pattern: str) -> list[str]:
         elif os.access(word, os.R_OK):
             paths.append(word)
         else:
-            raise UsageError(f"{word!r} cannot be read" if os.path.exists(word) else f"there is no file or folder {word!r}")
+            raise UsageError(
+                f"{word!r} cannot be read"
+                if os.path.exists(word)
+                else f"there is no file or folder {word!r}"
+            )
     return paths
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The output of ``teamster map``: whole lines only, so that a killed run can go on where it stopped."""
+"""The output of ``teamster map``.
+
+It holds whole lines only, so that a killed run can go on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from teamster.errors import UsageError
 
 
 class Journal:
-    """A file of JSON lines, or standard output. A line that was written survives a SIGKILL of this process: nothing is buffered."""
+    """A file of JSON lines, or standard output.
+
+    A line that was written survives a SIGKILL of this process: nothing is buffered.
+    """
 
     def __init__(self, path: str | None, *, keep: bool = False) -> None:
         """Open it.
@@ -28,7 +34,9 @@ class Journal:
         self._descriptor = sys.stdout.fileno() if path is None else -1
         self._own = path is not None
         if path is not None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (0 if keep else os.O_TRUNC)
+            flags = (
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (0 if keep else os.O_TRUNC)
+            )
             try:
                 self._descriptor = os.open(path, flags, 0o666)
             except OSError as error:
@@ -38,7 +46,7 @@ class Journal:
         """Write one line.
 
         Raises:
-            OSError: the disk is full, or nobody reads.
+            OSError: the disk is full, or no program reads.
         """
         rest = memoryview(line.encode() + b"\n")
         while rest:
@@ -51,7 +59,9 @@ class Journal:
 
 
 def read_done(path: str) -> Counter[str]:
-    """How often each input stands in the output of an earlier run; a last line that the kill has torn is cut off.
+    """How often each input stands in the output of an earlier run.
+
+    A last line that the kill has torn is cut off.
 
     Raises:
         UsageError: the file holds something else than the output of ``teamster map``.
@@ -80,5 +90,8 @@ def _input_of(line: bytes, path: str, number: int) -> str:
     except (ValueError, KeyError, TypeError):
         name = None
     if not isinstance(name, str):
-        raise UsageError(f"line {number} of {path!r} is not the output of teamster map, so --resume cannot go on with it")
+        raise UsageError(
+            f"line {number} of {path!r} is not the output of teamster map, so --resume cannot go "
+            "on with it"
+        )
     return name

@@ -7,27 +7,29 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+DESCRIPTION = (
+    "Show what this process may use (CPU budget, memory, GPUs, Python), and what sets each limit."
+)
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to the program's parser.
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``teamster machine`` can be told.
 
     Args:
-        subparsers: What ``ArgumentParser.add_subparsers()`` returned.
+        parser: the command's own.
 
     Example:
         >>> import argparse
         >>> parser = argparse.ArgumentParser()
-        >>> add_parser(parser.add_subparsers())
-        >>> parser.parse_args(["machine", "--json"]).json
+        >>> add_options(parser)
+        >>> parser.parse_args(["--json"]).json
         True
     """
-    parser = subparsers.add_parser(
-        "machine",
-        help="show the cores, memory and GPUs that are really usable",
-        description="Show what this process may use (CPU budget, memory, GPUs, Python), and what sets each limit.",
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object; sizes in bytes, CPUs as a fraction",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object; sizes in bytes, CPUs as a fraction")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,12 +6,14 @@
     argv --> the command's name --> import that file only --> parse --> run --> exit code
 
     0     done
-    1     it ran, and something failed (a TeamsterError; a command may return it for items that failed)
-    2     it made no sense (bad options, a TeamsterError that is a ValueError, TypeError or LookupError)
+    1     it ran, and something failed (a TeamsterError; a command may return it for failed items)
+    2     it made no sense (bad options, a TeamsterError that is a ValueError, TypeError or
+          LookupError)
     130   Ctrl-C
-    141   nobody reads the output any more (``teamster ... | head``); as if SIGPIPE had ended it
+    141   no program reads the output any more (``teamster ... | head``); as if SIGPIPE had ended it
 
-Whatever goes wrong for a reason that we know is one line on stderr; a traceback means a bug in Teamster.
+Whatever goes wrong for a reason that we know is one line on stderr; a traceback means a bug in
+Teamster.
 """
 
 from __future__ import annotations
@@ -32,8 +34,14 @@ if TYPE_CHECKING:
 COMMANDS = {
     # name: (module, help)
     "map": ("teamster.cli.map", "run a function over files or lines, results as JSON lines"),
-    "compare": ("teamster.cli.compare", "run a function over files or lines in every way, and say which is best"),
-    "lab": ("teamster.cli.lab.command", "repeat the four classic experiments on this machine, and write a report"),
+    "compare": (
+        "teamster.cli.compare",
+        "run a function over files or lines in every way, and say which is best",
+    ),
+    "lab": (
+        "teamster.cli.lab.command",
+        "repeat the four classic experiments on this machine, and write a report",
+    ),
     "top": ("teamster.cli.top.command", "watch the jobs that run: workers, progress, memory"),
     "machine": ("teamster.cli.machine", "show the cores, memory and GPUs that are really usable"),
 }
@@ -43,7 +51,9 @@ FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that complains in one line; the parsers of the commands are of this class too.
+    """An ArgumentParser that complains in one line.
+
+    The parsers of the commands are of this class too.
 
     Example:
         >>> Parser(prog="teamster").parse_args([])
@@ -59,7 +69,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        """Print a line about arguments that it does not know, with the option that looks most like the first, and exit with code 2.
+        """Print a line about arguments that it does not know, and exit with code 2.
+
+        The line names the option that looks most like the first of them.
 
         Args:
             unknown: What `parse_known_args` left.
@@ -75,7 +87,8 @@ class Parser(argparse.ArgumentParser):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        # Asked for once in a lifetime, and importing the metadata reader takes longer than a whole `teamster machine`.
+        # Asked for once in a lifetime, and importing the metadata reader takes longer than a whole
+        # `teamster machine`.
         from importlib.metadata import version
 
         print(f"teamster {version('teamster')}")
@@ -89,25 +102,41 @@ def build_parser(arguments: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
         arguments: The command line without the program's name.
 
     Returns:
-        A parser that knows every command's name and help, and the options of the one that is named; and the commands' own parsers.
+        A parser that knows every command's name and help, and the options of the one that is named;
+        and the commands' own parsers.
 
     Example:
         >>> parser, commands = build_parser(["machine"])
         >>> parser.parse_args(["machine", "--json"]).command
         'machine'
     """
-    parser = Parser(prog="teamster", description="Drive every core as one team.", epilog="teamster COMMAND --help tells more.")
+    parser = Parser(
+        prog="teamster",
+        description="Drive every core as one team.",
+        epilog="teamster COMMAND --help tells more.",
+    )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, (module, summary) in COMMANDS.items():
         if name == wanted:
-            from importlib import import_module
-
-            import_module(module).add_parser(commands)
+            _add_command(commands, name, module, summary)
         else:
             commands.add_parser(name, help=summary)
     return parser, commands.choices
+
+
+def _add_command(
+    commands: argparse._SubParsersAction[Parser], name: str, module: str, summary: str
+) -> None:
+    """The head of every command: its file has a DESCRIPTION, `add_options` and `run`."""
+    from importlib import import_module
+
+    command = import_module(module)
+    text, epilog = command.DESCRIPTION, getattr(command, "EPILOG", None)
+    parser = commands.add_parser(name, help=summary, description=text, epilog=epilog)
+    command.add_options(parser)
+    parser.set_defaults(run=command.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,7 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         code = _dispatch(arguments)
-        sys.stdout.flush()  # a closed pipe shows itself here, and not in the interpreter's last breath
+        # A closed pipe shows itself here, and not in the interpreter's last breath
+        sys.stdout.flush()
     except TeamsterError as error:
         print(f"teamster: {' '.join(str(error).split())}", file=sys.stderr)
         return _code_of(error)
@@ -144,8 +174,13 @@ def _dispatch(arguments: list[str]) -> int:
         parser, commands = build_parser(arguments)
         parsed, unknown = parser.parse_known_args(arguments)
         if unknown:  # those in front of the command's name are no options of the command
-            (commands[parsed.command] if unknown[0] in arguments[arguments.index(parsed.command) :] else parser).refuse(unknown)
-    except SystemExit as ended:  # argparse has printed what there is to say: the help, the version, or an error
+            (
+                commands[parsed.command]
+                if unknown[0] in arguments[arguments.index(parsed.command) :]
+                else parser
+            ).refuse(unknown)
+    except SystemExit as ended:
+        # argparse has printed what there is to say: the help, the version, or an error
         return ended.code if isinstance(ended.code, int) else 0
     code: int = parsed.run(parsed)
     return code
@@ -153,12 +188,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _code_of(error: TeamsterError) -> int:
     # A TransferError is a TypeError, but what failed is an item and not the command line.
-    usage = isinstance(error, (ValueError, TypeError, LookupError)) and not isinstance(error, TaskError)
+    usage = isinstance(error, (ValueError, TypeError, LookupError)) and not isinstance(
+        error, TaskError
+    )
     return USAGE if usage else FAILED
 
 
 def _forget_stdout() -> None:
-    # The interpreter flushes stdout once more when it ends, and would print "Exception ignored ... BrokenPipeError".
+    # The interpreter flushes stdout once more when it ends, and would print "Exception ignored ...
+    # BrokenPipeError".
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -3,9 +3,9 @@
 
 ::
 
-    files, folders, lines --> (position, input) --> LineCall, in the workers --> a JSON line --> Journal
-                                                         |
-                                                    what it raised --> --errors FILE, or a line on stderr
+    files, folders, lines -> (position, input) -> LineCall, in the workers -> a JSON line -> Journal
+                                                     |
+                                               what it raised -> --errors FILE, or a line on stderr
 """
 
 from __future__ import annotations
@@ -18,55 +18,98 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from teamster.cli.inputs import add_input_arguments, add_output_argument, choose_inputs, load_function
+from teamster.cli.inputs import (
+    add_input_arguments,
+    add_output_argument,
+    choose_inputs,
+    load_function,
+)
 from teamster.cli.journal import Journal, read_done
 from teamster.errors import UsageError
 from teamster.tasks.pool import Pool
 
-HELP = "run a function over files or lines, results as JSON lines"
-
 Answer = tuple[str, str | None, dict[str, str] | None]
 """The input, its line of output, or what went wrong."""
 
+DESCRIPTION = (
+    "Call a function with each input (a path, or a line) and write one JSON line "
+    "per result:"
+    ' {"input": ..., "result": ...}. Exit code 1 when an item failed, 2 when the command line '
+    "makes no sense."
+)
 
-def add_parser(subparsers: Any) -> None:
-    """Add ``teamster map``.
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``teamster map`` can be told.
 
     Args:
-        subparsers: What ``add_subparsers`` returned.
+        parser: the command's own.
 
     Example:
-        >>> import argparse
         >>> parser = argparse.ArgumentParser()
-        >>> add_parser(parser.add_subparsers())
-        >>> parser.parse_args(["map", "os.path:getsize", "."]).inputs
+        >>> add_options(parser)
+        >>> parser.parse_args(["os.path:getsize", "."]).inputs
         ['.']
     """
-    parser = subparsers.add_parser(
-        "map",
-        help=HELP,
-        description="Call a function with each input (a path, or a line) and write one JSON line per result:"
-        ' {"input": ..., "result": ...}. Exit code 1 when an item failed, 2 when the command line makes no sense.',
-    )
     add_input_arguments(parser)
     add_output_argument(parser, metavar="FILE", help="write results here instead of to stdout")
-    parser.add_argument("--errors", metavar="FILE", help="write failed items here, with tracebacks; else a line each on stderr")
-    parser.add_argument("--resume", action="store_true", help="skip inputs whose results the output file holds already")
-    parser.add_argument("--unordered", action="store_true", help="write results as they come, not in the order of the inputs")
+    parser.add_argument(
+        "--errors",
+        metavar="FILE",
+        help="write failed items here, with tracebacks; else a line each on stderr",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="skip inputs that have results in the output file already",
+    )
+    parser.add_argument(
+        "--unordered",
+        action="store_true",
+        help="write results as they come, not in the order of the inputs",
+    )
     _add_pool_options(parser)
-    parser.set_defaults(run=run)
 
 
 def _add_pool_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="serial, thread, process or auto (the default)")
-    parser.add_argument("--workers", type=int, metavar="N", help="how many; one a usable core if left out")
-    parser.add_argument("--chunksize", type=int, metavar="N", help="items handed over at a time; measured if left out")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="that one item may take before its worker is killed")
-    parser.add_argument("--retries", type=int, default=0, metavar="N", help="run an item again when its worker died")
-    parser.add_argument("--max-tasks", type=int, metavar="N", help="replace a worker after so many items")
-    parser.add_argument("--start-method", metavar="NAME", help="forkserver (the default), spawn or fork")
-    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help="a bar on stderr; by default on a terminal only")
-    parser.add_argument("--report", action="store_true", help="print what the workers did on stderr at the end")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="serial, thread, process or auto (the default)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="how many; one a usable core if left out"
+    )
+    parser.add_argument(
+        "--chunksize",
+        type=int,
+        metavar="N",
+        help="items handed over at a time; measured if left out",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="that one item may take before its worker is killed",
+    )
+    parser.add_argument(
+        "--retries", type=int, default=0, metavar="N", help="run an item again when its worker died"
+    )
+    parser.add_argument(
+        "--max-tasks", type=int, metavar="N", help="replace a worker after so many items"
+    )
+    parser.add_argument(
+        "--start-method", metavar="NAME", help="forkserver (the default), spawn or fork"
+    )
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="a bar on stderr; by default on a terminal only",
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="print what the workers did on stderr at the end"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,7 +150,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _inputs(arguments: argparse.Namespace) -> Iterable[str]:
-    """The inputs that are still to be done; a list where that can be, so that a bar knows the end."""
+    """The inputs that are still to be done.
+
+    It is a list where that can be, so that a bar knows the end.
+    """
     source = choose_inputs(arguments.inputs, arguments.glob)
     done = read_done(arguments.output) if arguments.resume else Counter[str]()
     if not done:
@@ -125,7 +171,10 @@ def _without(source: Iterable[str], done: Counter[str]) -> Iterator[str]:
 
 
 class LineCall:
-    """The user's function, made to answer with a line or with what it raised; this runs in the workers."""
+    """The user's function, made to answer with a line or with what it raised.
+
+    This runs in the workers.
+    """
 
     def __init__(self, function: Callable[[str], Any]) -> None:
         self._function = function
@@ -140,12 +189,19 @@ class LineCall:
 
 
 def _describe(error: BaseException) -> dict[str, str]:
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next))
+    text = "".join(
+        traceback.format_exception(
+            type(error), error, error.__traceback__ and error.__traceback__.tb_next
+        )
+    )
     return {"type": type(error).__name__, "error": str(error), "traceback": text}
 
 
 class _Remembering:
-    """Passes inputs on, and knows those that are on their way: an item whose worker died comes back as its position only."""
+    """Passes inputs on, and knows those that are on their way.
+
+    An item comes back as its position only where its worker died.
+    """
 
     def __init__(self, inputs: Iterable[str]) -> None:
         self._inputs = inputs
@@ -159,7 +215,8 @@ class _Remembering:
                 self._forget(position)
 
     def _forget(self, position: int) -> None:
-        for old in [known for known in self.pending if known < position - 200_000]:  # far behind any read-ahead
+        for old in [known for known in self.pending if known < position - 200_000]:
+            # These are far behind any read-ahead
             del self.pending[old]
 
 
@@ -168,7 +225,9 @@ class _SizedRemembering(_Remembering):
         return len(self._inputs)  # type: ignore[arg-type]
 
 
-def _write_answers(pool: Pool, function: Callable[[str], Any], inputs: Iterable[str], arguments: argparse.Namespace) -> int:
+def _write_answers(
+    pool: Pool, function: Callable[[str], Any], inputs: Iterable[str], arguments: argparse.Namespace
+) -> int:
     """Write every result and every failure; returns how many failed."""
     results = Journal(arguments.output, keep=arguments.resume)
     errors = Journal(arguments.errors, keep=arguments.resume) if arguments.errors else None
@@ -176,7 +235,9 @@ def _write_answers(pool: Pool, function: Callable[[str], Any], inputs: Iterable[
     mapped = pool.imap_unordered if arguments.unordered else pool.imap
     failed = 0
     try:
-        for answer in mapped(LineCall(function), items, chunksize=arguments.chunksize, on_error="return"):
+        for answer in mapped(
+            LineCall(function), items, chunksize=arguments.chunksize, on_error="return"
+        ):
             item, line, problem = _unpack(answer, items)
             if line is not None:
                 results.write(line)
@@ -201,4 +262,7 @@ def _write_problem(errors: Journal | None, item: str, problem: dict[str, str]) -
     if errors is not None:
         errors.write(json.dumps({"input": item, **problem}))
     else:
-        print(f"teamster: {item}: {problem['type']}: {' '.join(problem['error'].split())}", file=sys.stderr)
+        print(
+            f"teamster: {item}: {problem['type']}: {' '.join(problem['error'].split())}",
+            file=sys.stderr,
+        )

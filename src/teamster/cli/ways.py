@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The same inputs under one kind of workers after the other: times, processor use, memory, and which to take.
+"""The same inputs under one kind of workers after the other.
+
+The answer is times, processor use, memory, and which kind to take.
 
 ::
 
-    candidates --> run_one, each with a pool of its own --> Run --> recommend: the simplest of the fastest
+    candidates --> run_one, each with a pool of its own --> Run
+        --> recommend: the simplest of the fastest
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ class Run:
         seconds: from the opening of the pool to the last result.
         first_s: seconds to the first result.
         cpu: processors in use on average, this process included.
-        memory_bytes: the most memory at one moment, this process and its workers together, above what was there before.
+        memory_bytes: the most memory at one moment, this process and its workers together, above
+            what was there before.
         timeline: what every worker did; None where that was not recorded.
 
     Example:
@@ -85,12 +89,16 @@ class Run:
             >>> Run("serial", "serial", 1, 10, 0, 0.5, 0.1, 1.0, 0).to_dict()["items_per_s"]
             20.0
         """
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "timeline"}
+        values = {
+            each.name: getattr(self, each.name) for each in fields(self) if each.name != "timeline"
+        }
         return {**values, "items_per_s": self.items_per_s}
 
 
 def candidates(cores: int, counts: Sequence[int] | None = None) -> list[Candidate]:
-    """What is worth comparing: threads far beyond the cores, for work that waits; processes up to twice the cores.
+    """What is worth comparing.
+
+    That is threads far beyond the cores, for work that waits, and processes up to twice the cores.
 
     Args:
         cores: usable cores.
@@ -101,12 +109,18 @@ def candidates(cores: int, counts: Sequence[int] | None = None) -> list[Candidat
 
     Example:
         >>> candidates(2)
-        [('serial', 1), ('thread', 2), ('thread', 8), ('thread', 32), ('process', 2), ('process', 4), ('auto', None)]
+        [('serial', 1), ('thread', 2), ('thread', 8), ('thread', 32), ('process', 2),
+         ('process', 4), ('auto', None)]
     """
     several = max(2, cores)
     threads = counts or sorted({several, 4 * several, 32})
     processes = counts or sorted({several, 2 * several})
-    return [("serial", 1), *(("thread", n) for n in threads), *(("process", n) for n in processes), ("auto", None)]
+    return [
+        ("serial", 1),
+        *(("thread", n) for n in threads),
+        *(("process", n) for n in processes),
+        ("auto", None),
+    ]
 
 
 def run_one(
@@ -142,7 +156,10 @@ def run_one(
     recording = record() if recorded else None
     with _watched() as usage, recording or nullcontext():
         began = perf_counter()
-        with Pool(backend, workers, progress=False) as pool, pool.imap(function, inputs, on_error="return") as results:
+        with (
+            Pool(backend, workers, progress=False) as pool,
+            pool.imap(function, inputs, on_error="return") as results,
+        ):
             for result in results:
                 items += 1
                 failed += isinstance(result, BaseException)
@@ -153,7 +170,18 @@ def run_one(
             usage.stop()
             plan = pool.plan
     timeline = recording.timeline if recording is not None else None
-    return Run(backend, plan.backend, plan.workers, items, failed, took, first_s, usage.cpu_s / took, usage.memory_bytes, timeline)
+    return Run(
+        backend,
+        plan.backend,
+        plan.workers,
+        items,
+        failed,
+        took,
+        first_s,
+        usage.cpu_s / took,
+        usage.memory_bytes,
+        timeline,
+    )
 
 
 def recommend(runs: Sequence[Run]) -> tuple[Run, str]:
@@ -177,11 +205,20 @@ def recommend(runs: Sequence[Run]) -> tuple[Run, str]:
     chosen = min(good, key=lambda run: (order_of(run.backend), run.workers))
     faster = chosen.items_per_s / loop.items_per_s
     ahead = [run for run in runs if run.asked == "auto" and run.items_per_s > best * _CLOSE_ENOUGH]
-    still = f" {ahead[0].name} was faster still: {ahead[0].items_per_s / loop.items_per_s:.2f} times." if ahead else ""
+    still = (
+        f" {ahead[0].name} was faster still: {ahead[0].items_per_s / loop.items_per_s:.2f} times."
+        if ahead
+        else ""
+    )
     if chosen is loop:
         return chosen, f"serial: no fixed way was more than 5% faster than the plain loop.{still}"
     others = [run.name for run in good if run is not chosen]
-    also = f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} within 5%, with more to start" if others else ""
+    also = (
+        f"; {' and '.join(others)} {'is' if len(others) == 1 else 'are'} within 5%, with more to "
+        "start"
+        if others
+        else ""
+    )
     return chosen, f"{chosen.name}: {faster:.2f} times as fast as the plain loop{also}.{still}"
 
 
@@ -190,7 +227,8 @@ def characterize(loop: Run, share: GilShare | None) -> str:
 
     Args:
         loop: the plain loop.
-        share: of its time, how much of it the interpreter's lock was held; None when that is not known.
+        share: of its time, how much of it the interpreter's lock was held; None when that is not
+            known.
 
     Returns:
         A sentence; empty when nothing is known.
@@ -221,7 +259,9 @@ class _Usage:
         self._over = threading.Event()
         self.cpu_s = 0.0
         self.memory_bytes = 0
-        self._sampler = own_thread(threading.Thread(target=self._sample, name="teamster-usage", daemon=True))
+        self._sampler = own_thread(
+            threading.Thread(target=self._sample, name="teamster-usage", daemon=True)
+        )
         self._sampler.start()
 
     def _family(self) -> list[psutil.Process]:
@@ -244,7 +284,8 @@ class _Usage:
                 memory = process.memory_full_info()
             except psutil.Error:
                 continue
-            total += getattr(memory, "pss", memory.rss)  # pages that several share count once, where the system can tell
+            # Pages that several share count once, where the system can tell
+            total += getattr(memory, "pss", memory.rss)
         return total
 
     def _sample(self) -> None:

@@ -11,9 +11,10 @@
         memory       physical memory, the limits on it, the kernel's record of kills
         cpus         the CPUs one may run on, the share of them one may use, the cgroups that say so
 
-The lowest floor of the house: standard library only (threadpoolctl and psutil are imported inside the functions that
-need them), and nothing of ours. The names below are resolved when they are first used, because ``dataclasses``
-costs 12 ms to import and a worker that only counts its cores needs none of it.
+The lowest floor of the house: standard library only (threadpoolctl and psutil are imported inside
+the functions that need them), and nothing of ours. The names below are resolved when they are first
+used, because ``dataclasses`` costs 12 ms to import and a worker that only counts its cores needs
+none of it.
 """
 
 from __future__ import annotations

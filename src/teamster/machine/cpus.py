@@ -4,16 +4,17 @@
 Four things limit it, and the least of them counts::
 
     affinity mask ----+
-    cpuset of every --+--> CPUs one may run on --+
-    cgroup level                                 +--> budget, a fraction --> usable cores, rounded down
-    PYTHON_CPU_COUNT ----------------------------+
-    CPU quota of every cgroup level -------------+
+    cpuset of every --+-> CPUs one may run on -+
+    cgroup level                               +-> budget, a fraction -> usable cores, rounded down
+    PYTHON_CPU_COUNT --------------------------+
+    CPU quota of every cgroup level -----------+
 
-Every level counts because a quota binds everything below it: a service without a quota of its own inside a slice with
-half a CPU has half a CPU, and the root of the cgroup file system, where other tools look, says nothing about it.
+Every level counts because a quota binds everything below it: a service without a quota of its own
+inside a slice with half a CPU has half a CPU, and the root of the cgroup file system, where other
+tools look, says nothing about it.
 
-Nothing here raises over what it reads: a file that is missing, unreadable or malformed sets no limit. Every function
-takes ``root``, the folder under which ``proc`` and ``sys`` are found.
+Nothing here raises over what it reads: a file that is missing, unreadable or malformed sets no
+limit. Every function takes ``root``, the folder under which ``proc`` and ``sys`` are found.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def cpu_budget(root: str = "/", *, affinity: Collection[int] | None = None) -> f
 def usable_cores(root: str = "/", *, affinity: Collection[int] | None = None) -> int:
     """Return the CPU budget as a number of workers: rounded down, at least 1.
 
-    Down, because one worker more than the quota covers gets all of them stopped by the kernel for part of each 100 ms.
+    Down, because one worker more than the quota covers gets all of them stopped by the kernel for
+    part of each 100 ms.
 
     Args:
         root: The folder that holds ``proc`` and ``sys``.
@@ -82,7 +84,8 @@ def cpu_limit(
         environ: The environment variables; default: this process's.
 
     Returns:
-        The budget in CPUs and its source, such as ``"quota of /system.slice/job.service; affinity allows 8"``.
+        The budget in CPUs and its source, such as
+        ``"quota of /system.slice/job.service; affinity allows 8"``.
 
     Example:
         >>> cpus, source = cpu_limit()
@@ -134,23 +137,32 @@ def allowed_cpus(root: str = "/", *, affinity: Collection[int] | None = None) ->
         >>> allowed_cpus() <= affinity_mask()
         True
     """
-    return _narrowed_by_cpusets(frozenset(affinity) if affinity is not None else affinity_mask(), root)[0]
+    return _narrowed_by_cpusets(
+        frozenset(affinity) if affinity is not None else affinity_mask(), root
+    )[0]
 
 
 def _narrowed_by_cpusets(mask: frozenset[int], root: str) -> tuple[frozenset[int], str | None]:
-    """Return the CPUs of `mask` that every cpuset allows, and the name of the narrowest cpuset, if any narrows it."""
+    """Return the CPUs of `mask` that every cpuset allows, and the name of the narrowest cpuset.
+
+    The name is None where no cpuset narrows the mask.
+    """
     allowed, narrowest = mask, None
     for name, directory in cgroup_levels("cpuset", root):
         texts = (read_text(f"{directory}/{file}") for file in _CPUSET_FILES)
         cpus = next((found for text in texts if (found := parse_cpu_list(text or ""))), allowed)
-        # A set with no CPU in common cannot be the truth about a process that is running: the file is stale.
+        # A set with no CPU in common cannot be the truth about a process that is running: the file
+        # is stale.
         if allowed & cpus and not allowed <= cpus:
             allowed, narrowest = allowed & cpus, name
     return allowed, narrowest
 
 
 def _requested_counts(environ: Mapping[str, str]) -> Iterator[tuple[float, str]]:
-    """Yield what the user asked Python to believe; the interpreter itself obeys it from 3.13 on, we always do."""
+    """Yield what the user asked Python to believe.
+
+    The interpreter itself obeys it from 3.13 on, we always do.
+    """
     option = getattr(sys, "_xoptions", {}).get("cpu_count")
     source = "PYTHON_CPU_COUNT" if option is None else "-X cpu_count"
     text = environ.get("PYTHON_CPU_COUNT", "") if option is None else option
@@ -179,7 +191,8 @@ def _quota(directory: str) -> float | None:
 def physical_cores(root: str = "/", *, affinity: Collection[int] | None = None) -> int:
     """Return the number of physical cores among the CPUs that this process may run on.
 
-    Two hyper-threads of one core count once. A CPU whose topology cannot be read counts as a core.
+    Two hyper-threads of one core count once. A CPU counts as a core where its topology cannot be
+    read.
 
     Args:
         root: The folder that holds ``proc`` and ``sys``.
@@ -203,9 +216,14 @@ def physical_cores(root: str = "/", *, affinity: Collection[int] | None = None) 
 
 
 def _siblings(folder: str) -> frozenset[int]:
-    """Return the hyper-threads that share a core, from the name of today's kernels or the one before Linux 5.3."""
+    """Return the hyper-threads that share a core.
+
+    The file has the name of today's kernels, or the one before Linux 5.3.
+    """
     text = read_text(f"{folder}/core_cpus_list")
-    return parse_cpu_list(text if text is not None else read_text(f"{folder}/thread_siblings_list") or "")
+    return parse_cpu_list(
+        text if text is not None else read_text(f"{folder}/thread_siblings_list") or ""
+    )
 
 
 # Reading what the kernel tells
@@ -255,17 +273,19 @@ def parse_cpu_list(text: str) -> frozenset[int]:
 
 
 def cgroup_levels(controller: str, root: str = "/") -> list[tuple[str, str]]:
-    """Return the cgroups that hold this process for one controller, its own first, then each parent.
+    """Return the cgroups of this process for one controller, its own first, then each parent.
 
-    On a machine with both versions mounted, the levels of version 1 come before those of version 2; a file of the
-    controller exists in only one of the two. Inside a container the parents outside it cannot be seen.
+    On a machine with both versions mounted, the levels of version 1 come before those of version 2;
+    a file of the controller exists in only one of the two. Inside a container the parents outside
+    it cannot be seen.
 
     Args:
         controller: ``"cpu"``, ``"cpuset"`` or ``"memory"``.
         root: The folder that holds ``proc`` and ``sys``.
 
     Returns:
-        Pairs of the cgroup's name, such as ``"/system.slice/job.service"``, and the folder with its files.
+        Pairs of the cgroup's name, such as ``"/system.slice/job.service"``, and the folder with its
+        files.
 
     Example:
         >>> all(name.startswith("/") for name, folder in cgroup_levels("cpu"))
@@ -277,7 +297,8 @@ def cgroup_levels(controller: str, root: str = "/") -> list[tuple[str, str]]:
     for version, mount_root, mount_point in _cgroup_mounts(prefix, controller):
         if version in own_paths:
             levels = _levels_below(mount_root, f"{prefix}{mount_point}", own_paths[version])
-            # The same hierarchy may be mounted twice; the mount that shows more parents shows more limits.
+            # The same hierarchy may be mounted twice; the mount that shows more parents shows more
+            # limits.
             views[version] = max(views[version], levels, key=len)
     return views[1] + views[2]
 
@@ -298,7 +319,7 @@ def _own_cgroup_paths(text: str | None, controller: str) -> dict[int, str]:
 
 
 def _cgroup_mounts(prefix: str, controller: str) -> Iterator[tuple[int, str, str]]:
-    """Yield (cgroup version, the cgroup that the mount shows as its top, mount point) for one controller."""
+    """Yield (version, cgroup that the mount shows as its top, mount point) for one controller."""
     text = read_text(f"{prefix}/proc/self/mountinfo")
     if text is not None:
         rows = [_mountinfo_row(line) for line in text.splitlines() if " - cgroup" in line]
@@ -344,9 +365,9 @@ def _levels_below(mount_root: str, base: str, own: str) -> list[tuple[str, str]]
 def _split_own_path(mount_root: str, base: str, own: str) -> tuple[str, str]:
     """Split the process's path into the part above the mount and the part that the mount shows.
 
-    Usually the mount's root is a prefix of the path. In a container that sees the host's names but only its own part
-    of the tree it is not: then the longest tail of the path that exists is the process's place, and failing that the
-    mount point itself, which is the container's own cgroup.
+    Usually the mount's root is a prefix of the path. In a container that sees the host's names but
+    only its own part of the tree it is not: then the longest tail of the path that exists is the
+    process's place, and failing that the mount point itself, which is the container's own cgroup.
     """
     top = mount_root.rstrip("/")
     if ".." not in own.split("/"):  # with "..", the process is outside what this namespace can name

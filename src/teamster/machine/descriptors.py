@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Descriptors that a program may have closed behind the back of whoever opened them.
+"""Descriptors that a program may have closed behind the back of the code that opened them.
 
-A daemon closes every descriptor that it does not know (``os.closerange(3, 1024)``), and the next file that it opens is given the
-number of one of ours. To use that number, or to close it, would be to use or close that file. So whoever keeps a descriptor
-notes what is behind it, and looks before it closes it, and before the first use after a pause.
+A daemon closes every descriptor that it does not know (``os.closerange(3, 1024)``), and the next
+file that it opens is given the number of one of ours. To use that number, or to close it, would be
+to use or close that file. So the owner of a descriptor notes what is behind it, and looks before it
+closes it, and before the first use after a pause.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ Identity = tuple[int, int]
 
 
 def identity_of(descriptor: int) -> Identity:
-    """What is behind a descriptor: device and inode, which no two sockets, pipes or files share while they are open.
+    """What is behind a descriptor.
+
+    That is device and inode, which no two sockets, pipes or files share while they are open.
 
     Example:
         >>> read, write = os.pipe()
@@ -57,7 +60,7 @@ class Descriptor:
     Example:
         >>> read, write = os.pipe()
         >>> ours = Descriptor(read)
-        >>> os.close(read)  # by somebody who closes everything
+        >>> os.close(read)  # by code that closes everything
         >>> ours.is_whole()
         False
         >>> ours.close()  # closes nothing
@@ -96,7 +99,9 @@ class Descriptor:
 
 
 class OwnedSocket(socket.socket):
-    """A socket that closes its number only while that is its own; made of one that it takes the place of.
+    """A socket that closes its number only while that is its own.
+
+    It is made of a socket, and takes its place.
 
     Example:
         >>> ours, theirs = (OwnedSocket.of(end) for end in socket.socketpair())
@@ -149,7 +154,9 @@ class OwnedSocket(socket.socket):
 
 
 def keep_for_ever(holder: object) -> None:
-    """Have `holder`, which closes a number that is another's by now when it dies and cannot be told otherwise, never die.
+    """Have `holder` never die.
+
+    When it dies, it would close a number that is another's by now; it cannot be told otherwise.
 
     Example:
         >>> keep_for_ever(object())

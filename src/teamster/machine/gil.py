@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How large a share of the time the interpreter's lock is held, measured from beside, without privileges.
+"""How large a share of the time the interpreter's lock is held, measured from beside.
+
+No privileges are needed.
 
 ::
 
     a thread sleeps until random moments (exponential distances, 1 ms on average)
         woke up at once            the lock was free
-        had to give up the         the lock was held, and so it was at every other moment that was due during the wait
-        processor a second time
+        had to give up the         the lock was held, and so it was at every other moment that
+        processor a second time    was due during the wait
 
-Moments at exponential distances see a system as it is on average, whatever its own rhythm (PASTA: Poisson Arrivals See Time
-Averages, Wolff 1982). That a wake-up had to wait shows in the thread's count of voluntary context switches
-(``getrusage(RUSAGE_THREAD)``, Linux): one for the sleep, another for the lock. Locks held for less than some 5 us at a time are
-missed often, so for functions that do that the share is a lower bound.
+Moments at exponential distances see a system as it is on average, whatever its own rhythm (PASTA:
+Poisson Arrivals See Time Averages, Wolff 1982). That a wake-up had to wait shows in the thread's
+count of voluntary context switches (``getrusage(RUSAGE_THREAD)``, Linux): one for the sleep,
+another for the lock. Locks held for less than some 5 us at a time are missed often, so for
+functions that do that the share is a lower bound.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from teamster.machine.own_threads import own_thread
 _MEAN_S = 0.001  # a thousand looks a second: a percent of the time
 _LEAST_SAMPLES = 30  # less tell nothing
 _ENOUGH_SAMPLES = 300  # for an error of 3%
-_IDLE_S = 0.01  # until somebody works again
+_IDLE_S = 0.01  # until some thread works again
 _VAIN_S = 0.05  # without a look at it: the sampler has no processor
 _LEAST_SLEEP_S = 1e-6  # a lock asked for without patience is not waited for
 
@@ -59,8 +62,9 @@ class GilSampler:
     """Samples the lock while a ``with`` block runs; costs that block up to 3%.
 
     Args:
-        beside: called after each wake-up, in the sampling thread; what was seen counts where it returns True. When it has not done
-            so for a while, the thread ends: an iterator that nobody advances keeps none.
+        beside: called after each wake-up, in the sampling thread; what was seen counts where it
+            returns True. When it has not done so for a while, the thread ends: an iterator that is
+            not advanced keeps none.
         mean_s: average distance of two samples, in seconds; every tenfold costs a tenth.
 
     Example:
@@ -73,7 +77,8 @@ class GilSampler:
     def __init__(self, beside: Callable[[], bool] | None = None, mean_s: float = _MEAN_S) -> None:
         self._beside = beside
         self._mean_s = mean_s
-        self._over = threading.Lock()  # held while it samples; the wait for it is the sleep, which its release ends
+        # Held while it samples; the wait for it is the sleep, which its release ends
+        self._over = threading.Lock()
         self._over.acquire()
         self._thread: threading.Thread | None = None
         self._seen_s = perf_counter()  # when there was something to see
@@ -87,7 +92,9 @@ class GilSampler:
         return self
 
     def _start(self) -> None:
-        self._thread = own_thread(threading.Thread(target=self._sample, name="teamster-gil", daemon=True))
+        self._thread = own_thread(
+            threading.Thread(target=self._sample, name="teamster-gil", daemon=True)
+        )
         self._thread.start()
 
     def resume(self) -> None:
@@ -104,19 +111,28 @@ class GilSampler:
             self._thread.join()
 
     def share(self, least: int = _LEAST_SAMPLES) -> GilShare | None:
-        """What was seen so far; None when that is less than `least` samples, or nothing can be seen on this system."""
+        """What was seen so far.
+
+        It is None when that is less than `least` samples, or nothing can be seen on this system.
+        """
         if self._wakes < least or not is_available():
             return None
         held = self._held / self._moments
         # Moments within one wait saw the same holding: what is independent are the wake-ups.
-        return GilShare(held, math.sqrt(max(held * (1 - held), 1 / self._moments) / self._wakes), self._moments)
+        return GilShare(
+            held, math.sqrt(max(held * (1 - held), 1 / self._moments) / self._wakes), self._moments
+        )
 
     def counts(self) -> tuple[int, int]:
-        """Moments looked at so far, and those at which the lock was held; the difference of two readings is a window."""
+        """Moments looked at so far, and those at which the lock was held.
+
+        The difference of two readings is a window.
+        """
         return self._moments, self._held
 
     def _sample(self) -> None:
-        from resource import RUSAGE_THREAD, getrusage  # not with the module: Linux has it, others may not
+        # Not imported with the module: Linux has it, other systems may not
+        from resource import RUSAGE_THREAD, getrusage
 
         distances = _exponential(self._mean_s)
         due = perf_counter() + next(distances)
@@ -134,7 +150,8 @@ class GilSampler:
                 due += next(distances)
             if self._left:
                 return
-            if self._beside is not None and self._wakes >= _ENOUGH_SAMPLES:  # the caller has an answer; the look-out goes on
+            if self._beside is not None and self._wakes >= _ENOUGH_SAMPLES:
+                # The caller has an answer; the look-out goes on
                 break
         while not self._over.acquire(timeout=_IDLE_S):
             self._looks()  # goes on, at less cost, when the lock is known well enough
@@ -153,9 +170,10 @@ class GilSampler:
 
 
 def _exponential(mean: float) -> Iterator[float]:
-    """Exponentially distributed numbers, from a generator of our own: the user's seeded numbers stay as they are.
+    """Exponentially distributed numbers, from a generator of our own.
 
-    A linear congruential generator (Knuth, MMIX) does; ``random`` takes longer to load than a small job takes.
+    The user's seeded numbers stay as they are. A linear congruential generator (Knuth, MMIX) does;
+    ``random`` takes longer to load than a small job takes.
     """
     state = 0x7EA
     while True:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The GPUs that this process can use, found without touching them.
 
-Asking CUDA starts it: a context takes some hundred megabytes of the first GPU, and a process forked afterwards cannot
-use any GPU. Looking must not do that, so torch is asked only where the user's program has started CUDA already;
-otherwise ``nvidia-smi`` is, which is another process, and failing that torch's count through NVML.
+Asking CUDA starts it: a context takes some hundred megabytes of the first GPU, and a process forked
+afterwards cannot use any GPU. Looking must not do that, so torch is asked only where the user's
+program has started CUDA already; otherwise ``nvidia-smi`` is, which is another process, and failing
+that torch's count through NVML.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-SMI_TIMEOUT = 2.0  # seconds; without its persistence daemon nvidia-smi takes a second, with a sick driver for ever
+# Seconds; without its persistence daemon nvidia-smi takes a second, with a sick driver for ever
+SMI_TIMEOUT = 2.0
 _QUERY = ("--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits")
 
 
@@ -43,12 +45,13 @@ class Gpu:
 def find_gpus(root: str = "/", *, environ: Mapping[str, str] | None = None) -> tuple[Gpu, ...]:
     """Return the GPUs that this process can use.
 
-    Never imports torch and never starts CUDA. Takes microseconds where neither torch nor ``nvidia-smi`` is there, and
-    at most about 2 s where ``nvidia-smi`` hangs.
+    Never imports torch and never starts CUDA. Takes microseconds where neither torch nor
+    ``nvidia-smi`` is there, and at most about 2 s where ``nvidia-smi`` hangs.
 
     Args:
         root: The folder under which the folders of ``PATH`` are searched for ``nvidia-smi``.
-        environ: The environment variables (``PATH``, ``CUDA_VISIBLE_DEVICES``); default: this process's.
+        environ: The environment variables (``PATH``, ``CUDA_VISIBLE_DEVICES``); default: this
+            process's.
 
     Returns:
         The GPUs by rising index, none where none is found.
@@ -70,13 +73,17 @@ def find_gpus(root: str = "/", *, environ: Mapping[str, str] | None = None) -> t
             visible = _visible(rows, variables.get("CUDA_VISIBLE_DEVICES"))
             return tuple(Gpu(index, name, size) for index, (_, name, size) in enumerate(visible))
     if cuda is not None:
-        return tuple(Gpu(index, f"CUDA device {index}", 0) for index in range(int(cuda.device_count())))
+        return tuple(
+            Gpu(index, f"CUDA device {index}", 0) for index in range(int(cuda.device_count()))
+        )
     return ()
 
 
 def _gpus_of_started_torch(cuda: Any) -> tuple[Gpu, ...]:
     properties = [cuda.get_device_properties(index) for index in range(cuda.device_count())]
-    return tuple(Gpu(index, str(gpu.name), int(gpu.total_memory)) for index, gpu in enumerate(properties))
+    return tuple(
+        Gpu(index, str(gpu.name), int(gpu.total_memory)) for index, gpu in enumerate(properties)
+    )
 
 
 def _find_program(name: str, root: str, search_path: str) -> str | None:
@@ -94,7 +101,12 @@ def _ask_smi(program: str) -> str:
     import subprocess
 
     try:
-        process = subprocess.Popen([program, *_QUERY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [program, *_QUERY],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
     except OSError:
         return ""
     try:
@@ -124,9 +136,10 @@ def _parse_smi(text: str) -> list[tuple[str, str, int]]:
 
 
 def _visible(rows: list[tuple[str, str, int]], wanted: str | None) -> list[tuple[str, str, int]]:
-    """Keep what CUDA_VISIBLE_DEVICES lets CUDA see, in its order; as CUDA does, stop at the first unknown entry.
+    """Keep what CUDA_VISIBLE_DEVICES lets CUDA see, in its order.
 
-    Slices of a GPU (``MIG-...``) are not in nvidia-smi's list of GPUs: then all GPUs are kept, as the nearest truth.
+    As CUDA does, stop at the first unknown entry. Slices of a GPU (``MIG-...``) are not in
+    nvidia-smi's list of GPUs: then all GPUs are kept, as the nearest truth.
     """
     if wanted is None or "MIG-" in wanted:
         return rows

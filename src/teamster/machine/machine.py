@@ -24,11 +24,15 @@ class Machine:
     """What there is to use, and what limits it; made by :meth:`detect`.
 
     Attributes:
-        cpu_budget: CPUs' worth of time this process may use, a fraction: 1.5 is 1.5 s of CPU time a second.
-        cpu_limit_source: What sets the budget, such as ``"quota of /job.slice; affinity allows 8"``.
+        cpu_budget: CPUs' worth of time this process may use, a fraction: 1.5 is 1.5 s of CPU time a
+            second.
+        cpu_limit_source: What sets the budget, such as
+            ``"quota of /job.slice; affinity allows 8"``.
         usable_cores: The budget rounded down, at least 1: how many busy workers fit.
-        physical_cores: Cores behind the CPUs that the process may run on; hyper-threads of one core count once.
-        numa_nodes: The NUMA nodes with those of their CPUs that the process may run on; empty where unknown.
+        physical_cores: Cores behind the CPUs that the process may run on; hyper-threads of one core
+            count once.
+        numa_nodes: The NUMA nodes with those of their CPUs that the process may run on; empty where
+            unknown.
         memory_bytes: The most memory the process may use, in bytes.
         memory_limit_source: What sets that, such as ``"physical memory"``.
         available_memory_bytes: Memory free to take at the moment of detection, in bytes.
@@ -63,14 +67,17 @@ class Machine:
     memfd: bool
 
     @classmethod
-    def detect(cls, root: str | os.PathLike[str] = "/", *, affinity: Collection[int] | None = None) -> Machine:
+    def detect(
+        cls, root: str | os.PathLike[str] = "/", *, affinity: Collection[int] | None = None
+    ) -> Machine:
         """Find out what this process may use.
 
-        Takes a few milliseconds, and up to about 2 s where ``nvidia-smi`` is installed. Imports no library of the
-        user's and starts nothing on a GPU.
+        Takes a few milliseconds, and up to about 2 s where ``nvidia-smi`` is installed. Imports no
+        library of the user's and starts nothing on a GPU.
 
         Args:
-            root: The folder that holds ``proc``, ``sys`` and ``dev``; another one serves to describe a copied tree.
+            root: The folder that holds ``proc``, ``sys`` and ``dev``; another one serves to
+                describe a copied tree.
             affinity: The CPU numbers of the affinity mask; default: the calling thread's own mask.
 
         Returns:
@@ -125,7 +132,10 @@ class Machine:
             ("available", format_bytes(self.available_memory_bytes)),
             ("/dev/shm", format_bytes(self.shm_bytes) if self.shm_bytes else "none"),
             ("GPUs", _describe_gpus(self.gpus)),
-            ("Python", f"{self.python_version} {self.implementation}, {_gil_phrase(self.free_threaded)}"),
+            (
+                "Python",
+                f"{self.python_version} {self.implementation}, {_gil_phrase(self.free_threaded)}",
+            ),
             ("start methods", ", ".join(self.start_methods)),
             ("memfd", "yes" if self.memfd else "no  (arrays travel by pickle)"),
         ]
@@ -139,7 +149,10 @@ def _runs_without_gil() -> bool:
 
 
 def _start_methods() -> tuple[str, ...]:
-    """Return multiprocessing's list, safest first; importing multiprocessing to ask it costs 11 ms."""
+    """Return multiprocessing's list, safest first.
+
+    Importing multiprocessing to ask it costs 11 ms.
+    """
     return ("forkserver", "spawn", "fork") if hasattr(os, "fork") else ("spawn",)
 
 
@@ -164,7 +177,11 @@ def _listed(value: object) -> object:
 
 
 def _count(number: float, noun: str) -> str:
-    return f"{number:.3g} {noun}{'' if number == 1 else 's'}" if number < 100 else f"{number:.0f} {noun}s"
+    return (
+        f"{number:.3g} {noun}{'' if number == 1 else 's'}"
+        if number < 100
+        else f"{number:.0f} {noun}s"
+    )
 
 
 def _gil_phrase(free_threaded: bool) -> str:
@@ -188,5 +205,8 @@ def _describe_gpus(gpus: tuple[Gpu, ...]) -> str:
     kinds: dict[tuple[str, int], int] = {}
     for gpu in gpus:
         kinds[gpu.name, gpu.memory_bytes] = kinds.get((gpu.name, gpu.memory_bytes), 0) + 1
-    each = (f"{count} x {name}, {format_bytes(size) if size else 'memory not known'}" for (name, size), count in kinds.items())
+    each = (
+        f"{count} x {name}, {format_bytes(size) if size else 'memory not known'}"
+        for (name, size), count in kinds.items()
+    )
     return "; ".join(each) or "none"

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How much memory this process may use, and how often the kernel killed for it.
 
-The limit is the least of the physical memory and the memory limit of every cgroup level above the process. What is
-available is what the kernel calls so, and under each limited cgroup the room below its limit, where file pages that
-have not been used lately count as free, as Kubernetes counts them.
+The limit is the least of the physical memory and the memory limit of every cgroup level above the
+process. What is available is what the kernel calls so, and under each limited cgroup the room below
+its limit, where file pages that have not been used lately count as free, as Kubernetes counts them.
 
-All sizes are bytes. A file that is missing, unreadable or malformed sets no limit; nothing here raises over it.
+All sizes are bytes. A file that is missing, unreadable or malformed sets no limit; nothing here
+raises over it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def memory_limit(root: str = "/") -> tuple[int, str]:
         root: The folder that holds ``proc`` and ``sys``.
 
     Returns:
-        The limit in bytes and its source, such as ``"limit of /docker/4f1c; the machine has 23.5 GiB"``.
+        The limit in bytes and its source, such as
+        ``"limit of /docker/4f1c; the machine has 23.5 GiB"``.
 
     Example:
         >>> size, source = memory_limit()
@@ -49,7 +51,8 @@ def available_bytes(root: str = "/") -> int:
         root: The folder that holds ``proc`` and ``sys``.
 
     Returns:
-        The size in bytes, 0 or more. It is a moment's estimate: other processes take from the same memory.
+        The size in bytes, 0 or more. It is a moment's estimate: other processes take from the same
+        memory.
 
     Example:
         >>> 0 <= available_bytes() <= memory_limit()[0]
@@ -86,16 +89,17 @@ def shm_bytes(root: str = "/") -> int:
 def oom_kills(root: str = "/") -> int | None:
     """Return how many processes the kernel has killed for memory in this process's cgroup.
 
-    Read it before and after a worker's death: a number that grew is evidence that the kernel killed for want of memory
-    in that time. It is not proof for one worker, since processes of others in the same cgroup are counted too. In
-    version 2 the kills of cgroups below count, in version 1 they do not.
+    Read it before and after a worker's death: a number that grew is evidence that the kernel killed
+    for want of memory in that time. It is not proof for one worker, since processes of others in
+    the same cgroup are counted too. In version 2 the kills of cgroups below count, in version 1
+    they do not.
 
     Args:
         root: The folder that holds ``proc`` and ``sys``.
 
     Returns:
-        The count since the cgroup was made, or None where no such counter can be read (the topmost cgroup of
-        version 2 has none, and macOS has no cgroups).
+        The count since the cgroup was made, or None where no such counter can be read (the topmost
+        cgroup of version 2 has none, and macOS has no cgroups).
 
     Example:
         >>> kills = oom_kills()
@@ -133,7 +137,9 @@ def format_bytes(size: int) -> str:
 
 def _physical_bytes(root: str) -> int:
     """Return the machine's memory in bytes."""
-    return _meminfo(root).get("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _meminfo(root).get("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf(
+        "SC_PAGE_SIZE"
+    )
 
 
 def _meminfo(root: str) -> dict[str, int]:
@@ -149,7 +155,10 @@ def _meminfo(root: str) -> dict[str, int]:
 
 
 def _available_by_psutil() -> int:
-    """Return the available memory where the kernel has no ``/proc/meminfo``; psutil costs 20 ms to import."""
+    """Return the available memory where the kernel has no ``/proc/meminfo``.
+
+    ``psutil`` costs 20 ms to import.
+    """
     import importlib
 
     return int(importlib.import_module("psutil").virtual_memory().available)
@@ -165,8 +174,14 @@ def _limit(directory: str) -> int | None:
 
 
 def _used(directory: str) -> int | None:
-    """Return one cgroup's memory in use, without the file pages that the kernel would drop first, in bytes."""
-    for file, idle in (("memory.current", "inactive_file"), ("memory.usage_in_bytes", "total_inactive_file")):
+    """Return one cgroup's memory in use in bytes.
+
+    The file pages that the kernel would drop first do not count.
+    """
+    for file, idle in (
+        ("memory.current", "inactive_file"),
+        ("memory.usage_in_bytes", "total_inactive_file"),
+    ):
         text = (read_text(f"{directory}/{file}") or "").strip()
         if text.isdecimal():
             return max(0, int(text) - _counters(f"{directory}/memory.stat").get(idle, 0))

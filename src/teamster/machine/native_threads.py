@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Threads inside native libraries: how many OpenMP, BLAS and torch start under each of our workers.
 
-Workers times inner threads must stay within the CPU budget: two processes with two OpenMP threads each on two cores
-do less than half the work of two with one each. What a limit reaches depends on the library::
+Workers times inner threads must stay within the CPU budget: two processes with two OpenMP threads
+each on two cores do less than half the work of two with one each. What a limit reaches depends on
+the library::
 
-    tool                    reaches                                             use
-    environment()           a new process, before any library loads             process workers
-    limit_in_this_thread()  the calling thread: OpenMP, torch and its MKL       thread workers, forked processes
-    ProcessWideLimit        every thread of the process: OpenBLAS, MKL, BLIS    around a pool of thread workers
+    tool                    reaches                                           use
+    environment()           a new process, before any library loads           process workers
+    limit_in_this_thread()  the calling thread: OpenMP, torch and its MKL     thread workers,
+                                                                              forked processes
+    ProcessWideLimit        every thread of the process: OpenBLAS, MKL, BLIS  around a pool of
+                                                                              thread workers
 
 Read before relying on it:
 
-- OpenBLAS, MKL and BLIS keep one number for the whole process. While a :class:`ProcessWideLimit` holds, the
-  caller's own NumPy calls run with that number too; there is no narrower way. It is put back at the end.
-- ``torch.set_num_threads`` changes the calling thread, and the number that threads take which use torch for the first
-  time afterwards, whoever started them. The last :class:`ProcessWideLimit` to end puts that number back as well, and
-  the thread that applies one keeps its own number throughout, so apply it in the caller's thread first.
-- A library that a task imports is limited from the next call of ``limit_in_this_thread`` or ``apply`` on; both are
-  cheap to repeat (under a microsecond while no module was imported), so workers call them before each batch.
-- Pools with a number of their own (OpenCV, numba, Polars, Rayon) are reached by :func:`environment` only, if at all.
+- OpenBLAS, MKL and BLIS keep one number for the whole process. While a :class:`ProcessWideLimit`
+  holds, the caller's own NumPy calls run with that number too; there is no narrower way. It is put
+  back at the end.
+- ``torch.set_num_threads`` changes the calling thread, and the number that threads take which use
+  torch for the first time afterwards, whichever thread started them. The last
+  :class:`ProcessWideLimit` to end puts that number back as well, and the thread that applies one
+  keeps its own number throughout, so apply it in the caller's thread first.
+- A library that a task imports is limited from the next call of ``limit_in_this_thread`` or
+  ``apply`` on; both are cheap to repeat (under a microsecond while no module was imported), so
+  workers call them before each batch.
+- Pools with a number of their own (OpenCV, numba, Polars, Rayon) are reached by :func:`environment`
+  only, if at all.
 """
 
 from __future__ import annotations
@@ -58,24 +65,28 @@ THREAD_VARIABLES = (
     "RAYON_NUM_THREADS",
 )
 
-# With none of these imported, no library that threadpoolctl knows is there, and its import (18 ms) is saved.
+# With none of these imported, no library that threadpoolctl knows is there, and its import (18 ms)
+# is saved.
 _NATIVE_MODULES = ("numpy", "torch", "scipy", "mkl", "faiss", "cv2")
 
 _lock = threading.RLock()
 _this_thread = threading.local()
 _scanned: tuple[int, list[_Library]] = (-1, [])
 _active: list[ProcessWideLimit] = []
-_changed: dict[str, tuple[_Library, int, int | None]] = {}  # by file: the library, its number before, what we set
-_default_lock = threading.Lock()  # of the number that torch has for new threads, while others are started
-_torch_default: tuple[int, int] | None = None  # what new threads took before we changed it, what they take since
+# By file: the library, its number before, what we set
+_changed: dict[str, tuple[_Library, int, int | None]] = {}
+# Guards the number that torch has for new threads, while others are started
+_default_lock = threading.Lock()
+# What new threads took before we changed it, what they take since
+_torch_default: tuple[int, int] | None = None
 
 
 def environment(threads: int) -> dict[str, str]:
     """Return the variables that hold native libraries to a number of threads in a new process.
 
-    A lower number that the user has set stays. The variables are read once, when a library loads: set them before the process
-    starts or before it imports anything. In a forked process they come too late; there, use :func:`limit_in_this_thread` and
-    :class:`ProcessWideLimit`.
+    A lower number that the user has set stays. The variables are read once, when a library loads:
+    set them before the process starts or before it imports anything. In a forked process they come
+    too late; there, use :func:`limit_in_this_thread` and :class:`ProcessWideLimit`.
 
     Args:
         threads: How many threads each library may use, 1 or more.
@@ -97,10 +108,10 @@ def environment(threads: int) -> dict[str, str]:
 def limit_in_this_thread(threads: int) -> None:
     """Hold OpenMP and torch to a number of threads for what the calling thread starts.
 
-    A new thread does not inherit such a number, so every thread worker calls this itself, and again before each batch:
-    while nothing was imported since, that costs under a microsecond. An ``OMP_NUM_THREADS`` below `threads` is the
-    user's word and stays. Libraries with one number for the whole process are left alone: see
-    :class:`ProcessWideLimit`.
+    A new thread does not inherit such a number, so every thread worker calls this itself, and again
+    before each batch: while nothing was imported since, that costs under a microsecond. An
+    ``OMP_NUM_THREADS`` below `threads` is the user's word and stays. Libraries with one number for
+    the whole process are left alone: see :class:`ProcessWideLimit`.
 
     Args:
         threads: How many threads each parallel region may use, 1 or more.
@@ -125,10 +136,11 @@ def limit_in_this_thread(threads: int) -> None:
 
 
 class ProcessWideLimit:
-    """Holds the libraries that keep one number of threads for the whole process, until it is restored.
+    """Holds the libraries that keep one number of threads for the whole process, until `restore`.
 
-    Limits may overlap, in any order of ending: the least one holds, none raises a number that the user had set lower,
-    and the last to end puts back what was there before the first. A number that the user changed meanwhile stays.
+    Limits may overlap, in any order of ending: the least one holds, none raises a number that the
+    user had set lower, and the last to end puts back what was there before the first. A number that
+    the user changed meanwhile stays.
 
     Args:
         threads: How many threads each library may use, 1 or more.
@@ -149,7 +161,7 @@ class ProcessWideLimit:
         self._stamp = -1
 
     def apply(self) -> None:
-        """Make the limit hold, or, when it does already, reach the libraries that were loaded since."""
+        """Make the limit hold, or, when it does already, reach libraries that were loaded since."""
         with _lock:
             if self not in _active:
                 _active.append(self)
@@ -185,7 +197,12 @@ class ProcessWideLimit:
         self.apply()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         """Restore what was there before."""
         self.restore()
 
@@ -196,13 +213,19 @@ def _check(threads: int) -> None:
 
 
 def _least_of_user_and(threads: int, variable: str = "OMP_NUM_THREADS") -> int:
-    """Return `threads`, or what the user has set `variable` to (its outermost level) where that is less."""
+    """Return `threads`, or what the user has set `variable` to where that is less.
+
+    Of several levels in it, the outermost counts.
+    """
     wanted = os.environ.get(variable, "").partition(",")[0].strip()
     return min(threads, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else threads
 
 
 def _libraries() -> list[_Library]:
-    """Return the native thread pools loaded now, looked up again (2 ms) only when something was imported."""
+    """Return the native thread pools loaded now.
+
+    They are looked up again, which takes 2 ms, only when something was imported.
+    """
     global _scanned
     if not any(name in sys.modules for name in _NATIVE_MODULES):
         return []
@@ -255,7 +278,9 @@ def _limit_torch(threads: int) -> None:
 
 
 def limit_torch(threads: int) -> None:
-    """Set torch's number for the calling thread alone, which stays so: for threads that `kept_torch_default` starts.
+    """Set torch's number for the calling thread alone, which stays so.
+
+    It is for threads that are started in `kept_torch_default`.
 
     Args:
         threads: How many threads each parallel region may use, 1 or more.
@@ -271,11 +296,12 @@ def limit_torch(threads: int) -> None:
 
 @contextlib.contextmanager
 def kept_torch_default() -> Iterator[None]:
-    """What threads set for themselves that are started in here is not what the program's other threads get.
+    """Keep what threads started in here set for themselves from the program's other threads.
 
-    torch keeps one number for threads that have not used it yet, and the last one to be set is that. The caller may have a number
-    of its own, so a thread that has none is asked. One caller at a time: of two that started threads at once, the second took the
-    first one's number for the program's.
+    torch keeps one number for threads that have not used it yet, and the last one to be set is
+    that. The caller may have a number of its own, so a thread that has none is asked. One caller at
+    a time: of two that started threads at once, the second took the first one's number for the
+    program's.
 
     Example:
         >>> with kept_torch_default():
@@ -309,10 +335,11 @@ def _renew_lock() -> None:
 
 
 def _settle_torch() -> None:
-    """Make the calling thread keep its number of torch threads whatever other threads set from now on.
+    """Make the calling thread keep its number of torch threads whatever others set from now on.
 
-    A thread's number is fixed when torch is first used in it, and setting it does not count as use: without this, the
-    caller's ``torch.set_num_threads(8)`` would give way to what a worker sets before the caller's first operation.
+    A thread's number is fixed when torch is first used in it, and setting it does not count as use:
+    without this, the caller's ``torch.set_num_threads(8)`` would give way to what a worker sets
+    before the caller's first operation.
     """
     torch: Any = sys.modules.get("torch")
     if hasattr(torch, "get_num_threads"):
@@ -320,7 +347,10 @@ def _settle_torch() -> None:
 
 
 def _restore_torch_default() -> None:
-    """Put back what new threads take; in a thread of its own, so that no other thread's number changes."""
+    """Put back what new threads take.
+
+    A thread of its own does it, so that no other thread's number changes.
+    """
     global _torch_default
     torch: Any = sys.modules.get("torch")
     if _torch_default is None or torch is None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Which CPUs and how much memory stand together: the NUMA nodes.
 
-A thread reads the memory of its own node about twice as fast as that of another, so workers are placed by node.
+A thread reads the memory of its own node about twice as fast as that of another, so workers are
+placed by node.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class NumaNode:
 
     Attributes:
         index: The kernel's number of the node; numbers may have gaps.
-        cpus: The CPU numbers of the node in rising order; empty for a node that is only memory, or one whose CPUs
-            this process may not use.
+        cpus: The CPU numbers of the node in rising order; empty for a node that is only memory, or
+            one with CPUs that this process may not use.
         memory_bytes: The node's memory in bytes, 0 where the kernel does not say.
 
     Example:
@@ -43,7 +44,8 @@ def numa_nodes(root: str = "/", *, allowed: Collection[int] | None = None) -> tu
         allowed: CPU numbers to keep, usually those that this process may run on; default: all.
 
     Returns:
-        The nodes by rising number, none where the kernel reports none (macOS, a kernel without NUMA).
+        The nodes by rising number, none where the kernel reports none (macOS, a kernel without
+        NUMA).
 
     Example:
         >>> all(node.index >= 0 for node in numa_nodes())
@@ -54,7 +56,9 @@ def numa_nodes(root: str = "/", *, allowed: Collection[int] | None = None) -> tu
     for index in sorted(parse_cpu_list(read_text(f"{folder}/online") or "")):
         cpus = parse_cpu_list(read_text(f"{folder}/node{index}/cpulist") or "")
         kept = cpus if allowed is None else cpus.intersection(allowed)
-        nodes.append(NumaNode(index, tuple(sorted(kept)), _memory_bytes(f"{folder}/node{index}/meminfo")))
+        nodes.append(
+            NumaNode(index, tuple(sorted(kept)), _memory_bytes(f"{folder}/node{index}/meminfo"))
+        )
     return tuple(nodes)
 
 
@@ -81,7 +85,7 @@ def format_cpus(cpus: Collection[int]) -> str:
 
 
 def _memory_bytes(path: str) -> int:
-    """Return MemTotal of a node's meminfo, whose lines read ``Node 0 MemTotal: 24684084 kB``."""
+    """Return MemTotal of a node's meminfo, with lines as ``Node 0 MemTotal: 24684084 kB``."""
     for line in (read_text(path) or "").splitlines():
         fields = line.split()
         if len(fields) >= 4 and fields[2] == "MemTotal:" and fields[3].isdecimal():

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The helpers that OpenMP keeps for a thread: after a parallel region they spin for milliseconds, on a processor of others.
+"""The helpers that OpenMP keeps for a thread.
 
-Whoever hands work to other threads takes them out of the way first, in one of two ways:
+After a parallel region they spin for milliseconds, on a processor of others. A thread that hands
+work to other threads takes its helpers out of the way first, in one of two ways:
 
 ::
 
-    parked_helpers     they sleep inside of a parallel region that is open meanwhile, and are there again at its end
-    release_helpers    they end; the next parallel region starts others
+    parked_helpers   they sleep inside of a parallel region that is open meanwhile, and are there
+                     again at its end
+    release_helpers  they end; the next parallel region starts others
 
-Parking costs some 50 us and no more. A helper that is started again may come to lie on its caller's processor, where the caller
-spins 5 ms for it: a training step of 7 ms on sixty small layers took 18. (With helpers that spin, one of 16 ms on an MLP took 31.)
-But parked helpers count: where there are more of them and others than processors, libgomp makes all threads sleep at once between
-regions and wakes them again, 0.1 ms each time. So they end where the others have helpers of their own.
+Parking costs some 50 us and no more. A helper that is started again may come to lie on its caller's
+processor, where the caller spins 5 ms for it: a training step of 7 ms on sixty small layers took
+18. (With helpers that spin, one of 16 ms on an MLP took 31.) But parked helpers count: where there
+are more of them and others than processors, libgomp makes all threads sleep at once between regions
+and wakes them again, 0.1 ms each time. So they end where the others have helpers of their own.
 """
 
 from __future__ import annotations
@@ -41,11 +44,14 @@ class _Gomp:
 
     def __init__(self, path: str) -> None:
         library = ctypes.CDLL(path)
-        short, libc = ctypes.PyDLL(path), ctypes.PyDLL(None)  # which keep the interpreter's lock: to get it back may take long
+        # These keep the interpreter's lock: to get it back may take long
+        short, libc = ctypes.PyDLL(path), ctypes.PyDLL(None)
         self.pause = _typed(library.omp_pause_resource_all, ctypes.c_int)
         self.level = _typed(short.omp_get_level)
         self.most_threads = _typed(short.omp_get_max_threads)
-        self.start = _typed(library.GOMP_parallel_start, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint)
+        self.start = _typed(
+            library.GOMP_parallel_start, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint
+        )
         self.end = _typed(library.GOMP_parallel_end)
         self.init = _typed(libc.sem_init, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint)
         self.post = _typed(libc.sem_post, ctypes.c_void_p)
@@ -59,12 +65,14 @@ def _typed(function: Any, *arguments: Any) -> Any:
 
 @contextmanager
 def parked_helpers() -> Iterator[bool]:
-    """Let the OpenMP helpers of the calling thread sleep; what it computes itself meanwhile, it computes alone.
+    """Let the OpenMP helpers of the calling thread sleep.
 
-    A thread that has no helpers yet gets them by this.
+    What the thread computes itself meanwhile, it computes alone. A thread that has no helpers yet
+    gets them by this.
 
     Yields:
-        Whether they sleep; False where OpenMP is not loaded, or is not GNU's, or where the thread computes alone anyway.
+        Whether they sleep; False where OpenMP is not loaded, or is not GNU's, or where the thread
+        computes alone anyway.
 
     Example:
         >>> with parked_helpers() as parked:
@@ -89,7 +97,10 @@ def parked_helpers() -> Iterator[bool]:
 
 
 def _end(library: _Gomp) -> None:
-    """End this thread's region whatever comes in between: a thread with an open one computes alone for good."""
+    """End this thread's region whatever comes in between.
+
+    A thread with an open one computes alone for good.
+    """
     interrupted: BaseException | None = None
     while hasattr(_mine, "region"):
         try:
@@ -109,7 +120,8 @@ def release_helpers() -> bool:
     """Let the OpenMP helpers of the calling thread end; costs 0.2 us where it has none.
 
     Returns:
-        Whether they are gone; False where OpenMP is not loaded, or is not GNU's, or is older than version 5.0 of the standard.
+        Whether they are gone; False where OpenMP is not loaded, or is not GNU's, or is older than
+        version 5.0 of the standard.
 
     Example:
         >>> release_helpers() in (True, False)

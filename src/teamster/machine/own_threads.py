@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Threads of ours: who asks whether the program has threads of its own does not mean them."""
+"""Threads of ours: the question whether the program has threads of its own does not mean them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ _own: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def own_thread(thread: _Thread) -> _Thread:
-    """Register a thread that runs code of ours, and the program's only where that has asked to be called back.
+    """Register a thread that runs code of ours.
+
+    It runs the program's code only where that has asked to be called back.
 
     Args:
         thread: started or not.

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How long a thread was ready to run while others had the processor: the second figure of ``/proc/thread-self/schedstat``."""
+"""How long a thread was ready to run while others had the processor.
+
+It is the second figure of ``/proc/thread-self/schedstat``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from teamster.machine.descriptors import Descriptor
 
 
 class RunDelay:
-    """Reads the run delay of the thread that makes it; always 0 where the kernel keeps no account, and after the thread's end.
+    """Reads the run delay of the thread that makes it.
+
+    It is always 0 where the kernel keeps no account, and after the thread's end.
 
     Example:
         >>> delay = RunDelay()
@@ -56,7 +61,7 @@ def delay_of_this_thread() -> RunDelay:
     """The run delay of the calling thread, one for all that ask for it: let go of, and not closed.
 
     Returns:
-        What is closed when nobody has it any more.
+        What is closed when no caller has it any more.
 
     Example:
         >>> delay = delay_of_this_thread()
@@ -74,7 +79,9 @@ _shared = threading.local()
 
 
 def forced_switches() -> int:
-    """How often the calling thread had to leave its processor to others; asked in a millionth of a second, the lock kept.
+    """How often the calling thread had to leave its processor to others.
+
+    Asking takes a millionth of a second, and keeps the lock.
 
     Returns:
         A number that only grows; always 0 where the system does not tell.
@@ -85,4 +92,8 @@ def forced_switches() -> int:
     """
     import resource
 
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw if hasattr(resource, "RUSAGE_THREAD") else 0
+    return (
+        resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+        if hasattr(resource, "RUSAGE_THREAD")
+        else 0
+    )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a family of processes takes of the machine: processors, time spent waiting for one, memory, and what a quota withheld."""
+"""What a family of processes takes of the machine.
+
+That is processors, time spent waiting for one, memory, and what a quota withheld.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ class Usage:
     Attributes:
         processors: in use, on average.
         delayed: threads that were ready to run while others had the processors, on average.
-        throttled: share of the time for which the cgroup's quota kept all threads from running, 0 to 1.
+        throttled: share of the time for which the cgroup's quota kept all threads from running, 0
+            to 1.
         memory_bytes: of this process, and what the others have for themselves, now.
 
     Example:
@@ -71,13 +75,16 @@ class UsageMeter:
         run_ns, delay_ns = self._read_threads(pids)
         share = min(1.0, max(0.0, throttled_s - self._throttled_s) / elapsed)
         self._read_s, self._throttled_s = now, throttled_s
-        memory = resident_bytes(pids[0], self._proc) + sum(resident_bytes(pid, self._proc, shared=False) for pid in pids[1:])
+        memory = resident_bytes(pids[0], self._proc) + sum(
+            resident_bytes(pid, self._proc, shared=False) for pid in pids[1:]
+        )
         return Usage(run_ns / 1e9 / elapsed, delay_ns / 1e9 / elapsed, share, memory)
 
     def _read_threads(self, pids: list[int]) -> tuple[int, int]:
         """Run time and run delay (ns) since the last look, of all threads that are still there."""
         seen: dict[str, tuple[int, int]] = {}
-        new: dict[str, tuple[int, int]] = {}  # of processes seen for the first time: what they did before does not count
+        # Of processes seen for the first time: what they did before does not count
+        new: dict[str, tuple[int, int]] = {}
         for pid in pids:
             try:
                 threads = os.listdir(f"{self._proc}/{pid}/task")
@@ -123,7 +130,10 @@ def resident_bytes(pid: int, proc: str = "/proc", *, shared: bool = True) -> int
 
 
 def _throttle_file(root: str) -> tuple[str, str, float]:
-    """The file that counts throttling, its line, and the seconds in a unit; an empty path where nothing counts."""
+    """The file that counts throttling, its line, and the seconds in a unit.
+
+    The path is empty where nothing counts.
+    """
     for _, folder in cgroup_levels("cpu", root):
         text = read_text(f"{folder}/cpu.stat") or ""
         for name, unit in (("throttled_usec", 1e-6), ("throttled_time", 1e-9)):

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One model, several devices, one process: `DataParallel` and its four steps, a drop-in for torch.nn.parallel on any device.
+"""One model, several devices, one process.
+
+`DataParallel` and its four steps, a drop-in for torch.nn.parallel on any device.
 
 ::
 
-    1  scattering    slices of the batch              2  replicas    the module on each device
-    3  applying      all at once, persistent threads  4  gathering   outputs together on one device
+    1  scattering    slices of the batch         3  applying   all at once, threads that stay
+    2  replicas      the module on each device   4  gathering  outputs together on one device
 
-    wrapper          DataParallel                     one_call    data_parallel
-    runtime          what it has in one process       calling     one call on its way
-    cpu              steps 2 and 3 on CPU replicas    whole       arguments that are not sliced
-    autograd/        backward in parallel where autograd has one thread, checkpoints that draw, what autograd knows of tensors
-    stepping         forward, loss and backward in one go                      criterion   a loss in slices
-    thread_state     what of the caller's state the threads take over          threads     one a device, kept
-    auto             how many CPU replicas pay                                 comparing   replicas that nobody named
-    weighing         speeds of devices    balance     devices that differ      step_report what the phases took
-    validation       modules that cannot be replicated
+    wrapper          DataParallel, what a user holds      one_call   data_parallel
+    passing          one pass through the four steps      calling    one call on its way
+    cpu              steps 2 and 3, a graph a replica     whole      arguments not to be sliced
+    accelerators     steps 2 and 3, one graph for all     criterion  a loss in slices
+    runtime          what there is in one process         threads    one a device
+    auto             how many CPU replicas pay            balance    devices that differ
+    thread_state     the caller's state, taken over       step_report, validation
+    autograd/        backward in parallel, gradients, checkpoints, graphs
 """
 
 from __future__ import annotations

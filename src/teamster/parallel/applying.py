@@ -21,20 +21,20 @@ from teamster.tensors.devices import DeviceLike, as_device
 from teamster.tensors.nest import tensors_of
 
 Tell = Callable[[str, int, int, int], None]
-"""Takes a phase, the replica (-1 for the caller), when it began and how long it was on a processor (ns)."""
+"""Takes a phase, the replica (-1: the caller), when it began and its processor time (ns)."""
 
 _shared: dict[tuple[torch.device, ...], DeviceThreads] = {}
 _lock = threading.Lock()
 
 
 def _forget() -> None:
-    """In a forked copy of the program nobody holds it."""
+    """In a forked copy of the program no thread holds it."""
     global _lock
     _lock = threading.Lock()
 
 
 def inner_threads(devices: Sequence[torch.device]) -> int | None:
-    """Threads of OpenMP and BLAS for each replica: the cores shared out on CPUs, as they are on accelerators."""
+    """Threads of OpenMP and BLAS for each replica: the cores shared out on CPUs, else None."""
     return max(1, usable_cores() // len(devices)) if devices[0].type == "cpu" else None
 
 
@@ -58,15 +58,22 @@ def apply_all(
     *,
     in_turn: bool = False,
 ) -> list[Any]:
-    """ModuleCall replica i with its arguments in thread i, with the caller's state; see `parallel_apply`."""
+    """Call replica i with its arguments in thread i, with the caller's state."""
     jobs = [
         partial(carried.run, partial(_call, replica, given, named, partial(tell, "forward", index)))
-        for index, (replica, given, named, carried) in enumerate(zip(replicas, inputs, kwargs, carry_all(devices), strict=True))
+        for index, (replica, given, named, carried) in enumerate(
+            zip(replicas, inputs, kwargs, carry_all(devices), strict=True)
+        )
     ]
     return threads.run(jobs, in_turn=in_turn)
 
 
-def _call(replica: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any], tell: Callable[[int, int], None]) -> Any:
+def _call(
+    replica: Callable[..., Any],
+    given: tuple[Any, ...],
+    named: dict[str, Any],
+    tell: Callable[[int, int], None],
+) -> Any:
     began, cpu_began = perf_counter_ns(), thread_time_ns()
     try:
         return replica(*given, **named)
@@ -80,10 +87,10 @@ def parallel_apply(
     kwargs_tup: Sequence[dict[str, Any]] | None = None,
     devices: Sequence[DeviceLike | None] | None = None,
 ) -> list[Any]:
-    """ModuleCall each module with its inputs, all at once.
+    """Call each module with its inputs, all at once.
 
-    The threads are kept for the next call. They take over the caller's grad mode, inference mode, autocast, default device, context
-    variables, hooks on saved tensors, and CUDA streams.
+    The threads are kept for the next call. They take over the caller's grad mode, inference mode,
+    autocast, default device, context variables, hooks on saved tensors, and CUDA streams.
 
     Args:
         modules: one a device.
@@ -96,12 +103,14 @@ def parallel_apply(
 
     Raises:
         UsageError: the numbers differ.
-        Exception: what the first module that failed raised, as its own type, with a note "in replica 1 on device cpu".
+        Exception: what the first module that failed raised, as its own type, with a note "in
+            replica 1 on device cpu".
 
     Example:
         >>> double = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.constant_(double.weight, 2.0)
-        >>> [output.item() for output in parallel_apply([double, double], [torch.ones(1), torch.zeros(1)])]
+        >>> outputs = parallel_apply([double, double], [torch.ones(1), torch.zeros(1)])
+        >>> [output.item() for output in outputs]
         [2.0, 0.0]
     """
     return apply_checked(modules, inputs, kwargs_tup, devices, shared_threads)
@@ -118,9 +127,16 @@ def apply_checked(
     """The same in given threads."""
     named = list(kwargs_tup) if kwargs_tup is not None else [{} for _ in modules]
     places = list(devices) if devices is not None else [None] * len(modules)
-    for what, count in (("inputs", len(inputs)), ("kwargs_tup", len(named)), ("devices", len(places))):
+    for what, count in (
+        ("inputs", len(inputs)),
+        ("kwargs_tup", len(named)),
+        ("devices", len(places)),
+    ):
         if count != len(modules):
-            raise UsageError(f"parallel_apply has {len(modules)} modules and {count} {what}; there must be one each")
+            raise UsageError(
+                f"parallel_apply has {len(modules)} modules and {count} {what}; there must be one "
+                "each"
+            )
     if not modules:
         return []
     given = [tuple(each) if isinstance(each, (tuple, list)) else (each,) for each in inputs]

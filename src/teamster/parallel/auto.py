@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How many CPU replicas pay, found out in the first steps: some numbers of them take turns, the fastest stays.
+"""How many CPU replicas pay: in the first steps some numbers take turns, and the fastest stays.
 
 ::
 
-    16 cores:   1, 2, 4, 8, 16 replicas of 16, 8, 4, 2, 1 inner threads, 1, 2, ...    -->    the fastest, for some hundred steps
+    16 cores:  1, 2, 4, 8, 16 replicas of 16, 8, 4, 2, 1 inner threads, 1, 2, ...
+               -->  the fastest, for some hundred steps
 
-One replica is the plain module. Training and evaluation, forward passes and `step()` choose each for themselves; how the turns
-are taken is written in spine/plan/trials.py. A forward pass with gradients is timed together with its backward pass, where one
-follows before the next forward pass.
+One replica is the plain module. Training and evaluation, forward passes and `step()` choose each
+for themselves; how the turns are taken is written in spine/plan/trials.py. A forward pass with
+gradients is timed together with its backward pass, where one follows before the next forward pass.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Trial:
         return self.turn.setting
 
     def end(self, output: Any = None) -> None:
-        """The step, or its forward pass, is over; a graph in `output` tells when the backward pass is."""
+        """The step, or its forward pass, is over; a graph of `output` tells of a backward pass."""
         if not self.turn.counts:
             return
         self.turn.end(self._seconds())
@@ -70,8 +71,9 @@ class Trial:
         return (perf_counter() - self.began_s) / max(1, self.samples)
 
     def _at_backward(self, grads: Any) -> None:
-        # A second pass over the same graph is another affair, and so is one that goes through later forward passes, too: of two
-        # that come back at once, the first would have had the time of both.
+        # A second pass over the same graph is another affair, and so is one that goes through later
+        # forward passes, too: of two that come back at once, the first would have had the time of
+        # both.
         if not self.began_s and not self.turn.later_seconds and self.turn.is_latest:
             self.began_s = perf_counter()
             torch.autograd.Variable._execution_engine.queue_callback(self._at_its_end)
@@ -154,7 +156,8 @@ class Choosing:
         self._hints = False
         if at_once < _ALONE:
             warnings.warn(
-                f"of {self._most} CPU replicas {at_once:.2f} compute at one time: operations as small as this module's hold the"
-                " interpreter's lock (GIL); device_ids=None measures whether the plain module is faster",
+                f"of {self._most} CPU replicas {at_once:.2f} compute at one time: operations as "
+                "small as this module's hold the interpreter's lock (GIL); device_ids=None "
+                "measures whether the plain module is faster",
                 stacklevel=4,
             )

@@ -15,6 +15,9 @@ from teamster.parallel.scattering import Piece
 Steps = Mapping[str, Callable[..., Any]]
 """Some of the four, by their names."""
 
+LossFunction = Callable[..., torch.Tensor]
+"""Takes a module and its slices, returns the mean loss of these."""
+
 
 class ModuleCall(NamedTuple):
     """One call, of forward or of step.
@@ -29,7 +32,8 @@ class ModuleCall(NamedTuple):
         sliced: the same, as `in_slices` has it.
 
     Example:
-        >>> ModuleCall((torch.arange(2),), {}, 0, torch.device("cpu"), {}).run(nn.Identity()).tolist()
+        >>> call = ModuleCall((torch.arange(2),), {}, 0, torch.device("cpu"), {})
+        >>> call.run(nn.Identity()).tolist()
         [0, 1]
     """
 
@@ -42,7 +46,7 @@ class ModuleCall(NamedTuple):
     sliced: Callable[..., Any] | None = None
 
     def run(self, module: nn.Module) -> Any:
-        """ModuleCall the plain module.
+        """Call the plain module.
 
         Args:
             module: on the device of the inputs.
@@ -53,6 +57,11 @@ class ModuleCall(NamedTuple):
         if self.criterion is None:
             return module(*self.inputs, **self.kwargs)
         return run_with_loss(module, self.criterion, *self.inputs, **self.kwargs)
+
+    @property
+    def replicates(self) -> bool:
+        """Whether a subclass replicates or applies in its own way: with one graph through all."""
+        return "replicate" in self.own or "parallel_apply" in self.own
 
     def of(self, piece: Piece) -> ModuleCall:
         """The same with a slice of the inputs.

@@ -3,9 +3,10 @@
 
 ::
 
-    mean over samples   -->  sum of each slice, and how much it counts      -->  sum of sums / sum of counts
+    mean over samples --> sum of each slice, and how much it counts --> sum of sums / sum of counts
 
-What counts is what the criterion's mean divides by: the weights of targets that are not ignored, elements, or samples.
+What counts is what the criterion's mean divides by: the weights of targets that are not ignored,
+elements, or samples.
 """
 
 from __future__ import annotations
@@ -35,15 +36,18 @@ _BY_ELEMENT = (
 )
 
 
-def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
+def in_slices(
+    criterion: Callable[..., torch.Tensor],
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
     """A criterion that tells how much its result counts.
 
     Args:
         criterion: a loss module or function.
 
     Returns:
-        A function of outputs and targets that returns a sum and a count; the whole batch's loss is the sum
-        of sums divided by the sum of counts. None for a criterion of which nobody knows what its mean is over.
+        A function of outputs and targets that returns a sum and a count; the whole batch's loss is
+        the sum of sums divided by the sum of counts. None for a criterion of which it is unknown
+        what its mean is over.
 
     Raises:
         UsageError: it gives no single loss.
@@ -57,7 +61,9 @@ def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[tor
     criterion = _as_module(criterion)
     reduction = getattr(criterion, "reduction", "mean")
     if reduction == "none":
-        raise UsageError("loss= needs a criterion with reduction 'mean' or 'sum'; 'none' gives no single loss")
+        raise UsageError(
+            "loss= needs a criterion with reduction 'mean' or 'sum'; 'none' gives no single loss"
+        )
     if getattr(criterion, "weight", None) is not None and not _is_one_of(criterion, _BY_CLASS):
         return None  # of a batch, sample by sample
     if _is_one_of(criterion, (*_BY_CLASS, *_BY_ELEMENT)) and reduction == "sum":
@@ -65,7 +71,12 @@ def in_slices(criterion: Callable[..., torch.Tensor]) -> Callable[..., tuple[tor
     if _is_one_of(criterion, _BY_CLASS):
         return _summed(criterion, _count_targets)
     if _is_one_of(criterion, _BY_ELEMENT) and reduction == "mean":
-        return _summed(criterion, lambda _, outputs, targets: float(torch.broadcast_shapes(outputs.shape, targets.shape).numel()))
+        return _summed(
+            criterion,
+            lambda _, outputs, targets: float(
+                torch.broadcast_shapes(outputs.shape, targets.shape).numel()
+            ),
+        )
     return None
 
 
@@ -90,7 +101,9 @@ def _as_module(criterion: Any) -> Any:
         return criterion
 
 
-def whole_loss(criterion: Any, found: list[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> torch.Tensor:
+def whole_loss(
+    criterion: Any, found: list[tuple[torch.Tensor, torch.Tensor]], device: torch.device
+) -> torch.Tensor:
     """Put the losses of slices together.
 
     Args:
@@ -112,16 +125,55 @@ def whole_loss(criterion: Any, found: list[tuple[torch.Tensor, torch.Tensor]], d
     return sums / torch.stack([count.to(device) for _, count in found]).sum().to(sums.dtype)
 
 
+def check_loss(loss: Any) -> torch.Tensor:
+    """Refuse what is no loss.
+
+    Args:
+        loss: what the user's function has returned.
+
+    Returns:
+        The same.
+
+    Raises:
+        UsageError: it is not a tensor with one element.
+
+    Example:
+        >>> check_loss(torch.tensor(1.0)).item()
+        1.0
+    """
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        what = (
+            f"a tensor of shape {tuple(loss.shape)}"
+            if isinstance(loss, torch.Tensor)
+            else f"{type(loss).__name__}"
+        )
+        raise UsageError(
+            "the loss function of step() must return one number as a tensor, the mean over its "
+            f"slice; not {what}"
+        )
+    return loss.reshape(())
+
+
 def _is_one_of(criterion: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether it is one of torch's, and computes as those do: a subclass may take its mean in its own way."""
-    return any(isinstance(criterion, kind) and type(criterion).forward is kind.forward for kind in kinds)  # type: ignore[attr-defined]
+    """Whether it is one of torch's, and computes as those do.
+
+    A subclass may take its mean in its own way.
+    """
+    return any(
+        isinstance(criterion, kind) and type(criterion).forward is kind.forward  # type: ignore[attr-defined]
+        for kind in kinds
+    )
 
 
-def _summed(criterion: Any, count: Callable[[Any, Any, Any], Any]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+def _summed(
+    criterion: Any, count: Callable[[Any, Any, Any], Any]
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     def summed(outputs: Any, targets: Any) -> tuple[torch.Tensor, torch.Tensor]:
         whole = copy.copy(criterion)  # as it is now: its settings may change
         whole.reduction = "sum"
-        return whole(_wide(outputs), _wide(targets)), torch.as_tensor(count(criterion, outputs, targets))
+        return whole(_wide(outputs), _wide(targets)), torch.as_tensor(
+            count(criterion, outputs, targets)
+        )
 
     return summed
 
@@ -137,7 +189,9 @@ def _count_targets(criterion: Any, outputs: torch.Tensor, targets: torch.Tensor)
     kept = targets != criterion.ignore_index
     if criterion.weight is None:
         return kept.sum()
-    weights = functional.embedding(targets.masked_fill(~kept, 0).reshape(-1), criterion.weight[:, None]).reshape(targets.shape)
+    weights = functional.embedding(
+        targets.masked_fill(~kept, 0).reshape(-1), criterion.weight[:, None]
+    ).reshape(targets.shape)
     return (weights * kept).sum()
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from teamster.errors import UsageError
 from teamster.tensors.devices import DeviceLike, as_device
-from teamster.tensors.nest import is_array, is_dataclass_instance, parts_of, remake
+from teamster.tensors.nest import is_array, is_dataclass_instance, parts_of, remake, tensors_of
 
 _PLAIN = (int, float, complex, bool, str, bytes)
 _warned = False
@@ -28,8 +28,8 @@ def gather(outputs: Sequence[Any], target_device: DeviceLike, dim: int = 0) -> A
         dim: along which tensors are concatenated.
 
     Returns:
-        The same structure. Tensors without dimensions become a vector with an entry for each device; None stays; numbers and
-        strings stay where all devices say the same.
+        The same structure. Tensors without dimensions become a vector with an entry for each
+        device; None stays; numbers and strings stay where all devices say the same.
 
     Raises:
         UsageError: the structures differ, or hold what cannot be put together.
@@ -50,13 +50,19 @@ def _join(outputs: list[Any], device: torch.device, dim: int, where: str) -> Any
     if isinstance(first, torch.Tensor):
         return _concatenate(outputs, device, dim, where)
     if isinstance(first, PackedSequence):
-        raise UsageError(f"{where} is a PackedSequence, whose rows are not samples: unpack it inside of forward")
+        raise UsageError(
+            f"{where} is a PackedSequence, whose rows are not samples: unpack it inside of forward"
+        )
     if first is None:
         return None
     if isinstance(first, _PLAIN):
-        if any(output != first and not output != output != first != first for output in outputs):  # NaN is not even itself
+        if any(output != first and not output != output != first != first for output in outputs):
+            # NaN is not even itself
             told = ", ".join(repr(output) for output in outputs[:4])
-            raise UsageError(f"{where} is of type {type(first).__name__} and not the same on all devices ({told}); return a tensor")
+            raise UsageError(
+                f"{where} is of type {type(first).__name__} and not the same on all devices "
+                f"({told}); return a tensor"
+            )
         return first
     if is_array(first):
         return sys.modules["numpy"].concatenate(outputs, dim)
@@ -69,27 +75,44 @@ def _join_containers(outputs: list[Any], device: torch.device, dim: int, where: 
         for index, output in enumerate(outputs):
             if missing := set(first) ^ set(output):
                 told = ", ".join(map(repr, sorted(missing, key=str)))
-                raise UsageError(f"{where} has other keys on device number {index} than on the first: {told}")
-        joined = [_join([output[key] for output in outputs], device, dim, f"{where}[{key!r}]") for key in first]
+                raise UsageError(
+                    f"{where} has other keys on device number {index} than on the first: {told}"
+                )
+        joined = [
+            _join([output[key] for output in outputs], device, dim, f"{where}[{key!r}]")
+            for key in first
+        ]
         return remake(first, joined)
     parts = [parts_of(output) for output in outputs]
     if any(part is None for part in parts):
-        raise UsageError(f"{where} is of type {type(first).__name__}, which cannot be gathered; return tensors in containers")
+        raise UsageError(
+            f"{where} is of type {type(first).__name__}, which cannot be gathered; return tensors "
+            "in containers"
+        )
     lengths = {len(part) for part in parts if part is not None}
     if len(lengths) > 1:
-        raise UsageError(f"{where} has {' and '.join(map(str, sorted(lengths)))} elements on the devices")
+        raise UsageError(
+            f"{where} has {' and '.join(map(str, sorted(lengths)))} elements on the devices"
+        )
     label = "." if is_dataclass_instance(first) else ""
     groups = zip(*(part or [] for part in parts), strict=True)
-    return remake(first, [_join(list(group), device, dim, f"{where}{label}[{n}]") for n, group in enumerate(groups)])
+    return remake(
+        first,
+        [_join(list(group), device, dim, f"{where}{label}[{n}]") for n, group in enumerate(groups)],
+    )
 
 
-def _concatenate(outputs: list[torch.Tensor], device: torch.device, dim: int, where: str) -> torch.Tensor:
+def _concatenate(
+    outputs: list[torch.Tensor], device: torch.device, dim: int, where: str
+) -> torch.Tensor:
     moved = [output.to(device, non_blocking=device.type != "cpu") for output in outputs]
     if moved[0].ndim == 0:
         _warn_of_scalars()
         return torch.stack([output.reshape(()) for output in moved])
     shapes = [list(output.shape) for output in moved]
-    others = {tuple(size for at, size in enumerate(shape) if at != dim % len(shape)) for shape in shapes}
+    others = {
+        tuple(size for at, size in enumerate(shape) if at != dim % len(shape)) for shape in shapes
+    }
     if len(others) > 1:
         told = " and ".join(str(tuple(shape)) for shape in shapes[:3])
         raise UsageError(f"{where} cannot be gathered along dimension {dim}: its shapes are {told}")
@@ -97,7 +120,9 @@ def _concatenate(outputs: list[torch.Tensor], device: torch.device, dim: int, wh
 
 
 def is_by_sample(output: Any, samples: int, dim: int) -> bool:
-    """Whether an output is one that replicas could put together: an entry for each sample wherever there are numbers.
+    """Whether an output is one that replicas could put together.
+
+    An entry for each sample wherever there are numbers.
 
     Args:
         output: of the plain module, or gathered.
@@ -105,7 +130,8 @@ def is_by_sample(output: Any, samples: int, dim: int) -> bool:
         dim: along which they are counted.
 
     Returns:
-        False for losses, hidden states whose samples lie along another dimension, and objects that cannot be looked into.
+        False for losses, hidden states whose samples lie along another dimension, and objects that
+        cannot be looked into.
 
     Example:
         >>> is_by_sample({"y": torch.ones(4, 2)}, 4, 0), is_by_sample(torch.tensor(1.0), 4, 0)
@@ -125,7 +151,52 @@ def _warn_of_scalars() -> None:
     if not _warned:
         _warned = True
         warnings.warn(
-            "the module returns a tensor without dimensions on each device, and gather makes a vector of them; take its mean, or"
+            "the module returns a tensor without dimensions on each device, and gather makes a "
+            "vector of them; take its mean, or"
             " let DataParallel(..., loss=criterion) or step() weigh the losses by their samples",
             stacklevel=4,
         )
+
+
+class Comparing:
+    """Whether replicas give what the plain module gives, as far as shapes tell.
+
+    Keeps what that had and gave at last.
+
+    Example:
+        >>> comparing = Comparing()
+        >>> comparing.keep(torch.ones(4, 2), torch.ones(4, 4))
+        >>> comparing.agrees(torch.ones(4, 2), torch.ones(4, 2), 4, 0)
+        False
+        >>> comparing.agrees(torch.ones(6, 2), torch.ones(6, 6), 6, 0)
+        True
+    """
+
+    def __init__(self) -> None:
+        self._given: list[tuple[int, ...]] = []
+        self._output: list[tuple[int, ...]] = []
+
+    def keep(self, given: Any, output: Any) -> None:
+        """The plain module has made `output` of `given`."""
+        self._given, self._output = _shapes_of(given), _shapes_of(output)
+
+    def agrees(self, given: Any, output: Any, samples: int, dim: int) -> bool:
+        """Whether replicas may have made what the plain module would have made.
+
+        Args:
+            given: inputs.
+            output: gathered.
+            samples: in the batch.
+            dim: along which they are counted.
+
+        Returns:
+            False where there is not an entry for each sample, or where other shapes came of inputs
+            of the same shapes.
+        """
+        return is_by_sample(output, samples, dim) and (
+            _shapes_of(given) != self._given or _shapes_of(output) == self._output
+        )
+
+
+def _shapes_of(value: Any) -> list[tuple[int, ...]]:
+    return [tuple(each.shape) if not each.is_nested else () for each in tensors_of(value)]

@@ -21,7 +21,9 @@ def data_parallel(
     dim: int = 0,
     module_kwargs: dict[str, Any] | None = None,
 ) -> Any:
-    """ModuleCall a module once on several devices; `DataParallel` keeps what it has built for the next call.
+    """ModuleCall a module once on several devices.
+
+    `DataParallel` keeps what it has built for the next call.
 
     Args:
         module: on the first device.
@@ -42,9 +44,12 @@ def data_parallel(
         >>> data_parallel(nn.Identity(), torch.arange(3), ["cpu", "cpu"]).tolist()
         [0, 1, 2]
     """
-    parallel = DataParallel(module, device_ids if device_ids is not None else all_devices(), output_device, dim)
+    parallel = DataParallel(
+        module, device_ids if device_ids is not None else all_devices(), output_device, dim
+    )
     devices = parallel.device_ids
     runtime = parallel._current()
-    runtime.threads[len(devices)] = shared_threads(devices)  # which are there for the next call, and for this one's backward
+    # Which are there for the next call, and for this one's backward
+    runtime.threads[len(devices)] = shared_threads(devices)
     given = inputs if isinstance(inputs, tuple) else () if inputs is None else (inputs,)
     return parallel(*given, **(module_kwargs or {}))

@@ -3,37 +3,32 @@
 
 ::
 
-    CPU, steps as they are here      a graph for each replica, which autograd/backward.py joins: see `cpu`
-    accelerators, or a subclass      one graph through all replicas, as torch has it
-    that replicates or applies in
-    its own way
+    cpu           steps 2 and 3 with a graph for each replica, which autograd/backward.py joins
+    accelerators  with one graph through all, as torch has it; so, too, where a subclass
+                  replicates or applies in its own way
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
 import torch
-from torch import nn
 
 from teamster.parallel.auto import StepKind, Trial
-from teamster.parallel.calling import ModuleCall
-from teamster.parallel.criterion import in_slices, run_with_loss, whole_loss
+from teamster.parallel.calling import LossFunction, ModuleCall
+from teamster.parallel.criterion import check_loss, whole_loss
 from teamster.parallel.gathering import gather, is_by_sample
-from teamster.parallel.replicas import replicate
 from teamster.parallel.runtime import Runtime
 from teamster.parallel.scattering import Piece, as_pieces, batch_size_or_none
-from teamster.parallel.stepping import LossFunction, backward_of_all, check_loss
 
 
 def run_parallel(runtime: Runtime, call: ModuleCall, trial: Trial) -> Any:
     """A forward pass.
 
     Args:
-        runtime: whose replicas run.
+        runtime: it has the replicas.
         call: of forward.
         trial: says how many replicas there are.
 
@@ -53,7 +48,7 @@ def run_parallel(runtime: Runtime, call: ModuleCall, trial: Trial) -> Any:
 
 
 def try_parallel(runtime: Runtime, call: ModuleCall, trial: Trial, kind: StepKind) -> Any:
-    """The same with replicas that nobody has named: what they cannot do, the plain module does.
+    """The same with replicas that were not asked for: what they cannot do, the module does.
 
     Args:
         runtime: as above.
@@ -69,7 +64,8 @@ def try_parallel(runtime: Runtime, call: ModuleCall, trial: Trial, kind: StepKin
     if trial.replicas > 1 and samples is not None:
         try:
             output = run_parallel(runtime, call, trial)
-            if call.sliced is not None or runtime.comparing.agrees(given, output, samples, call.dim):
+            comparing = runtime.comparing
+            if call.sliced is not None or comparing.agrees(given, output, samples, call.dim):
                 return output
         except Exception:  # the plain module's own errors it raises again
             runtime.tidy(failed=True)
@@ -78,7 +74,10 @@ def try_parallel(runtime: Runtime, call: ModuleCall, trial: Trial, kind: StepKin
     runtime.comparing.keep(given, output)
     if trial.replicas == 1:
         trial.end(output)
-    if trial.replicas > 1 or samples is None or (call.sliced is None and not is_by_sample(output, samples, call.dim)):
+    by_sample = samples is not None and (
+        call.sliced is not None or is_by_sample(output, samples, call.dim)
+    )
+    if trial.replicas > 1 or not by_sample:
         runtime.choosing.rule_out(kind)
     runtime.tidy()
     return output
@@ -88,7 +87,7 @@ def run_alone(runtime: Runtime, call: ModuleCall) -> Any:
     """A forward pass of the plain module.
 
     Args:
-        runtime: whose module it is.
+        runtime: it has the module.
         call: of forward.
 
     Returns:
@@ -97,11 +96,13 @@ def run_alone(runtime: Runtime, call: ModuleCall) -> Any:
     return _to_one(runtime, call).run(runtime.settings.module)
 
 
-def step_parallel(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall, trial: Trial) -> torch.Tensor:
+def step_parallel(
+    runtime: Runtime, loss_fn: LossFunction, call: ModuleCall, trial: Trial
+) -> torch.Tensor:
     """Forward, loss and backward.
 
     Args:
-        runtime: whose replicas run.
+        runtime: it has the replicas.
         loss_fn: takes a module and the slices, returns the slice's mean loss.
         call: of step.
         trial: says how many replicas there are.
@@ -110,19 +111,20 @@ def step_parallel(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall, tri
         The whole batch's mean loss, without a graph.
     """
     pieces = _scatter(runtime, call, trial)
-    if len(pieces) == 1 and not _by_methods(call):
+    if len(pieces) == 1 and not call.replicates:
         loss = _step(runtime, loss_fn, call.of(pieces[0]))
-    elif _in_one_graph(runtime, call):
-        runs = [partial(loss_fn, module) for module in _replicate(runtime, call, pieces)]
-        loss = backward_of_all(_apply(runtime, call, runs, pieces), pieces)
+    elif not runtime.on_cpu or call.replicates:
+        loss = runtime.accelerators.step(loss_fn, pieces, call, runtime.apply)
     else:
         loss = runtime.cpu.step(loss_fn, pieces, runtime.lines(trial.replicas))
     runtime.learn(pieces, trial)
     return loss.detach()
 
 
-def try_step(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall, trial: Trial, kind: StepKind) -> torch.Tensor:
-    """The same with replicas that nobody has named; see `try_parallel`.
+def try_step(
+    runtime: Runtime, loss_fn: LossFunction, call: ModuleCall, trial: Trial, kind: StepKind
+) -> torch.Tensor:
+    """The same with replicas that were not asked for; see `try_parallel`.
 
     Args:
         runtime: as above.
@@ -150,7 +152,7 @@ def step_alone(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall) -> tor
     """Forward, loss and backward of the plain module.
 
     Args:
-        runtime: whose module it is.
+        runtime: it has the module.
         loss_fn: as of `step_parallel`.
         call: of step.
 
@@ -167,7 +169,7 @@ def _step(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall) -> torch.Te
     return loss.detach()
 
 
-# --- the four steps ------------------------------------------------------------------------------------------------------------
+# --- the four steps -------------------------------------------------------------------------------
 
 
 def _scatter(runtime: Runtime, call: ModuleCall, trial: Trial) -> list[Piece]:
@@ -184,44 +186,20 @@ def _to_one(runtime: Runtime, call: ModuleCall) -> ModuleCall:
     if "scatter" not in call.own:
         return call
     devices = runtime.settings.devices[:1]
-    return call.of(as_pieces(call.own["scatter"](call.inputs, call.kwargs, devices), devices, call.dim)[0])
+    scattered = call.own["scatter"](call.inputs, call.kwargs, devices)
+    return call.of(as_pieces(scattered, devices, call.dim)[0])
 
 
-def _by_methods(call: ModuleCall) -> bool:
-    """Whether a subclass replicates or applies in its own way: with modules in whose graph the parameters are."""
-    return "replicate" in call.own or "parallel_apply" in call.own
-
-
-def _in_one_graph(runtime: Runtime, call: ModuleCall) -> bool:
-    return not runtime.on_cpu or _by_methods(call)
-
-
-def _replicate_and_apply(runtime: Runtime, call: ModuleCall, pieces: list[Piece], trial: Trial) -> list[Any]:
+def _replicate_and_apply(
+    runtime: Runtime, call: ModuleCall, pieces: list[Piece], trial: Trial
+) -> list[Any]:
     """The outputs, as functions of the module's parameters and the inputs."""
-    if len(pieces) == 1 and not _by_methods(call):
+    if len(pieces) == 1 and not call.replicates:
         return [call.of(pieces[0]).run(runtime.settings.module)]
-    if not _in_one_graph(runtime, call):
-        given = None if "scatter" in call.own else (call.inputs, call.kwargs)
-        return runtime.cpu.apply(pieces, runtime.lines(trial.replicas), given, call.sliced)
-    runs: list[Any] = _replicate(runtime, call, pieces)
-    if call.sliced is not None:
-        losses = [_loss_on(runtime, call, piece.device) for piece in pieces]
-        runs = [partial(run_with_loss, module, loss) for module, loss in zip(runs, losses, strict=True)]
-    return _apply(runtime, call, runs, pieces)
-
-
-def _replicate(runtime: Runtime, call: ModuleCall, pieces: list[Piece]) -> list[nn.Module]:
-    began = perf_counter_ns()
-    step: Callable[..., Any] = call.own.get("replicate", partial(replicate, detach=not torch.is_grad_enabled()))
-    modules: list[nn.Module] = step(runtime.settings.module, [piece.device for piece in pieces])
-    runtime.timing.tell("replicate", -1, began)
-    return modules
-
-
-def _apply(runtime: Runtime, call: ModuleCall, runs: list[Any], pieces: list[Piece]) -> list[Any]:
-    step: Callable[..., Any] = call.own.get("parallel_apply", partial(runtime.apply, devices=[piece.device for piece in pieces]))
-    outputs: list[Any] = step(runs, [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces])
-    return outputs
+    if not runtime.on_cpu or call.replicates:
+        return runtime.accelerators.apply(pieces, call, runtime.apply)
+    given = None if "scatter" in call.own else (call.inputs, call.kwargs)
+    return runtime.cpu.apply(pieces, runtime.lines(trial.replicas), given, call.sliced)
 
 
 def _gather(runtime: Runtime, call: ModuleCall, outputs: list[Any]) -> Any:
@@ -232,11 +210,3 @@ def _gather(runtime: Runtime, call: ModuleCall, outputs: list[Any]) -> Any:
         output = call.own.get("gather", partial(gather, dim=call.dim))(outputs, call.output_device)
     runtime.timing.tell("gather", -1, began)
     return output
-
-
-def _loss_on(runtime: Runtime, call: ModuleCall, device: torch.device) -> Callable[..., Any]:
-    """The criterion in slices, on a device."""
-    moved = isinstance(call.criterion, nn.Module) and device != runtime.settings.devices[0]
-    found = in_slices(replicate(call.criterion, [device])[0]) if moved else call.sliced
-    assert found is not None
-    return found

@@ -3,12 +3,13 @@
 
 ::
 
-    copy_structure     modules, shared ones once, hooks and plain attributes by reference; tensors as told
-    replicate          for accelerators, and for one call: tensors that lead back to the module's own parameters
-    Replicas           for CPU replicas, step after step: leaves of their own over the same memory; built once
+    copy_structure  modules, shared ones once, hooks and plain attributes by reference
+    replicate       for accelerators, and for one call: leads back to the module's own parameters
+    Replicas        on CPUs, step after step: leaves of their own over the same memory; built once
 
-Replicas on one device share the memory of the parameters. Buffers of the first are the module's own, so that what it writes in
-place (statistics of a BatchNorm) stays; the others write into copies.
+Replicas on one device share the memory of the parameters. Buffers of the first are the module's
+own, so that what it writes in place (statistics of a BatchNorm) stays; the others write into
+copies.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def copy_structure(module: nn.Module, parameter: Swap, buffer: Swap) -> nn.Modul
 
 
 def loose_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Leaves that want gradients and that one module, without those below it, has as plain attributes.
+    """Leaves that want gradients and that this one module has as plain attributes.
 
     Args:
         module: any.
@@ -73,7 +74,11 @@ def loose_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
         ['scale']
     """
     held = module.__dict__.items()
-    return [(name, each) for name, each in held if isinstance(each, torch.Tensor) and each.requires_grad and each.is_leaf]
+    return [
+        (name, each)
+        for name, each in held
+        if isinstance(each, torch.Tensor) and each.requires_grad and each.is_leaf
+    ]
 
 
 class _Copying:
@@ -99,7 +104,8 @@ class _Copying:
             made._parameters[name] = self._swapped(tensor, self._parameter)
         for name, tensor in each._buffers.items():
             made._buffers[name] = self._swapped(tensor, self._buffer)
-        if isinstance(each, nn.RNNBase):  # it keeps a list of its weights, which its __setattr__ would have changed
+        if isinstance(each, nn.RNNBase):
+            # It keeps a list of its weights, which its __setattr__ would have changed
             made._flat_weights = [getattr(made, name, None) for name in each._flat_weights_names]
         for name, tensor in loose_tensors(each):
             made.__dict__[name] = self._swapped(tensor, self._parameter)
@@ -118,7 +124,9 @@ class _Copying:
             return types.MethodType(value.__func__, self._modules[id(value.__self__)])
         if isinstance(value, partial):
             arguments = [self._modules.get(id(each), each) for each in value.args]
-            keywords = {name: self._modules.get(id(each), each) for name, each in value.keywords.items()}
+            keywords = {
+                name: self._modules.get(id(each), each) for name, each in value.keywords.items()
+            }
             rebound = partial(self._rebound(value.func), *arguments, **keywords)
             rebound.__dict__.update(value.__dict__)
             return rebound
@@ -133,7 +141,7 @@ class _Copying:
 
 
 class _State:
-    """What a copied module holds, and how to put it back when a forward pass has set something on it."""
+    """What a copied module holds, to be put back when a forward pass has set something on it."""
 
     __slots__ = ("_dicts",)
 
@@ -149,7 +157,9 @@ class _State:
                 now.update(before)
 
 
-def replicate(network: nn.Module, devices: Sequence[DeviceLike] | int, detach: bool = False) -> list[nn.Module]:
+def replicate(
+    network: nn.Module, devices: Sequence[DeviceLike] | int, detach: bool = False
+) -> list[nn.Module]:
     """Copy a module to devices; gradients of the copies lead back to its own parameters.
 
     Args:
@@ -158,7 +168,8 @@ def replicate(network: nn.Module, devices: Sequence[DeviceLike] | int, detach: b
         detach: whether gradients lead nowhere.
 
     Returns:
-        A module for each device. On one device parameters are shared, to others they go in buckets of 10 MiB.
+        A module for each device. On one device parameters are shared, to others they go in buckets
+        of 10 MiB.
 
     Raises:
         UsageError: the module cannot be replicated, or a device does not exist.
@@ -185,28 +196,39 @@ def _look_up(moved: dict[int, torch.Tensor], tensor: torch.Tensor) -> torch.Tens
     return moved[id(tensor)]
 
 
-def _broadcast(tensors: list[torch.Tensor], device: torch.device, detach: bool) -> dict[int, torch.Tensor]:
-    """Tensors on another device, by the identity of the original; few large copies instead of many small ones."""
+def _broadcast(
+    tensors: list[torch.Tensor], device: torch.device, detach: bool
+) -> dict[int, torch.Tensor]:
+    """Tensors on another device, by the identity of the original.
+
+    Few large copies instead of many small ones.
+    """
     sources = [each.detach() if detach else each for each in tensors]
     if all(each.device == device for each in tensors):
         views = [each if detach else each.view_as(each) for each in sources]
         return {id(each): view for each, view in zip(tensors, views, strict=True)}
     made: dict[int, torch.Tensor] = {}
     for bucket in buckets_of(tensors):
-        flat = torch.cat([sources[index].reshape(-1) for index in bucket]).to(device, non_blocking=True)
+        flat = torch.cat([sources[index].reshape(-1) for index in bucket]).to(
+            device, non_blocking=True
+        )
         pieces = flat.split([tensors[index].numel() for index in bucket])
         for index, piece in zip(bucket, pieces, strict=True):
             made[id(tensors[index])] = piece.view(tensors[index].shape)
     return made
 
 
-def _copy_buffers(buffers: list[torch.Tensor], device: torch.device, detach: bool, *, first: bool) -> dict[int, torch.Tensor]:
+def _copy_buffers(
+    buffers: list[torch.Tensor], device: torch.device, detach: bool, *, first: bool
+) -> dict[int, torch.Tensor]:
     made = {}
     for each in buffers:
         if each.requires_grad and not detach:
             made[id(each)] = each.to(device) if each.device != device else each.view_as(each)
         else:
-            made[id(each)] = each if first and each.device == device else each.detach().to(device, copy=True)
+            made[id(each)] = (
+                each if first and each.device == device else each.detach().to(device, copy=True)
+            )
     return made
 
 
@@ -238,9 +260,10 @@ def buckets_of(tensors: Sequence[torch.Tensor], most_bytes: int = _BUCKET_BYTES)
 
 
 class Replicas:
-    """Copies of a module on one CPU, kept from step to step and built again when the module has changed.
+    """Copies of a module on one CPU, kept from step to step, built again when it has changed.
 
-    Each copy has leaves of its own over the memory of the module's parameters, so that each can run its own backward pass.
+    Each copy has leaves of its own over the memory of the module's parameters, so that each can run
+    its own backward pass.
 
     Args:
         module: the user's.
@@ -288,7 +311,8 @@ class Replicas:
         else:
             self.tidy()
         self._used = count
-        # New ones in each step, and not written over: the graph of a step before may have saved them.
+        # New ones in each step, and not written over: the graph of a step before may have saved
+        # them.
         for places in self._buffers[:count]:
             for holders, original in places:
                 copied = original.detach().clone()
@@ -305,8 +329,13 @@ class Replicas:
 
     def _build(self) -> None:
         check_replicable(self._module)
-        if any(each.__dict__.get("_compiled_call_impl") is not None for each in self._module.modules()):
-            warnings.warn("a module was compiled in place, by its compile(): its replicas run without that", stacklevel=6)
+        if any(
+            each.__dict__.get("_compiled_call_impl") is not None for each in self._module.modules()
+        ):
+            warnings.warn(
+                "a module was compiled in place, by its compile(): its replicas run without that",
+                stacklevel=6,
+            )
         self.built += 1
         self.sources, self.leaves, self._buffers = [], [[] for _ in range(self._count)], []
         known: dict[int, int] = {}
@@ -329,8 +358,13 @@ class Replicas:
             return lambda tensor: leaf(index)(tensor) if tensor.requires_grad else tensor
 
         with torch.inference_mode(False), torch.enable_grad():
-            self._made = [copy_structure(self._module, leaf(index), buffer(index)) for index in range(self._count)]
-        self._buffers = [_places_of_buffers(made) if index else [] for index, made in enumerate(self._made)]
+            self._made = [
+                copy_structure(self._module, leaf(index), buffer(index))
+                for index in range(self._count)
+            ]
+        self._buffers = [
+            _places_of_buffers(made) if index else [] for index, made in enumerate(self._made)
+        ]
         self._states = [[_State(each) for each in made.modules()] for made in self._made]
 
 
@@ -353,7 +387,13 @@ def _signature(module: nn.Module) -> list[Any]:
         held = [value for value in each.__dict__.values() if isinstance(value, torch.Tensor)]
         for tensor in (*each._parameters.values(), *each._buffers.values(), *held):
             if tensor is not None:
-                found += id(tensor), tensor.data_ptr(), tensor.requires_grad, tensor.dtype, tensor.shape
+                found += (
+                    id(tensor),
+                    tensor.data_ptr(),
+                    tensor.requires_grad,
+                    tensor.dtype,
+                    tensor.shape,
+                )
                 found += tensor.stride(), tensor.storage_offset()
         found += map(id, each._modules.values())
     return found

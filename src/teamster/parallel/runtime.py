@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a `DataParallel` has in one process: threads, replicas, and what it has measured. It is neither pickled nor copied."""
+"""What a `DataParallel` has in one process, never pickled: threads, replicas, measurements."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from teamster.parallel.accelerators import OneGraph
 from teamster.parallel.applying import apply_checked, inner_threads
 from teamster.parallel.auto import Choosing, Trial
-from teamster.parallel.comparing import Comparing
+from teamster.parallel.balance import Weighing, Weights
 from teamster.parallel.cpu import CpuReplicas
+from teamster.parallel.gathering import Comparing
 from teamster.parallel.scattering import Piece, batch_size, batch_size_or_none, slices
 from teamster.parallel.step_report import Timing
 from teamster.parallel.threads import DeviceThreads, StepLock
 from teamster.parallel.validation import check_placement
-from teamster.parallel.weighing import Weighing, Weights
 from teamster.tensors.devices import DeviceLike
 
 
@@ -39,7 +40,9 @@ class Settings:
     weights: Weights
     fixed: bool
 
-    def are(self, module: nn.Module, devices: list[torch.device], weights: Weights, *, fixed: bool) -> bool:
+    def are(
+        self, module: nn.Module, devices: list[torch.device], weights: Weights, *, fixed: bool
+    ) -> bool:
         """Whether a runtime for these would be the same.
 
         Args:
@@ -51,7 +54,12 @@ class Settings:
         Returns:
             False where one of them is another.
         """
-        return self.module is module and self.devices == devices and self.weights is weights and self.fixed is fixed
+        return (
+            self.module is module
+            and self.devices == devices
+            and self.weights is weights
+            and self.fixed is fixed
+        )
 
 
 class Runtime:
@@ -83,13 +91,16 @@ class Runtime:
         self.step_lock = StepLock()
         self.weighing = Weighing(len(devices), settings.weights)
         self.cpu = CpuReplicas(settings.module, len(devices) if fixed else 1, self.timing)
+        self.accelerators = OneGraph(settings.module, devices[0], self.timing)
 
     @property
     def may_try(self) -> bool:
-        """Whether the plain module may run in place of replicas, which nobody has named."""
+        """Whether the plain module may run in place of replicas, which were not asked for."""
         return self.on_cpu and not self.settings.fixed
 
-    def scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], dim: int, trial: Trial) -> list[Piece]:
+    def scatter(
+        self, inputs: tuple[Any, ...], kwargs: dict[str, Any], dim: int, trial: Trial
+    ) -> list[Piece]:
         """Step 1: slices of the batch, one for each replica that has something to do.
 
         Args:
@@ -104,16 +115,21 @@ class Runtime:
         began = perf_counter_ns()
         settings = self.settings
         check_placement(settings.module, settings.devices[0])
-        count = batch_size((inputs, kwargs), dim) if trial.replicas > 1 else batch_size_or_none((inputs, kwargs), dim)
+        counting = batch_size if trial.replicas > 1 else batch_size_or_none
+        count = counting((inputs, kwargs), dim)
         trial.samples = count or 1
         trial.began_s = perf_counter()
-        # Where nothing can be sliced all devices get all of it, as torch has it; or one, where there is nothing at all.
+        # Where nothing can be sliced all devices get all of it, as torch has it; or one, where
+        # there is nothing at all.
         whole = [1] * (trial.replicas if inputs or kwargs else 1)
         sizes = whole if count is None else self.weighing.sizes(count, trial.replicas)
         used = [index for index, size in enumerate(sizes) if size] or [0]
-        sizes, devices = [sizes[index] for index in used], [settings.devices[index] for index in used]
+        sizes = [sizes[index] for index in used]
+        devices = [settings.devices[index] for index in used]
         rows = zip(slices((inputs, kwargs), sizes, devices, dim), sizes, devices, used, strict=True)
-        pieces = [Piece(given, named, size, device, index) for (given, named), size, device, index in rows]
+        pieces = [
+            Piece(given, named, size, device, index) for (given, named), size, device, index in rows
+        ]
         self.timing.begin_step(len(pieces))
         self.timing.tell("scatter", -1, began)
         return pieces
@@ -150,7 +166,14 @@ class Runtime:
         Returns:
             Their outputs.
         """
-        return apply_checked(replicas, inputs, kwargs, devices, lambda found: self.lines(len(found)), self.timing.tell)
+        return apply_checked(
+            replicas,
+            inputs,
+            kwargs,
+            devices,
+            lambda found: self.lines(len(found)),
+            self.timing.tell,
+        )
 
     def learn(self, pieces: Sequence[Piece], trial: Trial, output: Any = None) -> None:
         """A pass, or its forward pass, is over.
@@ -158,7 +181,7 @@ class Runtime:
         Args:
             pieces: what the replicas had.
             trial: of the pass.
-            output: whose graph tells when the backward pass is over.
+            output: its graph tells when the backward pass is over.
         """
         trial.end(output)
         self.tidy()
@@ -167,14 +190,16 @@ class Runtime:
             self.weighing.learn(pieces, self.timing.latest)
 
     def tidy(self, *, failed: bool = False) -> None:
-        """End the threads that a trial has left, and put back what a failed pass has set on the replicas.
+        """End the threads that a trial has left.
 
         Args:
-            failed: whether one has.
+            failed: whether a pass has failed: what it has set on the replicas is put back.
         """
         if failed:
             self.cpu.tidy()
-        if not self.settings.fixed and self.threads and (used := self.choosing.in_use()) is not None:
+        if self.settings.fixed or not self.threads:
+            return
+        if (used := self.choosing.in_use()) is not None:
             for count in self.threads.keys() - used:
                 self.threads.pop(count).close()
 

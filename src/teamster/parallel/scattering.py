@@ -6,8 +6,8 @@
     (x, {"mask": m}, "name")  -->  (x[:5], {"mask": m[:5]}, "name")      device 0
                                    (x[5:], {"mask": m[5:]}, "name")      device 1
 
-Sizes differ by at most one, or follow weights. Tensors and NumPy arrays are sliced; tensors without dimensions, those that `shared`
-has marked, and all else go to every device.
+Sizes differ by at most one, or follow weights. Tensors and NumPy arrays are sliced; tensors without
+dimensions, those that `shared` has marked, and all else go to every device.
 """
 
 from __future__ import annotations
@@ -60,18 +60,28 @@ def as_pieces(scattered: tuple[Any, Any], devices: Sequence[torch.device], dim: 
         UsageError: there are more than devices, or not as many keyword arguments.
 
     Example:
-        >>> [piece.size for piece in as_pieces(([(torch.ones(2),), (torch.ones(1),)], [{}, {}]), as_devices(2), 0)]
+        >>> inputs = [(torch.ones(2),), (torch.ones(1),)]
+        >>> [piece.size for piece in as_pieces((inputs, [{}, {}]), as_devices(2), 0)]
         [2, 1]
     """
     inputs, kwargs = scattered
-    given: list[Any] = list(inputs) or [()] * max(1, len(kwargs or ()))  # nothing at all runs once, on the first device
+    # Nothing at all runs once, on the first device
+    given: list[Any] = list(inputs) or [()] * max(1, len(kwargs or ()))
     named = list(kwargs or ()) or [{} for _ in given]
     if len(given) > len(devices) or len(named) != len(given):
-        told = f"{len(given)} pieces of positional and {len(named)} of keyword arguments for {len(devices)} devices"
-        raise UsageError(f"scatter has made {told}; there must be one each, and no more than devices")
+        told = (
+            f"{len(given)} pieces of positional and {len(named)} of keyword arguments for "
+            f"{len(devices)} devices"
+        )
+        raise UsageError(
+            f"scatter has made {told}; there must be one each, and no more than devices"
+        )
     given = [tuple(each) if isinstance(each, (tuple, list)) else (each,) for each in given]
     rows = zip(given, named, devices, range(len(given)), strict=False)
-    return [Piece(each, own, batch_size_or_none((each, own), dim) or 1, device, index) for each, own, device, index in rows]
+    return [
+        Piece(each, own, batch_size_or_none((each, own), dim) or 1, device, index)
+        for each, own, device, index in rows
+    ]
 
 
 def chunk_sizes(count: int, parts: int, weights: Sequence[float] | None = None) -> list[int]:
@@ -83,7 +93,8 @@ def chunk_sizes(count: int, parts: int, weights: Sequence[float] | None = None) 
         weights: their speeds, in any unit; None for equal ones.
 
     Returns:
-        Sizes that sum to `count`: equal but for one, or in proportion to the weights (largest remainders first, Hamilton 1792).
+        Sizes that sum to `count`: equal but for one, or in proportion to the weights (largest
+        remainders first, Hamilton 1792).
 
     Raises:
         UsageError: there are not as many weights as devices, or one is negative, or all are 0.
@@ -94,11 +105,20 @@ def chunk_sizes(count: int, parts: int, weights: Sequence[float] | None = None) 
     """
     if weights is None:
         return [count // parts + (index < count % parts) for index in range(parts)]
-    if len(weights) != parts or not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
-        raise UsageError(f"weights must be {parts} numbers of 0 or more, not all 0, one for each device; not {list(weights)}")
+    if (
+        len(weights) != parts
+        or not all(0 <= weight < math.inf for weight in weights)
+        or not sum(weights) > 0
+    ):
+        raise UsageError(
+            f"weights must be {parts} numbers of 0 or more, not all 0, one for each device; not "
+            f"{list(weights)}"
+        )
     exact = [count * weight / sum(weights) for weight in weights]
     sizes = [int(share) for share in exact]
-    for index in sorted(range(parts), key=lambda index: sizes[index] - exact[index])[: count - sum(sizes)]:
+    for index in sorted(range(parts), key=lambda index: sizes[index] - exact[index])[
+        : count - sum(sizes)
+    ]:
         sizes[index] += 1
     return sizes
 
@@ -114,7 +134,8 @@ def batch_size(inputs: Any, dim: int) -> int | None:
         Their number; None when nothing can be sliced.
 
     Raises:
-        UsageError: sizes differ, or a tensor has no such dimension, or a packed sequence is among them.
+        UsageError: sizes differ, or a tensor has no such dimension, or a packed sequence is among
+            them.
 
     Example:
         >>> batch_size([torch.ones(4, 2), {"y": torch.ones(4)}], 0)
@@ -123,14 +144,16 @@ def batch_size(inputs: Any, dim: int) -> int | None:
     shapes = [tuple(each.shape) for each in _sliceable(inputs)]
     if bad := next((shape for shape in shapes if not -len(shape) <= dim < len(shape)), None):
         raise UsageError(
-            f"an input of shape {bad} has no dimension {dim} to be scattered along; one that every replica needs whole goes in as"
+            f"an input of shape {bad} has no dimension {dim} to be scattered along; one that every "
+            "replica needs whole goes in as"
             " teamster.parallel.shared(it)"
         )
     sizes = {shape[dim]: shape for shape in shapes}
     if len(sizes) > 1:
         told = " and ".join(f"{size} in shape {shape}" for size, shape in list(sizes.items())[:3])
         raise UsageError(
-            f"inputs cannot be scattered along dimension {dim}: their sizes differ, {told}; one that every replica needs whole goes"
+            f"inputs cannot be scattered along dimension {dim}: their sizes differ, {told}; one "
+            "that every replica needs whole goes"
             " in as teamster.parallel.shared(it)"
         )
     return next(iter(sizes), None)
@@ -158,20 +181,26 @@ def batch_size_or_none(inputs: Any, dim: int) -> int | None:
 def _sliceable(value: Any) -> list[Any]:
     """Tensors and arrays with at least one dimension; none that go whole to every device."""
     if isinstance(value, PackedSequence):
-        raise UsageError("a PackedSequence cannot be scattered: its rows are not samples; pad the batch and pack in forward")
+        raise UsageError(
+            "a PackedSequence cannot be scattered: its rows are not samples; pad the batch and "
+            "pack in forward"
+        )
     if isinstance(value, torch.Tensor) or is_array(value):
         if is_shared(value) or not value.ndim:
             return []
         if isinstance(value, torch.Tensor) and (value.is_nested or value.layout != torch.strided):
             raise UsageError(
-                "a nested or sparse tensor cannot be scattered: pad it, make it dense, or give all of it to every replica as"
+                "a nested or sparse tensor cannot be scattered: pad it, make it dense, or give all "
+                "of it to every replica as"
                 " teamster.parallel.shared(it)"
             )
         return [value]
     return [found for part in parts_of(value) or () for found in _sliceable(part)]
 
 
-def slices(value: Any, sizes: Sequence[int], devices: Sequence[torch.device], dim: int) -> list[Any]:
+def slices(
+    value: Any, sizes: Sequence[int], devices: Sequence[torch.device], dim: int
+) -> list[Any]:
     """A copy of `value` for each device, holding its slices.
 
     Args:
@@ -184,7 +213,8 @@ def slices(value: Any, sizes: Sequence[int], devices: Sequence[torch.device], di
         As many as there are devices; a single one gets all of it.
 
     Example:
-        >>> [piece["x"].tolist() for piece in slices({"x": torch.arange(3)}, [2, 1], as_devices(2), 0)]
+        >>> pieces = slices({"x": torch.arange(3)}, [2, 1], as_devices(2), 0)
+        >>> [piece["x"].tolist() for piece in pieces]
         [[0, 1], [2]]
     """
     if len(devices) == 1:
@@ -192,15 +222,26 @@ def slices(value: Any, sizes: Sequence[int], devices: Sequence[torch.device], di
     if isinstance(value, torch.Tensor):
         whole = not value.ndim or is_shared(value)
         pieces = [value] * len(sizes) if whole else value.split(list(sizes), dim)
-        if not whole and devices[0].type == "cpu" and not value.requires_grad and not value.is_inference():
-            pieces = [piece.data for piece in pieces]  # one may write into its slice without being in the others' way
-        return [piece.to(device, non_blocking=device.type != "cpu") for piece, device in zip(pieces, devices, strict=True)]
+        if (
+            not whole
+            and devices[0].type == "cpu"
+            and not value.requires_grad
+            and not value.is_inference()
+        ):
+            # One may write into its slice without being in the others' way
+            pieces = [piece.data for piece in pieces]
+        return [
+            piece.to(device, non_blocking=device.type != "cpu")
+            for piece, device in zip(pieces, devices, strict=True)
+        ]
     if is_array(value):
         if not value.ndim or is_shared(value):
             return [value] * len(sizes)
         ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
         moved = value.swapaxes(0, dim)
-        return [moved[end - size : end].swapaxes(0, dim) for size, end in zip(sizes, ends, strict=True)]
+        return [
+            moved[end - size : end].swapaxes(0, dim) for size, end in zip(sizes, ends, strict=True)
+        ]
     parts = parts_of(value)
     if not parts:
         return [value] * len(sizes)
@@ -215,18 +256,24 @@ def _moved(value: Any, device: torch.device) -> Any:
     return remake(value, [_moved(part, device) for part in parts]) if parts else value
 
 
-def scatter(inputs: Any, target_gpus: Sequence[DeviceLike] | int, dim: int = 0, weights: Sequence[float] | None = None) -> Any:
+def scatter(
+    inputs: Any,
+    target_gpus: Sequence[DeviceLike] | int,
+    dim: int = 0,
+    weights: Sequence[float] | None = None,
+) -> Any:
     """Slice tensors inside of containers into near-equal chunks, one a device.
 
     Args:
-        inputs: tensors and NumPy arrays in tuples, lists, dicts, named tuples and dataclasses; other objects go to every device.
+        inputs: tensors and NumPy arrays in tuples, lists, dicts, named tuples and dataclasses;
+            other objects go to every device.
         target_gpus: names of devices; a number n for n accelerators, or n replicas on the CPU.
         dim: along which samples are counted.
         weights: for unequal devices: their speeds, in any unit.
 
     Returns:
-        A list with a copy for each device, a tuple for a single tensor; as many as there are samples where those are fewer than
-        devices.
+        A list with a copy for each device, a tuple for a single tensor; as many as there are
+        samples where those are fewer than devices.
 
     Raises:
         UsageError: sizes along `dim` differ, or a device does not exist.

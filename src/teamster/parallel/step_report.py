@@ -21,7 +21,8 @@ class StepReport:
     Attributes:
         steps: forward passes, of `step()` too.
         replicas: how many ran in the latest.
-        seconds: of each phase, in the caller; where replicas work at once, the longest of them counts.
+        seconds: of each phase, in the caller; where replicas work at once, the longest of them
+            counts.
         by_replica: seconds of forward and backward, by replica.
 
     Example:
@@ -43,8 +44,13 @@ class StepReport:
     def __str__(self) -> str:
         steps = max(1, self.steps)
         lines = [f"{self.steps} steps on {self.replicas} replicas, milliseconds a step:"]
-        lines += [f"  {phase:<10}{self.seconds.get(phase, 0.0) / steps * 1e3:9.3f}" for phase in PHASES]
-        shares = ", ".join(f"{index}: {seconds / steps * 1e3:.3f}" for index, seconds in sorted(self.by_replica.items()))
+        lines += [
+            f"  {phase:<10}{self.seconds.get(phase, 0.0) / steps * 1e3:9.3f}" for phase in PHASES
+        ]
+        shares = ", ".join(
+            f"{index}: {seconds / steps * 1e3:.3f}"
+            for index, seconds in sorted(self.by_replica.items())
+        )
         return "\n".join([*lines, f"  replicas  {shares} (busiest / laziest {self.imbalance:.2f})"])
 
 
@@ -69,13 +75,18 @@ class Timing:
         lifetime.renewed_in_copies(self)
 
     def after_fork(self) -> None:
-        """In a forked copy of the program: who held the lock is not there."""
+        """In a forked copy of the program: the thread that held the lock is not there."""
         self._lock = threading.Lock()
 
     def tell(self, phase: str, replica: int, began_ns: int, cpu_ns: int = 0) -> None:
         """A phase ends now; of a replica's with the time that it was on a processor."""
         took = perf_counter_ns() - began_ns
-        note(current_ring(), COMPUTE if phase in ("forward", "backward") else TRANSFER, phase, began_ns)
+        note(
+            current_ring(),
+            COMPUTE if phase in ("forward", "backward") else TRANSFER,
+            phase,
+            began_ns,
+        )
         with self._lock:
             if replica < 0:
                 self._sums[phase] = self._sums.get(phase, 0) + took
@@ -104,9 +115,10 @@ class Timing:
 
     @property
     def at_once(self) -> float:
-        """How many replicas computed at one time, on average: what they were on processors, beside the time of the longest.
+        """How many replicas computed at one time, on average.
 
-        Of passes in which they were to do so; all of them, where there was none.
+        What they were on processors, beside the time of the longest. Of passes in which they were
+        to do so; all of them, where there was none.
         """
         with self._lock:
             self._settle()
@@ -117,4 +129,9 @@ class Timing:
         with self._lock:
             self._settle()
             seconds = {phase: took / 1e9 for phase, took in self._sums.items()}
-            return StepReport(self.steps, self.replicas, seconds, {index: ns / 1e9 for index, ns in self._by_replica.items()})
+            return StepReport(
+                self.steps,
+                self.replicas,
+                seconds,
+                {index: ns / 1e9 for index, ns in self._by_replica.items()},
+            )

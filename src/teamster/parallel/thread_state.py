@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What of the caller's state a device's thread takes over: all that torch and Python keep for each thread."""
+"""What of the caller's state a device's thread takes over: all that is kept for each thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
 class ThreadState:
-    """The calling thread's state: grad mode, inference mode, autocast, default device, hooks on saved tensors, context, streams.
+    """The calling thread's state, for another thread.
+
+    Grad mode, inference mode, autocast, default device, hooks on saved tensors, context, streams.
 
     Args:
         device: where the thread that takes it over works.
@@ -29,18 +31,34 @@ class ThreadState:
         >>> with torch.no_grad():
         ...     carried = ThreadState(torch.device("cpu"))
         >>> seen = []
-        >>> thread = threading.Thread(target=lambda: carried.run(lambda: seen.append(torch.is_grad_enabled())))
+        >>> def look():
+        ...     seen.append(torch.is_grad_enabled())
+        >>> thread = threading.Thread(target=carried.run, args=(look,))
         >>> thread.start(); thread.join(); seen
         [False]
     """
 
-    __slots__ = ("_autocast", "_cache", "_context", "_default", "_device", "_grad", "_hooks", "_inference", "_stream")
+    __slots__ = (
+        "_autocast",
+        "_cache",
+        "_context",
+        "_default",
+        "_device",
+        "_grad",
+        "_hooks",
+        "_inference",
+        "_stream",
+    )
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._grad = torch.is_grad_enabled()
         self._inference = torch.is_inference_mode_enabled()
-        kinds = [kind for kind in _AUTOCAST_DEVICES if kind in ("cpu", device.type) and torch.is_autocast_enabled(kind)]
+        kinds = [
+            kind
+            for kind in _AUTOCAST_DEVICES
+            if kind in ("cpu", device.type) and torch.is_autocast_enabled(kind)
+        ]
         self._autocast = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds]
         self._cache = torch.is_autocast_cache_enabled()
         self._default = torch.get_default_device()
@@ -82,7 +100,9 @@ class ThreadState:
 
 
 def is_hooked() -> bool:
-    """Whether hooks on saved tensors are active: they expect one thread, and tensors in the order of the plain module.
+    """Whether hooks on saved tensors are active.
+
+    They expect one thread, and tensors in the order of the plain module.
 
     Returns:
         True inside of ``saved_tensors_hooks``, ``save_on_cpu`` and ``checkpoint``.
@@ -95,20 +115,28 @@ def is_hooked() -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work: both keep to one thread and one graph.
+    """Whether torch.func or forward-mode differentiation is at work.
+
+    Both keep to one thread and one graph.
 
     Returns:
-        True inside of ``torch.func.grad``, ``vmap``, ``jvp`` and ``torch.autograd.forward_ad.dual_level``.
+        True inside of ``torch.func.grad``, ``vmap``, ``jvp`` and
+        ``torch.autograd.forward_ad.dual_level``.
 
     Example:
         >>> is_transformed()
         False
     """
-    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def is_traced() -> bool:
-    """Whether a call is recorded and not run: torch.jit.trace, torch.export, torch.compile and torch.fx follow one thread.
+    """Whether a call is recorded and not run.
+
+    Torch.jit.trace, torch.export, torch.compile and torch.fx follow one thread.
 
     Returns:
         True while they look.
@@ -117,7 +145,11 @@ def is_traced() -> bool:
         >>> is_traced()
         False
     """
-    return bool(is_compiling() or _symbolic_trace._is_fx_tracing_flag or torch._C._get_tracing_state() is not None)
+    return bool(
+        is_compiling()
+        or _symbolic_trace._is_fx_tracing_flag
+        or torch._C._get_tracing_state() is not None
+    )
 
 
 def carry_all(devices: list[torch.device]) -> list[Any]:
@@ -135,4 +167,7 @@ def carry_all(devices: list[torch.device]) -> list[Any]:
         True
     """
     made: dict[torch.device, ThreadState] = {}
-    return [made.setdefault(device, ThreadState(device)) if device not in made else made[device] for device in devices]
+    return [
+        made.setdefault(device, ThreadState(device)) if device not in made else made[device]
+        for device in devices
+    ]

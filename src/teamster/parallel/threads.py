@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The threads of replicas: one a device, which stay (spine/workers/lockstep.py), and one step of them at a time."""
+"""The threads of replicas: one a device, which stay, and one step of them at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from teamster.errors import UsageError
 from teamster.machine.openmp import parked_helpers, release_helpers
 from teamster.spine.workers.lockstep import Job, Lockstep
 
-_ITSELF = "a replica has called the DataParallel that it is part of: call the module that forward or loss_fn is given"
+_ITSELF = (
+    "a replica has called the DataParallel that it is part of: call the module that forward or "
+    "loss_fn is given"
+)
 
 _used: weakref.WeakSet[DeviceThreads] = weakref.WeakSet()
 
@@ -36,12 +39,20 @@ class DeviceThreads:
         >>> threads.close()
     """
 
-    def __init__(self, devices: Sequence[torch.device], inner: int | None, prefix: str = "teamster-") -> None:
+    def __init__(
+        self, devices: Sequence[torch.device], inner: int | None, prefix: str = "teamster-"
+    ) -> None:
         self._inner = inner
         self._is_used = False
         self._lockstep = _OnDevices(list(devices), inner, prefix)
 
-    def run(self, jobs: Sequence[Job], *, in_turn: bool = False, guard: AbstractContextManager[object] | None = None) -> list[Any]:
+    def run(
+        self,
+        jobs: Sequence[Job],
+        *,
+        in_turn: bool = False,
+        guard: AbstractContextManager[object] | None = None,
+    ) -> list[Any]:
         """Run job i in thread i, all at once.
 
         Args:
@@ -60,7 +71,9 @@ class DeviceThreads:
             _used.add(self)
             lifetime.before_fork(_let_helpers_go)
             lifetime.end_at_exit(_close_all)
-        return self._lockstep.run(jobs, in_turn=in_turn, beside=self._callers_helpers_away, guard=guard)
+        return self._lockstep.run(
+            jobs, in_turn=in_turn, beside=self._callers_helpers_away, guard=guard
+        )
 
     def runs_caller(self) -> bool:
         """Whether the calling thread is in the middle of one of these jobs."""
@@ -82,7 +95,7 @@ class DeviceThreads:
 
 
 class _OnDevices(Lockstep):
-    """Whose errors name the device."""
+    """Names the device in errors."""
 
     def __init__(self, devices: list[torch.device], inner: int | None, prefix: str) -> None:
         super().__init__("replica", inner, prefix)
@@ -108,11 +121,12 @@ class StepLock:
             threads: those of the steps.
 
         Raises:
-            UsageError: a replica of the step that runs wants another step: it would wait for itself.
+            UsageError: a replica of the step that runs wants another step: it would wait for
+                itself.
         """
         if not self._lock.acquire(blocking=False):
             if any(each.runs_caller() for each in list(threads.values())):
-                raise UsageError(_ITSELF)  # whoever has the lock waits for this thread
+                raise UsageError(_ITSELF)  # what has the lock waits for this thread
             self._lock.acquire()
         try:
             if self._inside:
@@ -126,12 +140,15 @@ class StepLock:
             self._lock.release()
 
     def after_fork(self) -> None:
-        """In a forked copy of the program: who held it is not there."""
+        """In a forked copy of the program: the thread that held it is not there."""
         self._lock, self._inside = threading.RLock(), False
 
 
 def _let_helpers_go() -> None:
-    """Before the program is forked: libgomp would believe in helpers that are not there, and a replica of the copy crashed."""
+    """Before the program is forked.
+
+    Libgomp would believe in helpers that are not there, and a replica of the copy crashed.
+    """
     if _used:
         release_helpers()
 

@@ -18,7 +18,8 @@ def check_replicable(module: nn.Module) -> None:
         module: the user's.
 
     Raises:
-        UsageError: it is compiled as a whole, or has Python modules below a ScriptModule, or parameters without a shape yet.
+        UsageError: it is compiled as a whole, or has Python modules below a ScriptModule, or
+            parameters without a shape yet.
 
     Example:
         >>> check_replicable(nn.Linear(2, 2))
@@ -26,17 +27,34 @@ def check_replicable(module: nn.Module) -> None:
     for name, each in module.named_modules():
         if isinstance(each, torch._dynamo.OptimizedModule):
             what = f"the submodule {name!r}" if name else "the module"
-            raise UsageError(f"{what} is wrapped in torch.compile, whose copies would empty it: give the module as it was before")
+            raise UsageError(
+                f"{what} is wrapped in torch.compile, whose copies would empty it: give the module "
+                "as it was before"
+            )
         own = each.__dict__.get("forward")
         if isinstance(own, types.FunctionType):
             what = f"forward of {name!r}" if name else "forward of the module"
-            raise UsageError(f"{what} is a function of its own, which would run the original module: subclass it instead")
+            raise UsageError(
+                f"{what} is a function of its own, which would run the original module: subclass "
+                "it instead"
+            )
         scripted = isinstance(each, torch.jit.ScriptModule)
-        if scripted and any(not isinstance(child, torch.jit.ScriptModule) for child in each.modules()):
-            raise UsageError("a module with Python modules below a ScriptModule cannot be replicated")
-    lazy = [name for name, each in module.named_parameters() if isinstance(each, nn.parameter.UninitializedParameter)]
+        if scripted and any(
+            not isinstance(child, torch.jit.ScriptModule) for child in each.modules()
+        ):
+            raise UsageError(
+                "a module with Python modules below a ScriptModule cannot be replicated"
+            )
+    lazy = [
+        name
+        for name, each in module.named_parameters()
+        if isinstance(each, nn.parameter.UninitializedParameter)
+    ]
     if lazy:
-        raise UsageError(f"the parameter {lazy[0]!r} has no shape yet: run the module on one batch before it is replicated")
+        raise UsageError(
+            f"the parameter {lazy[0]!r} has no shape yet: run the module on one batch before it is "
+            "replicated"
+        )
 
 
 def check_placement(module: nn.Module, device: torch.device) -> None:
@@ -54,4 +72,7 @@ def check_placement(module: nn.Module, device: torch.device) -> None:
     """
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.device != device:
-            raise UsageError(f"{name!r} is on device {tensor.device}, and all of the module must be on device_ids[0], {device}")
+            raise UsageError(
+                f"{name!r} is on device {tensor.device}, and all of the module must be on "
+                f"device_ids[0], {device}"
+            )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Arguments that every device gets whole: an attention mask of (T, T), an adjacency matrix, a table."""
+"""Arguments that every device gets whole.
+
+An attention mask of (T, T), an adjacency matrix, a table.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ def shared(value: Value) -> Value:
         value: a tensor, sparse and nested ones included, a NumPy array, or a container of them.
 
     Returns:
-        The same value over the same memory, marked; what is computed from it is not. Gradients go through.
+        The same value over the same memory, marked; what is computed from it is not. Gradients go
+        through.
 
     Example:
         >>> from teamster.parallel import DataParallel
@@ -67,7 +71,11 @@ def _another(tensor: torch.Tensor) -> torch.Tensor:
     """The mark is not to be on the caller's own object, which may be sliced elsewhere."""
     if not tensor.requires_grad:
         return tensor.detach()
-    return tensor.view_as(tensor) if tensor.layout == torch.strided and not tensor.is_nested else tensor.clone()
+    return (
+        tensor.view_as(tensor)
+        if tensor.layout == torch.strided and not tensor.is_nested
+        else tensor.clone()
+    )
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 
 ::
 
-    batch --> scatter --> replicate --> parallel_apply: each replica in its thread --> gather --> output
+    batch --> scatter --> replicate --> parallel_apply, a thread each --> gather --> output
 
     settings, pickling, what torch calls it by    here
     one pass through the four steps               passing
@@ -20,19 +20,24 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.parallel.auto import StepKind
-from teamster.parallel.balance import warn_of_imbalance
-from teamster.parallel.calling import ModuleCall, Steps
+from teamster.parallel.balance import Weighing, Weights, warn_of_imbalance
+from teamster.parallel.calling import LossFunction, ModuleCall, Steps
 from teamster.parallel.criterion import in_slices
 from teamster.parallel.gathering import gather
-from teamster.parallel.passing import run_alone, run_parallel, step_alone, step_parallel, try_parallel, try_step
+from teamster.parallel.passing import (
+    run_alone,
+    run_parallel,
+    step_alone,
+    step_parallel,
+    try_parallel,
+    try_step,
+)
 from teamster.parallel.replicas import replicate
 from teamster.parallel.runtime import Runtime, Settings
 from teamster.parallel.scattering import scatter_kwargs
 from teamster.parallel.step_report import StepReport
-from teamster.parallel.stepping import LossFunction
 from teamster.parallel.thread_state import is_traced, is_transformed
 from teamster.parallel.validation import check_replicable
-from teamster.parallel.weighing import Weighing, Weights
 from teamster.tensors.devices import DeviceLike, all_devices, as_device, as_devices
 from teamster.tensors.nest import walk
 
@@ -40,23 +45,26 @@ _OWN = ("_fixed", "_runtime")
 
 
 class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
-    """Runs a module on several devices at once: each gets a slice of the batch, gradients come together on the first.
+    """Runs a module on several devices at once.
 
-    A drop-in for `torch.nn.DataParallel` on any devices, CPU replicas included: these share the module's parameters. A subclass may
-    replace `scatter`, `replicate`, `parallel_apply` and `gather`.
+    Each gets a slice of the batch, gradients come together on the first. A drop-in for
+    `torch.nn.DataParallel` on any devices, CPU replicas included: these share the module's
+    parameters. A subclass may replace `scatter`, `replicate`, `parallel_apply` and `gather`.
 
     Args:
         module: what to run; its parameters are on the first device.
-        device_ids: names of devices; a number n for n accelerators, or n replicas on the CPU; None for all accelerators, or,
-            where there are none, for as many CPU replicas as the first steps show to pay.
+        device_ids: names of devices; a number n for n accelerators, or n replicas on the CPU; None
+            for all accelerators, or, where there are none, for as many CPU replicas as the first
+            steps show to pay.
         output_device: where outputs are gathered; None for the first device.
         dim: along which samples are counted.
         weights: for unequal devices: their speeds in any unit, or "measured".
-        loss: a criterion: then the last positional argument is the target, each device computes the loss of its slice, and the
-            result is the loss of the whole batch.
+        loss: a criterion: then the last positional argument is the target, each device computes the
+            loss of its slice, and the result is the loss of the whole batch.
 
     Attributes:
-        module, device_ids, output_device, dim, weights, loss: as above; what is set holds from the next call on.
+        module, device_ids, output_device, dim, weights, loss: as above; what is set holds from the
+            next call on.
 
     Raises:
         UsageError: a device does not exist, or the module cannot be replicated.
@@ -135,7 +143,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         return self.device_ids[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_runtime": None}  # it belongs to this process, and not to the model
+        return self.__dict__ | {"_runtime": None}  # which is this process's, not the model's
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -149,7 +157,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
     def __prepare_scriptable__(self) -> nn.Module:
         return self.module  # for torch.jit.script, which knows no threads
 
-    # --- the drop-in form --------------------------------------------------------------------------------------------------
+    # --- the drop-in form -------------------------------------------------------------------------
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Scatter, replicate, apply, gather.
@@ -173,15 +181,24 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
         own = self._own_steps()
         if self.loss is None:
             return self._run(self._call(inputs, kwargs, own))
-        sliced = None if own else in_slices(self.loss)  # anew each time: its settings may have changed
+        # Anew each time: its settings may have changed
+        sliced = None if own else in_slices(self.loss)
         if sliced is not None:
             return self._run(self._call(inputs, kwargs, own, self.loss, sliced))
         if not inputs:
-            raise UsageError("a DataParallel with a loss needs the target as its last positional argument")
+            raise UsageError(
+                "a DataParallel with a loss needs the target as its last positional argument"
+            )
         target = walk(inputs[-1], lambda each: each.to(self.output_device))
         return self.loss(self._run(self._call(inputs[:-1], kwargs, own)), target)
 
-    def _call(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], own: Steps, *loss: Callable[..., Any] | None) -> ModuleCall:
+    def _call(
+        self,
+        inputs: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        own: Steps,
+        *loss: Callable[..., Any] | None,
+    ) -> ModuleCall:
         return ModuleCall(inputs, kwargs, self.dim, self.output_device, own, *loss)
 
     def _run(self, call: ModuleCall) -> Any:
@@ -191,7 +208,9 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             return run_alone(runtime, call)
         with runtime.step_lock.pass_through(runtime.threads):
             trial = runtime.choosing.begin(kind)
-            return try_parallel(runtime, call, trial, kind) if runtime.may_try else run_parallel(runtime, call, trial)
+            if runtime.may_try:
+                return try_parallel(runtime, call, trial, kind)
+            return run_parallel(runtime, call, trial)
 
     def _kind(self, runtime: Runtime, *, by_step: bool) -> StepKind | None:
         """What the next step is like; None: it is the plain module's, on the CPU."""
@@ -202,21 +221,32 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
     def _own_steps(self) -> Steps:
         """Those of the four that are a subclass's, or the object's own."""
         held, kind = self.__dict__, type(self)
-        return {name: getattr(self, name) for name, step in _STEPS if name in held or getattr(kind, name) is not step}
+        return {
+            name: getattr(self, name)
+            for name, step in _STEPS
+            if name in held or getattr(kind, name) is not step
+        }
 
     def _current(self, own: Steps | None = None) -> Runtime:
         """What is there for the module, the devices and the weights as they are now."""
-        fixed = self._fixed or bool(self._own_steps() if own is None else own)  # nobody's own steps are tried out
+        # Steps of a subclass's own are not tried out
+        fixed = self._fixed or bool(self._own_steps() if own is None else own)
         runtime, module = self._runtime, self._modules["module"]
-        if runtime is None or not runtime.settings.are(module, self.device_ids, self.weights, fixed=fixed):
+        devices, weights = self.device_ids, self.weights
+        if runtime is None or not runtime.settings.are(module, devices, weights, fixed=fixed):
             if runtime is not None:
                 runtime.close()
-            runtime = self._runtime = Runtime(Settings(module, list(self.device_ids), self.weights, fixed))
+            runtime = self._runtime = Runtime(Settings(module, list(devices), weights, fixed))
         return runtime
 
-    # --- the four steps: a subclass may have its own ---------------------------------------------------------------------------
+    # --- the four steps: a subclass may have its own ----------------------------------------------
 
-    def scatter(self, inputs: tuple[Any, ...], kwargs: dict[str, Any] | None, device_ids: Sequence[DeviceLike]) -> Any:
+    def scatter(
+        self,
+        inputs: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        device_ids: Sequence[DeviceLike],
+    ) -> Any:
         """Slice the arguments of a call.
 
         Args:
@@ -228,10 +258,12 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             Positional and keyword arguments of each device; as many as there is something for.
 
         Example:
-            >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).scatter((torch.arange(3),), {}, ["cpu", "cpu"])
+            >>> model = DataParallel(nn.Identity(), ["cpu", "cpu"])
+            >>> model.scatter((torch.arange(3),), {}, ["cpu", "cpu"])
             (((tensor([0, 1]),), (tensor([2]),)), ({}, {}))
         """
-        weights = self._current().weighing.weights if len(device_ids) == len(self.device_ids) else None
+        whole = len(device_ids) == len(self.device_ids)
+        weights = self._current().weighing.weights if whole else None
         return scatter_kwargs(inputs, kwargs, device_ids, self.dim, weights)
 
     def replicate(self, module: nn.Module, device_ids: Sequence[DeviceLike]) -> list[nn.Module]:
@@ -242,18 +274,23 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             device_ids: where to.
 
         Returns:
-            Modules in whose graph the module's own parameters are; without one where gradients are off.
+            Modules in whose graph the module's own parameters are; without one where gradients are
+            off.
 
         Example:
-            >>> len(DataParallel(nn.Identity(), ["cpu", "cpu"]).replicate(nn.Linear(2, 2), ["cpu", "cpu"]))
+            >>> model = DataParallel(nn.Identity(), ["cpu", "cpu"])
+            >>> len(model.replicate(nn.Linear(2, 2), ["cpu", "cpu"]))
             2
         """
         return replicate(module, device_ids, not torch.is_grad_enabled())
 
     def parallel_apply(
-        self, replicas: Sequence[nn.Module], inputs: Sequence[Any], kwargs: Sequence[dict[str, Any]] | None
+        self,
+        replicas: Sequence[nn.Module],
+        inputs: Sequence[Any],
+        kwargs: Sequence[dict[str, Any]] | None,
     ) -> list[Any]:
-        """ModuleCall each replica with its inputs, all at once.
+        """Call each replica with its inputs, all at once.
 
         Args:
             replicas: one a device, of the first ones of `device_ids`.
@@ -265,7 +302,8 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
         Example:
             >>> model = DataParallel(nn.Identity(), ["cpu", "cpu"])
-            >>> model.parallel_apply([model.module] * 2, [(torch.ones(1),), (torch.zeros(1),)], [{}, {}])
+            >>> inputs = [(torch.ones(1),), (torch.zeros(1),)]
+            >>> model.parallel_apply([model.module] * 2, inputs, [{}, {}])
             [tensor([1.]), tensor([0.])]
         """
         return self._current().apply(replicas, inputs, kwargs, self.device_ids[: len(replicas)])
@@ -281,18 +319,22 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             One output.
 
         Example:
-            >>> DataParallel(nn.Identity(), ["cpu", "cpu"]).gather([torch.ones(1), torch.zeros(1)], "cpu")
+            >>> model = DataParallel(nn.Identity(), ["cpu", "cpu"])
+            >>> model.gather([torch.ones(1), torch.zeros(1)], "cpu")
             tensor([1., 0.])
         """
         return gather(outputs, output_device, self.dim)
 
-    # --- step mode ---------------------------------------------------------------------------------------------------------
+    # --- step mode --------------------------------------------------------------------------------
 
     def step(self, loss_fn: LossFunction, *batch: Any, **kwargs: Any) -> torch.Tensor:
-        """Forward, loss and backward of the whole batch, each slice in one go; leaves the gradients on the parameters.
+        """Forward, loss and backward of the whole batch, each slice in one go.
+
+        Leaves the gradients on the parameters.
 
         Args:
-            loss_fn: called with a replica and its slice, ``loss_fn(module, *slice)``; returns the slice's mean loss.
+            loss_fn: called with a replica and its slice, ``loss_fn(module, *slice)``; returns the
+                slice's mean loss.
             *batch: tensors in containers, of which each device gets a slice.
             **kwargs: sliced, too.
 
@@ -304,7 +346,9 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
         Example:
             >>> model = DataParallel(nn.Linear(2, 1), ["cpu", "cpu"])
-            >>> loss = model.step(lambda module, x, y: nn.functional.mse_loss(module(x), y), torch.ones(4, 2), torch.zeros(4, 1))
+            >>> def loss_fn(module, x, y):
+            ...     return nn.functional.mse_loss(module(x), y)
+            >>> loss = model.step(loss_fn, torch.ones(4, 2), torch.zeros(4, 1))
             >>> loss.ndim, model.module.weight.grad.shape
             (0, torch.Size([1, 2]))
         """
@@ -319,10 +363,10 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
                 return try_step(runtime, loss_fn, call, trial, kind)
             return step_parallel(runtime, loss_fn, call, trial)
 
-    # --- the rest ----------------------------------------------------------------------------------------------------------
+    # --- the rest ---------------------------------------------------------------------------------
 
     def report(self) -> StepReport:
-        """What the steps so far have taken, phase by phase, with the module and the devices as they are.
+        """What the steps so far have taken, phase by phase, with the module as it is now.
 
         Returns:
             Sums in seconds; ``print`` shows milliseconds a step.
@@ -343,4 +387,7 @@ class DataParallel(nn.Module):  # type: ignore[misc]  # torch is not followed
             self._runtime.close()
 
 
-_STEPS = [(name, vars(DataParallel)[name]) for name in ("scatter", "replicate", "parallel_apply", "gather")]
+_STEPS = [
+    (name, vars(DataParallel)[name])
+    for name in ("scatter", "replicate", "parallel_apply", "gather")
+]

@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Functions over many inputs: pool.py (what a user holds), mapping.py (map and imap), submitting.py (futures), progress.py."""
+"""Functions over many inputs.
+
+The modules are pool.py (what a user holds), mapping.py (map and imap), submitting.py (futures) and
+progress.py.
+"""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`ts.map` and its kin: a pool that lives for one call. Keyword arguments that a call does not know are those of `Pool`."""
+"""`ts.map` and its kin: a pool that lives for one call.
+
+Keyword arguments that a call does not know are those of `Pool`.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,12 @@ def map(
         iterable: the items; advanced in this thread only.
         *more: further iterables, zipped with the first as the built-in `map` does.
         chunksize: items handed over at a time; None follows the measured time of an item.
-        on_error: "raise" stops and raises the first exception; "return" puts exceptions in the places of their items.
-        seed: seeds ``random``, numpy and torch before each item, from this number and the item's index.
-        **options: of `Pool`: ``backend``, ``workers``, ``initializer``, ``retries``, ``timeout`` (seconds), ``progress`` and so on.
+        on_error: "raise" stops and raises the first exception; "return" puts exceptions in the
+            places of their items.
+        seed: seeds ``random``, numpy and torch before each item, from this number and the item's
+            index.
+        **options: of `Pool`: ``backend``, ``workers``, ``initializer``, ``retries``, ``timeout``
+            (seconds), ``progress`` and so on.
 
     Returns:
         The results in input order.
@@ -54,7 +60,9 @@ def map(
         [0, 1, 4, 9, 16]
     """
     with Pool(**options) as pool:
-        return pool.map(function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed)
+        return pool.map(
+            function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed
+        )
 
 
 def starmap(
@@ -93,10 +101,10 @@ def imap(
     seed: int | None = None,
     **options: Any,
 ) -> ResultStream:
-    """Like `map`, lazily: results in input order as soon as they are there; the input may be endless.
+    """Like `map`, lazily: results in input order as soon as they are there.
 
-    Arguments as of `map`. Items are pulled a bounded number ahead, in the thread that asks for results; an error is raised when
-    the turn of its item comes.
+    Arguments as of `map`; the input may be endless. Items are pulled a bounded number ahead, in the
+    thread that asks for results; an error is raised when the turn of its item comes.
 
     Returns:
         An iterator; leaving it early ends the workers.
@@ -110,7 +118,9 @@ def imap(
         [0, 1, 4, 9]
     """
     pool = Pool(**options)
-    return pool.imap(function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed).holding(pool)
+    return pool.imap(
+        function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed
+    ).holding(pool)
 
 
 def imap_unordered(
@@ -138,7 +148,9 @@ def imap_unordered(
         [-2, -1]
     """
     pool = Pool(**options)
-    return pool.imap_unordered(function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed).holding(pool)
+    return pool.imap_unordered(
+        function, iterable, *more, chunksize=chunksize, on_error=on_error, seed=seed
+    ).holding(pool)
 
 
 def explain(
@@ -148,13 +160,15 @@ def explain(
     workers: int | None = None,
     allow: Sequence[str] = CANDIDATES,
 ) -> Plan:
-    """Say how `map` would begin, and why: runs the first items in the caller, and nobody else.
+    """Say how `map` would begin, and why: runs the first items in the caller only.
 
-    What is expected is not always what is measured: `map` tries what this promises, and keeps the best.
+    What is expected is not always what is measured: `map` tries what this promises, and keeps the
+    best.
 
     Args:
         function: any callable.
-        iterable: the items; of an iterator those that were run, a quarter of a second of them, are gone.
+        iterable: the items; of an iterator those that were run, a quarter of a second of them, are
+            gone.
         *more: further iterables, zipped with the first.
         workers: as of `Pool`.
         allow: as of `Pool`.
@@ -180,8 +194,12 @@ def explain(
     source = Source((iterable, *more))
     style: CallStyle = "star" if more else "call"
     bar, terms = Bar(False, source.total), CallOptions(0, None, None)
-    call = MapCall(function, style, None, source, terms, bar, raise_errors=True, ordered=True, lazy=False)
-    return MeasuredMapping(call, Teams(_nobody, None), limits, lambda plan, prints: None, None).probe()
+    call = MapCall(
+        function, style, None, source, terms, bar, raise_errors=True, ordered=True, lazy=False
+    )
+    return MeasuredMapping(
+        call, Teams(_nobody, None), limits, lambda plan, prints: None, None
+    ).probe()
 
 
 def _nobody(plan: Plan, lock: threading.RLock) -> Team:

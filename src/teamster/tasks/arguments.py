@@ -20,7 +20,9 @@ from teamster.tasks.source import Source
 
 OnError = Literal["raise", "return"]
 
-_ASYNC = 0x80 | 0x200  # coroutine, async generator: flags of code objects. Importing `inspect` would delay a call's first result
+# Coroutine, async generator: flags of code objects. Importing `inspect` would delay a call's first
+# result
+_ASYNC = 0x80 | 0x200
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class MapCall:
         bar: its progress.
         raise_errors: whether the first exception ends the call.
         ordered: whether results come in input order.
-        lazy: whether somebody takes them one by one.
+        lazy: whether the caller takes them one by one.
     """
 
     function: Callable[..., Any]
@@ -50,7 +52,9 @@ class MapCall:
     lazy: bool
 
 
-def check_map(plan: Plan, function: Callable[..., Any], chunksize: int | None, on_error: str, seed: int | None) -> None:
+def check_map(
+    plan: Plan, function: Callable[..., Any], chunksize: int | None, on_error: str, seed: int | None
+) -> None:
     """Refuse arguments of `map` and its kin that make no sense.
 
     Raises:
@@ -70,7 +74,8 @@ def check_chunksize(chunksize: int | None) -> None:
     """
     if chunksize is not None and not is_count(chunksize, 1):
         raise UsageError(
-            f"chunksize must be at least 1, not {chunksize!r}; leave it out and it follows the measured time of an item"
+            f"chunksize must be at least 1, not {chunksize!r}; leave it out and it follows the "
+            "measured time of an item"
         )
 
 
@@ -91,11 +96,13 @@ def check_callable(function: Callable[..., Any]) -> None:
         UsageError: it is not callable, or it is an ``async def``.
     """
     if not callable(function):
-        raise UsageError(f"the first argument must be a function, not {type(function).__name__} {function!r:.60}")
+        raise UsageError(
+            f"the first argument must be a function, not {type(function).__name__} {function!r:.60}"
+        )
     if is_async(function):
         raise UsageError(
-            "the function is an `async def`: a call only makes a coroutine, which no worker would run;"
-            " give a function that runs it, as in `def call(x): return asyncio.run(f(x))`"
+            "the function is an `async def`: a call only makes a coroutine, which no worker would "
+            "run; give a function that runs it, as in `def call(x): return asyncio.run(f(x))`"
         )
 
 
@@ -133,9 +140,15 @@ def check_limits(plan: Plan, retries: int, timeout: float | None, max_tasks: int
     if max_tasks is not None and not is_count(max_tasks, 1):
         raise UsageError(f"max_tasks_per_worker must be at least 1, not {max_tasks!r}")
     if timeout is not None and not can_kill:
-        raise UsageError(f"timeout needs backend='process': a {plan.backend} worker cannot be killed in the middle of an item")
+        raise UsageError(
+            f"timeout needs backend='process': a {plan.backend} worker cannot be killed in the "
+            "middle of an item"
+        )
     if max_tasks is not None and not can_kill:
-        raise UsageError(f"max_tasks_per_worker needs backend='process': a {plan.backend} worker has no memory of its own to free")
+        raise UsageError(
+            f"max_tasks_per_worker needs backend='process': a {plan.backend} worker has no memory "
+            "of its own to free"
+        )
 
 
 def check_seed(plan: Plan, seed: int | None) -> None:
@@ -146,6 +159,6 @@ def check_seed(plan: Plan, seed: int | None) -> None:
     """
     if seed is not None and plan.backend == "thread" and plan.workers > 1:
         raise UsageError(
-            "seed= cannot make random numbers repeat in several threads, which share one generator each of random, numpy and torch;"
-            " use backend='process' or 'serial', or workers=1"
+            "seed= cannot make random numbers repeat in several threads, which share one generator "
+            "each of random, numpy and torch; use backend='process' or 'serial', or workers=1"
         )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One call in a process of its own, as the program knows it: messages that nobody has received yet, its result, its end."""
+"""One call in a process of its own, as the program knows it.
+
+That is its messages that were not received yet, its result and its end.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,17 @@ from teamster.spine.workers.exceptions import rebuild, transfer_error
 from teamster.spine.workers.process.child import Child
 
 INSTEAD = "or make in the process what belongs there"
-_MOST_MESSAGES = 64  # that nobody has received; then the child waits, as it would for a pipe
+_MOST_MESSAGES = 64  # that were not received; then the child waits, as it would for a pipe
 MOST_BYTES = 16 << 20  # the same, of all of them together
-LARGE_BYTES = 64 * 1024  # a message that counts by its bytes; smaller ones are bounded by what a socket holds
+# A message that counts by its bytes; smaller ones are bounded by what a socket holds
+LARGE_BYTES = 64 * 1024
 
 Parts = tuple[Any, list[memoryview]]
-"""Data and buffers of a message that nobody has opened yet."""
+"""Data and buffers of a message that was not opened yet."""
 
 
 class Pausing(Protocol):
-    """Who reads what the child sends."""
+    """The reader of what the child sends."""
 
     def put(self, child: Child, message: tuple[Any, ...]) -> bool:
         """Send it a message."""
@@ -43,8 +47,9 @@ class ChildCall:
         done: the call is over: it has returned or raised, or its process has died.
         ended: the process is gone.
         sent: nothing waits to be written to it.
-        told: somebody knows of the error, or has asked for the end.
-        interrupted: Ctrl-C has struck while the program waited for it: it would have struck a child of the terminal's, too.
+        told: the program knows of the error, or has asked for the end.
+        interrupted: Ctrl-C has struck while the program waited for it: it would have struck a child
+            of the terminal's, too.
         unread_bytes: of large messages to it that it has not received.
     """
 
@@ -54,13 +59,16 @@ class ChildCall:
         self.daemon = self.done = self.ended = self.told = self.interrupted = False
         self.sent = True
         self.unread_bytes = 0
-        self._drains = 0  # who wait for its end and receive nothing: all that it sends is read, so that it need not wait
+        # Threads that wait for its end and receive nothing: all that it sends is read, so that it
+        # need not wait
+        self._drains = 0
         self._asked = ""  # what has ended it on purpose
         self.error: BaseException | None = None
         self.code: int | None = None
         self.inbox: deque[Parts] = deque()
         self._inbox_bytes = 0
-        self._acknowledged = 0  # messages at the front of the inbox that the child knows to have arrived
+        # Messages at the front of the inbox that the child knows to have arrived
+        self._acknowledged = 0
         self._reader = reader
         self._began_s = time.monotonic()
         self._result: Parts | None = None  # not opened yet
@@ -88,7 +96,9 @@ class ChildCall:
             self.done = True  # sys.exit(), without an error
 
     def _pause_if_full(self) -> None:
-        full = not self._drains and (len(self.inbox) >= _MOST_MESSAGES or self._inbox_bytes >= MOST_BYTES)
+        full = not self._drains and (
+            len(self.inbox) >= _MOST_MESSAGES or self._inbox_bytes >= MOST_BYTES
+        )
         self._reader.pause(self.child, full)
 
     def _acknowledge_all(self) -> None:
@@ -98,7 +108,10 @@ class ChildCall:
             self._acknowledged += 1
 
     def _acknowledge(self, parts: Parts) -> None:
-        """Tell the child that a large message is no longer on its way: it waits with others until then."""
+        """Tell the child that a large message is no longer on its way.
+
+        It waits with others until then.
+        """
         if (size := nbytes(parts)) >= LARGE_BYTES and not self.ended:
             self._reader.put(self.child, ("taken", size))
 
@@ -114,7 +127,10 @@ class ChildCall:
         return parts
 
     def drain(self, on: bool) -> None:
-        """Read what it sends, however much that is, while somebody waits for its end: it would wait for who receives."""
+        """Read what it sends, however much that is, while a thread waits for its end.
+
+        Else it would wait for a thread that receives.
+        """
         self._drains += 1 if on else -1
         if on:
             self._acknowledge_all()
@@ -122,7 +138,7 @@ class ChildCall:
             self._pause_if_full()
 
     def ask_to_end(self, why: str) -> None:
-        """It is ended on purpose: nobody need be told of that."""
+        """It is ended on purpose: that need not be told."""
         self.told, self._asked = True, why
 
     def may_be_ended(self) -> bool:
@@ -130,7 +146,10 @@ class ChildCall:
         return self.daemon or self.interrupted
 
     def outcome(self) -> tuple[Any, BaseException | None]:
-        """What the call has returned, and what it has raised instead; without the keeper's lock: that may run the user's code."""
+        """What the call has returned, and what it has raised instead.
+
+        To be asked without the keeper's lock, since that may run the user's code.
+        """
         with self._opening:
             if self._result is not None:
                 parts, self._result = self._result, None
@@ -149,21 +168,28 @@ class ChildCall:
         self.done = self.ended = self.sent = True
 
     def give_up(self, error: BaseException) -> None:
-        """Nobody will know more of it."""
+        """No more will be known of it."""
         self.error, self.told = self.error or error, True
         self.done = self.ended = self.sent = True
 
     def disown(self) -> None:
         """In a forked copy of the program."""
-        self.give_up(UsageError("this process is the child of the program that was forked; ask there"))
+        self.give_up(
+            UsageError("this process is the child of the program that was forked; ask there")
+        )
 
     def snapshot(self) -> dict[str, Any]:
-        """What it does, for who looks from outside."""
+        """What it does, for a look from outside."""
         since_s = time.monotonic() - self._began_s
-        return {"label": f"spawn {self.child.index}", "function": self.name, "pid": self.child.pid or None, "since_s": since_s}
+        return {
+            "label": f"spawn {self.child.index}",
+            "function": self.name,
+            "pid": self.child.pid or None,
+            "since_s": since_s,
+        }
 
     def __del__(self) -> None:
-        """An error that nobody has asked for is not lost without a word."""
+        """An error that was not asked for is not lost without a word."""
         error = getattr(self, "error", None)
         if error is None or self.told or sys.stderr is None:
             return

@@ -3,12 +3,14 @@
 
 ::
 
-    function that is imported by name, partial, method, object --> travels with its call; nobody keeps it
-    function that travels as code (lambdas, ``__main__``)      --> a definition: sent once a worker, kept while calls are open,
-                                                                   and after that as long as a small cache has room
+    function that is imported by name, --> travels with its call; no worker keeps it
+      partial, method, object
+    function that travels as code      --> a definition: sent once a worker, kept while calls are
+      (lambdas, ``__main__``)              open, and after that as long as a small cache has room
 
-Whether a function is still what it was is seen from what it names: as long as all of that is code, modules and plain values, the
-same objects mean the same function. What names lists, dicts or objects of the program is pickled anew for each call, and compared.
+Whether a function is still what it was is seen from what it names: as long as all of that is code,
+modules and plain values, the same objects mean the same function. What names lists, dicts or
+objects of the program is pickled anew for each call, and compared.
 """
 
 from __future__ import annotations
@@ -49,11 +51,15 @@ class SubmittedFunction:
     nbytes: int = 0
     calls: int = 0
     kept: bool = True
-    names: Any = None  # the objects behind the key, which must not be replaced by others of their id
+    # The objects behind the key, which must not be replaced by others of their id
+    names: Any = None
 
 
 class Definitions:
-    """Those of one team. Their lock is not the team's: functions are pickled under it, which is code of the user's."""
+    """Those of one team.
+
+    Their lock is not the team's: functions are pickled under it, which is code of the user's.
+    """
 
     def __init__(self, team: Team, terms: CallOptions) -> None:
         self._lock = threading.RLock()
@@ -61,13 +67,17 @@ class Definitions:
         self._terms = terms
         self._kept: OrderedDict[Any, SubmittedFunction] = OrderedDict()
         self._kept_bytes = 0
-        self._shared: dict[int | None, tuple[contextvars.Context, Any, Any, Job]] = {}  # by chunk size
+        # By chunk size
+        self._shared: dict[int | None, tuple[contextvars.Context, Any, Any, Job]] = {}
         self._by_pickle = KINDS[team.backend.kind].by_pickle
         self._latest: Any = None  # of what the program has set, and the number of its changes
         self._version = 0
 
     def shared_job(self, context: contextvars.Context, chunksize: int | None) -> Job:
-        """The job of all calls that bring their function along, as long as what the program has set around them is the same."""
+        """The job of all calls that bring their function along.
+
+        It is the same as long as what the program has set around them is the same.
+        """
         state = self._state()
         known = self._shared.get(chunksize)
         if (
@@ -87,7 +97,9 @@ class Definitions:
         """What the program has set in the interpreter and in libraries."""
         return take() if self._by_pickle else take_of_thread()
 
-    def find(self, function: types.FunctionType, context: contextvars.Context, chunksize: int | None) -> SubmittedFunction:
+    def find(
+        self, function: types.FunctionType, context: contextvars.Context, chunksize: int | None
+    ) -> SubmittedFunction:
         """The definition of a function that travels as code, with one more open call.
 
         Raises:
@@ -111,7 +123,9 @@ class Definitions:
             definition.calls += 1
             return definition
 
-    def _make(self, function: types.FunctionType, key: Any, beside: Any, names: list[Any]) -> SubmittedFunction:
+    def _make(
+        self, function: types.FunctionType, key: Any, beside: Any, names: list[Any]
+    ) -> SubmittedFunction:
         job = self._job(function, beside[0])
         parcel = job.spec.parcel
         key = key if key is not None else (parcel.data, *beside)
@@ -142,7 +156,8 @@ class Definitions:
 
     def clear(self) -> None:
         """The team has given all of them up."""
-        self._kept, self._shared, self._kept_bytes = OrderedDict(), {}, 0  # without the lock, since the team's is held
+        # Without the lock, since the team's is held
+        self._kept, self._shared, self._kept_bytes = OrderedDict(), {}, 0
 
     def _carried(self, context: contextvars.Context) -> Any:
         """What of the context travels to a process; None where the context itself is used."""
@@ -151,7 +166,9 @@ class Definitions:
         return carry(context) if len(context) else []
 
     def _job(self, function: Callable[..., Any], chunksize: int | None) -> Job:
-        spec = self._team.dispatcher.learn(function, "apply", one_by_one=self._terms.timeout is not None, low_latency=True)
+        spec = self._team.dispatcher.learn(
+            function, "apply", one_by_one=self._terms.timeout is not None, low_latency=True
+        )
         return Job(
             spec,
             replace(self._terms, chunksize=chunksize),
@@ -184,7 +201,9 @@ def travels_as_code(function: Callable[..., Any]) -> bool:
 
 
 def _identity(function: types.FunctionType, names: list[Any], seen: set[int]) -> Iterator[Any]:
-    """What tells two states of a function apart: ids of code, plain values of what it names; the objects go to `names`.
+    """What tells two states of a function apart: ids of code, plain values of what it names.
+
+    The objects go to `names`.
 
     Raises:
         Unsettled: it names something that may change inside.
@@ -222,7 +241,11 @@ def _mark(value: Any, names: list[Any], seen: set[int]) -> Iterator[Any]:
             yield id(value)
         else:
             yield from _identity(value, names, seen)
-    elif isinstance(value, _LASTING) or kind is types.FunctionType or (kind is type and value.__module__ != "__main__"):
+    elif (
+        isinstance(value, _LASTING)
+        or kind is types.FunctionType
+        or (kind is type and value.__module__ != "__main__")
+    ):
         names.append(value)
         yield id(value)
     else:

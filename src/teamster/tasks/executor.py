@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A pool's team as a `concurrent.futures.Executor`: what other libraries ask for, with what they expect of it."""
+"""A pool's team as a `concurrent.futures.Executor`.
+
+It is what other libraries ask for, with what they expect of it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from teamster.tasks.arguments import check_callable, check_chunksize
 from teamster.tasks.monitor.notes import Reporting
 from teamster.tasks.submitting import Calls
 
-DOWN = "cannot schedule new futures after shutdown: this executor was shut down; ask the pool for another one, or make a new one"
+DOWN = (
+    "cannot schedule new futures after shutdown: this executor was shut down; ask the pool for "
+    "another one, or make a new one"
+)
 
 
 class Submitting(Reporting, Protocol):
@@ -28,7 +34,9 @@ class Submitting(Reporting, Protocol):
 
 
 class PoolExecutor(StandardExecutor):
-    """A pool as a `concurrent.futures.Executor`, for libraries that ask for one. Its end does not end the pool.
+    """A pool as a `concurrent.futures.Executor`, for libraries that ask for one.
+
+    Its end does not end the pool.
 
     Example:
         >>> import teamster as ts
@@ -44,7 +52,10 @@ class PoolExecutor(StandardExecutor):
 
     @property
     def _max_workers(self) -> int:
-        """How many calls run at once: private by name in the standard executors, and read by Dask and others all the same."""
+        """How many calls run at once.
+
+        It is private by name in the standard executors, and read by Dask and others all the same.
+        """
         return self._pool._calls.workers
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -70,7 +81,11 @@ class PoolExecutor(StandardExecutor):
         return self._submit(fn, args, kwargs, None)
 
     def _submit(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], chunksize: int | None
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        chunksize: int | None,
     ) -> Future[Any]:
         if self._down:
             raise PoolClosed(DOWN)
@@ -86,16 +101,19 @@ class PoolExecutor(StandardExecutor):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[Any]:
-        """As the built-in `map`, in parallel: the calls are submitted at once, whether anybody asks for the results or not.
+        """As the built-in `map`, in parallel.
 
-        `Pool.imap` is the lazy one, with a bounded read-ahead.
+        The calls are submitted at once, whether the results are asked for or not. `Pool.imap` is
+        the lazy one, with a bounded read-ahead.
 
         Args:
             fn: what to call.
-            *iterables: zipped, one item of each is a call's arguments; advanced here and now, but for `buffersize`.
+            *iterables: zipped, one item of each is a call's arguments; advanced here and now, but
+                for `buffersize`.
             timeout: seconds from this call until the last result has to be there; None for ever.
             chunksize: calls handed over at a time; None follows the measured time of a call.
-            buffersize: calls that may be submitted before their results are asked for; None for all.
+            buffersize: calls that may be submitted before their results are asked for; None for
+                all.
 
         Returns:
             The results, in order. An iterator that is closed early cancels what has not started.
@@ -114,11 +132,15 @@ class PoolExecutor(StandardExecutor):
         check_callable(fn)
         check_chunksize(chunksize)
         if buffersize is not None and not is_count(buffersize, 1):
-            raise UsageError(f"buffersize must be at least 1, not {buffersize!r}; leave it out to submit all calls at once")
+            raise UsageError(
+                f"buffersize must be at least 1, not {buffersize!r}; leave it out to submit all "
+                "calls at once"
+            )
         if self._down:
             raise PoolClosed(DOWN)
         deadline = None if timeout is None else monotonic() + timeout
-        plain = getattr(self.submit, "__func__", None) is PoolExecutor.submit  # a subclass's own is asked, as by the standard `map`
+        # A subclass's own `submit` is asked, as by the standard `map`
+        plain = getattr(self.submit, "__func__", None) is PoolExecutor.submit
         calls = (
             self._submit(fn, arguments, {}, chunksize) if plain else self.submit(fn, *arguments)
             for arguments in zip(*iterables, strict=False)
@@ -140,7 +162,8 @@ class PoolExecutor(StandardExecutor):
         self._down = True
         futures = list(self._futures)
         if cancel_futures:
-            for future in reversed(futures):  # so that none starts in the place of one that was cancelled
+            for future in reversed(futures):
+                # From the last on, so that none starts in the place of one that was cancelled
                 future.cancel()
         if wait:
             for future in futures:
@@ -152,8 +175,13 @@ class PoolExecutor(StandardExecutor):
         self.shutdown(wait=not interrupted, cancel_futures=interrupted)
 
 
-def _results(futures: deque[Future[Any]], more: Iterator[Future[Any]], deadline: float | None) -> Iterator[Any]:
-    """The results in order, none of them held longer than its consumer does; whatever ends this early, the rest is cancelled."""
+def _results(
+    futures: deque[Future[Any]], more: Iterator[Future[Any]], deadline: float | None
+) -> Iterator[Any]:
+    """The results in order, none of them held longer than its consumer does.
+
+    Whatever ends this early, the rest is cancelled.
+    """
     try:
         while futures:
             yield _next_result(futures, more, deadline)
@@ -162,7 +190,9 @@ def _results(futures: deque[Future[Any]], more: Iterator[Future[Any]], deadline:
             future.cancel()
 
 
-def _next_result(futures: deque[Future[Any]], more: Iterator[Future[Any]], deadline: float | None) -> Any:
+def _next_result(
+    futures: deque[Future[Any]], more: Iterator[Future[Any]], deadline: float | None
+) -> Any:
     future = futures.popleft()
     try:
         result = future.result(None if deadline is None else deadline - monotonic())

@@ -7,9 +7,10 @@
                   ^                                                                  |
                   +--- settle: result, callbacks, without any lock <-----------------+
 
-Who waits for a future leads the team meanwhile: no thread stands between a worker and `result()`. Where nobody waits (asyncio,
-callbacks, `concurrent.futures.wait`), a daemon thread notices within half a millisecond, and leads until somebody does. Threads of
-workers bring their answers themselves; the daemon thread fetches what one of them holds back while the next call takes long.
+A thread that waits for a future leads the team meanwhile: no other stands between a worker and
+`result()`. Where none waits (asyncio, callbacks, `concurrent.futures.wait`), a daemon thread
+notices within half a millisecond, and leads until one does. Threads of workers bring their answers
+themselves; the daemon thread fetches what one of them holds back while the next call takes long.
 """
 
 from __future__ import annotations
@@ -30,17 +31,18 @@ from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
 from teamster.tasks.definitions import Definitions, SubmittedFunction, travels_as_code
+from teamster.tasks.gate import Gate
 from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import Patience
 from teamster.tasks.monitor.registry import finish_calls_at_exit
 
 _NOBODY_YET = -1  # reads, and callbacks wait for the reader
-_GRACE_S = 0.0005  # how long an answer may find nobody who reads it
-_LOOKS_S = 0.02  # after so long beside the same leader, the reader waits to be told that it has left
+_GRACE_S = 0.0005  # how long an answer may find no thread that reads it
+_LOOKS_S = 0.02  # after so long beside one leader, the reader waits to be told that it has left
 
 
 class BrokenPool(WorkerStartError, BrokenExecutor):
-    """`WorkerStartError`, as the futures of a pool raise it: those who handle a broken executor find it under that name, too.
+    """`WorkerStartError`, as the futures of a pool raise it: a broken executor's error, too.
 
     Example:
         >>> issubclass(BrokenPool, WorkerStartError)
@@ -51,36 +53,14 @@ class BrokenPool(WorkerStartError, BrokenExecutor):
 _ON_DEMAND = ("_condition", "_waiters", "_done_callbacks")
 
 
-class _Gate(type(threading.RLock())):  # type: ignore[misc]
-    """A lock that is a condition when somebody waits: what most futures use of one, at a fifth of its price.
-
-    Example:
-        >>> gate = _Gate()
-        >>> with gate:
-        ...     gate.notify_all(), gate.wait(timeout=0.001)
-        (None, False)
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_whole":
-            return self.__dict__.setdefault(name, threading.Condition(self))
-        if name in ("wait", "wait_for", "notify"):
-            return getattr(self._whole, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def notify_all(self) -> None:
-        """Wake those who wait, if anybody ever did."""
-        if "_whole" in self.__dict__:
-            self._whole.notify_all()
-
-
 class CallFuture(Future[Any]):
     """A future whose waiter does the reading.
 
-    A standard future makes a condition and two lists, of which most futures use none: half of what a call costs, and of the
-    memory. Here they are made when somebody asks for them, and what the lock of the condition guarded is decided in one step of C:
-    who takes `item` out of the future has it run or cancelled; and who is the first to set `_gate`, its end or a condition, decides
-    whether anybody waits for that end.
+    A standard future makes a condition and two lists, of which most futures use none: half of what
+    a call costs, and of the memory. Here they are made when they are asked for, and what the lock
+    of the condition guarded is decided in one step of C: the thread that takes `item` out of the
+    future has it run or cancelled; and what is first set as `_gate`, its end or a condition,
+    decides whether a thread waits for that end.
     """
 
     _state = PENDING
@@ -96,7 +76,7 @@ class CallFuture(Future[Any]):
     def __getattr__(self, name: str) -> Any:
         if name not in _ON_DEMAND:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        own, made = self.__dict__, _Gate()
+        own, made = self.__dict__, Gate()
         own.setdefault("_waiters", [])
         own.setdefault("_done_callbacks", [])
         gate = own.setdefault("_gate", made)
@@ -115,7 +95,7 @@ class CallFuture(Future[Any]):
         return item
 
     def cancel(self) -> bool:
-        """Take the call back, if it has not started, and tell those who wait for it."""
+        """Take the call back, if it has not started, and tell those that wait for it."""
         if self.__dict__.pop("item", None) is None:
             return self.cancelled()
         self.let_go()
@@ -125,9 +105,9 @@ class CallFuture(Future[Any]):
         return True
 
     def settle(self, value: Any, error: BaseException | None) -> bool:
-        """Take what the call came to, and tell those who wait; whether there are callbacks to run."""
+        """Take what the call came to, and tell those that wait; whether callbacks are to be run."""
         self.let_go()
-        if self._state not in (PENDING, RUNNING):  # it was cancelled, or the program has set it itself
+        if self._state not in (PENDING, RUNNING):  # cancelled, or set by the program itself
             return False
         if error is None:
             self._result = value
@@ -148,7 +128,7 @@ class CallFuture(Future[Any]):
             LOGGER.exception("exception calling callback for %r", self)
 
     def _finish(self, state: str, how: str) -> None:
-        """Set the last state, and wake those who wait."""
+        """Set the last state, and wake those that wait."""
         gate = self.__dict__.setdefault("_gate", _SEALED)
         if gate is _SEALED:
             self._state = state
@@ -203,7 +183,7 @@ class Submitter:
         self._asleep = False
         self._waken = threading.Event()
         self._clock = clock
-        self._at_last: Callable[[], object] | None = None  # to be done when no call is open any more
+        self._at_last: Callable[[], object] | None = None  # when no call is open any more
         team.calls.on_change = self._count
         self._reads = team.backend.pulls and team.backend.kind != "serial"
         if self._reads:
@@ -239,7 +219,8 @@ class Submitter:
             definition = self.definitions.find(function, context, chunksize)  # type: ignore[arg-type]
             job, item = definition.job, (None, arguments, keywords)
         else:
-            job, item = self.definitions.shared_job(context, chunksize), (function, arguments, keywords)
+            job = self.definitions.shared_job(context, chunksize)
+            item = (function, arguments, keywords)
         future = CallFuture(self, pool, item)
         if definition is not None:
             future._definition = definition
@@ -251,12 +232,13 @@ class Submitter:
         if not queued:  # the calls before it have failed while it was made
             future.let_go()
             return self.submit(pool, function, arguments, keywords, chunksize)
-        if self.team.backend.pulls or self.team.dispatcher.queue:  # a thread that has one call at a time needs nobody
+        if self.team.backend.pulls or self.team.dispatcher.queue:
+            # A thread that has one call at a time brings its answer itself
             self._see_to_it(future)
         return future
 
     def _see_to_it(self, future: CallFuture) -> None:
-        """Have somebody read the answer."""
+        """Have a thread read the answer."""
         if self.team.backend.kind == "serial":
             if self.team.backend.is_inside():  # a task has submitted it, and may wait for it
                 self._run_here(future)
@@ -271,10 +253,13 @@ class Submitter:
         with self._starting:
             if self._reader is not None:  # another thread was faster
                 return
-            reader = own_thread(threading.Thread(target=self._read, name="teamster-reader", daemon=True))
+            reader = own_thread(
+                threading.Thread(target=self._read, name="teamster-reader", daemon=True)
+            )
             try:
                 reader.start()
-            except RuntimeError:  # the interpreter ends, and since Python 3.12 starts none: who waits for the future reads
+            except RuntimeError:
+                # The interpreter ends, and since Python 3.12 starts none: those that wait read
                 self.team.calls.reader = ANYBODY
                 return
             self._reader = reader
@@ -296,10 +281,10 @@ class Submitter:
             self.team.dispatcher.outcomes.append((future, value, error))
             self.team.calls.settle()
 
-    # --- the reader --------------------------------------------------------------------------------------------------------
+    # --- the reader -------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Lead whenever calls are open and nobody else does."""
+        """Lead whenever calls are open and no other thread does."""
         if self._reads:
             self.team.calls.reader = threading.get_ident()
         try:
@@ -309,8 +294,8 @@ class Submitter:
                     self.team.run_until(lambda: self._closing, yielding=True)
         except PoolClosed:
             return
-        except BaseException as error:  # a thread that nobody looks at must not take the answers with it
-            self.team.fail(error)
+        except BaseException as error:
+            self.team.fail(error)  # calls must not wait for a thread that is no more
 
     def _wake_reader(self) -> None:
         """Callbacks wait for it."""
@@ -325,7 +310,10 @@ class Submitter:
         self._asleep = False
 
     def _await_lead(self) -> bool:
-        """Whether calls are open that nobody reads for, after a moment of grace: who waits for one future waits for the next."""
+        """Whether calls are open that no thread reads for, after a moment of grace.
+
+        A thread that waits for one future mostly waits for the next.
+        """
         until = perf_counter() + _LOOKS_S
         while self.team.calls.count and not self._closing:
             self.team.calls.settle()  # callbacks that others have left
@@ -339,11 +327,12 @@ class Submitter:
         return False
 
     def help(self, future: CallFuture, seconds: float | None) -> float | None:
-        """Lead the team until `future` is done, where a leader is of use; returns the seconds still to wait."""
+        """Lead until `future` is done, where a leader is of use; returns seconds still to wait."""
         backend = self.team.backend
         if self.team.dispatcher.count == 1 and backend.is_inside():
             raise UsageError(
-                "the only worker waits for a call that it would have to run itself; open another pool, or have two workers"
+                "the only worker waits for a call that it would have to run itself; open another "
+                "pool, or have two workers"
             )
         if not backend.pulls or self._closing or backend.is_inside():
             return seconds
@@ -357,12 +346,12 @@ class Submitter:
                 seconds = None if seconds is None else seconds - left
             self.team.run_until(future.done, seconds=seconds)
         except KeyboardInterrupt as interrupt:
-            raise interrupt.with_traceback(None) from None  # where in the polling it struck is of no interest
+            raise interrupt.with_traceback(None) from None  # where it struck is of no interest
         except PoolClosed:  # which has settled the future
             return seconds
         return None if seconds is None else 0.0
 
-    # --- the end -----------------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Wait until every future is done."""
@@ -377,7 +366,12 @@ class Submitter:
     def cancel_all(self) -> None:
         """Cancel what has not started."""
         with self.team.lock:
-            waiting = [call for entry in self.team.dispatcher.queue if isinstance(entry, Backlog) for call in entry.calls]
+            waiting = [
+                call
+                for entry in self.team.dispatcher.queue
+                if isinstance(entry, Backlog)
+                for call in entry.calls
+            ]
         for call in reversed(waiting):  # so that none starts in the place of one that was cancelled
             call.cancel()
 
@@ -390,7 +384,10 @@ class Submitter:
             self.team.nudge()
 
     def join(self) -> None:
-        """Wait for the reader to end, unless this is a callback, for whose end the reader waits itself."""
-        if self._reader is not None and self._reader is not threading.current_thread() and not self.team.handled_here:
-            self._reader.join()
-            self._reader = None
+        """Wait for the reader to end, unless the reader waits for this very callback."""
+        reader = self._reader
+        if reader in (None, threading.current_thread()) or self.team.handled_here:
+            return
+        assert reader is not None
+        reader.join()
+        self._reader = None

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Who sees to the processes that `ts.spawn` has started: one thread reads what all of them tell.
+"""The keeper of processes that `ts.spawn` has started: one thread reads what all of them tell.
 
 ::
 
-    spawn --> Children.start        reader thread --> Children.wait --> ChildCall.take(message), ChildCall.end(death)
-    send  --> Children.put                                              and whoever waits for one of them is woken
+    spawn --> Children.start  reader thread --> Children.wait --> ChildCall.take(message),
+    send  --> Children.put                                        ChildCall.end(death), and threads
+                                                                  that wait for one are woken
 
-It is there while there are processes, and not before or after.
+The thread is there while there are processes, and not before or after.
 """
 
 from __future__ import annotations
@@ -39,15 +40,19 @@ class Keeper:
     """The children of this program that are no workers.
 
     Attributes:
-        changed: guards all of it and every process, and tells who waits that something has come.
+        changed: guards all of it and every process, and tells the threads that wait that something
+            has come.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
-        self._children = Children(ChildSetup("forkserver", None), on_broken_output=self._note_broken)
+        self._children = Children(
+            ChildSetup("forkserver", None), on_broken_output=self._note_broken
+        )
         self._patience = Patience()
         self._calls: dict[Child, ChildCall] = {}
-        self._broken: BaseException | None = None  # the program's output did not take what a child had printed
+        # The program's output did not take what a child had printed
+        self._broken: BaseException | None = None
         self._orders: deque[tuple[Child, int]] = deque()  # signals to be sent; 0: kill
         self._is_busy = False  # the thread that has the lock is in the middle of a send
         self.over = False
@@ -61,7 +66,9 @@ class Keeper:
                 child = self._children.start(number, f"spawn {number}: {title}", entry, told)
             call = ChildCall(self, child, title)
             if not self._calls:
-                own_thread(threading.Thread(target=self._read, name="teamster-processes", daemon=True)).start()
+                own_thread(
+                    threading.Thread(target=self._read, name="teamster-processes", daemon=True)
+                ).start()
             self._calls[child] = call
         except BaseException:  # Ctrl-C, too
             if child is not None:
@@ -79,13 +86,18 @@ class Keeper:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Use the children in here; a signal handler that comes in between and wants the same would wait for its own thread.
+        """Use the children in here.
+
+        A signal handler that comes in between and wants the same would wait for its own thread.
 
         Raises:
             RuntimeError: this is such a handler.
         """
         if self._is_busy:
-            raise RuntimeError("a signal handler uses a process in the middle of another use; have it note that, and do it later")
+            raise RuntimeError(
+                "a signal handler uses a process in the middle of another use; have it note that, "
+                "and do it later"
+            )
         self._is_busy = True
         try:
             yield
@@ -95,7 +107,9 @@ class Keeper:
     def put(self, child: Child, message: tuple[Any, ...], parcel: Parcel | None = None) -> bool:
         """Send a message, with a parcel behind it; whether all of it is on its way."""
         with self._alone():
-            return self._children.put(child, message if parcel is None else (*message, child.channel.stow(parcel)))
+            return self._children.put(
+                child, message if parcel is None else (*message, child.channel.stow(parcel))
+            )
 
     def pause(self, child: Child, on: bool) -> None:
         """Read nothing of it while that is `on`."""
@@ -121,7 +135,10 @@ class Keeper:
                 self._children.kill(child)
 
     def raise_if_broken(self) -> None:
-        """Raise what the program's own stream has raised, once: the reader of a pipe is gone, the disk is full."""
+        """Raise what the program's own stream has raised, once.
+
+        That is so when the reader of a pipe is gone, or the disk is full.
+        """
         broken, self._broken = self._broken, None
         if broken is not None:
             raise broken
@@ -135,7 +152,7 @@ class Keeper:
         try:
             while self._read_once():
                 pass
-        except BaseException as error:  # a mistake of ours: nobody may wait for ever
+        except BaseException as error:  # a mistake of ours: no thread may wait for ever
             with self.changed:
                 for call in self._calls.values():
                     call.give_up(error)
@@ -175,12 +192,15 @@ class Keeper:
         self.changed.notify_all()
 
     def finish(self) -> None:
-        """The program ends: wait for its processes as `multiprocessing` does, but for daemons, and for none after an error."""
+        """The program ends: wait for its processes, as `multiprocessing` does.
+
+        It does not wait for daemons, and for none after an error.
+        """
         failed = getattr(sys, "last_type", None) is not None and not hasattr(sys, "ps1")
         with self.changed:
             for child, call in self._calls.items():
                 call.drain(True)
-                self._children.shut(child)  # nobody is left who could send anything
+                self._children.shut(child)  # no thread is left that could send anything
             try:
                 while not failed and any(not call.may_be_ended() for call in self._calls.values()):
                     self.changed.wait()
@@ -203,12 +223,15 @@ _lock = threading.RLock()
 
 
 def the_keeper() -> Keeper:
-    """The keeper of this program, a new one where the last has ended; to be used under `keeper.changed`, if it is not `over`."""
+    """The keeper of this program, a new one where the last has ended.
+
+    To be used under `keeper.changed`, if it is not `over`.
+    """
     global _keeper
     with _lock:
         if _keeper is None or _keeper.over:
             lifetime.in_forked_copy(_forget)
-            the_fork_server()  # whose end is registered before: it comes after
+            the_fork_server()  # its end is registered before, so it comes after
             lifetime.end_at_exit(_finish)
             registry.spawned = spawned_processes
             _keeper = Keeper()

@@ -7,8 +7,9 @@
     a reader's one buffer    the same list, array or image again, with other contents
     with open(...): yield    the file is closed then
 
-One item at a time, as the caller runs them, that is no matter. Who pulls ahead looks at the first items, before and after the
-next is taken: groups become lists, what can be pickled is copied from then on, and anything else is refused.
+One item at a time, as the caller runs them, that is no matter. A call that pulls ahead looks at the
+first items, before and after the next is taken: groups become lists, what can be pickled is copied
+from then on, and anything else is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,18 @@ from typing import Any
 from teamster.errors import UsageError
 
 _VIEWS: tuple[type, ...] = type({}.keys()), type({}.values()), type({}.items())
-_CONTAINERS: tuple[type, ...] = (list, tuple, range, str, bytes, dict, set, frozenset, deque, *_VIEWS)
+_CONTAINERS: tuple[type, ...] = (
+    list,
+    tuple,
+    range,
+    str,
+    bytes,
+    dict,
+    set,
+    frozenset,
+    deque,
+    *_VIEWS,
+)
 _CONSTANTS = (int, float, complex, bool, str, bytes, type(None))
 _GROUP = type(next(itertools.groupby("a"))[1])
 _COPY_BYTES = 1 << 20  # what is larger is not copied for a look
@@ -86,7 +98,9 @@ class Loan:
 
 def has_groups(item: Any) -> bool:
     """Whether an item is, or holds, a group of `itertools.groupby`."""
-    return type(item) is _GROUP or (type(item) is tuple and any(type(part) is _GROUP for part in item))
+    return type(item) is _GROUP or (
+        type(item) is tuple and any(type(part) is _GROUP for part in item)
+    )
 
 
 def with_lists(item: Any) -> Any:
@@ -102,15 +116,16 @@ def own_copy(item: Any) -> Any:
 
 
 def refusal(why: str) -> UsageError:
-    """The error for an input whose items cannot be run side by side."""
+    """The error for an input with items that cannot be run side by side."""
     return UsageError(
-        f"this input {why} when the next item is taken, so items cannot be run side by side; they do not pickle or are too"
-        " large to copy; have it give each item as an object of its own, as the path in place of the file, or use backend='serial'"
+        f"this input {why} when the next item is taken, so items cannot be run side by side; they "
+        "do not pickle or are too large to copy; have it give each item as an object of its own, "
+        "as the path in place of the file, or use backend='serial'"
     )
 
 
 def _look(part: Any) -> tuple[bool, int]:
-    """Whether it is closed, and a checksum of the beginning of its memory, where it has any to show."""
+    """Whether it is closed, and a checksum of the start of its memory, where it has any to show."""
     try:
         closed = getattr(part, "closed", False) is True
     except Exception:

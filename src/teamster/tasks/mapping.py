@@ -3,12 +3,12 @@
 
 ::
 
-    iterable --> Source.next_items --> team.offer      in the caller's thread only, as far ahead as there is room
-                                          |
+    iterable --> Source.next_items --> team.offer   in the caller's thread only, as far ahead as
+                                          |         there is room
     list, generator <-- ready <-- parked <-- on_values, on_error
 
-Read-ahead is bounded: nothing is pulled that no worker has room for, and a consumer that is slower than the workers stops them,
-since nobody pulls but its own `next`.
+Read-ahead is bounded: nothing is pulled that no worker has room for, and a consumer that is slower
+than the workers stops them, since nothing pulls but its own `next`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Mapping:
         self._results = Results(ordered=call.ordered, lazy=call.lazy)
         self._glanced_ns = 0
         self._legs: list[Leg] = []
-        self._leg: Leg  # whose workers get the next items
+        self._leg: Leg  # its workers get the next items
         self.error: BaseException | None = None
         self._dead = False  # no result will come any more
         self._began = perf_counter()
@@ -61,11 +61,14 @@ class Mapping:
         self.over = False
 
     def _take_refused(self, kind: str, index: int, item: Any, error: BaseException) -> bool:
-        """An item cannot be sent to workers of a kind, and did not run; whether somebody else runs it, or that is its error."""
+        """An item cannot be sent to workers of a kind, and did not run.
+
+        It returns whether it is run elsewhere; else that is its error.
+        """
         return False
 
     def _take_doubted(self, kind: str, index: int, item: Any, error: BaseException) -> bool:
-        """An item has failed there; whether somebody else tries it."""
+        """An item has failed there; returns whether it is tried elsewhere."""
         return False
 
     def work_on(self, team: Team, spec: FunctionSpec) -> Leg:
@@ -83,7 +86,7 @@ class Mapping:
         self._legs.append(self._leg)
         return self._leg
 
-    # --- results, from whatever thread leads; the team's lock is held ---------------------------------------------------
+    # --- results, from whatever thread leads; the team's lock is held -----------------------------
 
     def _take_values(self, first: int, values: list[Any]) -> None:
         self._results.take(first, values)
@@ -100,13 +103,13 @@ class Mapping:
         self.error = error
         self._dead = True
 
-    # --- the caller's side --------------------------------------------------------------------------------------------------
+    # --- the caller's side ------------------------------------------------------------------------
 
     def _refill(self) -> None:
         """Pull and offer as many batches as there is room for.
 
-        Batches of a fast input are offered together, in one message for each worker. A slow input is handed on as it comes, and
-        between two pulls the results are looked at.
+        Batches of a fast input are offered together, in one message for each worker. A slow input
+        is handed on as it comes, and between two pulls the results are looked at.
         """
         while batches := self._pull_batches():
             leg = self._leg
@@ -120,7 +123,12 @@ class Mapping:
         source, batches = self._source, list[Batch]()
         team, job = self._leg.team, self._leg.job
         room = team.dispatcher.room(job)
-        while len(batches) < room and not source.exhausted and self.error is None and (not self._lazy or self._may_pull()):
+        while (
+            len(batches) < room
+            and not source.exhausted
+            and self.error is None
+            and (not self._lazy or self._may_pull())
+        ):
             first = source.pulled
             items = source.next_items(job.batch_items(source.remaining, team.dispatcher.count))
             if items:
@@ -131,7 +139,9 @@ class Mapping:
 
     def _may_pull(self) -> bool:
         team, job = self._leg.team, self._leg.job
-        under_way = team.dispatcher.capacity(job) * job.batch_items(None, 1) if self._results.ready else 0
+        under_way = (
+            team.dispatcher.capacity(job) * job.batch_items(None, 1) if self._results.ready else 0
+        )
         return self._results.may_pull(self._source.pulled, under_way)
 
     def _complete(self) -> bool:
@@ -153,7 +163,7 @@ class Mapping:
         return False
 
     def progress(self) -> dict[str, Any]:
-        """What is called, how many items are done, of how many (None: nobody knows), for how long (s)."""
+        """What is called, how many items are done, of how many (None: not known), how long (s)."""
         seconds = perf_counter() - self._began
         return {
             "function": title_of(self._call.function),
@@ -185,7 +195,8 @@ class Mapping:
         """Results as they are wanted."""
         try:
             while self._await_result():
-                yield self._results.pop()  # and keeps nothing of it: its memory is the consumer's alone
+                # Nothing of it is kept: its memory is the consumer's alone
+                yield self._results.pop()
         except BaseException as error:
             self._abandon(error)
             raise
@@ -195,11 +206,14 @@ class Mapping:
         """Make sure that there is a result to take; False at the end."""
         if self._results.ready:
             now = perf_counter_ns()
-            if now - self._glanced_ns > _GLANCE_NS:  # a consumer that takes its time: keep the workers busy meanwhile
+            if now - self._glanced_ns > _GLANCE_NS:
+                # A consumer that takes its time: keep the workers busy meanwhile
                 self._glanced_ns = now
                 self._look_after()
             return True
-        self._run_until(lambda: bool(self._results.ready) or self._dead or self._complete() or self._drained())
+        self._run_until(
+            lambda: bool(self._results.ready) or self._dead or self._complete() or self._drained()
+        )
         if not self._results.ready:
             self._raise_if_failed()
         return bool(self._results.ready)
@@ -219,7 +233,8 @@ class Mapping:
         self._source.close()
         self._bar.close()
         if interrupted and any(leg.team.backend.kind != "serial" for leg in self._legs):
-            raise reason.with_traceback(None) from None  # where in the polling it struck is of no interest
+            # Where in the polling it struck is of no interest
+            raise reason.with_traceback(None) from None
 
     def _end(self) -> None:
         self.over = True
@@ -241,7 +256,7 @@ class ResultStream(Iterator[Any]):
         clock.__enter__()
         self._stream = mapping.stream()
         self._lock = threading.Lock()
-        self._hold: Any = None  # a pool that is nobody else's
+        self._hold: Any = None  # a pool that is this iterator's alone
 
     def holding(self, pool: Any) -> ResultStream:
         """Own `pool`: it ends with this iterator."""

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 class Executor(PoolExecutor):
-    """An executor with workers of its own, to stand where `ProcessPoolExecutor` or `ThreadPoolExecutor` stood.
+    """An executor with workers of its own.
+
+    It stands where `ProcessPoolExecutor` or `ThreadPoolExecutor` stood.
 
     Args:
         max_workers: how many workers; None for one a usable core.
         backend: "process", "thread", "interpreter" or "serial".
-        mp_context: of `multiprocessing`, whose start method is taken; None for the fork server.
+        mp_context: of `multiprocessing`; its start method is taken. None for the fork server.
         initializer: called once in each worker before its first task.
         initargs: its arguments.
         **options: of `Pool`: ``retries``, ``timeout`` (seconds), ``max_tasks_per_worker``.
@@ -47,16 +49,28 @@ class Executor(PoolExecutor):
         **options: Any,
     ) -> None:
         if backend == "auto":
-            raise UsageError("an executor runs single calls, which are not measured: name its backend, 'process' or 'thread'")
+            raise UsageError(
+                "an executor runs single calls, which are not measured: name its backend, "
+                "'process' or 'thread'"
+            )
         if max_workers is not None and not is_count(max_workers, 1):
-            raise UsageError(f"max_workers must be greater than 0, not {max_workers!r}; leave it out to use every core")
+            raise UsageError(
+                f"max_workers must be greater than 0, not {max_workers!r}; leave it out to use "
+                "every core"
+            )
         if mp_context is not None:
             options["start_method"] = mp_context.get_start_method()
-        self._owned = Pool(backend, max_workers, initializer=initializer, initargs=initargs, **options)
+        self._owned = Pool(
+            backend, max_workers, initializer=initializer, initargs=initargs, **options
+        )
         super().__init__(self._owned)
 
     def _submit(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], chunksize: int | None
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        chunksize: int | None,
     ) -> Future[Any]:
         if self._down:
             raise PoolClosed(DOWN)

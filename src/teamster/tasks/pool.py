@@ -25,7 +25,8 @@ from teamster.tasks.source import Source
 from teamster.tasks.submitting import Calls
 from teamster.tasks.teams import Teams
 
-if TYPE_CHECKING:  # futures are loaded by the first submit: they cost a quarter of the time to a first result
+if TYPE_CHECKING:
+    # Futures are loaded by the first submit: they cost a quarter of the time to a first result
     from concurrent.futures import Future
 
     from teamster.tasks.executor import PoolExecutor
@@ -39,21 +40,27 @@ _CLOSE_S = 0.5  # how long workers without work may take to end by themselves
 class Pool:
     """A team of workers for one function after another.
 
-    Workers start with the first call that needs them and stay until the pool is closed; use it in a ``with`` block.
+    Workers start with the first call that needs them and stay until the pool is closed; use it in a
+    ``with`` block.
 
     Args:
-        backend: "serial" runs in the caller, "thread" in threads, "process" in processes, "auto" measures and chooses;
-            "interpreter" runs in interpreters of this process (Python 3.14 or newer, pure Python code only).
-        workers: how many; None for one a usable core (affinity and cgroup quotas considered), or as many as "auto" finds useful.
+        backend: "serial" runs in the caller, "thread" in threads, "process" in processes, "auto"
+            measures and chooses; "interpreter" runs in interpreters of this process (Python 3.14 or
+            newer, pure Python code only).
+        workers: how many; None for one a usable core (affinity and cgroup quotas considered), or as
+            many as "auto" finds useful.
         allow: backends that "auto" may choose, for functions that are not safe in all of them.
         initializer: called once in each worker before its first task.
         initargs: its arguments.
         retries: how often an item is run again after its worker died; not used for exceptions.
-        timeout: seconds that one item may run; then its worker is killed and the item gets `TaskTimeout`. Processes only.
-        max_tasks_per_worker: items after which a process worker is replaced, against leaks of its memory; None for never.
+        timeout: seconds that one item may run; then its worker is killed and the item gets
+            `TaskTimeout`. Processes only.
+        max_tasks_per_worker: items after which a process worker is replaced, against leaks of its
+            memory; None for never.
         start_method: "forkserver" (None), "spawn" or "fork" for process workers.
         plan: one to repeat, in place of `backend` and `workers`.
-        progress: True or a label: a bar; a callable (items done, total or None); False; None: a bar on a terminal after 2 s.
+        progress: True or a label: a bar; a callable (items done, total or None); False; None: a bar
+            on a terminal after 2 s.
 
     Raises:
         UsageError: an argument makes no sense.
@@ -137,8 +144,10 @@ class Pool:
             iterable: the items; advanced in this thread only.
             *more: further iterables, zipped with the first as the built-in `map` does.
             chunksize: items handed over at a time; None follows the measured time of an item.
-            on_error: "raise" stops and raises the first exception; "return" puts exceptions in the places of their items.
-            seed: seeds ``random``, numpy and torch before each item, from this number and the item's index.
+            on_error: "raise" stops and raises the first exception; "return" puts exceptions in the
+                places of their items.
+            seed: seeds ``random``, numpy and torch before each item, from this number and the
+                item's index.
 
         Returns:
             The results in input order.
@@ -155,8 +164,8 @@ class Pool:
             [32, 9]
         """
         with self._clock:
-            mapping = self._mapping(function, (iterable, *more), "star" if more else "call", chunksize, on_error, seed)
-            return mapping.collect()
+            how = _style(more), chunksize, on_error, seed
+            return self._mapping(function, (iterable, *more), *how).collect()
 
     def starmap(
         self,
@@ -194,10 +203,11 @@ class Pool:
         on_error: OnError = "raise",
         seed: int | None = None,
     ) -> ResultStream:
-        """Like `map`, lazily: results in input order as soon as they are there; the input may be endless.
+        """Like `map`, lazily: results in input order as soon as they are there.
 
-        Arguments as of `Pool.map`. Items are pulled a bounded number ahead, in the thread that asks for results; an error is raised
-        when the turn of its item comes.
+        Arguments as of `Pool.map`; the input may be endless. Items are pulled a bounded number
+        ahead, in the thread that asks for results; an error is raised when the turn of its item
+        comes.
 
         Returns:
             An iterator; leaving it early cancels what has not started.
@@ -211,8 +221,8 @@ class Pool:
             ...     list(itertools.islice(pool.imap(lambda n: n * n, itertools.count()), 4))
             [0, 1, 4, 9]
         """
-        style: CallStyle = "star" if more else "call"
-        mapping = self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True)
+        how = _style(more), chunksize, on_error, seed
+        mapping = self._mapping(function, (iterable, *more), *how, lazy=True)
         return ResultStream(mapping, self, self._clock)
 
     def imap_unordered(
@@ -240,8 +250,8 @@ class Pool:
             ...     sorted(pool.imap_unordered(abs, [-1, -2]))
             [1, 2]
         """
-        style: CallStyle = "star" if more else "call"
-        mapping = self._mapping(function, (iterable, *more), style, chunksize, on_error, seed, lazy=True, ordered=False)
+        how = _style(more), chunksize, on_error, seed
+        mapping = self._mapping(function, (iterable, *more), *how, lazy=True, ordered=False)
         return ResultStream(mapping, self, self._clock)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -335,7 +345,7 @@ class Pool:
         self._end(0.0)
 
     def _end(self, seconds: float, error: BaseException | None = None) -> None:
-        """End all workers, idle ones by themselves within `seconds`; calls under way fail with `error`, or with `PoolClosed`."""
+        """End all workers; calls under way fail with `error`, or with `PoolClosed`."""
         self._calls.close()
         self._teams.close(seconds, error)
         self._calls.join()
@@ -375,7 +385,12 @@ class Pool:
         check_map(self._asked, function, chunksize, on_error, seed)
         source = Source(iterables)
         terms, bar = CallOptions(*self._terms, chunksize), Bar(self._progress, source.total)
-        call = MapCall(function, style, seed, source, terms, bar, raise_errors=on_error == "raise", ordered=ordered, lazy=lazy)
+        raises = on_error == "raise"
+        call = MapCall(function, style, seed, source, terms, bar, raises, ordered, lazy)
         mapping = self._planner.mapping(call)
         self._teams.calls.add(mapping)
         return mapping
+
+
+def _style(more: tuple[Iterable[Any], ...]) -> CallStyle:
+    return "star" if more else "call"

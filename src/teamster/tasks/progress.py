@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A progress bar that is right and costs nothing: items, not batches; 20 updates a second; never in a pipe unless asked for."""
+"""A progress bar that is right and costs nothing: items, not batches; 20 updates a second.
+
+It is never in a pipe unless asked for.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from time import perf_counter
 from typing import Any
 
 Progress = bool | str | Callable[[int, int | None], object] | None
-"""True or a label: a bar. A callable: called with items done and their total (None when not known). None: a bar on a terminal, for
-jobs of more than two seconds. False: none."""
+"""True or a label: a bar. A callable: called with items done and their total (None when not known).
+None: a bar on a terminal, for jobs of more than two seconds. False: none.
+"""
 
 _DELAY_S = 2.0  # a shorter call needs no bar
 _INTERVAL_S = 0.05  # 20 updates a second: what an eye sees

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Results of one call: put back into the order of their items, or as they come, and bounded where somebody takes them one by one.
+"""Results of one call, put back into the order of their items, or as they come.
+
+They are bounded where the caller takes them one by one.
 
 ::
 
-    take(first, values) --> ready, or parked until those before are there --> pop(), or the list of all
+    take(first, values) --> ready, or parked until those  --> pop(), or the list of all
+                            before are there
                             may_pull: whether more may be asked for, while so much waits
 """
 
@@ -19,7 +22,7 @@ _FAR_BYTES = 256 << 20
 
 
 class Raise:
-    """Stands in the results for an item whose exception is to be raised when its turn comes."""
+    """Stands in the results for an item with an exception that is to be raised in its turn."""
 
     __slots__ = ("error",)
 
@@ -32,7 +35,8 @@ class Results:
 
     Args:
         ordered: whether results come in input order.
-        lazy: whether somebody takes them one by one, so that what waits is bounded; else all of them are one list.
+        lazy: whether the caller takes them one by one, so that what waits is bounded; else all of
+            them are one list.
 
     Attributes:
         ready: in the order in which they are wanted, and not taken.
@@ -55,7 +59,7 @@ class Results:
         self._ordered = ordered
         self._lazy = lazy
         self.ready: deque[Any] | list[Any] = deque() if lazy else []
-        self._parked: dict[int, list[Any]] = {}  # first index -> results whose turn has not come
+        self._parked: dict[int, list[Any]] = {}  # first index -> results that wait for their turn
         self.next = self.reported = self.taken = 0
         self._bytes = 0  # of what waits and is visibly large
 
@@ -74,7 +78,10 @@ class Results:
             self._bytes += _large_bytes(values)
 
     def list_from(self, first: int) -> list[Any] | None:
-        """The list to which results from `first` on may be added as they come, if that is the next one; `added` tells how many."""
+        """The list to which results from `first` on may be added as they come.
+
+        There is one if `first` is the next index; `added` tells how many were added.
+        """
         return self.ready if isinstance(self.ready, list) and first == self.next else None
 
     def added(self, count: int) -> None:

@@ -4,7 +4,8 @@
 ::
 
     next_items --> items pulled ahead, for workers: what their input only lends is copied (lent.py)
-    next_chunk --> items for the caller: of a container some at once, of any other input one after the other, as they are run
+    next_chunk --> items for the caller: of a container some at once, of any other input one after
+                   the other, as they are run
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Source:
 
     def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
         self.total = self.length(iterables)
-        self._iterator: Iterator[Any] = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
+        self._iterator: Iterator[Any] = (
+            iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
+        )
         self._originals = iterables
         self._returned: deque[Any] = deque()  # pulled, and not run after all
         self._at_end = False
@@ -41,11 +44,13 @@ class Source:
         self._latest: Any = _NOTHING  # the item to look at
         self._lent = ""  # what becomes of an item when the next one is taken
         self._own: Callable[[Any], Any] | None = None  # makes an item that is lent one that is not
-        self._counter = itertools.count()  # of the items of a chunk that the caller takes one by one
+        # Counts the items of a chunk that the caller takes one by one
+        self._counter = itertools.count()
         self._asked = 0  # how often it was, which counts, too
         self.pulled = 0
         self.pull_ns = 0  # for an item, lately
-        self.slow = False  # the last pull took its time, or was the first and tells nothing of the next
+        # The last pull took its time, or was the first and tells nothing of the next
+        self.slow = False
         self.error: BaseException | None = None  # raised by the input itself
 
     @staticmethod
@@ -64,12 +69,19 @@ class Source:
     @property
     def stays(self) -> str:
         """Why its items have to be run one after the other; empty where they need not."""
-        return f"its input {self._lent} when the next item is taken" if self._lent and self._own is None else ""
+        return (
+            f"its input {self._lent} when the next item is taken"
+            if self._lent and self._own is None
+            else ""
+        )
 
-    # --- for workers -------------------------------------------------------------------------------------------------------------
+    # --- for workers ------------------------------------------------------------------------------
 
     def next_items(self, count: int) -> list[Any]:
-        """At most `count` items to be run side by side; fewer at the end, or before an error, which is kept for later."""
+        """At most `count` items to be run side by side.
+
+        Fewer at the end, or before an error, which is kept for later.
+        """
         if self._returned:
             return self._take_returned(count)
         items = self._look_at_the_first() if self._looks else []
@@ -99,8 +111,12 @@ class Source:
         return items
 
     def _pull_looking(self, before: list[Any]) -> list[Any]:
-        """One item, with a look at the one before it, the last of `before` if it is for workers, too; none at the end."""
-        loan = Loan(self._latest) if self._latest is not _NOTHING else None  # as it is now: who ran it may have changed it
+        """One item, with a look at the one before it; none at the end.
+
+        The one before is the last of `before` if it is for workers, too.
+        """
+        # As it is now: the code that ran it may have changed it
+        loan = Loan(self._latest) if self._latest is not _NOTHING else None
         items = self._pull(1)
         if not items:
             return items
@@ -144,7 +160,7 @@ class Source:
         self._returned.extendleft(reversed(items))
         self.pulled -= len(items)
 
-    # --- for the caller ----------------------------------------------------------------------------------------------------------
+    # --- for the caller ---------------------------------------------------------------------------
 
     def next_item(self) -> list[Any]:
         """One item, to be run before the next is taken; none at the end."""
@@ -153,23 +169,41 @@ class Source:
         return self._pull_looking([]) if self._looks else self._pull(1)
 
     def next_chunk(self, count: int) -> tuple[Iterator[Any], int, Iterator[Any] | None]:
-        """At most `count` items as an iterator of C, how many, and an iterator of tickets for them, if they are not pulled yet.
+        """At most `count` items as an iterator of C, how many, and an iterator of tickets for them.
 
-        Those of a container are, without a copy where it cannot change. Other inputs are pulled as the iterator is, as long as
-        there are tickets: `settle` and `finish` are to follow.
+        There are tickets if the items are not pulled yet. Those of a container are, without a copy
+        where it cannot change. Other inputs are pulled as the iterator is, as long as there are
+        tickets: `settle` and `finish` are to follow.
         """
         if self._returned or self._at_end or self._keeps:
             return self._chunk_of_container(count)
-        if count == 1 or self._looks or self.pull_ns > _FAST_INPUT_NS:  # what an input takes is no time of its items
+        if count == 1 or self._looks or self.pull_ns > _FAST_INPUT_NS:
+            # What an input takes is no time of its items
             items = self.next_item()
             return iter(items), len(items), None
         self._counter, self._asked, tickets = itertools.count(self.pulled), 0, iter(range(count))
-        return map(_second, zip(tickets, self._iterator, self._counter, strict=False)), count, tickets
+        return (
+            map(_second, zip(tickets, self._iterator, self._counter, strict=False)),
+            count,
+            tickets,
+        )
 
     def _chunk_of_container(self, count: int) -> tuple[Iterator[Any], int, None]:
         left = self.remaining
-        if self._returned or self._at_end or left is None or type(self._originals[0]) not in _STEADY or len(self._originals) > 1:
-            items = self._take_returned(count) if self._returned else [] if self._at_end else self._pull(count)
+        if (
+            self._returned
+            or self._at_end
+            or left is None
+            or type(self._originals[0]) not in _STEADY
+            or len(self._originals) > 1
+        ):
+            items = (
+                self._take_returned(count)
+                if self._returned
+                else []
+                if self._at_end
+                else self._pull(count)
+            )
             return iter(items), len(items), None
         count = min(count, left)
         self.pulled += count
@@ -183,7 +217,10 @@ class Source:
         return self.pulled
 
     def finish(self, error: BaseException | None) -> None:
-        """The iterator of the last chunk ended before its time: this is the end of the input, or its error."""
+        """The iterator of the last chunk ended before its time.
+
+        This is the end of the input, or its error.
+        """
         self._at_end, self.error = True, error
 
     @property

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A process that `ts.spawn` has started, from its own side: `ts.parent()`, and the call that it makes."""
+"""A process that `ts.spawn` has started, from its own side.
+
+That is `ts.parent()`, and the call that it makes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ from teamster.tasks.child_call import LARGE_BYTES, MOST_BYTES, Parts
 from teamster.tasks.child_call import nbytes as nbytes_of
 
 INSTEAD = "or make in the program what belongs there"
-_SLICE_S = 0.2  # until a look at what another thread may have read in order to get memory back for what it sends
+# Until a look at what another thread may have read in order to get memory back for what it sends
+_SLICE_S = 0.2
 
 _parent: Parent | None = None
 
@@ -70,14 +74,15 @@ class Parent:
         self._child = child
         self._channel = child.channel
         self._sending = threading.RLock()
-        self._reading = threading.RLock()  # of what has come: who sends may have to read, too, to get memory back
+        # Of what has come: a thread that sends may have to read, too, to get memory back
+        self._reading = threading.RLock()
         self._inbox: deque[Parts] = deque()
         self._unread_bytes = 0  # of large messages that the program has not received
         self._ended = False
         self._owner = os.getpid()
 
     def send(self, value: Any) -> None:
-        """Send a message to the program, whose ``process.recv()`` returns it.
+        """Send a message to the program: its ``process.recv()`` returns it.
 
         Waits while the program has not read what was sent before.
 
@@ -114,7 +119,8 @@ class Parent:
             timeout: seconds to wait for one; None for as long as it takes.
 
         Returns:
-            What was sent; arrays in it are views of shared memory, which is used again when they are gone.
+            What was sent; arrays in it are views of shared memory, which is used again when they
+            are gone.
 
         Raises:
             TimeoutError: none has come.
@@ -192,7 +198,10 @@ class Parent:
 
     def _check_process(self) -> None:
         if os.getpid() != self._owner:
-            raise UsageError("the program is the parent of the process that was forked, and not of this copy of it")
+            raise UsageError(
+                "the program is the parent of the process that was forked, and not of this copy of "
+                "it"
+            )
 
     def _tell(self, *message: Any) -> None:
         """Say how the call has ended."""
@@ -218,10 +227,14 @@ def _pack(what: str, value: Any) -> Parcel:
 
 
 def make_call(child: ChildProcess, argument: Wire, title: str) -> int:
-    """Call what the program has asked for, and tell what it comes to: the entry point of spawned processes."""
+    """Call what the program has asked for, and tell what it comes to.
+
+    This is the entry point of spawned processes.
+    """
     global _parent
     child.take_place()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in any Python; a worker of a pool has the system's
+    # As in any Python; a worker of a pool has the system's
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     lifetime.in_forked_copy(_forget)
     mine, ring, began = os.getpid(), child.tracing.ring_if_asked(), perf_counter_ns()
     told = _parent = Parent(child, child.kin["pid"])

@@ -26,9 +26,10 @@ _MAKE_CALL = "teamster.tasks.spawned:make_call"
 def spawn(target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Process:
     """Start a process that calls ``target(*args, **kwargs)``.
 
-    It is started as a worker is: from a fork server, without an ``if __name__ == "__main__"`` guard, with functions of
-    ``__main__``, lambdas and closures, and with what the program has set in its interpreter and libraries. What it prints, logs
-    and warns comes out of the program. It ends with the program, whatever that dies of.
+    It is started as a worker is: from a fork server, without an ``if __name__ == "__main__"``
+    guard, with functions of ``__main__``, lambdas and closures, and with what the program has set
+    in its interpreter and libraries. What it prints, logs and warns comes out of the program. It
+    ends with the program, whatever that dies of.
 
     Args:
         target: any callable; it finds the program with `teamster.parent`.
@@ -80,8 +81,9 @@ def _entry(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 class Process:
     """A process that runs one call; `spawn` makes it.
 
-    As a context manager it is waited for at the end of the block, and killed when the block raises. Without that, and without
-    `join`, the program waits for it when it ends, unless that ends by an error or `daemon` is set.
+    As a context manager it is waited for at the end of the block, and killed when the block raises.
+    Without that, and without `join`, the program waits for it when it ends, unless that ends by an
+    error or `daemon` is set.
 
     Args:
         keeper: reads what it sends.
@@ -118,7 +120,7 @@ class Process:
     def daemon(self, daemon: bool) -> None:
         self._call.daemon = daemon
 
-    # --- the call ----------------------------------------------------------------------------------------------------------
+    # --- the call ---------------------------------------------------------------------------------
 
     def result(self, timeout: float | None = None) -> Any:
         """What the call has returned.
@@ -247,10 +249,10 @@ class Process:
         self._call.ask_to_end("kill() has ended it")
         self._keeper.kill(self._call.child)
 
-    # --- messages ----------------------------------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------
 
     def send(self, value: Any) -> None:
-        """Send a message to the process, whose ``teamster.parent().recv()`` returns it.
+        """Send a message to the process: its ``teamster.parent().recv()`` returns it.
 
         Waits while the process has not read what was sent before.
 
@@ -296,7 +298,8 @@ class Process:
             timeout: seconds to wait for one; None for as long as it takes.
 
         Returns:
-            What was sent; arrays in it are views of shared memory, which is used again when they are gone.
+            What was sent; arrays in it are views of shared memory, which is used again when they
+            are gone.
 
         Raises:
             TimeoutError: none has come.
@@ -309,7 +312,11 @@ class Process:
         """
         call = self._call
         with self._keeper.changed:
-            self._await(lambda: bool(call.inbox or call.ended), timeout, f"no message of {call.name} in {timeout} s")
+            self._await(
+                lambda: bool(call.inbox or call.ended),
+                timeout,
+                f"no message of {call.name} in {timeout} s",
+            )
             if not call.inbox:
                 call.told = True
                 raise EOFError(f"{call.name} has ended, and sent nothing more") from call.error
@@ -347,12 +354,17 @@ class Process:
             raise
         self._keeper.raise_if_broken()
 
-    # --- as an object ------------------------------------------------------------------------------------------------------
+    # --- as an object -----------------------------------------------------------------------------
 
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if error is not None:
             self.kill()
         self.join()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The calls that a pool was given one by one, on the pool's side: futures and their code are loaded by the first of them."""
+"""The calls that a pool was given one by one, on the pool's side.
+
+Futures and their code are loaded by the first of them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:  # futures cost a quarter of the time to a first result
 
 
 class ChoosesForCalls(Protocol):
-    """What decides who runs them."""
+    """What decides which workers run them."""
 
     @property
     def submitting(self) -> Plan:
@@ -33,12 +36,18 @@ class Calls:
 
     Args:
         teams: those of the pool.
-        planner: says who runs single calls.
+        planner: says which workers run single calls.
         limits: retries, and the timeout of a call (s).
         clock: runs while calls are open.
     """
 
-    def __init__(self, teams: Teams, planner: ChoosesForCalls, limits: tuple[int, float | None], clock: WallClock) -> None:
+    def __init__(
+        self,
+        teams: Teams,
+        planner: ChoosesForCalls,
+        limits: tuple[int, float | None],
+        clock: WallClock,
+    ) -> None:
         self._teams = teams
         self._planner = planner
         self._limits = limits
@@ -72,7 +81,9 @@ class Calls:
                 from teamster.tasks.futures import Submitter
 
                 self._submitter = Submitter(
-                    self._teams.team(self._planner.submitting), CallOptions(*self._limits, None), self._clock
+                    self._teams.team(self._planner.submitting),
+                    CallOptions(*self._limits, None),
+                    self._clock,
                 )
             return self._submitter
 

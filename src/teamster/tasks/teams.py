@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The teams of one pool: one for a fixed backend, one of each kind that "auto" has tried, under one lock."""
+"""The teams of one pool.
+
+There is one for a fixed backend, or one of each kind that "auto" has tried, under one lock.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ class Teams:
         initialize: the pool's initializer, for the caller when it runs items itself.
     """
 
-    def __init__(self, assemble: Callable[..., Team], initialize: Callable[[], object] | None) -> None:
+    def __init__(
+        self, assemble: Callable[..., Team], initialize: Callable[[], object] | None
+    ) -> None:
         self.number = next(_numbers)  # of the pool, in this program
         self._assemble = assemble
         self._initialize = initialize
@@ -64,7 +69,9 @@ class Teams:
             team = self._by_kind.get(plan.backend)
             if team is None:
                 if plan.backend == "serial":  # the caller itself, too
-                    team = self._assemble(plan, self.lock, initializer=self.prepare_here, initargs=())
+                    team = self._assemble(
+                        plan, self.lock, initializer=self.prepare_here, initargs=()
+                    )
                     team.dispatcher.ledger = self.here
                 else:
                     team = self._assemble(plan, self.lock)
@@ -77,7 +84,10 @@ class Teams:
             return team
 
     def can_send_initializer(self) -> bool:
-        """Whether processes could be prepared: where it holds what is bound to this process, it is meant for this process."""
+        """Whether processes could be prepared.
+
+        An initializer that holds what is bound to this process is meant for this process.
+        """
         try:
             self.team(Plan("process", 1, "to be prepared"))
         except PoolClosed:
@@ -106,7 +116,11 @@ class Teams:
         accounts = []
         for ledger, count in [
             (self.here, 0),
-            *((team.dispatcher.ledger, team.dispatcher.count) for team in self.present if team.dispatcher.ledger is not self.here),
+            *(
+                (team.dispatcher.ledger, team.dispatcher.count)
+                for team in self.present
+                if team.dispatcher.ledger is not self.here
+            ),
         ]:
             total.add(ledger)
             accounts += ledger.accounts(count)
@@ -114,13 +128,14 @@ class Teams:
         return total
 
     def catch_up(self) -> None:
-        """Read what workers say of batches whose results are all there, so that the accounts add up; soon, or not at all."""
+        """Read, soon or not at all, what workers say of batches that have all their results."""
         for team in self.present:
             with self.lock:
-                unread = team.dispatcher.has_unread_ends and not (team.closed or team.handled_here or team.backend.is_inside())
+                unread = team.dispatcher.has_unread_ends and not (
+                    team.closed or team.handled_here or team.backend.is_inside()
+                )
             if unread:
-                with contextlib.suppress(PoolClosed):
-                    team.run_until(lambda team=team: not team.dispatcher.has_unread_ends, seconds=_ACCOUNTS_S)  # type: ignore[misc]
+                _read_ends(team)
 
     def note_bytes(self) -> None:
         """Bring byte counts up to date."""
@@ -142,3 +157,8 @@ class Teams:
         self.lock = threading.RLock()
         for team in self.present:
             team.disown()
+
+
+def _read_ends(team: Team) -> None:
+    with contextlib.suppress(PoolClosed):
+        team.run_until(lambda: not team.dispatcher.has_unread_ends, seconds=_ACCOUNTS_S)

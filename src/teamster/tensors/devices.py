@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which devices a list of names means: numbers, strings, `torch.device`s, and CPU replicas that share one processor's memory."""
+"""Which devices a list of names means.
+
+Names are numbers, strings, `torch.device`s, and CPU replicas that share one processor's memory.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ def as_device(device: DeviceLike) -> torch.device:
     """One device by its name.
 
     Args:
-        device: a number counts the accelerators, -1 is the CPU; a string or a `torch.device` as torch has it.
+        device: a number counts the accelerators, -1 is the CPU; a string or a `torch.device` as
+            torch has it.
 
     Returns:
         The device; of an accelerator with its number.
@@ -48,26 +52,39 @@ def as_device(device: DeviceLike) -> torch.device:
     """
     kind = accelerator()
     if isinstance(device, bool) or not isinstance(device, (int, str, torch.device)):
-        raise UsageError(f"a device is a number, a string or a torch.device, not {type(device).__name__} {device!r:.60}")
+        raise UsageError(
+            f"a device is a number, a string or a torch.device, not {type(device).__name__} "
+            f"{device!r:.60}"
+        )
     if isinstance(device, int):
         if device == -1:
             return torch.device("cpu")
         if device < -1:
-            raise UsageError(f"device {device} does not exist: numbers count accelerators from 0, and -1 is the CPU")
+            raise UsageError(
+                f"device {device} does not exist: numbers count accelerators from 0, and -1 is the "
+                "CPU"
+            )
         if kind == "cpu":
-            raise UsageError(f"device {device} does not exist: this machine has no accelerator; name CPU replicas: ['cpu', 'cpu']")
+            raise UsageError(
+                f"device {device} does not exist: this machine has no accelerator; name CPU "
+                "replicas: ['cpu', 'cpu']"
+            )
         found = torch.device(kind, device)
     else:
         try:
             found = torch.device(device)
         except RuntimeError as error:
-            raise UsageError(f"there is no device {device!r}: {str(error).splitlines()[0]}") from None
+            raise UsageError(
+                f"there is no device {device!r}: {str(error).splitlines()[0]}"
+            ) from None
     if found.type == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count() if found.type == "cuda" else int(found.type == kind)
     number = found.index if found.index is not None else 0
     if found.type not in (kind, "meta") or number >= count:
-        raise UsageError(f"device {str(found)!r} does not exist: this machine has {count} of type {found.type!r}")
+        raise UsageError(
+            f"device {str(found)!r} does not exist: this machine has {count} of type {found.type!r}"
+        )
     return torch.device(found.type, number)
 
 
@@ -75,7 +92,8 @@ def as_devices(devices: Sequence[DeviceLike] | int) -> list[torch.device]:
     """Devices by their names.
 
     Args:
-        devices: names; a number n means the first n accelerators, or n replicas on the CPU where there is none.
+        devices: names; a number n means the first n accelerators, or n replicas on the CPU where
+            there is none.
 
     Returns:
         The devices, in order.
@@ -93,13 +111,18 @@ def as_devices(devices: Sequence[DeviceLike] | int) -> list[torch.device]:
         cpu = accelerator() == "cpu"
         found = [torch.device("cpu") if cpu else as_device(number) for number in range(devices)]
     elif isinstance(devices, (str, torch.device)):
-        raise UsageError(f"device_ids takes a list, as in [{str(devices)!r}], or the number of replicas")
+        raise UsageError(
+            f"device_ids takes a list, as in [{str(devices)!r}], or the number of replicas"
+        )
     else:
         found = [as_device(device) for device in devices]
     if not found:
         raise UsageError("device_ids must name at least one device")
     if len({device.type for device in found}) > 1:
-        raise UsageError(f"device_ids are of several kinds: {', '.join(map(str, found))}; take accelerators, or CPU replicas")
+        raise UsageError(
+            f"device_ids are of several kinds: {', '.join(map(str, found))}; take accelerators, or "
+            "CPU replicas"
+        )
     if found[0].type != "cpu" and len(set(found)) < len(found):
         raise UsageError(f"device_ids name a device twice: {', '.join(map(str, found))}")
     return found

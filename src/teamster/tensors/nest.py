@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tensors inside of containers: tuples, lists, dicts, named tuples, dataclasses, nested as deep as one likes.
+"""Tensors inside of containers, which may be nested as deep as one likes.
+
+Containers are tuples, lists, dicts, named tuples and dataclasses.
 
 ::
 
@@ -155,7 +157,11 @@ def walk(value: Any, visit: Visit) -> Any:
     if not parts:
         return value
     made = [walk(part, visit) for part in parts]
-    return value if all(new is old for new, old in zip(made, parts, strict=True)) else remake(value, made)
+    return (
+        value
+        if all(new is old for new, old in zip(made, parts, strict=True))
+        else remake(value, made)
+    )
 
 
 def tensors_of(value: Any) -> list[torch.Tensor]:

@@ -74,13 +74,17 @@ def test_all_is_measured(done: Done) -> None:
             assert case["fastest"] in ("auto", case["fastest_fixed"])
             assert case["fastest_fixed"] in WAYS[:-1]
             assert case["ways"][0]["speedup"] == 1.0
-    assert [case["label"] for case in experiments[-1]["cases"]] == ["BLAS threads free", "one BLAS thread a worker"]
+    assert [case["label"] for case in experiments[-1]["cases"]] == [
+        "BLAS threads free",
+        "one BLAS thread a worker",
+    ]
 
 
 def test_the_report_is_written(done: Done) -> None:
     names = {path.name for path in done.folder.iterdir()}
     pictures = {f"{name}.png" for name in NAMES} | {f"{name}-timelines.png" for name in NAMES[:-1]}
-    assert names == {"index.html", *pictures, "dot-timelines-1.png", "dot-timelines-2.png"}  # and no file of the experiment "write"
+    # And no file of the experiment "write"
+    assert names == {"index.html", *pictures, "dot-timelines-1.png", "dot-timelines-2.png"}
     assert done.facts["files"][0] == str(done.folder / "index.html")
     page = (done.folder / "index.html").read_text(encoding="utf-8")
     for case in (case for experiment in done.facts["experiments"] for case in experiment["cases"]):
@@ -89,22 +93,32 @@ def test_the_report_is_written(done: Done) -> None:
 
 def test_the_tables_name_every_way(done: Done) -> None:
     lines = done.tables.splitlines()
-    firsts = [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] != "time"]
+    firsts = [
+        line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] != "time"
+    ]
     assert firsts == ["serial", "thread(2)", "thread(4)", "process(2)", "process(4)", "auto:"] * 5
     assert lines[-1] == f"The report: {done.folder / 'index.html'}"
 
 
-def test_only_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(command, "_QUICK", (0.0, 1))
     assert main(["lab", "--quick", "--only", "loop, loop", "-o", str(tmp_path)]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "loop.png", "loop-timelines.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "index.html",
+        "loop.png",
+        "loop-timelines.png",
+    }
     printed = capsys.readouterr().out
     assert "A loop in pure Python: 8 inputs" in printed
     assert "Dot products" not in printed
 
 
 @pytest.mark.parametrize("names", ["upload", "", "loop,", "loop;dot"])
-def test_an_unknown_name_is_one_line(names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_name_is_one_line(
+    names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["lab", "--only", names, "--out", str(tmp_path / "new")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -115,7 +129,9 @@ def test_an_unknown_name_is_one_line(names: str, tmp_path: Path, capsys: pytest.
 def test_a_folder_that_cannot_be_written_is_told_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("teamster.cli.lab.conducting.conduct", lambda *_: pytest.fail("it works already"))
+    monkeypatch.setattr(
+        "teamster.cli.lab.conducting.conduct", lambda *_: pytest.fail("it works already")
+    )
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/lab")):
         assert main(["lab", "--out", str(folder)]) == 2
@@ -127,7 +143,9 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(
 def test_without_matplotlib_nothing_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
+    monkeypatch.setattr(
+        command, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
+    )
     assert main(["lab", "--out", str(tmp_path / "new")]) == 2
     assert "pip install 'teamster[plot]'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
@@ -141,12 +159,17 @@ def test_without_numpy_the_dot_products_are_skipped(
 
     monkeypatch.setattr("teamster.cli.lab.conducting.import_module", missing)
     assert run_lab(["dot"], tmp_path, TINY) == 0
-    assert "skipped. It needs numpy, which is not installed: pip install numpy" in capsys.readouterr().out
+    assert (
+        "skipped. It needs numpy, which is not installed: pip install numpy"
+        in capsys.readouterr().out
+    )
     assert "It needs numpy" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["download", "write"])
-def test_ctrl_c_leaves_nothing_behind(name: str, tmp_path: Path, start_script: StartScript, wait_until: WaitUntil) -> None:
+def test_ctrl_c_leaves_nothing_behind(
+    name: str, tmp_path: Path, start_script: StartScript, wait_until: WaitUntil
+) -> None:
     folder = tmp_path / "new" / "folder"
     script = start_script(INTERRUPTED, name, str(folder))
     wait_until(script.survivors, 20, "the server, or the processes that are started first")
@@ -158,7 +181,9 @@ def test_ctrl_c_leaves_nothing_behind(name: str, tmp_path: Path, start_script: S
     assert not (tmp_path / "new").exists()
 
 
-def test_kill_leaves_no_process_and_no_file(tmp_path: Path, start_script: StartScript, wait_until: WaitUntil) -> None:
+def test_kill_leaves_no_process_and_no_file(
+    tmp_path: Path, start_script: StartScript, wait_until: WaitUntil
+) -> None:
     script = start_script(INTERRUPTED, "download", str(tmp_path / "out"))
     wait_until(lambda: len(script.survivors()) > 0, 20)
     script.send_signal(signal.SIGKILL)

@@ -21,7 +21,9 @@ from teamster.cli.lab.experiments import EXPERIMENTS
         ("dot", 1, "thread", 4, 8.0, True, 4.0),
     ],
 )
-def test_expectations(name: str, case: int, backend: str, workers: int, budget: float, gil: bool, expected: float) -> None:
+def test_expectations(
+    name: str, case: int, backend: str, workers: int, budget: float, gil: bool, expected: float
+) -> None:
     assert EXPERIMENTS[name].cases[case].expect(backend, workers, budget, gil) == expected
 
 

@@ -23,7 +23,14 @@ from teamster.spine.trace.timeline import Lane, Spans, Timeline
 pytest.importorskip("matplotlib")
 
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
-_WAYS = (("serial", 1, 2.0), ("thread", 2, 1.96), ("thread", 4, 1.9), ("process", 2, 1.03), ("process", 4, 1.7), ("auto", 2, 1.25))
+_WAYS = (
+    ("serial", 1, 2.0),
+    ("thread", 2, 1.96),
+    ("thread", 4, 1.9),
+    ("process", 2, 1.03),
+    ("process", 4, 1.7),
+    ("auto", 2, 1.25),
+)
 
 
 class Page(HTMLParser):
@@ -59,7 +66,14 @@ class Page(HTMLParser):
 
 def lab(*results: Result) -> Lab:
     began = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-    return Lab(results, Machine.detect(), {"teamster": "0.1.0", "processor": "<fast>"}, began, 40.0, Sizes(1.5, 1))
+    return Lab(
+        results,
+        Machine.detect(),
+        {"teamster": "0.1.0", "processor": "<fast>"},
+        began,
+        40.0,
+        Sizes(1.5, 1),
+    )
 
 
 def outcome(name: str, case: int = 0) -> Outcome:
@@ -67,15 +81,39 @@ def outcome(name: str, case: int = 0) -> Outcome:
     timeline = Timeline(0, 2 * 10**9, 0.0, ("", "work"), (Lane("caller", "caller", -1, 1, spans),))
     ways = []
     for backend, workers, seconds in _WAYS:
-        run = Run(backend, "process" if backend == "auto" else backend, workers, 20, 0, seconds, 0.1, 1.0, 0)
+        run = Run(
+            backend,
+            "process" if backend == "auto" else backend,
+            workers,
+            20,
+            0,
+            seconds,
+            0.1,
+            1.0,
+            0,
+        )
         way = backend if backend in ("serial", "auto") else f"{backend}({workers})"
-        ways.append(Measured(way, run, (seconds,), 0.0, "seen <first>", timeline, 2.0 if backend == "process" else 1.0))
-    return Outcome(EXPERIMENTS[name].cases[case], 20, 0.1, GilShare(0.99, 0.01, 300), 2.0, tuple(ways))
+        ways.append(
+            Measured(
+                way,
+                run,
+                (seconds,),
+                0.0,
+                "seen <first>",
+                timeline,
+                2.0 if backend == "process" else 1.0,
+            )
+        )
+    return Outcome(
+        EXPERIMENTS[name].cases[case], 20, 0.1, GilShare(0.99, 0.01, 300), 2.0, tuple(ways)
+    )
 
 
 def test_the_page_is_whole_and_loads_nothing() -> None:
     results = [Result(EXPERIMENTS[name], (outcome(name),)) for name in EXPERIMENTS]
-    page = Page(to_page(lab(*results), {f"{name}-timelines.png": b"picture" for name in EXPERIMENTS}))
+    page = Page(
+        to_page(lab(*results), {f"{name}-timelines.png": b"picture" for name in EXPERIMENTS})
+    )
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
     for experiment in EXPERIMENTS.values():
@@ -86,7 +124,14 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
 def test_every_way_and_figure_is_there() -> None:
     result = Result(EXPERIMENTS["loop"], (outcome("loop"),))
     text = Page(to_page(lab(result), {"loop-timelines.png": b""})).text
-    for shown in ("serial", "thread(2)", "thread(4)", "process(2)", "process(4)", "auto: process(2)"):
+    for shown in (
+        "serial",
+        "thread(2)",
+        "thread(4)",
+        "process(2)",
+        "process(4)",
+        "auto: process(2)",
+    ):
         assert shown in text
     for figure in ("2 s", "1.96 s", "1.9 s", "1.03 s", "1.7 s", "1.25 s", "1.94x", "1.18x"):
         assert figure in text
@@ -97,7 +142,9 @@ def test_every_way_and_figure_is_there() -> None:
 
 
 def test_what_is_shown_cannot_be_html() -> None:
-    page = to_page(lab(Result(EXPERIMENTS["loop"], (outcome("loop"),))), {"loop-timelines.png": b""})
+    page = to_page(
+        lab(Result(EXPERIMENTS["loop"], (outcome("loop"),))), {"loop-timelines.png": b""}
+    )
     assert "seen &lt;first&gt;" in page
     assert "&lt;fast&gt;" in page
     assert not re.search("<first>|<fast>", page)
@@ -109,7 +156,8 @@ def test_the_texts_follow_the_figures() -> None:
     fast = replace(odd.measured[1], run=replace(odd.measured[1].run, seconds=0.5))
     odd = replace(odd, measured=(odd.measured[0], fast, *odd.measured[2:]))
     first, second = (
-        Page(to_page(lab(each), {"loop-timelines.png": b""})).text for each in (usual, Result(EXPERIMENTS["loop"], (odd,)))
+        Page(to_page(lab(each), {"loop-timelines.png": b""})).text
+        for each in (usual, Result(EXPERIMENTS["loop"], (odd,)))
     )
     assert "The fastest was process(2)" in first
     assert "The fastest was thread(2)" in second
@@ -126,13 +174,17 @@ def test_rounds_show_their_spread() -> None:
     usual = outcome("loop")
     loop = replace(usual.loop, rounds_s=(1.5, 2.0, 2.5))
     result = Result(EXPERIMENTS["loop"], (replace(usual, measured=(loop, *usual.measured[1:])),))
-    text = Page(to_page(replace(lab(result), sizes=Sizes(3.5, 3)), {"loop-timelines.png": b""})).text
+    text = Page(
+        to_page(replace(lab(result), sizes=Sizes(3.5, 3)), {"loop-timelines.png": b""})
+    ).text
     assert "1.5 s to 2.5 s" in text
     assert "Each way ran up to 3 times" in text
 
 
 def test_each_experiment_has_its_pictures(tmp_path: Path) -> None:
-    files = write_report(lab(Result(EXPERIMENTS["dot"], (outcome("dot"), outcome("dot", 1)))), tmp_path)
+    files = write_report(
+        lab(Result(EXPERIMENTS["dot"], (outcome("dot"), outcome("dot", 1)))), tmp_path
+    )
     names = ["dot.png", "dot-timelines-1.png", "dot-timelines-2.png"]
     assert [path.name for path in files[1:]] == names
     assert {path.read_bytes()[1:4] for path in files[1:]} == {b"PNG"}

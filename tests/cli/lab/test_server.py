@@ -41,7 +41,11 @@ def test_many_are_answered_at_once() -> None:
     sizes: list[int] = []
     with serve() as server:
         threads = [
-            threading.Thread(target=lambda number=number: sizes.append(download(f"{server.address}/page/{number}")))
+            threading.Thread(
+                target=lambda number=number: sizes.append(
+                    download(f"{server.address}/page/{number}")
+                )
+            )
             for number in range(40)
         ]
         for thread in threads:
@@ -53,14 +57,18 @@ def test_many_are_answered_at_once() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_it_ends_with_its_parent(number: int, start_script: StartScript, wait_until: WaitUntil) -> None:
+def test_it_ends_with_its_parent(
+    number: int, start_script: StartScript, wait_until: WaitUntil
+) -> None:
     script = start_script(HOLDS_A_SERVER)
     server = server_of(script, wait_until)
     script.send_signal(number)
     wait_until(lambda: is_gone(server), 10, "the server is gone")
 
 
-def test_a_ctrl_c_in_the_terminal_is_not_for_it(start_script: StartScript, wait_until: WaitUntil) -> None:
+def test_a_ctrl_c_in_the_terminal_is_not_for_it(
+    start_script: StartScript, wait_until: WaitUntil
+) -> None:
     script = start_script(HOLDS_A_SERVER)
     server = server_of(script, wait_until)
     script.interrupt()

@@ -22,7 +22,11 @@ def test_a_product_is_one() -> None:
     pytest.importorskip("numpy")
     with threadpoolctl.threadpool_limits(None):
         assert dot((16, 1)) == pytest.approx(1 / 16)
-        numbers = [each["num_threads"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+        numbers = [
+            each["num_threads"]
+            for each in threadpoolctl.threadpool_info()
+            if each["user_api"] == "blas"
+        ]
         assert set(numbers) <= {1}
 
 

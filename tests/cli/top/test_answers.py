@@ -26,7 +26,9 @@ def test_a_real_snapshot() -> None:
     assert sum(worker.items for worker in answer.pools[0].workers) == 2
 
 
-@pytest.mark.parametrize("line", [b"", b"nonsense", b"[1]", b"{}", b'"version"', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "line", [b"", b"nonsense", b"[1]", b"{}", b'"version"', b"\xff\xfe", b"[" * 100_000]
+)
 def test_nonsense(line: bytes) -> None:
     with pytest.raises(ValueError, match="makes no sense"):
         read_answer(line)
@@ -39,7 +41,17 @@ def test_another_version(version: Any) -> None:
 
 
 def test_wrong_types_are_nothing() -> None:
-    answer = read(pid="x", pools=[7, {"calls": 3, "workers": [None, {"since_s": "soon", "items": -4, "index": "y"}], "title": []}])
+    answer = read(
+        pid="x",
+        pools=[
+            7,
+            {
+                "calls": 3,
+                "workers": [None, {"since_s": "soon", "items": -4, "index": "y"}],
+                "title": [],
+            },
+        ],
+    )
     (pool,) = answer.pools
     assert answer.pid == 0
     assert (pool.title, pool.calls, pool.items) == ("[]", (), 0)
@@ -57,10 +69,20 @@ def test_nothing_in_a_text_moves_the_cursor() -> None:
 
 
 def test_memory_of_processes_is_added_once() -> None:
-    workers = [{"pid": 7, "memory_bytes": 10}, {"pid": 8, "memory_bytes": 20}, {"pid": None, "memory_bytes": None}]
-    assert read(memory_bytes=100, pools=[{"workers": workers}, {"workers": workers[:1]}]).memory_bytes == 130
+    workers = [
+        {"pid": 7, "memory_bytes": 10},
+        {"pid": 8, "memory_bytes": 20},
+        {"pid": None, "memory_bytes": None},
+    ]
+    assert (
+        read(memory_bytes=100, pools=[{"workers": workers}, {"workers": workers[:1]}]).memory_bytes
+        == 130
+    )
 
 
 def test_the_oldest_call_comes_first() -> None:
     calls = [{"function": "new", "seconds": 1}, {"function": "old", "seconds": 9}]
-    assert [call.function for call in read(pools=[{"calls": calls}]).pools[0].calls] == ["old", "new"]
+    assert [call.function for call in read(pools=[{"calls": calls}]).pools[0].calls] == [
+        "old",
+        "new",
+    ]

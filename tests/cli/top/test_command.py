@@ -48,12 +48,19 @@ def folder() -> Iterator[str]:
 @pytest.fixture
 def job(folder: str, start_script: StartScript, wait_until: WaitUntil) -> Script:
     script = start_script(JOB, "--name", "x y", env={"XDG_RUNTIME_DIR": folder})
-    wait_until(Path(folder, "teamster", f"{script.pid}.sock").exists, DEADLINE_S, "the job can be looked at")
+    wait_until(
+        Path(folder, "teamster", f"{script.pid}.sock").exists,
+        DEADLINE_S,
+        "the job can be looked at",
+    )
     return script
 
 
 def places(folder: str) -> dict[str, str]:
-    """A variable for each place where sockets of jobs may be: other programs' are not in this one."""
+    """A variable for each place where sockets of jobs may be.
+
+    Other programs' are not in this one.
+    """
     return {"XDG_RUNTIME_DIR": folder, "TMPDIR": folder}
 
 
@@ -64,12 +71,20 @@ class Screen:
         self._name = f"teamster-{uuid4().hex[:8]}"
         self._wait_until = wait_until
         # Its socket, which tmux leaves behind, goes with the folder.
-        self._environment = {**os.environ, **places(folder), "TMUX_TMPDIR": folder, "PS1": "$ ", "LC_ALL": "C.UTF-8"}
+        self._environment = {
+            **os.environ,
+            **places(folder),
+            "TMUX_TMPDIR": folder,
+            "PS1": "$ ",
+            "LC_ALL": "C.UTF-8",
+        }
         self.tmux("new-session", "-d", "-x", "80", "-y", "24", "bash --norc --noprofile")
 
     def tmux(self, *arguments: str) -> str:
         command = ["tmux", "-L", self._name, "-f", "/dev/null", *arguments]
-        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=20, check=True).stdout
+        return subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, timeout=20, check=True
+        ).stdout
 
     def keys(self, *keys: str) -> None:
         self.tmux("send-keys", *keys)
@@ -85,14 +100,18 @@ class Screen:
         found: list[str] = []
 
         def look() -> bool:
-            found[:] = [match.group() for match in [re.search(pattern, self.text(), re.MULTILINE)] if match]
+            found[:] = [
+                match.group() for match in [re.search(pattern, self.text(), re.MULTILINE)] if match
+            ]
             return bool(found)
 
         self._wait_until(look, DEADLINE_S, f"{pattern!r} on the screen")
         return found[0]
 
     def await_without(self, pattern: str) -> None:
-        self._wait_until(lambda: not re.search(pattern, self.text()), DEADLINE_S, f"no {pattern!r} on the screen")
+        self._wait_until(
+            lambda: not re.search(pattern, self.text()), DEADLINE_S, f"no {pattern!r} on the screen"
+        )
 
     def start_top(self) -> None:
         self.keys(" ".join(TOP) + "; echo code=$?", "Enter")
@@ -103,10 +122,14 @@ class Screen:
         self.await_text(rf"^code={code}$")
         assert "q quit" not in self.text()
         assert (self.flag("alternate_on"), self.flag("cursor_flag")) == ("0", "1")
-        self.keys("stty -a | tr ' ' '\\n' | grep -xE 'echo|icanon' | sort | xargs; echo back$((1 + 1))", "Enter")
+        self.keys(
+            "stty -a | tr ' ' '\\n' | grep -xE 'echo|icanon' | sort | xargs; echo back$((1 + 1))",
+            "Enter",
+        )
         self.await_text(r"^echo icanon$")
         self.await_text(r"^back2$")
-        assert "$ stty -a | tr" in self.text() or "# stty -a | tr" in self.text()  # what is typed shows
+        # What is typed shows
+        assert "$ stty -a | tr" in self.text() or "# stty -a | tr" in self.text()
 
 
 @pytest.fixture
@@ -122,7 +145,9 @@ def screen(folder: str, wait_until: WaitUntil) -> Iterator[Screen]:
 
 def call(folder: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **places(folder), "COLUMNS": "80"}
-    return subprocess.run([*TOP, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [*TOP, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_a_job_in_a_terminal(screen: Screen, job: Script, folder: str) -> None:
@@ -152,7 +177,9 @@ def test_a_job_in_a_terminal(screen: Screen, job: Script, folder: str) -> None:
     screen.check_usable(0)
 
 
-def test_two_jobs_in_a_terminal_of_any_size(screen: Screen, job: Script, folder: str, start_script: StartScript) -> None:
+def test_two_jobs_in_a_terminal_of_any_size(
+    screen: Screen, job: Script, folder: str, start_script: StartScript
+) -> None:
     other = start_script(JOB, env={"XDG_RUNTIME_DIR": folder})
     screen.start_top()
     screen.await_text(f" {other.pid} ")
@@ -190,7 +217,14 @@ def test_once(folder: str, job: Script) -> None:
     done = call(folder, "--once", "--interval", "0.2")
     assert (done.stderr, done.returncode) == ("", 0)
     assert "\x1b" not in done.stdout
-    for part in (f" {job.pid} ", "script.py --name x y", "process(2)", "crunch", "/100,000", "process 1"):
+    for part in (
+        f" {job.pid} ",
+        "script.py --name x y",
+        "process(2)",
+        "crunch",
+        "/100,000",
+        "process 1",
+    ):
         assert part in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
@@ -217,7 +251,9 @@ def test_json(folder: str, job: Script) -> None:
 
 def test_ascii_is_enough(folder: str, job: Script) -> None:
     environment = {**os.environ, **places(folder), "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
-    done = subprocess.run([*TOP, "--once"], env=environment, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*TOP, "--once"], env=environment, capture_output=True, timeout=60, check=False
+    )
     assert (done.stderr, done.returncode) == (b"", 0)
     assert "in use #" in done.stdout.decode("ascii")
 
@@ -225,7 +261,9 @@ def test_ascii_is_enough(folder: str, job: Script) -> None:
 def test_nobody(folder: str) -> None:
     assert call(folder, "--once").stdout == f"{NOBODY}\n"
     assert json.loads(call(folder, "--json").stdout) == {"jobs": []}
-    assert "process 1 is no job that can be looked at" in call(folder, "--once", "--pid", "1").stdout
+    assert (
+        "process 1 is no job that can be looked at" in call(folder, "--once", "--pid", "1").stdout
+    )
 
 
 def test_a_folder_of_others_is_refused(folder: str) -> None:

@@ -146,7 +146,9 @@ def test_an_answer_in_pieces(jobs: Jobs, job: FakeJob) -> None:
         (b'{"version": 1}\n{"version": 1}\n', "does not end"),
     ],
 )
-def test_nonsense_is_told_and_not_asked_for_again(jobs: Jobs, job: FakeJob, data: bytes, problem: str) -> None:
+def test_nonsense_is_told_and_not_asked_for_again(
+    jobs: Jobs, job: FakeJob, data: bytes, problem: str
+) -> None:
     jobs.look(0)
     job.answer(data)
     for _ in range(2):

@@ -24,22 +24,43 @@ def test_the_longest_on_one_item_come_first() -> None:
         worker(3, "running", 0.9),
         worker(4, "loading"),
     ]
-    assert [each.label for each in pick_workers(workers, 4)] == ["thread 2", "thread 4", "thread 1", "thread 3"]
+    assert [each.label for each in pick_workers(workers, 4)] == [
+        "thread 2",
+        "thread 4",
+        "thread 1",
+        "thread 3",
+    ]
     assert pick_workers(workers, -1) == []
 
 
-@pytest.mark.parametrize(("count", "expected"), [(3, ["███"]), (10, ["██████████"]), (25, ["██████████", "██████████", "█████"])])
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(3, ["███"]), (10, ["██████████"]), (25, ["██████████", "██████████", "█████"])],
+)
 def test_a_strip_has_a_cell_for_each(count: int, expected: list[str]) -> None:
-    assert [line.plain for line in draw_strip([worker(number) for number in range(count)], 10, 3)] == expected
+    assert [
+        line.plain for line in draw_strip([worker(number) for number in range(count)], 10, 3)
+    ] == expected
 
 
 @pytest.mark.parametrize("count", [31, 40, 5000])
 @pytest.mark.parametrize(("width", "most"), [(10, 3), (20, 1), (3, 2)])
 def test_a_strip_that_is_too_long_says_how_many_more(count: int, width: int, most: int) -> None:
-    lines = [line.plain for line in draw_strip([worker(number) for number in range(count)], width, most)]
+    lines = [
+        line.plain for line in draw_strip([worker(number) for number in range(count)], width, most)
+    ]
     assert len(lines) <= most
-    assert sum(line.count("█") for line in lines) + int(lines[-1].partition("+")[2].replace(",", "")) == count
+    assert (
+        sum(line.count("█") for line in lines) + int(lines[-1].partition("+")[2].replace(",", ""))
+        == count
+    )
 
 
 def test_a_bar_stays_in_its_place() -> None:
-    assert [make_bar(share, 4, "").plain for share in (-1, 0, 0.5, 1, 7)] == ["░░░░", "░░░░", "██░░", "████", "████"]
+    assert [make_bar(share, 4, "").plain for share in (-1, 0, 0.5, 1, 7)] == [
+        "░░░░",
+        "░░░░",
+        "██░░",
+        "████",
+        "████",
+    ]

@@ -17,14 +17,18 @@ def pace_of(*samples: tuple[float, int]) -> float | None:
     return pace.per_s()
 
 
-def call(seconds: float, done: int, total: int | None = 1000, function: str = "f") -> dict[str, Any]:
+def call(
+    seconds: float, done: int, total: int | None = 1000, function: str = "f"
+) -> dict[str, Any]:
     return {"function": function, "done": done, "total": total, "seconds": seconds}
 
 
 def history_of(*answers: tuple[float, dict[str, Any]]) -> History:
     history = History()
     for now_s, pool in answers:
-        history.add(read_answer(json.dumps({"version": 1, "now_ns": now_s * 1e9, "pools": [pool]}).encode()))
+        history.add(
+            read_answer(json.dumps({"version": 1, "now_ns": now_s * 1e9, "pools": [pool]}).encode())
+        )
     return history
 
 
@@ -44,7 +48,9 @@ def test_the_last_seconds_count_when_enough_happened() -> None:
 
 
 def test_rare_items_are_counted_over_a_longer_time() -> None:
-    assert pace_of(*[(float(second), second // 10) for second in range(60)]) == pytest.approx(0.1, rel=0.2)
+    assert pace_of(*[(float(second), second // 10) for second in range(60)]) == pytest.approx(
+        0.1, rel=0.2
+    )
 
 
 def test_a_standstill_shows() -> None:
@@ -68,13 +74,16 @@ def test_a_pool_after_one_look_has_the_mean_so_far() -> None:
 
 def test_time_left_follows_the_latest_rate() -> None:
     (pool,) = history_of(
-        (10.0, {"items": 50, "calls": [call(5.0, 50, 150)]}), (12.0, {"items": 100, "calls": [call(7.0, 100, 150)]})
+        (10.0, {"items": 50, "calls": [call(5.0, 50, 150)]}),
+        (12.0, {"items": 100, "calls": [call(7.0, 100, 150)]}),
     ).pools
     assert (pool.items_per_s, pool.calls[0].items_per_s, pool.calls[0].left_s) == (25.0, 25.0, 2.0)
 
 
 def test_nobody_knows_the_time_left() -> None:
-    (pool,) = history_of((10.0, {"items": 50, "calls": [call(5.0, 50, None), call(3.0, 0, 50)]})).pools
+    (pool,) = history_of(
+        (10.0, {"items": 50, "calls": [call(5.0, 50, None), call(3.0, 0, 50)]})
+    ).pools
     assert [each.left_s for each in pool.calls] == [None, None]
 
 
@@ -86,7 +95,9 @@ def test_calls_are_known_again_when_another_ends() -> None:
 
 
 def test_the_same_function_again_is_another_call() -> None:
-    (pool,) = history_of((10.0, {"calls": [call(5.0, 50)]}), (12.0, {"calls": [call(1.0, 60)]})).pools
+    (pool,) = history_of(
+        (10.0, {"calls": [call(5.0, 50)]}), (12.0, {"calls": [call(1.0, 60)]})
+    ).pools
     assert pool.calls[0].items_per_s == 60.0
 
 
@@ -94,7 +105,10 @@ def test_use_is_the_mean_of_what_was_seen() -> None:
     both = [{"state": "running"}, {"state": "loading"}]
     half = [{"state": "running"}, {"state": "idle"}, {"state": "absent"}]
     assert history_of((1.0, {"workers": both}), (2.0, {"workers": half})).pools[0].used == 0.75
-    assert history_of((1.0, {"workers": both}), (2.0 + WINDOW_S, {"workers": half})).pools[0].used == 0.5
+    assert (
+        history_of((1.0, {"workers": both}), (2.0 + WINDOW_S, {"workers": half})).pools[0].used
+        == 0.5
+    )
     assert history_of((1.0, {"workers": []})).pools[0].used == 0.0
 
 

@@ -18,7 +18,9 @@ SIZES = [(80, 24), (40, 20), (200, 60)]
 STATES = ("running", "running", "idle", "loading", "running")
 
 
-def worker(number: int, state: str = "running", since_s: float = 0.1, kind: str = "process") -> dict[str, Any]:
+def worker(
+    number: int, state: str = "running", since_s: float = 0.1, kind: str = "process"
+) -> dict[str, Any]:
     return {
         "label": f"{kind} {number}",
         "kind": kind,
@@ -37,7 +39,8 @@ def pool(count: int = 4, **changes: Any) -> dict[str, Any]:
     return {
         "id": 0,
         "title": f"process({count})",
-        "reason": "3.1 times as fast as the loop, and threads were not faster, because the function holds the GIL all the time",
+        "reason": "3.1 times as fast as the loop, and threads were not faster, because the "
+        "function holds the GIL all the time",
         "items": 137,
         "wall_s": 12.0,
         "queue": 12,
@@ -50,19 +53,36 @@ def pool(count: int = 4, **changes: Any) -> dict[str, Any]:
 
 def job(*pools: dict[str, Any], pid: int = 4711, **changes: Any) -> JobView:
     history = History()
-    said = {"version": 1, "pid": pid, "command": "job.py --n 400", "memory_bytes": 50 << 20, "pools": pools, "now_ns": 10**9}
+    said = {
+        "version": 1,
+        "pid": pid,
+        "command": "job.py --n 400",
+        "memory_bytes": 50 << 20,
+        "pools": pools,
+        "now_ns": 10**9,
+    }
     answer = read_answer(json.dumps(said).encode())
     history.add(answer)
-    return JobView(**{"pid": pid, "answer": answer, "pools": history.pools, "age_s": 65.0, **changes})
+    return JobView(
+        **{"pid": pid, "answer": answer, "pools": history.pools, "age_s": 65.0, **changes}
+    )
 
 
 def printed(page: RenderableType, width: int) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=width, force_terminal=False, highlight=False, legacy_windows=False).print(page)
+    Console(
+        file=file, width=width, force_terminal=False, highlight=False, legacy_windows=False
+    ).print(page)
     return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
-def shown(jobs: list[JobView], width: int = 80, height: int = 24, page: Page | None = None, problem: str = "") -> str:
+def shown(
+    jobs: list[JobView],
+    width: int = 80,
+    height: int = 24,
+    page: Page | None = None,
+    problem: str = "",
+) -> str:
     lines = printed(draw_page(jobs, page or Page(), 2, width, height, problem), width)
     assert len(lines) <= height
     assert max(cell_len(line) for line in lines) <= width
@@ -126,13 +146,17 @@ def test_trouble_is_red_unless_colours_are_unwanted() -> None:
     page = draw_page([job(pool(deaths=1))], Page(), 2, 80, 24)
     for environment, expected in (({}, True), ({"NO_COLOR": "1"}, False)):
         file = io.StringIO()
-        Console(file=file, width=80, force_terminal=True, color_system="standard", _environ=environment).print(page)
+        Console(
+            file=file, width=80, force_terminal=True, color_system="standard", _environ=environment
+        ).print(page)
         assert ("\x1b[1;31m1 death" in file.getvalue()) is expected
         assert "1 death" in file.getvalue()
 
 
 def test_nobody_knows_the_total() -> None:
-    text = shown([job(pool(calls=[{"function": "step", "done": 12345, "total": None, "seconds": 100.0}]))])
+    text = shown(
+        [job(pool(calls=[{"function": "step", "done": 12345, "total": None, "seconds": 100.0}]))]
+    )
     assert "12,345" in text
     assert "123/s" in text
     assert "left" not in text
@@ -145,7 +169,10 @@ def test_a_pool_without_a_call_is_idle() -> None:
 
 
 def test_many_calls() -> None:
-    calls = [{"function": f"f{number}", "done": 1, "total": 2, "seconds": 1.0 + number} for number in range(9)]
+    calls = [
+        {"function": f"f{number}", "done": 1, "total": 2, "seconds": 1.0 + number}
+        for number in range(9)
+    ]
     assert "5 more calls" in shown([job(pool(calls=calls))])
 
 
@@ -155,7 +182,13 @@ def test_no_job() -> None:
 
 
 def test_jobs_that_do_not_answer() -> None:
-    text = shown([job(pool(), quiet_s=7.0), JobView(9, None, (), 3.0), JobView(10, None, (), 0.0, "it speaks version 2")])
+    text = shown(
+        [
+            job(pool(), quiet_s=7.0),
+            JobView(9, None, (), 3.0),
+            JobView(10, None, (), 0.0, "it speaks version 2"),
+        ]
+    )
     first, second, third = text.splitlines()[2:5]
     assert "not answering  job.py" in first
     assert "as it was 7.0 s ago" in text
@@ -167,13 +200,21 @@ def test_jobs_that_do_not_answer() -> None:
 
 def test_a_problem_is_told() -> None:
     text = " ".join(
-        shown([], 40, 20, problem="the folder /tmp/teamster-0 is not yours alone, so what it holds is not shown").split()
+        shown(
+            [],
+            40,
+            20,
+            problem="the folder /tmp/teamster-0 is not yours alone, so what it holds is not shown",
+        ).split()
     )
     assert "is not yours alone, so what it holds is not shown" in text
 
 
 def test_what_a_job_says_is_text_and_nothing_else() -> None:
-    odd = pool(reason="[bold]why[/bold]", calls=[{"function": "[red]f", "done": 1, "total": 2, "seconds": 1.0}])
+    odd = pool(
+        reason="[bold]why[/bold]",
+        calls=[{"function": "[red]f", "done": 1, "total": 2, "seconds": 1.0}],
+    )
     text = shown([job(odd)])
     assert "[bold]why[/bold]" in text
     assert "[red]f" in text

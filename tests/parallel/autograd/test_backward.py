@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from teamster.parallel import DataParallel
-from teamster.parallel.autograd.backward import sum_gradients, take_gradients
+from teamster.parallel.autograd.gradients import sum_gradients, take_gradients
 from teamster.parallel.threads import DeviceThreads
 from tests.conftest import RunScript
 
@@ -37,7 +37,9 @@ def mlp() -> nn.Module:
 
 
 def check_gradients(one: nn.Module, other: nn.Module) -> None:
-    for (name, mine), (_, theirs) in zip(one.named_parameters(), other.named_parameters(), strict=True):
+    for (name, mine), (_, theirs) in zip(
+        one.named_parameters(), other.named_parameters(), strict=True
+    ):
         assert (mine.grad is None) == (theirs.grad is None), name
         if mine.grad is not None:
             torch.testing.assert_close(theirs.grad, mine.grad, rtol=1e-9, atol=1e-9)
@@ -45,7 +47,9 @@ def check_gradients(one: nn.Module, other: nn.Module) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 12), st.integers(1, 5), st.integers(0, 3), st.booleans())
-def test_any_batch_on_any_number_of_replicas_equals_the_plain_module(batch: int, replicas: int, seed: int, stepping: bool) -> None:
+def test_any_batch_on_any_number_of_replicas_equals_the_plain_module(
+    batch: int, replicas: int, seed: int, stepping: bool
+) -> None:
     torch.manual_seed(seed)
     plain = mlp()
     wrapped = copy.deepcopy(plain)
@@ -79,7 +83,10 @@ def test_gradients_accumulate_and_are_zeroed_as_without_replicas(set_to_none: bo
                 module(x).pow(2).mean().backward()
         check_gradients(plain, parallel.module)
     parallel.zero_grad(set_to_none=set_to_none)
-    assert all((each.grad is None) if set_to_none else not each.grad.any() for each in parallel.parameters())
+    assert all(
+        (each.grad is None) if set_to_none else not each.grad.any()
+        for each in parallel.parameters()
+    )
     parallel.close()
 
 
@@ -347,7 +354,9 @@ def test_large_gradients_of_any_layout_are_summed(threads: DeviceThreads) -> Non
 
 def test_sparse_gradients_and_dense_ones_are_summed(threads: DeviceThreads) -> None:
     sparse = torch.eye(3).to_sparse()
-    total = sum_gradients([([0, 1], [sparse, sparse]), ([1, 0], [torch.ones(3, 3), sparse])], threads)
+    total = sum_gradients(
+        [([0, 1], [sparse, sparse]), ([1, 0], [torch.ones(3, 3), sparse])], threads
+    )
     assert torch.equal(total[0].to_dense(), 2 * torch.eye(3))
     assert torch.equal(total[1].to_dense(), torch.eye(3) + 1)
 

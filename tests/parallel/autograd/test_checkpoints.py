@@ -23,7 +23,10 @@ pytestmark = pytest.mark.usefixtures("doubles")
 
 
 class Dropping(nn.Module):
-    """Several checkpoints that draw; what comes out is a product with the weight, so its gradient can be told from it."""
+    """Several checkpoints that draw.
+
+    What comes out is a product with the weight, so its gradient can be told from it.
+    """
 
     def __init__(self, reentrant: bool, draws: bool = True) -> None:
         super().__init__()
@@ -111,11 +114,18 @@ def test_checkpoints_that_begin_later_are_seen() -> None:
     parallel.close()
 
 
-def test_in_step_mode_a_change_is_seen_in_the_step_in_which_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The replicas were asked how often they were built before they were built for the step: the change came a step late.
+def test_in_step_mode_a_change_is_seen_in_the_step_in_which_it_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The replicas were asked how often they were built before they were built for the step: the
+    # change came a step late.
     built: list[int] = []
     watch = Recomputing.watch
-    monkeypatch.setattr(Recomputing, "watch", lambda self, module, number: (built.append(number), watch(self, module, number))[1])
+    monkeypatch.setattr(
+        Recomputing,
+        "watch",
+        lambda self, module, number: (built.append(number), watch(self, module, number))[1],
+    )
     module = Later(reentrant=False)
     parallel, x = DataParallel(module, 2), torch.rand(20, requires_grad=True)
     for segments in (0, 0, 2, 2):
@@ -130,7 +140,8 @@ def test_checkpoints_are_seen_though_as_many_old_ones_go_meanwhile() -> None:
     turns = []
     for _ in range(4):
         with recomputing.watch(module, 1) as watch:
-            kept["output"] = module(torch.ones(2, requires_grad=True))  # in the place of the one before
+            # In the place of the one before
+            kept["output"] = module(torch.ones(2, requires_grad=True))
             watch.look()
         turns.append(watch.in_turn)
     assert turns == [True] * 4
@@ -159,7 +170,8 @@ def test_a_module_that_begins_to_draw_is_told_of_and_takes_turns() -> None:
 
 def test_embeddings_that_are_renormalised_take_turns() -> None:
     weight, tokens = nn.Embedding(500, 64, max_norm=1.0), torch.arange(500).repeat(2)
-    # At once, replicas scaled a row twice in 26 of 30 runs: a norm of 0.06 where the plain module has 1.
+    # At once, replicas scaled a row twice in 26 of 30 runs: a norm of 0.06 where the plain module
+    # has 1.
     for with_grad in (True, False):
         for _ in range(ROUNDS):
             parallel = DataParallel(weight, 2)
@@ -219,7 +231,9 @@ class Static(nn.Module):
         return self.run(x)
 
 
-@pytest.mark.parametrize("kind", [ByModule, ByOtherName, Inherited, Below, ByHelper, Decorated, Static])
+@pytest.mark.parametrize(
+    "kind", [ByModule, ByOtherName, Inherited, Below, ByHelper, Decorated, Static]
+)
 def test_checkpoints_are_found_however_they_are_made(kind: type[nn.Module]) -> None:
     assert passes(Recomputing(), kind(), 3) == [True] * 3
 
@@ -230,7 +244,9 @@ def test_a_checkpoint_in_the_loss_function_of_a_step() -> None:
     parallel, x = DataParallel(weight, 2), torch.rand(2000, 1)
 
     def loss(module: nn.Module, given: torch.Tensor) -> torch.Tensor:
-        return checkpoint(lambda y: functional.dropout(module(y), 0.5), given, use_reentrant=False).mean()
+        return checkpoint(
+            lambda y: functional.dropout(module(y), 0.5), given, use_reentrant=False
+        ).mean()
 
     for _ in range(ROUNDS):
         parallel.zero_grad()

@@ -27,7 +27,8 @@ def scripted(module: nn.Module) -> nn.Module:
 
 def test_python_modules_below_a_script_module_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     parent = scripted(nn.Linear(2, 2))
-    monkeypatch.setattr(type(parent), "modules", lambda self: iter([self, nn.Linear(2, 2)]))  # no public way leads there any more
+    # No public way leads there any more
+    monkeypatch.setattr(type(parent), "modules", lambda self: iter([self, nn.Linear(2, 2)]))
     with pytest.raises(UsageError, match="below a ScriptModule"):
         check_replicable(parent)
 
@@ -59,7 +60,9 @@ def test_a_compiled_submodule_works_or_is_refused_and_stays_whole() -> None:
         told = "compile"
         torch.testing.assert_close(found, expected)
         (gradient,) = torch.autograd.grad(parallel(y).sum(), inner.weight)
-        (plain,) = torch.autograd.grad(torch.tanh(nn.functional.linear(y, inner.weight, inner.bias)).sum(), inner.weight)
+        (plain,) = torch.autograd.grad(
+            torch.tanh(nn.functional.linear(y, inner.weight, inner.bias)).sum(), inner.weight
+        )
         torch.testing.assert_close(gradient, plain)
         parallel.close()
     assert "compile" in told

@@ -33,7 +33,9 @@ def test_a_packed_sequence_goes_to_the_plain_module_where_nobody_named_replicas(
         DataParallel(Lengths(), 2)(packed)
 
 
-def test_cores_in_groups_compute_what_the_plain_module_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_in_groups_compute_what_the_plain_module_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for module in (devices, applying):
         monkeypatch.setattr(module, "usable_cores", lambda: 6)
     plain = mlp()
@@ -136,7 +138,9 @@ def test_without_device_ids_what_only_the_plain_module_can_do_is_done() -> None:
             model.zero_grad()
         loss = plain(x).mean()
         loss.backward()
-        torch.testing.assert_close(parallel.step(lambda module, x: module(x).mean(), x), loss.detach())
+        torch.testing.assert_close(
+            parallel.step(lambda module, x: module(x).mean(), x), loss.detach()
+        )
         check_gradients(plain, parallel.module)
         torch.testing.assert_close(parallel(x), plain(x))
     with pytest.raises(AssertionError):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A drop-in is its base class, too: what nn.Module and torch's DataParallel offer is tried on both, side by side."""
+"""A drop-in is its base class, too.
+
+What nn.Module and torch's DataParallel offer is tried on both, side by side.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ class Net(nn.Module):
 
 
 def load(model: nn.Module) -> Any:
-    state = {name: each * 2 if isinstance(each, torch.Tensor) else each for name, each in model.state_dict().items()}
+    state = {
+        name: each * 2 if isinstance(each, torch.Tensor) else each
+        for name, each in model.state_dict().items()
+    }
     return model.load_state_dict(state)
 
 
@@ -58,7 +64,12 @@ NO_SUCH_DEVICE = RuntimeError, AssertionError, NotImplementedError
 MEMBERS: dict[str, Callable[[Any], Any]] = {
     "T_destination": lambda model: model.T_destination,
     "add_module": lambda model: replace_head(model, "add_module"),
-    "apply": lambda model: model.apply(lambda each: isinstance(each, nn.Linear) and nn.init.constant_(each.weight, 0.5)) is model,
+    "apply": lambda model: (
+        model.apply(
+            lambda each: isinstance(each, nn.Linear) and nn.init.constant_(each.weight, 0.5)
+        )
+        is model
+    ),
     "bfloat16": lambda model: model.bfloat16() is model,
     "buffers": lambda model: list(model.buffers()),
     "call_super_init": lambda model: model.call_super_init,
@@ -87,7 +98,9 @@ MEMBERS: dict[str, Callable[[Any], Any]] = {
     "named_children": lambda model: [name for name, _ in model.named_children()],
     "named_modules": lambda model: [name for name, _ in model.named_modules()],
     "named_parameters": lambda model: list(model.named_parameters()),
-    "parallel_apply": lambda model: model.parallel_apply([model.module], [(torch.ones(5, 6),)], [{}]),
+    "parallel_apply": lambda model: model.parallel_apply(
+        [model.module], [(torch.ones(5, 6),)], [{}]
+    ),
     "parameters": lambda model: list(model.parameters()),
     "register_backward_hook": hooked("register_backward_hook"),
     "register_buffer": lambda model: model.register_buffer("mean", torch.zeros(2)),
@@ -98,15 +111,23 @@ MEMBERS: dict[str, Callable[[Any], Any]] = {
     "register_load_state_dict_post_hook": hooked("register_load_state_dict_post_hook"),
     "register_load_state_dict_pre_hook": hooked("register_load_state_dict_pre_hook"),
     "register_module": lambda model: replace_head(model, "register_module"),
-    "register_parameter": lambda model: model.register_parameter("gain", nn.Parameter(torch.ones(1))),
+    "register_parameter": lambda model: model.register_parameter(
+        "gain", nn.Parameter(torch.ones(1))
+    ),
     "register_state_dict_post_hook": hooked("register_state_dict_post_hook"),
     "register_state_dict_pre_hook": hooked("register_state_dict_pre_hook"),
-    "replicate": lambda model: [len(list(each.modules())) for each in model.replicate(model.module, ["cpu"])],
+    "replicate": lambda model: [
+        len(list(each.modules())) for each in model.replicate(model.module, ["cpu"])
+    ],
     "requires_grad_": lambda model: model.requires_grad_(False) is model,
     "scatter": lambda model: model.scatter((torch.ones(5, 6),), {}, ["cpu"]),
     "set_extra_state": lambda model: model.module.set_extra_state("mine"),
-    "set_submodule": lambda model: model.set_submodule("module.head", nn.Linear(8, 2).to(torch.float32)),
-    "share_memory": lambda model: model.share_memory() is model and model.module.head.weight.is_shared(),
+    "set_submodule": lambda model: model.set_submodule(
+        "module.head", nn.Linear(8, 2).to(torch.float32)
+    ),
+    "share_memory": lambda model: (
+        model.share_memory() is model and model.module.head.weight.is_shared()
+    ),
     "state_dict": lambda model: model.state_dict(),
     "to": lambda model: model.to("cpu", torch.float64) is model,
     "to_empty": lambda model: model.to_empty(device="cpu").apply(reset).zero_grad(),
@@ -116,7 +137,8 @@ MEMBERS: dict[str, Callable[[Any], Any]] = {
     "xpu": lambda model: model.xpu(),
     "zero_grad": lambda model: model.zero_grad(),
 }
-# torch's is without devices here, and these of its methods need some: what ours are to give, from its module.
+# torch's is without devices here, and these of its methods need some: what ours are to give, from
+# its module.
 NEED_DEVICES: dict[str, Callable[[Any], Any]] = {
     "gather": lambda model: torch.tensor([1.0, 1.0, 0.0]),
     "parallel_apply": lambda model: [model.module(torch.ones(5, 6))],
@@ -143,7 +165,11 @@ def outcome(call: Callable[[Any], Any], model: nn.Module) -> Any:
 
 
 def of_public() -> list[str]:
-    return [name for name in sorted({*dir(nn.Module), *dir(nn.DataParallel(nn.Identity()))}) if not name.startswith("_")]
+    return [
+        name
+        for name in sorted({*dir(nn.Module), *dir(nn.DataParallel(nn.Identity()))})
+        if not name.startswith("_")
+    ]
 
 
 def test_every_public_member_is_tried() -> None:
@@ -151,7 +177,9 @@ def test_every_public_member_is_tried() -> None:
     assert [name for name in of_public() if not hasattr(DataParallel(nn.Identity(), 2), name)] == []
 
 
-@pytest.mark.filterwarnings("ignore:Using a non-full backward hook:FutureWarning", "ignore:a module was compiled")
+@pytest.mark.filterwarnings(
+    "ignore:Using a non-full backward hook:FutureWarning", "ignore:a module was compiled"
+)
 @pytest.mark.parametrize("name", sorted(MEMBERS))
 def test_it_does_what_torchs_does(name: str) -> None:
     for used in (False, True):
@@ -174,7 +202,9 @@ def check_member(name: str, *, used: bool) -> None:
         if output.requires_grad:
             output.sum().backward()
     same(parallel(x), plain(x), loose=True)
-    for (one, mine), (other, their) in zip(parallel.named_parameters(), plain.named_parameters(), strict=True):
+    for (one, mine), (other, their) in zip(
+        parallel.named_parameters(), plain.named_parameters(), strict=True
+    ):
         assert (one, mine.dtype, mine.requires_grad) == (other, their.dtype, their.requires_grad)
         same(mine.grad, their.grad, loose=True)
     parallel.close()
@@ -189,7 +219,11 @@ def same(one: Any, other: Any, *, loose: bool = False) -> None:
         assert list(one) == list(other)
         same(list(one.values()), list(other.values()), loose=loose)
     elif isinstance(one, torch.Tensor):
-        tolerance = {"rtol": 2e-2, "atol": 2e-2} if loose and one.dtype in (torch.half, torch.bfloat16) else {}
+        tolerance = (
+            {"rtol": 2e-2, "atol": 2e-2}
+            if loose and one.dtype in (torch.half, torch.bfloat16)
+            else {}
+        )
         torch.testing.assert_close(one, other, **tolerance)
     else:
         assert one == other

@@ -138,7 +138,9 @@ def test_default_device_and_saved_tensor_hooks_reach_the_replicas() -> None:
     with torch.device("meta"):
         parallel(x)
     assert devices == ["meta", "meta"]
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: packed.append(1) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: packed.append(1) or tensor, lambda tensor: tensor
+    ):
         parallel(x).sum().backward()
     assert len(packed) >= 2
     parallel.close()
@@ -151,7 +153,9 @@ def test_copies_pickles_and_state_dicts() -> None:
     for other in (copy.deepcopy(parallel), pickle.loads(pickle.dumps(parallel))):
         torch.testing.assert_close(other(x, y), expected)
         assert (
-            list(other.state_dict()) == list(parallel.state_dict()) == [f"module.{name}" for name in parallel.module.state_dict()]
+            list(other.state_dict())
+            == list(parallel.state_dict())
+            == [f"module.{name}" for name in parallel.module.state_dict()]
         )
         other.close()
     parallel.close()
@@ -255,7 +259,9 @@ def test_without_device_ids_a_trial_decides() -> None:
     assert not trial.turn.counts  # nothing is tried any more
     with torch.no_grad():
         parallel.eval()(torch.randn(8, 6))
-    assert parallel._runtime.choosing.begin(StepKind(by_step=False, with_grad=False, training=False)).turn.counts
+    assert parallel._runtime.choosing.begin(
+        StepKind(by_step=False, with_grad=False, training=False)
+    ).turn.counts
     parallel.close()
 
 
@@ -275,7 +281,9 @@ def test_threads_end_with_the_object() -> None:
     for _ in range(2):  # the first pass is looked at, in turn
         parallel(torch.randn(6, 6)).sum().backward()
     assert sum(thread.name.startswith("teamster-replica") for thread in threading.enumerate()) >= 3
-    before = {thread for thread in threading.enumerate() if thread.name.startswith("teamster-replica")}
+    before = {
+        thread for thread in threading.enumerate() if thread.name.startswith("teamster-replica")
+    }
     mine = {thread._thread for thread in parallel._runtime.threads[3]._lockstep._threads}
     del parallel
     gc.collect()
@@ -304,12 +312,22 @@ def test_steps_are_on_the_timeline_and_in_the_report() -> None:
         for _ in range(3):
             parallel(torch.randn(20_000, 6)).sum().backward()
             parallel.step(lambda module, x: module(x).mean(), torch.randn(20_000, 6))
-    lanes = {lane.label: {recording.timeline.names[name] for name in lane.spans.name} for lane in recording.timeline.lanes}
+    lanes = {
+        lane.label: {recording.timeline.names[name] for name in lane.spans.name}
+        for lane in recording.timeline.lanes
+    }
     assert {"replica 0", "replica 1"} <= lanes.keys()
     assert {"forward", "backward"} <= lanes["replica 0"] & lanes["replica 1"]
     report = parallel.report()
     assert report.steps == 6
-    assert set(report.seconds) == {"scatter", "replicate", "forward", "gather", "backward", "reduce"}
+    assert set(report.seconds) == {
+        "scatter",
+        "replicate",
+        "forward",
+        "gather",
+        "backward",
+        "reduce",
+    }
     assert set(report.by_replica) == {0, 1}
     assert "6 steps on 2 replicas" in str(report)
     parallel.close()

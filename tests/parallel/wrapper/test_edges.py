@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`DataParallel` where it is easily wrong: batches for one device, unregistered tensors, packed sequences, threads that share."""
+"""`DataParallel` where it is easily wrong.
+
+Batches for one device, unregistered tensors, packed sequences, threads that share.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from teamster.errors import UsageError
 from teamster.parallel import DataParallel
 from tests.parallel.models import check_gradients, mlp
 
-pytestmark = pytest.mark.filterwarnings("ignore:the module returns a tensor without dimensions:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the module returns a tensor without dimensions:UserWarning"
+)
 
 
 class Total(nn.Module):
@@ -88,7 +93,9 @@ def test_unregistered_tensors_get_gradients_when_they_are_asked_for_and_not_else
     parallel.close()
 
 
-@pytest.mark.parametrize("weights", [[math.nan, 1.0], [math.inf, 1.0], [-1.0, 2.0], [0.0, 0.0], [1.0]])
+@pytest.mark.parametrize(
+    "weights", [[math.nan, 1.0], [math.inf, 1.0], [-1.0, 2.0], [0.0, 0.0], [1.0]]
+)
 def test_weights_that_are_no_speeds_are_refused(weights: list[float]) -> None:
     with pytest.raises(UsageError, match="weights must be 2 numbers of 0 or more"):
         DataParallel(mlp(), 2, weights=weights)
@@ -96,7 +103,8 @@ def test_weights_that_are_no_speeds_are_refused(weights: list[float]) -> None:
 
 @pytest.mark.parametrize("step", [False, True])
 def test_modules_that_write_over_their_input(step: bool) -> None:
-    # Slices of one tensor counted what was written into any of them: 20 of 20 backward passes failed.
+    # Slices of one tensor counted what was written into any of them: 20 of 20 backward passes
+    # failed.
     plain = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 6), nn.ReLU(inplace=True))
     parallel = DataParallel(copy.deepcopy(plain), 2)
     for _ in range(10):
@@ -113,7 +121,7 @@ def test_modules_that_write_over_their_input(step: bool) -> None:
     parallel.close()
 
 
-def test_an_input_that_is_written_into_before_the_backward_pass_is_an_error_as_in_the_plain_module() -> None:
+def test_an_input_written_into_before_the_backward_pass_is_an_error_as_in_a_plain_module() -> None:
     for model in (mlp(), DataParallel(mlp(), 2)):
         x = torch.randn(8, 6)
         loss = model(x).sum()
@@ -226,7 +234,8 @@ def test_hooks_of_what_has_no_part_are_not_called() -> None:
 
 
 def test_a_module_that_was_compiled_in_place_runs_its_copies() -> None:
-    # The copies had the original's compiled call: hooks ran three times, and both replicas wrote into its statistics.
+    # The copies had the original's compiled call: hooks ran three times, and both replicas wrote
+    # into its statistics.
     module = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
     module.compile(backend="eager")
     calls: list[Any] = []
@@ -272,9 +281,14 @@ def test_transforms_of_torch_go_through_the_plain_module() -> None:
     parallel = DataParallel(plain, 2)
     for model in (plain, parallel):
         with forward_ad.dual_level():
-            tangent = forward_ad.unpack_dual(model(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+            tangent = forward_ad.unpack_dual(
+                model(forward_ad.make_dual(x, torch.ones_like(x)))
+            ).tangent
         assert tangent is not None
-    torch.testing.assert_close(torch.func.grad(lambda x: parallel(x).sum())(x), torch.func.grad(lambda x: plain(x).sum())(x))
+    torch.testing.assert_close(
+        torch.func.grad(lambda x: parallel(x).sum())(x),
+        torch.func.grad(lambda x: plain(x).sum())(x),
+    )
     found = torch.autograd.functional.jacobian(parallel, x, vectorize=True)
     torch.testing.assert_close(found, torch.autograd.functional.jacobian(plain, x))
     parallel.close()
@@ -286,9 +300,14 @@ def test_transforms_of_torch_go_through_the_plain_module() -> None:
         functools.partial(functional.cross_entropy, ignore_index=0),
         functools.partial(functional.cross_entropy, reduction="sum"),
         lambda outputs, target: functional.cross_entropy(outputs, target, ignore_index=0),
-        type("Weighted", (nn.CrossEntropyLoss,), {"forward": lambda self, x, y: functional.cross_entropy(x, y, ignore_index=1)})(),
+        type(
+            "Weighted",
+            (nn.CrossEntropyLoss,),
+            {"forward": lambda self, x, y: functional.cross_entropy(x, y, ignore_index=1)},
+        )(),
     ],
-    ids=["partial", "sum", "lambda", "subclass"],  # of which the third and the fourth are known as a whole only
+    # Of which the third and the fourth are known as a whole only
+    ids=["partial", "sum", "lambda", "subclass"],
 )
 def test_any_loss_is_that_of_the_whole_batch(loss: Any) -> None:
     plain, x, target = mlp(), torch.randn(9, 6), torch.tensor([0, 1, 2, 0, 0, 0, 1, 2, 1])

@@ -54,7 +54,9 @@ def test_twenty_steps_end_where_the_plain_module_ends(name: str) -> None:
         stepped.step(lambda module, x: (module(x) ** 2).mean(), x)
         for optimizer in optimizers:
             optimizer.step()
-    for mine, theirs, others in zip(plain.parameters(), dropin.parameters(), stepped.parameters(), strict=True):
+    for mine, theirs, others in zip(
+        plain.parameters(), dropin.parameters(), stepped.parameters(), strict=True
+    ):
         torch.testing.assert_close(theirs, mine, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(others, mine, rtol=1e-9, atol=1e-9)
     dropin.close()
@@ -70,7 +72,11 @@ def test_results_repeat_bit_for_bit() -> None:
         parallel(x).pow(2).sum().backward()
         found.append([parameter.grad.clone() for parameter in parallel.parameters()])  # type: ignore[union-attr]
         parallel.close()
-    assert all(torch.equal(one, other) for other_run in found[1:] for one, other in zip(found[0], other_run, strict=True))
+    assert all(
+        torch.equal(one, other)
+        for other_run in found[1:]
+        for one, other in zip(found[0], other_run, strict=True)
+    )
 
 
 @pytest.mark.parametrize("replicas", [2, 3])
@@ -142,7 +148,9 @@ def test_frozen_unused_and_hooked_parameters() -> None:
     torch.testing.assert_close(parallel.module.used.weight.grad, 2 * dense(plain.used.weight.grad))
     parallel.module.used.weight.grad = None
     parallel.step(lambda module, x: module(x).sum() / len(x), x)
-    torch.testing.assert_close(parallel.module.used.weight.grad, 2 * dense(plain.used.weight.grad) / 6)
+    torch.testing.assert_close(
+        parallel.module.used.weight.grad, 2 * dense(plain.used.weight.grad) / 6
+    )
     assert len(seen) == 2
     parallel.close()
 
@@ -151,7 +159,9 @@ def test_frozen_unused_and_hooked_parameters() -> None:
     "criterion",
     [
         nn.CrossEntropyLoss(),
-        nn.CrossEntropyLoss(ignore_index=1, weight=torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)),
+        nn.CrossEntropyLoss(
+            ignore_index=1, weight=torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+        ),
         nn.CrossEntropyLoss(label_smoothing=0.1),
         nn.CrossEntropyLoss(reduction="sum"),
     ],

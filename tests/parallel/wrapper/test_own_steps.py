@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Subclasses that have scatter, replicate, parallel_apply or gather in their own way, as balanced and other variants do."""
+"""Subclasses that have scatter, replicate, parallel_apply or gather in their own way, as balanced
+and other variants do.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Balanced(Told):
 
     def scatter(self, inputs: Any, kwargs: Any, device_ids: Any) -> Any:
         self.told.append("scatter")
-        return scatter_kwargs(inputs, kwargs, device_ids, dim=self.dim, weights=[1, 3][: len(device_ids)])
+        return scatter_kwargs(
+            inputs, kwargs, device_ids, dim=self.dim, weights=[1, 3][: len(device_ids)]
+        )
 
 
 class WithCallbacks(Told):
@@ -49,7 +53,10 @@ class WithCallbacks(Told):
 class OneByOne(Told):
     def parallel_apply(self, replicas: Any, inputs: Any, kwargs: Any) -> list[Any]:
         self.told.append("parallel_apply")
-        return [replica(*given, **named) for replica, given, named in zip(replicas, inputs, kwargs, strict=True)]
+        return [
+            replica(*given, **named)
+            for replica, given, named in zip(replicas, inputs, kwargs, strict=True)
+        ]
 
 
 class Doubling(Told):
@@ -72,7 +79,9 @@ def pair(kind: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[nn
 
 @pytest.mark.parametrize("devices", [CPUS, ["cpu"], None], ids=["two", "one", "measured"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_steps_of_a_subclass_are_called_and_the_result_is_right(kind: Any, devices: Any) -> None:
+def test_the_steps_of_a_subclass_are_called_and_the_result_is_right(
+    kind: Any, devices: Any
+) -> None:
     plain, parallel = pair(kind, devices)
     x = torch.randn(9, 6, requires_grad=True)
     for _ in range(3):
@@ -81,7 +90,9 @@ def test_the_steps_of_a_subclass_are_called_and_the_result_is_right(kind: Any, d
         with torch.no_grad():
             torch.testing.assert_close(parallel(x), plain(x))
     check_gradients(plain, parallel.module)
-    own = [name for name in ("scatter", "replicate", "parallel_apply", "gather") if name in vars(kind)]
+    own = [
+        name for name in ("scatter", "replicate", "parallel_apply", "gather") if name in vars(kind)
+    ]
     expected = own or ["scatter", "replicate", "parallel_apply", "gather"]
     if len(parallel.device_ids) == 1:  # as torch has it
         expected = [name for name in expected if name == "scatter"]
@@ -158,14 +169,18 @@ def test_batches_that_only_a_subclass_can_slice() -> None:
 
         def scatter(self, inputs: Any, kwargs: Any, device_ids: Any) -> Any:
             count = -(-len(inputs[0]) // len(device_ids))
-            parts = [(inputs[0][start : start + count],) for start in range(0, len(inputs[0]), count)]
+            parts = [
+                (inputs[0][start : start + count],) for start in range(0, len(inputs[0]), count)
+            ]
             return parts, [dict(kwargs) for _ in parts]
 
     class Graphs(Images):
         """Gives each replica one object, and no keyword arguments."""
 
         def scatter(self, inputs: Any, kwargs: Any, device_ids: Any) -> Any:
-            return [{"list": part[0]} for part in super().scatter(inputs, kwargs, device_ids)[0]], None
+            return [
+                {"list": part[0]} for part in super().scatter(inputs, kwargs, device_ids)[0]
+            ], None
 
     class Sizes(nn.Module):
         def __init__(self) -> None:
@@ -202,7 +217,10 @@ def test_what_a_scatter_gives_too_much_is_named() -> None:
         def scatter(self, inputs: Any, kwargs: Any, device_ids: Any) -> Any:
             return [inputs] * 3, [kwargs] * 3
 
-    with pytest.raises(UsageError, match="scatter has made 3 pieces of positional and 3 of keyword arguments for 2 devices"):
+    with pytest.raises(
+        UsageError,
+        match="scatter has made 3 pieces of positional and 3 of keyword arguments for 2 devices",
+    ):
         Generous(mlp(), CPUS)(torch.ones(4, 6))
 
 
@@ -218,5 +236,7 @@ def test_the_methods_do_what_the_functions_do() -> None:
     expected = parallel_apply(replicate(module, CPUS), given)
     torch.testing.assert_close(parallel.gather(outputs, "cpu"), gather(expected, "cpu"))
     with torch.no_grad():
-        assert not any(each.requires_grad for each in parallel.replicate(module, CPUS)[0].parameters())
+        assert not any(
+            each.requires_grad for each in parallel.replicate(module, CPUS)[0].parameters()
+        )
     parallel.close()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Programs of the kinds that people report about torch's DataParallel: each runs with the plain module and with replicas."""
+"""Programs of the kinds that people report about torch's DataParallel.
+
+Each runs with the plain module and with replicas.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,20 @@ def gradients(model: nn.Module) -> list[torch.Tensor | None]:
 def gradient_penalty(wrap: Wrap) -> Any:
     """Two networks, two optimizers, second derivatives."""
     critic, generator = wrap(mlp()), wrap(nn.Linear(3, 6))
-    optimizers = [torch.optim.RMSprop(critic.parameters(), 1e-3), torch.optim.Adam(generator.parameters(), 1e-3)]
+    optimizers = [
+        torch.optim.RMSprop(critic.parameters(), 1e-3),
+        torch.optim.Adam(generator.parameters(), 1e-3),
+    ]
     for _ in range(3):
         fake = generator(batch()[:, :3])
         mixed = (batch() + fake.detach()).requires_grad_()
         (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
         optimizers[0].zero_grad()
-        (critic(fake.detach()).mean() - critic(batch()).mean() + (slope.norm(2, 1) - 1).pow(2).mean()).backward()
+        (
+            critic(fake.detach()).mean()
+            - critic(batch()).mean()
+            + (slope.norm(2, 1) - 1).pow(2).mean()
+        ).backward()
         optimizers[0].step()
         optimizers[1].zero_grad()
         (-critic(fake).mean()).backward()
@@ -81,7 +91,9 @@ class Named(nn.Module):
         super().__init__()
         self.body = mlp()
 
-    def forward(self, inputs: Any = None, mask: Any = None, *, labels: Any = None, flag: bool = False) -> Outputs:
+    def forward(
+        self, inputs: Any = None, mask: Any = None, *, labels: Any = None, flag: bool = False
+    ) -> Outputs:
         logits = self.body(inputs) * (1 if mask is None else mask[:, None])
         assert flag
         assert labels is None
@@ -91,7 +103,10 @@ class Named(nn.Module):
 def named_outputs(wrap: Wrap) -> Any:
     """Keywords alone, some of them None; fewer samples than devices, and none."""
     model = wrap(Named())
-    found = [model(inputs=batch(n), mask=torch.arange(n) % 2 == 0, labels=None, flag=True) for n in (9, 2, 1, 0)]
+    found = [
+        model(inputs=batch(n), mask=torch.arange(n) % 2 == 0, labels=None, flag=True)
+        for n in (9, 2, 1, 0)
+    ]
     return [(each[0], each.hidden, each["name"], type(each).__name__) for each in found]
 
 
@@ -115,9 +130,13 @@ def several_passes(wrap: Wrap) -> Any:
 
 @pytest.mark.parametrize("devices", [2, 3, 1, None])
 @pytest.mark.parametrize(
-    "program", [gradient_penalty, changed_in_place, named_outputs, several_passes], ids=lambda each: each.__name__
+    "program",
+    [gradient_penalty, changed_in_place, named_outputs, several_passes],
+    ids=lambda each: each.__name__,
 )
-def test_it_is_as_with_the_plain_module(program: Callable[[Wrap], Any], devices: int | None) -> None:
+def test_it_is_as_with_the_plain_module(
+    program: Callable[[Wrap], Any], devices: int | None
+) -> None:
     found = []
     for wrap in (lambda module: module, lambda module: DataParallel(module, devices)):
         torch.manual_seed(0)

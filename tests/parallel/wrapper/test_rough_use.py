@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`DataParallel` used as programs use it: forked, in several threads, twice before one backward pass, inside of itself."""
+"""`DataParallel` used as programs use it.
+
+Forked, in several threads, twice before one backward pass, inside of itself.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +159,9 @@ def test_one_inside_of_another() -> None:
         replica[0].close()  # type: ignore[index]
 
 
-def test_a_thread_that_cannot_be_started_is_an_error_and_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_be_started_is_an_error_and_no_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     parallel = DataParallel(mlp(), 2)
     start = threading.Thread.start
 

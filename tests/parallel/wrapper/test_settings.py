@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is set on a DataParallel after its first pass holds from the next one on, or is refused when it is set."""
+"""What is set on a DataParallel after its first pass holds from the next one on, or is refused when
+it is set.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +42,25 @@ def test_another_module(put: Callable[[DataParallel, nn.Module], None]) -> None:
     for model in (plain, parallel):
         model(x).pow(2).sum().backward()
     check_gradients(plain, other)
-    torch.testing.assert_close(parallel.step(lambda module, x: module(x).mean(), x), plain(x).mean().detach())
+    torch.testing.assert_close(
+        parallel.step(lambda module, x: module(x).mean(), x), plain(x).mean().detach()
+    )
     parallel.close()
 
 
 def test_another_loss() -> None:
-    parallel, x, y = DataParallel(mlp(), CPUS, loss=nn.MSELoss()), torch.randn(5, 6), torch.randn(5, 3)
+    parallel, x, y = (
+        DataParallel(mlp(), CPUS, loss=nn.MSELoss()),
+        torch.randn(5, 6),
+        torch.randn(5, 3),
+    )
     parallel(x, y)
     output = parallel.module(x)
-    for loss in (nn.L1Loss(), nn.functional.huber_loss, lambda output, target: (output - target).amax()):
+    for loss in (
+        nn.L1Loss(),
+        nn.functional.huber_loss,
+        lambda output, target: (output - target).amax(),
+    ):
         parallel.loss = loss
         torch.testing.assert_close(parallel(x, y), loss(output, y))
     parallel.loss = criterion = nn.MSELoss(reduction="sum")
@@ -64,7 +76,9 @@ def test_another_loss() -> None:
 def test_other_devices_another_dimension_other_weights() -> None:
     sizes: list[int] = []
     parallel = used()
-    parallel.module.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    parallel.module.register_forward_hook(
+        lambda module, inputs, output: sizes.append(len(inputs[0]))
+    )
     x = torch.randn(6, 6)
 
     def pieces() -> list[int]:
@@ -86,7 +100,9 @@ def test_other_devices_another_dimension_other_weights() -> None:
     parallel.output_device = -1  # type: ignore[assignment]
     assert parallel.output_device == torch.device("cpu")
     parallel.module, parallel.dim, x = nn.Identity(), 1, torch.randn(2, 6)
-    parallel.module.register_forward_hook(lambda module, inputs, output: sizes.append(inputs[0].shape[1]))
+    parallel.module.register_forward_hook(
+        lambda module, inputs, output: sizes.append(inputs[0].shape[1])
+    )
     assert pieces() == [3, 3]
     parallel.close()
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`DataParallel` and threads: several callers, one inside of another, replicas that call what they are part of, forks."""
+"""`DataParallel` and threads: several callers, one inside of another, replicas that call what they
+are part of, forks.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class Inside(nn.Module):
 
 def test_a_replica_that_calls_what_it_is_part_of_is_told_so() -> None:
     parallel, x = DataParallel(mlp(), 2), torch.randn(8, 6)
-    for _ in range(3):  # in turn, and at once: where both replicas waited for the caller, who waited for them
+    for _ in range(3):
+        # In turn, and at once: where both replicas waited for the caller, who waited for them
         with pytest.raises(UsageError, match="called the DataParallel that it is part of"):
             parallel.step(lambda module, x: parallel(x).mean(), x)
         assert parallel(x).shape == (8, 3)
@@ -67,11 +70,14 @@ class Recomputed(nn.Module):
         self.inner = mlp()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return checkpoint(lambda x: self.inner(functional.dropout(x, 1e-12)), x, use_reentrant=False)
+        return checkpoint(
+            lambda x: self.inner(functional.dropout(x, 1e-12)), x, use_reentrant=False
+        )
 
 
 def test_threads_of_the_program_whose_replicas_take_turns_get_their_own_gradients() -> None:
-    # Backward passes in turn ran in each caller's thread, on the same leaves: 102 of 450 gradients were wrong.
+    # Backward passes in turn ran in each caller's thread, on the same leaves: 102 of 450 gradients
+    # were wrong.
     plain = Recomputed()
     parallel, weights = DataParallel(plain, 2), list(plain.parameters())
     inputs = [torch.randn(16, 6) for _ in range(3)]
@@ -84,7 +90,10 @@ def test_threads_of_the_program_whose_replicas_take_turns_get_their_own_gradient
         for _ in range(40):
             try:
                 found = torch.autograd.grad(parallel(inputs[index]).sum(), weights)
-                if not all(torch.allclose(one, other) for one, other in zip(found, expected[index], strict=True)):
+                if not all(
+                    torch.allclose(one, other)
+                    for one, other in zip(found, expected[index], strict=True)
+                ):
                     wrong.append("another gradient")
             except RuntimeError as error:
                 wrong.append(str(error))
@@ -99,7 +108,8 @@ def test_threads_of_the_program_whose_replicas_take_turns_get_their_own_gradient
 
 
 def test_threads_of_the_program_that_meet_a_new_model_get_their_own_gradients() -> None:
-    # The first pass ran in turn, in its caller's thread; the others' ran at once, on the same leaves: 24 of 40 were wrong.
+    # The first pass ran in turn, in its caller's thread; the others' ran at once, on the same
+    # leaves: 24 of 40 were wrong.
     x, wrong = torch.randn(16, 6), []
     for _ in range(15):
         plain = mlp()
@@ -163,8 +173,11 @@ def test_shared_threads_that_are_reached_again_through_others_do_not_wait_for_th
     middle = DataParallel(Inside(lambda x: data_parallel(plain, x, devices)), 2)
     outer = Inside(middle)
     x, found = torch.randn(8, 6), []
-    # The shared threads ran `outer`, whose replicas waited for those of `middle`, which waited for the shared threads.
-    thread = threading.Thread(target=lambda: found.append(data_parallel(outer, x, devices)), daemon=True)
+    # The shared threads ran `outer`, whose replicas waited for those of `middle`, which waited for
+    # the shared threads.
+    thread = threading.Thread(
+        target=lambda: found.append(data_parallel(outer, x, devices)), daemon=True
+    )
     thread.start()
     thread.join(WAIT_S)
     assert found, "it waits for itself"

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What looks through a model follows the plain module: torch.jit, torch.export, torch.compile, torch.fx, torch.func."""
+"""What looks through a model follows the plain module.
+
+Torch.jit, torch.export, torch.compile, torch.fx, torch.func.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ WAYS: dict[str, Callable[[nn.Module, torch.Tensor], Any]] = {
     "export": lambda model, x: torch.export.export(model, (x,)).module(),
     "compile": lambda model, x: torch.compile(model, backend="eager", fullgraph=True),
     "fx": lambda model, x: torch.fx.symbolic_trace(nn.Sequential(model)),
-    "func": lambda model, x: lambda x: torch.func.functional_call(model, dict(model.named_parameters()), (x,)),
+    "func": lambda model, x: (
+        lambda x: torch.func.functional_call(model, dict(model.named_parameters()), (x,))
+    ),
     "vmap": lambda model, x: lambda x: torch.func.vmap(model)(x[None])[0],
 }
 

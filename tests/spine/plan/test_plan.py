@@ -13,7 +13,11 @@ PLAN = Plan(
     "thread",
     32,
     "an item waits 98% of its time; throughput rose until 32 workers",
-    (Candidate("serial", 1, 10.0, 10.0, 10.0), Candidate("thread", 32, 320.0, 320.0, 310.5), Candidate("process", 8, 80.0, 90.0)),
+    (
+        Candidate("serial", 1, 10.0, 10.0, 10.0),
+        Candidate("thread", 32, 320.0, 320.0, 310.5),
+        Candidate("process", 8, 80.0, 90.0),
+    ),
     Evidence(4, 0.1, 0.002, 0.002, GilShare(0.02, 0.01, 300), 120, 4096, 1.5e-5),
 )
 
@@ -33,7 +37,10 @@ def test_what_a_newer_version_wrote_is_read() -> None:
     assert Plan.from_dict(values) == PLAN
 
 
-@pytest.mark.parametrize("values", [{}, {"backend": "thread"}, {"backend": 3, "workers": 2}, {"backend": "thread", "workers": 0}])
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"backend": "thread"}, {"backend": 3, "workers": 2}, {"backend": "thread", "workers": 0}],
+)
 def test_what_is_no_plan_is_refused(values: dict[str, object]) -> None:
     with pytest.raises((KeyError, ValueError)):
         Plan.from_dict(values)
@@ -42,7 +49,8 @@ def test_what_is_no_plan_is_refused(values: dict[str, object]) -> None:
 def test_the_table() -> None:
     assert str(PLAN).splitlines() == [
         "thread(32): an item waits 98% of its time; throughput rose until 32 workers",
-        "  4 items measured here: 100 ms each, 2 ms of it on a processor; GIL held 2% +- 1% (300 samples), by voluntary switches",
+        "  4 items measured here: 100 ms each, 2 ms of it on a processor; GIL held 2% +- 1% (300 "
+        "samples), by voluntary switches",
         "  pickled: argument 120 B, result 4 KiB; 15 us to move an item",
         "    candidate   predicted  measured",
         "    serial         10.0/s    10.0/s".replace("10.0", "  10"),
@@ -51,6 +59,8 @@ def test_the_table() -> None:
     ]
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(2.5, "2.5 s"), (0.0042, "4.2 ms"), (1.5e-8, "15 ns"), (0.0, "0 ns")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(2.5, "2.5 s"), (0.0042, "4.2 ms"), (1.5e-8, "15 ns"), (0.0, "0 ns")]
+)
 def test_durations(seconds: float, shown: str) -> None:
     assert show_seconds(seconds) == shown

@@ -17,7 +17,9 @@ def begin(evidence: Evidence, limits: Limits) -> Race:
     return race
 
 
-def run(race: Race, truth: dict[str, float], evidence: Evidence, limits: Limits, items: float = 1e6) -> list[str]:
+def run(
+    race: Race, truth: dict[str, float], evidence: Evidence, limits: Limits, items: float = 1e6
+) -> list[str]:
     """Let everybody who is chosen reach what is true; who was tried, in order."""
     tried = []
     for _ in range(20):
@@ -51,11 +53,16 @@ def test_code_that_frees_the_lock_goes_to_threads_and_no_process_is_tried() -> N
 
 
 def test_a_convoy_of_threads_is_left_for_processes() -> None:
-    """Small torch operations: the lock is free two thirds of the time, and two threads reach a third of one."""
+    """Small torch operations: the lock is free two thirds of the time, and two threads reach a
+    third of one.
+    """
     convoy = Evidence(50, 1e-3, 1e-3, 1e-3, GilShare(0.33, 0.02, 300))
     race = begin(convoy, Limits(2))
     race.renew([Candidate("thread", 2, 2100.0, 2100.0)])
-    assert run(race, {"thread(2)": 340.0, "process(2)": 1900.0}, convoy, Limits(2)) == ["thread(2)", "process(2)"]
+    assert run(race, {"thread(2)": 340.0, "process(2)": 1900.0}, convoy, Limits(2)) == [
+        "thread(2)",
+        "process(2)",
+    ]
 
 
 def test_threads_that_wait_climb_while_the_rate_climbs() -> None:
@@ -93,7 +100,9 @@ def test_a_trial_that_only_a_bound_speaks_for_must_be_affordable() -> None:
 
 
 def test_who_is_settled_must_be_beaten_clearly() -> None:
-    race = Race([Candidate("serial", 1, 100.0, 100.0, 100.0), Candidate("process", 2, 105.0, 105.0, 105.0)])
+    race = Race(
+        [Candidate("serial", 1, 100.0, 100.0, 100.0), Candidate("process", 2, 105.0, 105.0, 105.0)]
+    )
     race.start(race.choose(10.0))
     assert race.settled
     before = race.current
@@ -115,7 +124,9 @@ def test_what_is_impossible_is_not_tried_again() -> None:
     race = begin(LOOP, Limits(4))
     race.drop("process", "stays here: the function does not pickle")
     assert str(race.choose(100.0)) == "serial"
-    assert [each.note for each in race.candidates if each.backend == "process"] == ["stays here: the function does not pickle"]
+    assert [each.note for each in race.candidates if each.backend == "process"] == [
+        "stays here: the function does not pickle"
+    ]
 
 
 def test_where_the_loop_is_not_allowed_somebody_else_takes_over() -> None:

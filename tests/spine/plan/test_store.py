@@ -41,11 +41,20 @@ def test_what_was_recorded_is_repeated_call_by_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"plans": 3}', '{"plans": {"a": {}}}', '{"plans": {"a": {"backend": 1, "workers": 1}}}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"plans": 3}',
+        '{"plans": {"a": {}}}',
+        '{"plans": {"a": {"backend": 1, "workers": 1}}}',
+    ],
 )
 def test_a_file_of_something_else_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "plans.json").write_text(text)
-    with pytest.raises(UsageError, match=r"holds no plans .* remove it to record new ones") as caught:
+    with pytest.raises(
+        UsageError, match=r"holds no plans .* remove it to record new ones"
+    ) as caught:
         PlanStore(str(tmp_path / "plans.json"))
     assert "\n" not in str(caught.value)
 
@@ -60,7 +69,9 @@ def test_many_calls_write_once_a_second(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"TEAMSTER_PLAN_FILE: .*missing is no folder that can be written to"):
+    with pytest.raises(
+        UsageError, match=r"TEAMSTER_PLAN_FILE: .*missing is no folder that can be written to"
+    ):
         PlanStore(str(tmp_path / "missing" / "plans.json"))
     with pytest.raises(UsageError, match="TEAMSTER_PLAN_FILE: cannot read"):
         PlanStore(str(tmp_path))

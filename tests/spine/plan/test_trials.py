@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Settings take turns until the fastest is known: decided from seconds that are told, without a clock."""
+"""Settings take turns until the fastest is known.
+
+Decided from seconds that are told, without a clock.
+"""
 
 from __future__ import annotations
 

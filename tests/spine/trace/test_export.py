@@ -12,7 +12,9 @@ from teamster.spine.trace.timeline import Lane, Spans
 
 
 def some() -> ts.Timeline:
-    return ts.Timeline(0, 100, 0.0, ("", "work"), (Lane("caller", "caller", -1, 1, Spans([(0, 50, 0, 1, 1, 0)])),))
+    return ts.Timeline(
+        0, 100, 0.0, ("", "work"), (Lane("caller", "caller", -1, 1, Spans([(0, 50, 0, 1, 1, 0)])),)
+    )
 
 
 def test_a_timeline_a_recording_and_a_report_can_be_drawn() -> None:
@@ -24,11 +26,15 @@ def test_a_timeline_a_recording_and_a_report_can_be_drawn() -> None:
 
 @pytest.mark.parametrize("source", [None, 5, "run.html"])
 def test_anything_else_cannot(source: Any) -> None:
-    with pytest.raises(ts.UsageError, match="a report, a recording or a timeline can be drawn, not "):
+    with pytest.raises(
+        ts.UsageError, match="a report, a recording or a timeline can be drawn, not "
+    ):
         ts.plot(source)
 
 
-def test_a_file_that_was_there_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_there_is_replaced_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "run.json"
     path.write_text("before")
 

@@ -16,19 +16,28 @@ def labels(*tracks: Track) -> list[str]:
 
 
 def test_who_replaces_a_worker_goes_on_in_its_lane() -> None:
-    (lane,) = lanes_of([track("process 0", 0, 10, pid=5), track("process 0", 20, 30, pid=6)], 0, 1_000)
+    (lane,) = lanes_of(
+        [track("process 0", 0, 10, pid=5), track("process 0", 20, 30, pid=6)], 0, 1_000
+    )
     assert (lane.label, lane.pid, len(lane.spans)) == ("process 0", 6, 2)
 
 
 def test_two_at_one_time_have_a_lane_each() -> None:
-    assert labels(track("process 0", 0, 10), track("process 0", 5, 15), track("process 0", 20, 30)) == [
+    assert labels(
+        track("process 0", 0, 10), track("process 0", 5, 15), track("process 0", 20, 30)
+    ) == [
         "process 0",
         "process 0 (2)",
     ]
 
 
 def test_the_order_is_that_of_a_reader() -> None:
-    found = labels(track("process 10", 0, 1), track("thread 0", 0, 1), track("process 2", 0, 1), track("caller", 0, 1))
+    found = labels(
+        track("process 10", 0, 1),
+        track("thread 0", 0, 1),
+        track("process 2", 0, 1),
+        track("caller", 0, 1),
+    )
     assert found == ["caller", "thread 0", "process 2", "process 10"]
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -13,27 +12,25 @@ import pytest
 
 import teamster as ts
 from teamster.spine.trace.recorder import close_recorder, open_recorder
-from teamster.spine.trace.ring import CAPACITY, COMPUTE, INITIALISE, KINDS, SERIALISE, TRANSFER, USER, WAIT
+from teamster.spine.trace.ring import (
+    CAPACITY,
+    COMPUTE,
+    INITIALISE,
+    KINDS,
+    SERIALISE,
+    TRANSFER,
+    USER,
+    WAIT,
+)
 from teamster.spine.trace.timeline import Timeline
 from teamster.spine.workers.process.child import Traced
-
-
-def items_of(timeline: Timeline) -> Counter[int]:
-    """How often each item is on the timeline, as one of a computation."""
-    found: Counter[int] = Counter()
-    for lane in timeline.lanes:
-        for _, _, first, count, _, kind in lane.spans.rows():
-            if kind == COMPUTE:
-                found.update(range(first, first + count))
-    return found
+from tests.spine.trace.items import busy, items_of
 
 
 def kinds_of(timeline: Timeline, lane: str) -> set[int]:
-    return {kind for each in timeline.lanes if each.label.startswith(lane) for kind in each.spans.kind}
-
-
-def busy(number: int) -> list[int]:
-    return [sum(range(2_000)), number]
+    return {
+        kind for each in timeline.lanes if each.label.startswith(lane) for kind in each.spans.kind
+    }
 
 
 @pytest.mark.parametrize("backend", ["serial", "thread", "process", "auto"])
@@ -53,14 +50,23 @@ def test_seeded_failing_and_starred_items_are_there_too() -> None:
         pool.starmap(divide, [(1, n % 3) for n in range(30)], on_error="return", seed=1)
     timeline = recording.timeline
     assert items_of(timeline) == Counter(range(30))
-    assert sum("raised ZeroDivisionError" in timeline.names[row[4]] for lane in timeline.lanes for row in lane.spans.rows()) == 10
+    assert (
+        sum(
+            "raised ZeroDivisionError" in timeline.names[row[4]]
+            for lane in timeline.lanes
+            for row in lane.spans.rows()
+        )
+        == 10
+    )
 
 
 def test_submitted_calls_are_there() -> None:
     with ts.record() as recording, ts.Pool("process", workers=2) as pool:
         futures = [pool.submit(busy, n) for n in range(20)]
         assert [future.result()[1] for future in futures] == list(range(20))
-    spans = [row for lane in recording.timeline.lanes for row in lane.spans.rows() if row[5] == COMPUTE]
+    spans = [
+        row for lane in recording.timeline.lanes for row in lane.spans.rows() if row[5] == COMPUTE
+    ]
     assert len(spans) == 20
 
 
@@ -69,12 +75,20 @@ def large(_: int) -> bytes:
 
 
 def test_what_else_workers_do() -> None:
-    with ts.record() as recording, ts.Pool("process", workers=2, initializer=busy, initargs=(1,)) as pool:
+    with (
+        ts.record() as recording,
+        ts.Pool("process", workers=2, initializer=busy, initargs=(1,)) as pool,
+    ):
         pool.map(large, range(20))
     timeline = recording.timeline
     assert kinds_of(timeline, "process") >= {COMPUTE, WAIT, INITIALISE, TRANSFER}
     assert WAIT in kinds_of(timeline, "caller")
-    moved = [row[2] for lane in timeline.lanes for row in lane.spans.rows() if row[5] in (TRANSFER, SERIALISE) and row[2] > 0]
+    moved = [
+        row[2]
+        for lane in timeline.lanes
+        for row in lane.spans.rows()
+        if row[5] in (TRANSFER, SERIALISE) and row[2] > 0
+    ]
     assert max(moved) >= 4_000_000
     assert {KINDS[kind] for kind in kinds_of(timeline, "")} <= set(KINDS)
 
@@ -145,10 +159,14 @@ def suicidal(number: int) -> int:
 def test_a_killed_workers_spans_survive_up_to_its_last_finished_item() -> None:
     with ts.record() as recording, ts.Pool("process", workers=1) as pool:
         results = pool.map(suicidal, range(60), on_error="return", chunksize=60)
-    assert [type(result).__name__ for result in results if not isinstance(result, int)] == ["WorkerDied"]
+    assert [type(result).__name__ for result in results if not isinstance(result, int)] == [
+        "WorkerDied"
+    ]
     assert items_of(recording.timeline) == Counter(set(range(60)) - {30})
     assert [mark.text for mark in recording.timeline.marks] == ["process 0 died"]
-    assert [lane.label for lane in recording.timeline.lanes if lane.kind == "process"] == ["process 0"]
+    assert [lane.label for lane in recording.timeline.lanes if lane.kind == "process"] == [
+        "process 0"
+    ]
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,22 +215,6 @@ def test_threads_that_end_let_go_of_their_rings() -> None:
         close_recorder(recorder)
 
 
-def test_a_forked_copy_of_the_program_records_nothing() -> None:
-    with ts.record() as recording:
-        read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            from teamster.spine.trace.spans import current_ring
-
-            os.write(write, b"1" if current_ring() is None else b"0")
-            os._exit(0)
-        os.waitpid(pid, 0)
-        assert os.read(read, 1) == b"1"
-        os.close(read)
-        os.close(write)
-    assert recording.timeline.seconds > 0
-
-
 def test_recording_inside_of_a_recorded_process_worker_is_refused() -> None:
     def task(_: int) -> None:
         with ts.record():
@@ -222,7 +224,8 @@ def test_recording_inside_of_a_recorded_process_worker_is_refused() -> None:
         (error,) = ts.map(task, [1], backend="process", workers=1, on_error="return")
     assert isinstance(error, ts.UsageError)
     assert "which its parent records" in str(error)
-    assert ts.map(task, [1], backend="process", workers=1) == [None]  # where nobody else does, it may
+    # Where nobody else does, it may
+    assert ts.map(task, [1], backend="process", workers=1) == [None]
 
 
 def test_the_recorder_ends_with_its_last_recording() -> None:
@@ -249,14 +252,20 @@ def test_spans_that_come_too_fast_are_counted_and_the_short_ones_stop() -> None:
             with ts.span("short"):
                 pass
         timeline = recorder.timeline(0)
-        assert timeline.lost > lost  # most of them, by far; one that the system interrupts is not short, and is there
-        assert timeline.lost + sum(sum(lane.spans.count) for lane in timeline.lanes) == 3 * CAPACITY + 100
+        # Most of them, by far; one that the system interrupts is not short, and is there
+        assert timeline.lost > lost
+        assert (
+            timeline.lost + sum(sum(lane.spans.count) for lane in timeline.lanes)
+            == 3 * CAPACITY + 100
+        )
     finally:
         close_recorder(recorder)
 
 
 def test_recursive_spans_past_the_bound_are_merged_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spans of one name inside of each other could not be merged, and the grain grew until it did not fit its word."""
+    """Spans of one name inside of each other could not be merged, and the grain grew until it did
+    not fit its word.
+    """
     recorder = open_recorder()
     try:
         monkeypatch.setattr(recorder, "_most", 2_000)
@@ -271,37 +280,6 @@ def test_recursive_spans_past_the_bound_are_merged_too(monkeypatch: pytest.Monke
         assert any(thread.name == "teamster-recorder" for thread in threading.enumerate())
     finally:
         close_recorder(recorder)
-
-
-def test_a_forked_child_that_records_does_not_take_the_parents_workers() -> None:
-    with ts.Pool("process", workers=1) as pool:
-        pool.map(busy, range(5))
-        with ts.record() as recording:
-            pool.map(busy, range(10))
-            pid = os.fork()
-            if pid == 0:
-                with ts.record() as own:
-                    pass
-                os._exit(len(own.timeline.lanes))
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-            pool.map(busy, range(10))
-    assert items_of(recording.timeline) == Counter([*range(10), *range(10)])
-
-
-def test_a_forked_child_that_leaves_the_block_writes_nothing(tmp_path: Any) -> None:
-    with ts.record(tmp_path / "run.json"):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                with ts.record():
-                    pass
-                sys.exit(0)  # through the end of the block
-            except SystemExit:
-                pass
-            finally:
-                os._exit(len(list(tmp_path.iterdir())))
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert [each.name for each in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_thread_pools_after_each_other_share_their_lanes_and_let_go_of_their_rings() -> None:
@@ -327,7 +305,9 @@ def test_a_recording_shows_only_its_own_pools_and_losses() -> None:
     assert (inner.timeline.lost, outer.timeline.lost) == (0, 99)
 
 
-def test_a_worker_that_cannot_be_followed_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_be_followed_works_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(self: Traced) -> None:
         raise OSError(24, "Too many open files")
 
@@ -339,7 +319,9 @@ def test_a_worker_that_cannot_be_followed_works_all_the_same(monkeypatch: pytest
     ]
 
 
-def test_without_a_thread_for_the_recorder_nothing_is_left_half_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_for_the_recorder_nothing_is_left_half_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     start = threading.Thread.start
 
     def refuse(self: threading.Thread) -> None:
@@ -359,4 +341,9 @@ def test_without_a_thread_for_the_recorder_nothing_is_left_half_begun(monkeypatc
 def test_submitted_calls_have_no_index() -> None:
     with ts.record() as recording, ts.Pool("process", workers=1) as pool:
         pool.submit(busy, 1).result()
-    assert [row[2] for lane in recording.timeline.lanes for row in lane.spans.rows() if row[5] == COMPUTE] == [-1]
+    assert [
+        row[2]
+        for lane in recording.timeline.lanes
+        for row in lane.spans.rows()
+        if row[5] == COMPUTE
+    ] == [-1]

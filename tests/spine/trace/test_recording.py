@@ -15,7 +15,13 @@ def test_the_ending_chooses_the_view(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"run{ending}"
     with ts.record(path):
         ts.map(abs, range(10), backend="serial")
-    begins = {".html": b"<!doctype html>", ".png": b"\x89PNG", ".svg": b"<?xml", ".json": b"{", ".pftrace": b"\n"}
+    begins = {
+        ".html": b"<!doctype html>",
+        ".png": b"\x89PNG",
+        ".svg": b"<?xml",
+        ".json": b"{",
+        ".pftrace": b"\n",
+    }
     assert path.read_bytes().lower().startswith(begins[ending.lower()].lower())
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
@@ -23,7 +29,11 @@ def test_the_ending_chooses_the_view(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("run.txt", "a timeline is written as .html, .png, .svg, .json or .pftrace; 'run.txt' ends otherwise"),
+        (
+            "run.txt",
+            "a timeline is written as .html, .png, .svg, .json or .pftrace; 'run.txt' ends "
+            "otherwise",
+        ),
         ("run", "'run' ends otherwise"),
         ("/no/such/folder/run.html", "No such file or directory"),
         ("/proc/run.html", "cannot be written"),
@@ -40,7 +50,9 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         ts.record(tmp_path / "x.html")
 
 
-def test_a_picture_without_matplotlib_is_an_error_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_without_matplotlib_is_an_error_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -54,7 +66,9 @@ def test_the_file_is_there_when_the_block_raises(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         with ts.record(tmp_path / "run.json"):
             ts.map(lambda n: 1 // n, [1, 0], backend="serial")
-    names = {event["name"] for event in json.loads((tmp_path / "run.json").read_text())["traceEvents"]}
+    names = {
+        event["name"] for event in json.loads((tmp_path / "run.json").read_text())["traceEvents"]
+    }
     assert any("<lambda>" in name for name in names)
 
 
@@ -81,7 +95,8 @@ try:
         results = ts.map(abs, range(1000), backend="serial")
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 except OSError as error:
-    print(type(error).__name__, len(results), sorted(name for name in os.listdir() if "run" in name))
+    left = sorted(name for name in os.listdir() if "run" in name)
+    print(type(error).__name__, len(results), left)
     print(recording.timeline.spans > 0)
 """
 
@@ -140,12 +155,18 @@ def events(path: Path) -> list[dict[str, Any]]:
 def test_the_environment_records_any_program(run_script: Any, tmp_path: Path) -> None:
     script = run_script(PROGRAM, env={"TEAMSTER_TRACE": "out.json"})
     assert (script.stdout, script.stderr, script.returncode) == ("4950\n", "", 0)
-    items = sum(event["args"].get("items", 1) for event in events(script.folder / "out.json") if event.get("cat") == "compute")
+    items = sum(
+        event["args"].get("items", 1)
+        for event in events(script.folder / "out.json")
+        if event.get("cat") == "compute"
+    )
     assert items == 100
 
 
 def test_the_environment_names_the_folder_of_the_start(run_script: Any) -> None:
-    elsewhere = PROGRAM.replace("import teamster as ts", "import os, teamster as ts\nts.Pool()\nos.chdir('/')")
+    elsewhere = PROGRAM.replace(
+        "import teamster as ts", "import os, teamster as ts\nts.Pool()\nos.chdir('/')"
+    )
     script = run_script(elsewhere, env={"TEAMSTER_TRACE": "out.json"})
     assert script.stderr == ""
     assert events(script.folder / "out.json")

@@ -16,11 +16,17 @@ def test_every_report_has_the_batches_of_its_workers(backend: Any) -> None:
         pool.map(lambda _: time.sleep(0.002), range(40))
         report = pool.report()
     timeline = report.timeline
-    assert [lane.label for lane in timeline.lanes] == (["caller"] if backend == "serial" else [f"{backend} 0", f"{backend} 1"])
+    assert [lane.label for lane in timeline.lanes] == (
+        ["caller"] if backend == "serial" else [f"{backend} 0", f"{backend} 1"]
+    )
     assert sum(sum(lane.spans.count) for lane in timeline.lanes) == 40
-    busy = [sum(end - begin for begin, end, *_ in lane.spans.rows()) / 1e9 for lane in timeline.lanes]
+    busy = [
+        sum(end - begin for begin, end, *_ in lane.spans.rows()) / 1e9 for lane in timeline.lanes
+    ]
     assert busy == pytest.approx(list(report.busy_s), rel=1e-3)
-    assert all(timeline.begin_ns <= lane.spans.begin[0] <= timeline.end_ns for lane in timeline.lanes)
+    assert all(
+        timeline.begin_ns <= lane.spans.begin[0] <= timeline.end_ns for lane in timeline.lanes
+    )
     assert timeline.jobs[0].report == str(report)
 
 
@@ -28,7 +34,8 @@ def test_what_the_caller_ran_itself_is_there_too() -> None:
     with ts.Pool() as pool:
         pool.map(abs, range(100))
         lanes = pool.report().timeline.lanes
-    ran = {lane.label: sum(lane.spans.count) for lane in lanes}  # on a busy machine others may have run some
+    # On a busy machine others may have run some
+    ran = {lane.label: sum(lane.spans.count) for lane in lanes}
     assert ran["caller"] > 0
     assert sum(ran.values()) == 100
 

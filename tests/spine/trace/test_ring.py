@@ -7,7 +7,16 @@ import signal
 import threading
 
 from teamster.spine.trace.reader import Names, RingReader
-from teamster.spine.trace.ring import CAPACITY, COMPUTE, NAMES_AT, NBYTES, RECORD_NBYTES, RECORDS_AT, USER, Ring
+from teamster.spine.trace.ring import (
+    CAPACITY,
+    COMPUTE,
+    NAMES_AT,
+    NBYTES,
+    RECORD_NBYTES,
+    RECORDS_AT,
+    USER,
+    Ring,
+)
 
 
 def reader_of(ring: Ring, names: Names | None = None) -> RingReader:
@@ -122,7 +131,10 @@ def test_the_ring_outlives_a_writer_that_is_killed() -> None:
 
 
 def test_a_name_that_still_fits_after_one_was_refused_is_its_own() -> None:
-    """The reader counts the names that are there; refused ones were counted, too, and what came after them had others' names."""
+    """The reader counts the names that are there.
+
+    Refused ones were counted, too, and what came after them had others' names.
+    """
     ring, names = Ring.private(), Names()
     reader = reader_of(ring, names)
     for number in range(100):

@@ -102,7 +102,10 @@ def spanned(number: int) -> int:
 
 @pytest.mark.parametrize("backend", ["serial", "thread", "process"])
 def test_spans_inside_of_tasks(backend: str) -> None:
-    with ts.record() as recording, ts.Pool(backend, workers=1 if backend == "serial" else 2) as pool:  # type: ignore[arg-type]
+    with (
+        ts.record() as recording,
+        ts.Pool(backend, workers=1 if backend == "serial" else 2) as pool,  # type: ignore[arg-type]
+    ):
         assert pool.map(spanned, range(50)) == list(range(50))
     lanes = Counter(lane for lane, _, _ in named(recording.timeline, "part"))
     assert sum(lanes.values()) == 50

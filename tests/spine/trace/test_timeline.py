@@ -14,13 +14,25 @@ def timeline(*lanes: Lane, end_ns: int = 100) -> Timeline:
 
 
 def lane(
-    rows: list[tuple[int, int]], label: str = "process 0", kind: str = "process", lives: tuple[tuple[int, int], ...] = ()
+    rows: list[tuple[int, int]],
+    label: str = "process 0",
+    kind: str = "process",
+    lives: tuple[tuple[int, int], ...] = (),
 ) -> Lane:
-    return Lane(label, kind, 0, 1, Spans([(begin, end, 0, 1, 1, COMPUTE) for begin, end in rows]), lives)
+    return Lane(
+        label, kind, 0, 1, Spans([(begin, end, 0, 1, 1, COMPUTE) for begin, end in rows]), lives
+    )
 
 
 def test_short_spans_beside_each_other_are_merged_and_counted() -> None:
-    spans = Spans([(0, 4, 0, 1, 1, COMPUTE), (5, 9, 1, 1, 1, COMPUTE), (50, 54, 2, 1, 1, COMPUTE), (55, 95, 3, 1, 1, COMPUTE)])
+    spans = Spans(
+        [
+            (0, 4, 0, 1, 1, COMPUTE),
+            (5, 9, 1, 1, 1, COMPUTE),
+            (50, 54, 2, 1, 1, COMPUTE),
+            (55, 95, 3, 1, 1, COMPUTE),
+        ]
+    )
     assert list(spans.merged(10).rows()) == [
         (0, 9, 0, 2, 1, COMPUTE),
         (50, 54, 2, 1, 1, COMPUTE),
@@ -38,17 +50,25 @@ def test_bytes_of_merged_transfers_add_up() -> None:
     assert list(spans.merged(10).argument) == [150]
 
 
-moments = st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 50), st.integers(1, 3)), max_size=200)
+moments = st.lists(
+    st.tuples(st.integers(0, 10_000), st.integers(1, 50), st.integers(1, 3)), max_size=200
+)
 
 
 @given(moments, st.integers(1, 1_000))
 def test_merging_loses_no_item_and_no_end(rows: list[tuple[int, int, int]], grain: int) -> None:
     spans = Spans(
-        [(begin, begin + length, 0, 1, name, COMPUTE) for begin, length, name in sorted(rows, key=lambda row: sum(row[:2]))]
+        [
+            (begin, begin + length, 0, 1, name, COMPUTE)
+            for begin, length, name in sorted(rows, key=lambda row: sum(row[:2]))
+        ]
     )
     merged = spans.merged(grain)
     assert sum(merged.count) == len(spans)
-    assert (min(merged.begin, default=0), max(merged.end, default=0)) == (min(spans.begin, default=0), max(spans.end, default=0))
+    assert (min(merged.begin, default=0), max(merged.end, default=0)) == (
+        min(spans.begin, default=0),
+        max(spans.end, default=0),
+    )
     assert list(merged.end) == sorted(merged.end)
 
 
@@ -63,7 +83,9 @@ def test_reduced_keeps_to_the_bound_and_says_so() -> None:
 
 
 def test_what_was_lost_is_said() -> None:
-    assert Timeline(0, 1, 0.0, ("",), (), lost=1_234).left_out.startswith("1,234 spans were too short, or came faster")
+    assert Timeline(0, 1, 0.0, ("",), (), lost=1_234).left_out.startswith(
+        "1,234 spans were too short, or came faster"
+    )
 
 
 def test_a_window_cuts_at_its_edges() -> None:
@@ -106,6 +128,9 @@ def test_rows_get_coarser_until_they_fit() -> None:
     assert sum(row[3] for row in few) == 1_000
 
 
-@pytest.mark.parametrize(("ns", "text"), [(999, "999 ns"), (1_000, "1 us"), (2_500_000, "2.5 ms"), (61_000_000_000, "61 s")])
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [(999, "999 ns"), (1_000, "1 us"), (2_500_000, "2.5 ms"), (61_000_000_000, "61 s")],
+)
 def test_durations_for_people(ns: int, text: str) -> None:
     assert show_ns(ns) == text

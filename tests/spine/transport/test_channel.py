@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Channels: whole messages, large buffers beside them, descriptors, back-pressure without a deadlock."""
+"""Channels: whole messages, large buffers beside them, descriptors, back-pressure without a
+deadlock.
+"""
 
 import gc
 import os
@@ -99,7 +101,10 @@ def test_views_outlive_the_channel() -> None:
 
 
 def test_a_segment_that_came_home_unread_is_lent_again(ends: tuple[Channel, Channel]) -> None:
-    """A busy worker made new segments while those that came home waited in its socket: each cost 20 to 70 ms for 40 MB."""
+    """A busy worker made new segments while those that came home waited in its socket.
+
+    Each cost 20 to 70 ms for 40 MB.
+    """
     left, right = ends
     received = send_large(left, right, np.arange(20_000))
     del received
@@ -161,8 +166,12 @@ def test_full_shared_memory_is_seen_before_a_page_is_touched(ends: tuple[Channel
     assert received.sum() == sum(range(20_000))
 
 
-def test_two_sides_that_send_at_once_do_not_stop_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trap 23: the parent does not block, so the worker's result and the parent's argument pass each other."""
+def test_two_sides_that_send_at_once_do_not_stop_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trap 23: the parent does not block, so the worker's result and the parent's argument pass
+    each other.
+    """
     monkeypatch.delattr(os, "memfd_create")
     ours, theirs = pair()
     parent, worker = Channel(ours, blocking=False), Channel(theirs, blocking=True)
@@ -224,7 +233,9 @@ def test_many_arrays_in_one_message(ends: tuple[Channel, Channel]) -> None:
     assert [array[7] for array in arrays] == list(range(1_000))
 
 
-def test_given_up_segments_are_used_again(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_up_segments_are_used_again(
+    ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("teamster.spine.transport.arena.MAX_IDLE_BYTES", 0)
     left, right = ends
     for nbytes in (40_000, 10_000_000):
@@ -237,7 +248,9 @@ def test_given_up_segments_are_used_again(ends: tuple[Channel, Channel], monkeyp
         assert sum(left._lender._allocated.values()) == 0
 
 
-def test_without_mappings_the_file_is_read_and_written(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mappings_the_file_is_read_and_written(
+    ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("too many mappings")
 
@@ -260,7 +273,8 @@ def test_thousands_of_results_under_a_limit_of_descriptors(limit: int, run_scrip
         "def total(arrays): return sum(each[0] for each in arrays)\n"
         "kept = ts.map(array, range(1_500), backend='process', workers=2)\n"
         "print([each[0] for each in kept] == list(range(1_500)))\n"
-        "print(ts.map(total, [kept[:300]] * 4, backend='process', workers=2) == [sum(range(300))] * 4)\n",
+        "print(ts.map(total, [kept[:300]] * 4, backend='process', workers=2) == [sum(range(300))] "
+        "* 4)\n",
         timeout=60,
     )
     assert (script.stdout, script.stderr) == ("True\nTrue\n", "")
@@ -272,7 +286,8 @@ def test_a_peer_that_died_is_no_signal(nbytes: int, run_script: Any) -> None:
         "import os, signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
         "import teamster as ts\n"
         "def die(item): os.kill(os.getpid(), signal.SIGKILL) if item[0] % 5 == 3 else None\n"
-        f"got = ts.map(die, ((n, b'x' * {nbytes}) for n in range(20)), backend='process', workers=2, on_error='return')\n"
+        f"got = ts.map(die, ((n, b'x' * {nbytes}) for n in range(20)), backend='process', "
+        "workers=2, on_error='return')\n"
         "print(sum(each is None for each in got))\n",
         timeout=60,
     )

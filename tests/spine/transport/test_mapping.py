@@ -40,13 +40,17 @@ def test_what_cannot_be_mapped_is_an_error() -> None:
 
 
 def test_garbage_that_reads_it_once_more(file: int) -> None:
-    """A pool in a cycle of garbage, whose end reads the scoreboards of its workers, died of a memory that was gone."""
+    """A pool in a cycle of garbage, whose end reads the scoreboards of its workers, died of a
+    memory that was gone.
+    """
     seen = []
 
     class Reader:
         def __init__(self) -> None:
             self.itself = self
-            self.view: Any = memoryview(MappedFile(file, 0, PAGE_BYTES).export(0, PAGE_BYTES)).cast("B")
+            self.view: Any = memoryview(MappedFile(file, 0, PAGE_BYTES).export(0, PAGE_BYTES)).cast(
+                "B"
+            )
 
         def __del__(self) -> None:
             seen.append(bytes(self.view[:3]))

@@ -47,12 +47,19 @@ def by_initializer(function, n):
 
 start_method = sys.argv[1]
 context = multiprocessing.get_context(start_method)
-counter, queue, (receiver, sender) = context.Value("i", 0), context.SimpleQueue(), context.Pipe(duplex=False)
-for function, value in [(count, counter), (put, queue), (locked, context.Lock()), (locked, context.RLock()), (send, sender)]:
-    with ts.Pool("process", workers=2, start_method=start_method, initializer=keep, initargs=(value,)) as pool:
+counter, queue = context.Value("i", 0), context.SimpleQueue()
+receiver, sender = context.Pipe(duplex=False)
+for function, value in [
+    (count, counter), (put, queue), (locked, context.Lock()), (locked, context.RLock()),
+    (send, sender),
+]:
+    with ts.Pool(
+        "process", workers=2, start_method=start_method, initializer=keep, initargs=(value,)
+    ) as pool:
         assert pool.map(partial(by_initializer, function), range(4)) == [0, 1, 2, 3]
     if start_method != "fork":  # what those have is what the initializer brought along
-        assert ts.map(partial(function, value), range(4), backend="process", workers=2) == [0, 1, 2, 3]
+        got = ts.map(partial(function, value), range(4), backend="process", workers=2)
+        assert got == [0, 1, 2, 3]
 expected = sorted([0, 1, 2, 3] * (1 if start_method == "fork" else 2))
 assert counter.value == len(expected)
 assert sorted(queue.get() for _ in expected) == expected
@@ -61,7 +68,9 @@ assert sorted(receiver.recv() for _ in expected) == expected
 
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
-def test_they_come_as_initargs_and_with_the_function(run_script: RunScript, start_method: str) -> None:
+def test_they_come_as_initargs_and_with_the_function(
+    run_script: RunScript, start_method: str
+) -> None:
     script = run_script(INITARGS, start_method, timeout=60)
     assert (script.returncode, script.stderr) == (0, "")
 

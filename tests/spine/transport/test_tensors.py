@@ -51,7 +51,11 @@ def test_a_view_travels_as_what_it_shows(name: str) -> None:
     nbytes, received = travel(tensor)
     assert nbytes < tensor.numel() * tensor.element_size() + 1_500
     assert type(received) is type(tensor)
-    assert (received.shape, received.dtype, received.requires_grad) == (tensor.shape, tensor.dtype, tensor.requires_grad)
+    assert (received.shape, received.dtype, received.requires_grad) == (
+        tensor.shape,
+        tensor.dtype,
+        tensor.requires_grad,
+    )
     assert torch.equal(received, tensor)
     assert received.is_leaf
     assert getattr(received, "note", None) == getattr(tensor, "note", None)

@@ -104,13 +104,23 @@ def raised_by(function: Callable[[int], Any]) -> BaseException:
     return raised[0]
 
 
-@pytest.mark.parametrize("function", [at_once, after_a_nap, in_a_call, Holder(), client, alarm, loop])
+@pytest.mark.parametrize(
+    "function", [at_once, after_a_nap, in_a_call, Holder(), client, alarm, loop]
+)
 def test_the_first_call_raised(function: Any) -> None:
     assert not has_begun(raised_by(function))
 
 
 @pytest.mark.parametrize(
-    "function", [after_a_save, in_a_second_round, in_a_file, after_an_attribute, after_a_function_of_the_users, print and None]
+    "function",
+    [
+        after_a_save,
+        in_a_second_round,
+        in_a_file,
+        after_an_attribute,
+        after_a_function_of_the_users,
+        print and None,
+    ],
 )
 def test_something_had_been_done(function: Any) -> None:
     if function is None:

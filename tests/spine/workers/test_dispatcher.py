@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Who gets the next batch: decided with workers that are nothing but a list of what they were sent."""
+"""Who gets the next batch.
+
+Decided with workers that are nothing but a list of what they were sent.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,13 @@ class Calls:
         self.errors: list[tuple[int, BaseException]] = []
         self.failures: list[BaseException] = []
         options = CallOptions(retries, None, None)
-        self.job = Job(FunctionSpec(abs), options, on_values=self._ignore, on_error=self._err, on_failure=self.failures.append)
+        self.job = Job(
+            FunctionSpec(abs),
+            options,
+            on_values=self._ignore,
+            on_error=self._err,
+            on_failure=self.failures.append,
+        )
 
     def _ignore(self, first: int, values: list[Any]) -> None: ...
 

@@ -33,7 +33,10 @@ def round_trip(values: list[Any]) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("values", [[1], [[1, 2]], [1, "two", None, 4.0, b"5", 6j, True], [(1,), {"two": 2}, {3}], [1, [2], 3]])
+@pytest.mark.parametrize(
+    "values",
+    [[1], [[1, 2]], [1, "two", None, 4.0, b"5", 6j, True], [(1,), {"two": 2}, {3}], [1, [2], 3]],
+)
 def test_what_comes_is_what_went(values: list[Any]) -> None:
     assert round_trip(values) == values
 
@@ -42,7 +45,9 @@ def test_what_comes_is_what_went(values: list[Any]) -> None:
 def test_one_that_does_not_load_costs_itself(bad: list[int]) -> None:
     found = round_trip([LoadsBadly() if number in bad else (number,) for number in range(4)])
     assert [number for number, value in enumerate(found) if isinstance(value, TransferError)] == bad
-    assert [value for value in found if not isinstance(value, TransferError)] == [(n,) for n in range(4) if n not in bad]
+    assert [value for value in found if not isinstance(value, TransferError)] == [
+        (n,) for n in range(4) if n not in bad
+    ]
 
 
 def test_results_with_buffers_go_alone() -> None:
@@ -74,7 +79,12 @@ def test_a_record_whose_front_was_rescued_brings_the_rest() -> None:
     batch.number = 1
     worker.outstanding.append(batch)
     reports = Reports(Dispatcher(SerialBackend(Staff(1)), 1))
-    for first, values in ((1, ["a", "b"]), (4, ["d"]), (1, ["a", "b", "c", "d", "e"]), (1, ["a", "b", "c", "d", "e"])):
+    for first, values in (
+        (1, ["a", "b"]),
+        (4, ["d"]),
+        (1, ["a", "b", "c", "d", "e"]),
+        (1, ["a", "b", "c", "d", "e"]),
+    ):
         reports.handle(BatchResults(worker, first, values))
     assert taken == [(10, ["a", "b"]), (12, ["c", "d", "e"])]
     assert batch.done == 5

@@ -17,15 +17,29 @@ import numpy as np
 import pytest
 
 import teamster as ts
-from teamster.spine.workers.library_state import Scene, dump, library_part, load, set_all, since, take, unsendable
-from teamster.spine.workers.settings import SETTINGS
+from teamster.spine.workers.library_state import (
+    SETTINGS,
+    Scene,
+    dump,
+    library_part,
+    load,
+    set_all,
+    since,
+    take,
+    unsendable,
+)
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default=0)
 BACKENDS = ["serial", "thread", "process"]
 
 
 def look(_: object) -> tuple[Any, ...]:
-    numbers = decimal.getcontext().prec, sys.getrecursionlimit(), csv.field_size_limit(), socket.getdefaulttimeout()
+    numbers = (
+        decimal.getcontext().prec,
+        sys.getrecursionlimit(),
+        csv.field_size_limit(),
+        socket.getdefaulttimeout(),
+    )
     arrays = np.geterr()["over"], np.get_printoptions()["precision"]
     return *numbers, *arrays, Path.cwd(), os.environ.get("TEAMSTER_TEST"), time.tzname[0]
 
@@ -55,7 +69,9 @@ def pool(request: pytest.FixtureRequest, unchanged: None) -> Iterator[ts.Pool]:
         yield pool
 
 
-def test_each_call_finds_what_is_set_at_its_time(pool: ts.Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_call_finds_what_is_set_at_its_time(
+    pool: ts.Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     usual = look(0)
     assert set(pool.map(look, range(4))) == {usual}
     decimal.getcontext().prec = 60
@@ -110,15 +126,18 @@ def test_nothing_travels_where_nothing_was_set(unchanged: None) -> None:
 
 
 def test_what_does_not_pickle_is_named_and_the_rest_travels() -> None:
-    state = {("csv's limit of a field", "field_size_limit"): 5, ("numpy.seterr", "call"): threading.Lock()}
+    state = {
+        ("csv's limit of a field", "field_size_limit"): 5,
+        ("numpy.seterr", "call"): threading.Lock(),
+    }
     assert unsendable(state) == "numpy.seterr"
     assert load(dump(state)) == {("csv's limit of a field", "field_size_limit"): 5}
     assert unsendable({}) == ""
 
 
 CHANGES: dict[str, Any] = {
-    "getrecursionlimit": 2_345, "get_int_max_str_digits": 5_000, "getswitchinterval": 0.25, "enabled": False,
-    "thresholds": (9, 9, 9), "size": 1 << 20, "getdefaulttimeout": 3.5,
+    "getrecursionlimit": 2_345, "get_int_max_str_digits": 5_000, "getswitchinterval": 0.25,
+    "enabled": False, "thresholds": (9, 9, 9), "size": 1 << 20, "getdefaulttimeout": 3.5,
     "field_size_limit": 77, "firstweekday": 2, "tempdir": "/var/tmp", "divide": "raise",
     "getbufsize": 16_384, "precision": 2, "prec": 99,
 }  # fmt: skip
@@ -132,7 +151,10 @@ def test_every_row_is_set_and_taken_back(unchanged: None) -> None:
     csv.register_dialect("semicolon", delimiter=";")
     pytest.importorskip("mpmath")
     wanted = {
-        (row.title, name): CHANGES[name] for row in SETTINGS for name in row.usual if name in CHANGES and row.module in sys.modules
+        (row.title, name): CHANGES[name]
+        for row in SETTINGS
+        for name in row.usual
+        if name in CHANGES and row.module in sys.modules
     }
     before, scene = take(), Scene(None)
     scene.enter(wanted)

@@ -22,7 +22,9 @@ def threads() -> Iterator[Lockstep]:
 def test_all_run_at_once_and_results_are_in_order(threads: Lockstep) -> None:
     meeting = threading.Barrier(3)
     for _ in range(3):
-        found = threads.run([lambda index=index: (meeting.wait(10) >= 0, index) for index in range(3)])  # type: ignore[misc]
+        found = threads.run(
+            [lambda index=index: (meeting.wait(10) >= 0, index) for index in range(3)]  # type: ignore[misc]
+        )
         assert found == [(True, 0), (True, 1), (True, 2)]
 
 
@@ -46,7 +48,14 @@ def test_an_error_names_its_job_when_the_others_have_ended(threads: Lockstep) ->
 
 
 def test_a_job_that_steps_itself_runs_the_step_in_its_own_thread(threads: Lockstep) -> None:
-    inner = threads.run([lambda: (threads.runs_caller(), threads.run([lambda: threading.current_thread().name] * 2))])
+    inner = threads.run(
+        [
+            lambda: (
+                threads.runs_caller(),
+                threads.run([lambda: threading.current_thread().name] * 2),
+            )
+        ]
+    )
     assert inner == [(True, ["teamster-stage-0"] * 2)]
     assert not threads.runs_caller()
 

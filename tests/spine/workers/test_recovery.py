@@ -14,7 +14,13 @@ from teamster.spine.workers.recovery import Verdict, judge
 
 def job(retries: int = 0) -> Job:
     nothing: Any = lambda *_: None  # noqa: E731
-    return Job(FunctionSpec(abs), CallOptions(retries, None, None), on_values=nothing, on_error=nothing, on_failure=nothing)
+    return Job(
+        FunctionSpec(abs),
+        CallOptions(retries, None, None),
+        on_values=nothing,
+        on_error=nothing,
+        on_failure=nothing,
+    )
 
 
 def member_with(*batches: Batch) -> WorkerHandle:
@@ -26,7 +32,13 @@ def member_with(*batches: Batch) -> WorkerHandle:
     return worker
 
 
-def verdict_of(worker: WorkerHandle, running: tuple[int, int] | None, *, by_memory: bool = False, unsure: bool = False) -> Verdict:
+def verdict_of(
+    worker: WorkerHandle,
+    running: tuple[int, int] | None,
+    *,
+    by_memory: bool = False,
+    unsure: bool = False,
+) -> Verdict:
     def describe(index: int, attempts: int) -> WorkerDied:
         return WorkerDied(f"{index}/{attempts}", index=index)
 
@@ -41,7 +53,11 @@ def test_only_the_running_item_fails() -> None:
     batch = Batch(job(), 10, list("abcde"))
     batch.done = 2
     verdict = verdict_of(member_with(batch), (3, 1))
-    assert [(offset, error.index) for _, offset, error in verdict.errors if isinstance(error, WorkerDied)] == [(2, 12)]
+    assert [
+        (offset, error.index)
+        for _, offset, error in verdict.errors
+        if isinstance(error, WorkerDied)
+    ] == [(2, 12)]
     assert again(verdict) == [(13, ["d", "e"])]
 
 
@@ -51,7 +67,11 @@ def test_with_retries_it_runs_again_alone_after_memory_ran_out() -> None:
     assert verdict.errors == []
     assert verdict.retried == 1
     assert again(verdict) == [(10, ["a"]), (11, ["b", "c"])]
-    assert (verdict.again[0].attempts, verdict.again[0].exclusive, verdict.again[0].one_by_one) == (1, True, True)
+    assert (verdict.again[0].attempts, verdict.again[0].exclusive, verdict.again[0].one_by_one) == (
+        1,
+        True,
+        True,
+    )
 
 
 def test_retries_end() -> None:
@@ -122,5 +142,8 @@ def test_where_nobody_knows_what_ran_every_item_that_was_not_reported_may_have()
     assert verdict.again == []
     verdict = verdict_of(member_with(Batch(job(retries=1), 10, list("ab"))), (1, 1), unsure=True)
     assert verdict.errors == []
-    assert [(batch.first, batch.attempts, batch.one_by_one) for batch in verdict.again] == [(10, 1, True), (11, 1, True)]
+    assert [(batch.first, batch.attempts, batch.one_by_one) for batch in verdict.again] == [
+        (10, 1, True),
+        (11, 1, True),
+    ]
     assert verdict.retried == 2

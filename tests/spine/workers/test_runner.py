@@ -33,7 +33,10 @@ def run(function: Any, count: int, **options: Any) -> tuple[Collect, int]:
 
 
 def test_tiny_items_run_in_blocks_from_the_first_batch_on() -> None:
-    """An explicit chunk of 12,500 took 37 ms instead of 13: the whole of it was run to see that its items are tiny."""
+    """An explicit chunk of 12,500 took 37 ms instead of 13.
+
+    The whole of it was run to see that its items are tiny.
+    """
     sink, ran = run(abs, 20_000)
     assert ran == 20_000
     assert sink.results == {number + 1: number for number in range(20_000)}
@@ -67,7 +70,11 @@ def test_an_exception_in_a_block_is_one_items() -> None:
 
     sink, ran = run(function, 5_000)
     assert ran == 5_000
-    kinds = {number: type(value).__name__ for number, value in sink.results.items() if isinstance(value, Exception)}
+    kinds = {
+        number: type(value).__name__
+        for number, value in sink.results.items()
+        if isinstance(value, Exception)
+    }
     assert kinds == {
         1_000: "StopIteration",
         2_000: "LookupError",

@@ -33,9 +33,11 @@ def test_between_items_nothing_runs() -> None:
 def test_the_runner_marks_each_item_before_it_starts() -> None:
     scoreboard, sink = Scoreboard.private(), KeepAll()
     seen: list[object] = []
-    Runner(FunctionSpec(abs), lambda item: seen.append(scoreboard.running() and scoreboard.running()[:2]), scoreboard.words).run(
-        "abc", 4, 0, sink
-    )  # type: ignore[index]
+    Runner(
+        FunctionSpec(abs),
+        lambda item: seen.append(scoreboard.running() and scoreboard.running()[:2]),  # type: ignore[index]
+        scoreboard.words,
+    ).run("abc", 4, 0, sink)
     assert seen == [(4, 1), (5, 1), (6, 1)]
     assert scoreboard.running() is None
 
@@ -65,7 +67,13 @@ def test_tiny_items_run_in_blocks_and_an_exception_costs_one_item() -> None:
     runner = Runner(FunctionSpec(abs), run, scoreboard.words)
     runner.item_ns = 50.0
     assert runner.run(list(range(10)), 1, 0, sink) == 10
-    assert sink.kept == [(1, [0, 1, 2, 3, 4]), (6, ["StopIteration()"]), (7, [6]), (8, ["KeyError(7)"]), (9, [8, 9])]
+    assert sink.kept == [
+        (1, [0, 1, 2, 3, 4]),
+        (6, ["StopIteration()"]),
+        (7, [6]),
+        (8, ["KeyError(7)"]),
+        (9, [8, 9]),
+    ]
 
 
 class Silent:
@@ -87,7 +95,10 @@ def test_finished_results_are_in_the_log_until_they_are_sent() -> None:
     sink.keep_failure(2, ValueError("two"))
     attached = Scoreboard.attach(os.dup(scoreboard.descriptor))
     records = attached.read_log()
-    assert [(first, count, failed) for first, count, failed, _ in records] == [(1, 1, False), (2, 1, True)]
+    assert [(first, count, failed) for first, count, failed, _ in records] == [
+        (1, 1, False),
+        (2, 1, True),
+    ]
     sink.flush()
     assert attached.read_log() == []
     assert len(channel.sent) == 1
@@ -102,7 +113,8 @@ def test_a_log_that_is_full_is_sent() -> None:
     sink = ResultSink(channel, scoreboard)  # type: ignore[arg-type]
     for number in range(1, 40):
         sink.keep(number, ["x" * 4_000])
-    in_log, sent = len(scoreboard.read_log()), sum(record[1] for message in channel.sent for record in message[1])  # type: ignore[attr-defined]
+    in_log = len(scoreboard.read_log())
+    sent = sum(record[1] for message in channel.sent for record in message[1])  # type: ignore[attr-defined]
     assert in_log + sent == 39
     assert 0 < in_log < NBYTES // 4_000
     assert scoreboard.words[STARTED] == 0
@@ -110,7 +122,10 @@ def test_a_log_that_is_full_is_sent() -> None:
 
 
 class Halting:
-    """The words of a scoreboard; after each store the worker might lose its processor, and the parent look."""
+    """The words of a scoreboard.
+
+    After each store the worker might lose its processor, and the parent look.
+    """
 
     def __init__(self, scoreboard: Scoreboard) -> None:
         self.scoreboard = scoreboard

@@ -17,8 +17,12 @@ def never_ready() -> None:
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 def test_an_initializer_has_the_time_of_an_item(start_method: str) -> None:
     with (
-        ts.Pool("process", workers=2, initializer=never_ready, timeout=0.4, start_method=start_method) as pool,
-        pytest.raises(ts.WorkerStartError, match=r"the initializer of worker \d ran for more than 0.4 s"),
+        ts.Pool(
+            "process", workers=2, initializer=never_ready, timeout=0.4, start_method=start_method
+        ) as pool,
+        pytest.raises(
+            ts.WorkerStartError, match=r"the initializer of worker \d ran for more than 0.4 s"
+        ),
     ):
         pool.map(abs, range(4))
 
@@ -38,6 +42,8 @@ def _load(seconds: float) -> Loading:
 
 
 def test_what_is_loaded_before_an_initializer_has_its_own_time() -> None:
-    """A worker of a busy machine that was not up within timeout= was said to have a slow initializer, where there was none."""
+    """A worker of a busy machine that was not up within timeout= was said to have a slow
+    initializer, where there was none.
+    """
     with ts.Pool("process", workers=1, initializer=Loading(), timeout=0.5) as pool:
         assert pool.map(abs, range(4)) == [0, 1, 2, 3]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The caller's own loop: every item once, errors in their places, and dear items taken back by the lookout."""
+"""The caller's own loop: every item once, errors in their places, and dear items taken back by the
+lookout.
+"""
 
 import threading
 import time
@@ -56,7 +58,7 @@ def test_every_item_once_and_in_order(count: int) -> None:
     here, source, results = make(lambda n: n + 1, iter(range(count)))
     run(here, source)
     assert list(results.values.items()) == [(n, n + 1) for n in range(count)]
-    assert here.items == count
+    assert here.clock.items == count
 
 
 def test_unpacked_arguments() -> None:
@@ -131,7 +133,10 @@ def test_seeded_items_repeat() -> None:
 
 
 def test_the_lookout_takes_back_what_waits_behind_a_dear_item() -> None:
-    """A chunk of thousands of tiny items meets one that does not end: the rest must be there for others."""
+    """A chunk of thousands of tiny items meets one that does not end.
+
+    The rest must be there for others.
+    """
     go_on, stuck = threading.Event(), list[int]()
 
     def turn(number: int) -> int:
@@ -145,7 +150,9 @@ def test_the_lookout_takes_back_what_waits_behind_a_dear_item() -> None:
     here, source, results = make(turn, range(100_000))
     here.watch()
     try:
-        thread = threading.Thread(target=here.run, args=(10**12, lambda: stuck and stuck[0] in results.values))
+        thread = threading.Thread(
+            target=here.run, args=(10**12, lambda: stuck and stuck[0] in results.values)
+        )
         thread.start()
         deadline = time.monotonic() + 10
         while not here._taken and time.monotonic() < deadline:
@@ -164,16 +171,16 @@ def test_the_lookout_takes_back_what_waits_behind_a_dear_item() -> None:
 def test_the_evidence() -> None:
     here, source, _ = make(lambda _: time.sleep(0.01), range(10))
     run(here, source)
-    assert here.item_s > 0.009
-    assert here.cpu_s < 0.5 * here.item_s
+    assert here.clock.item_s > 0.009
+    assert here.clock.cpu_s < 0.5 * here.clock.item_s
 
 
 def test_the_first_item_is_good_for_a_guess_only() -> None:
     here, source, _ = make(lambda n: time.sleep(0.2 if n == 0 else 0.001), range(40))
     here.run(1, lambda: False)
-    assert here.item_s > 0.1
+    assert here.clock.item_s > 0.1
     run(here, source)
-    assert here.item_s < 0.1
+    assert here.clock.item_s < 0.1
 
 
 def test_a_checked_item_counts() -> None:

@@ -69,7 +69,9 @@ def event_loop(item: int) -> int:
 
 
 @pytest.mark.parametrize("on_error", ["raise", "return"])
-@pytest.mark.parametrize("function", [hidden_connection, known_connection, alarm, attribute, event_loop])
+@pytest.mark.parametrize(
+    "function", [hidden_connection, known_connection, alarm, attribute, event_loop]
+)
 def test_what_works_in_the_loop_works(function: Any, on_error: Any) -> None:
     LOCAL.zero = 0
     STARTS.clear()
@@ -123,7 +125,9 @@ def test_failures_of_the_items_own_do_not_shut_a_way() -> None:
 
     with ts.Pool(allow=("serial", "thread")) as pool:
         results = list(pool.imap(odd, items(), on_error="return"))
-        assert [isinstance(each, KeyError) for each in results] == [item > 40 for item in range(len(results))]
+        assert [isinstance(each, KeyError) for each in results] == [
+            item > 40 for item in range(len(results))
+        ]
         assert sorted(STARTS) == list(range(len(results)))
         assert FAILED_HERE
         assert {each.note for each in pool.plan.candidates if each.backend == "thread"} == {""}

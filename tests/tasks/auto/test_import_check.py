@@ -86,7 +86,19 @@ def remembered(item: int) -> int:
 
 def question_about(function: Callable[[int], int]) -> Question:
     source, terms = Source((range(3),)), CallOptions(0, None, None)
-    return Question(MapCall(function, "call", None, source, terms, Bar(False, 3), raise_errors=True, ordered=True, lazy=False))
+    return Question(
+        MapCall(
+            function,
+            "call",
+            None,
+            source,
+            terms,
+            Bar(False, 3),
+            raise_errors=True,
+            ordered=True,
+            lazy=False,
+        )
+    )
 
 
 def test_what_is_remembered_and_asked_for_again_stays_where_it_is_known() -> None:
@@ -95,7 +107,9 @@ def test_what_is_remembered_and_asked_for_again_stays_where_it_is_known() -> Non
     assert question.objection("process", 1.0) == ""
     for item in range(50):
         remembered(item % 30)
-    assert question.objection("process", 1.0).startswith("`remembered` remembers its results, 20 of them were asked for again")
+    assert question.objection("process", 1.0).startswith(
+        "`remembered` remembers its results, 20 of them were asked for again"
+    )
     assert question.objection("thread", 1.0) == ""
 
 

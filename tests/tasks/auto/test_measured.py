@@ -18,24 +18,10 @@ from teamster.spine.plan.race import Race
 from teamster.spine.workers.dispatcher import Dispatcher
 from teamster.tasks.auto.measured import MeasuredMapping
 from tests.conftest import RunScript
+from tests.tasks.auto.work import burn, burst, wait
 
 CALLS = {"count": 0}
 LOCK = threading.Lock()
-
-
-def burn(steps: int) -> int:
-    total = 0
-    for step in range(steps):
-        total += step
-    return total
-
-
-def burst(_: object) -> int:
-    return burn(20_000)  # about a millisecond
-
-
-def wait(_: object) -> None:
-    time.sleep(0.01)
 
 
 def count_calls(item: int) -> int:
@@ -64,7 +50,7 @@ def chosen(function: Any, items: Any, **options: Any) -> ts.Plan:
         return pool.plan
 
 
-# --- what it chooses ---------------------------------------------------------------------------------------------------------
+# --- what it chooses ------------------------------------------------------------------------------
 
 
 def test_waiting_goes_to_many_threads() -> None:
@@ -75,7 +61,10 @@ def test_waiting_goes_to_many_threads() -> None:
 
 
 def test_every_kind_is_thought_of_and_none_of_them_stays() -> None:
-    """SHA-256 of megabytes could run in threads and in processes; how many cores are free, no test can know."""
+    """SHA-256 of megabytes could run in threads and in processes.
+
+    How many cores are free, no test can know.
+    """
     plan = chosen(lambda data: hashlib.sha256(data).digest(), [bytes(2_000_000)] * 600)
     assert {each.backend for each in plan.candidates} == {"serial", "thread", "process"}
     assert [each.note for each in plan.candidates] == [""] * len(plan.candidates)
@@ -88,7 +77,8 @@ def test_a_python_loop_does_not_go_to_threads() -> None:
         each.measured for each in threads
     )  # on a busy machine anything may win a trial
     assert plan.evidence is not None
-    assert all((each.predicted or 0) < 1.5 / plan.evidence.wall_s for each in threads)  # but nobody expects it of them
+    # But nobody expects it of them
+    assert all((each.predicted or 0) < 1.5 / plan.evidence.wall_s for each in threads)
 
 
 def test_a_few_tiny_items_start_no_thread_and_no_process() -> None:
@@ -118,7 +108,9 @@ def test_one_item_runs_here() -> None:
     assert ts.map(lambda _: ts.current_worker(), [1]) == [ts.WorkerInfo(0, "serial", 1)]
 
 
-def test_processes_that_are_wanted_again_get_the_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_are_wanted_again_get_the_time_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """They were started in each window, and sent away in the same, as long as there were items."""
     began, starts, back = time.perf_counter(), [], []
     start_all = Dispatcher.start_all
@@ -162,13 +154,17 @@ def test_a_stream_that_changes_from_computing_to_waiting(lazy: bool) -> None:
 
     with ts.Pool() as pool:
         kinds = list(pool.imap(change, range(1_500))) if lazy else pool.map(change, range(1_500))
-        # Threads as a rule; beside other programs many processes have won, too. Nobody stays with one worker a core.
+        # Threads as a rule; beside other programs many processes have won, too. Nobody stays with
+        # one worker a core.
         assert pool.plan.workers > ts.Machine.detect().usable_cores, pool.plan
     assert kinds[-1] == pool.plan.backend
 
 
 def test_dear_items_behind_cheap_ones_do_not_stay_behind() -> None:
-    """The caller runs thousands of tiny items at a time; those that turn out to be dear are taken back from it."""
+    """The caller runs thousands of tiny items at a time.
+
+    Those that turn out to be dear are taken back from it.
+    """
 
     def turn(number: int) -> str:
         if number >= 50_000:
@@ -185,14 +181,16 @@ def test_dear_items_behind_cheap_ones_do_not_stay_behind() -> None:
 def test_the_caller_sleeps_while_its_workers_work(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     steer = MeasuredMapping._steer_workers
-    monkeypatch.setattr(MeasuredMapping, "_steer_workers", lambda self: looks.append(1) or steer(self))
+    monkeypatch.setattr(
+        MeasuredMapping, "_steer_workers", lambda self: looks.append(1) or steer(self)
+    )
     with ts.Pool(allow=("serial", "process")) as pool:
         pool.map(wait, range(300))
         assert pool.plan.backend == "process"
     assert 0 < len(looks) < 20 * 300
 
 
-# --- what it never changes ---------------------------------------------------------------------------------------------------
+# --- what it never changes ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -215,7 +213,9 @@ def test_what_a_process_would_lose_stays_here(function: Any, why: str) -> None:
 
 SET_SINCE = """
 import sys, teamster as ts
-open("settings_of_test.py", "w").write("depth = 1\\ndef use(item):\\n    total = sum(range(20_000))\\n    return depth, total\\n")
+open("settings_of_test.py", "w").write(
+    "depth = 1\\ndef use(item):\\n    total = sum(range(20_000))\\n    return depth, total\\n"
+)
 sys.path.insert(0, ".")
 import settings_of_test
 
@@ -227,14 +227,18 @@ with ts.Pool(allow=("serial", "process")) as pool:
     assert "stays here" not in pool.plan.reason, pool.plan
     settings_of_test.depth = 2
     assert depths(pool) == {2}
-    assert "stays here: in a new process `depth` is not what it is here" in pool.plan.reason, pool.plan
+    why = "stays here: in a new process `depth` is not what it is here"
+    assert why in pool.plan.reason, pool.plan
 with ts.Pool(allow=("serial", "process")) as pool:
     assert depths(pool) == {2}
 """
 
 
 def test_what_the_program_has_set_in_a_module_since_stays_here(run_script: RunScript) -> None:
-    """A new process would import the module as it is in its file. (A program of its own: this one has loaded every library.)"""
+    """A new process would import the module as it is in its file.
+
+    (A program of its own: this one has loaded every library.)
+    """
     script = run_script(SET_SINCE)
     assert (script.returncode, script.stderr) == (0, "")
 
@@ -328,70 +332,3 @@ def test_an_initializer_that_fails_ends_the_call() -> None:
     with ts.Pool(initializer=fail) as pool, pytest.raises(OSError, match="no database") as caught:
         pool.map(abs, range(5))
     assert "raised by the initializer" in caught.value.__notes__[0]
-
-
-# --- options -----------------------------------------------------------------------------------------------------------------
-
-
-def test_allow_keeps_to_what_is_allowed() -> None:
-    with ts.Pool(allow=("serial", "process")) as pool:
-        assert set(pool.map(lambda _: time.sleep(0.005) or ts.current_worker().kind, range(200))) <= {"serial", "process"}  # type: ignore[union-attr]
-        assert {each.backend for each in pool.plan.candidates} <= {"serial", "process"}
-    assert ts.map(lambda _: ts.current_worker().kind, range(3), allow=("thread",)) == ["thread"] * 3  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [({"retries": 1}, "retries"), ({"timeout": 5.0}, "timeout"), ({"max_tasks_per_worker": 9}, "limit of tasks")],
-)
-def test_what_only_processes_can_do_makes_the_choice(options: dict[str, Any], reason: str) -> None:
-    with ts.Pool(**options) as pool:
-        assert pool.plan.backend == "process"
-        assert reason in pool.plan.reason
-    with pytest.raises(ts.UsageError, match="has no 'process'"):
-        ts.Pool(allow=("serial", "thread"), **options)
-
-
-def test_a_plan_can_be_passed_in() -> None:
-    plan = ts.Plan("thread", 3, "known from yesterday")
-    assert {ts.WorkerInfo(index, "thread", 3) for index in range(3)} >= set(
-        ts.map(lambda _: ts.current_worker(), range(50), plan=plan)
-    )
-    with pytest.raises(ts.UsageError, match="give one or the other"):
-        ts.map(abs, [1], plan=plan, backend="process")
-    with pytest.raises(ts.UsageError, match="plan must be a Plan"):
-        ts.map(abs, [1], plan="thread")
-
-
-def test_a_second_call_starts_with_what_the_first_has_found() -> None:
-    with ts.Pool() as pool:
-        pool.map(wait, range(300))
-        assert pool.plan.backend == "thread"
-        kinds = pool.map(lambda n: wait(n) or ts.current_worker().kind, range(100))  # type: ignore[func-returns-value, union-attr]
-        assert kinds[0] == "serial"  # another function
-        probed = pool.report().items_by_worker[0]
-        pool.map(wait, range(100))
-        assert pool.report().items_by_worker[0] == probed
-
-
-def test_a_task_that_maps_with_its_own_pool_does_not_wait_for_itself() -> None:
-    with ts.Pool(allow=("serial", "thread")) as pool:
-        assert pool.map(lambda n: time.sleep(0.01) or sum(pool.map(abs, range(n))), range(100)) == [
-            sum(range(n)) for n in range(100)
-        ]
-
-
-def test_a_plan_speaks_of_the_items_that_its_workers_had() -> None:
-    """The first items are of another kind; what the plan says must be about those that its choice is for."""
-
-    def turn(number: int) -> None:
-        burn(2_000) if number < 2_000 else time.sleep(0.03)
-
-    with ts.Pool(allow=("serial", "thread")) as pool:
-        pool.map(turn, range(3_000))
-        evidence = pool.plan.evidence
-    assert evidence is not None
-    if evidence.by:
-        assert evidence.by.startswith("thread(")
-        assert f"measured in {evidence.by}" in str(pool.plan)
-    assert (evidence.took_s or evidence.wall_s) > 0.02

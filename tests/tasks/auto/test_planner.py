@@ -24,7 +24,9 @@ from teamster.tasks.source import Source
 from tests.conftest import RunScript
 
 
-def test_a_recorded_plan_keeps_to_what_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_recorded_plan_keeps_to_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     recorded = {f"{kind.__module__}:kind#0": ts.Plan("thread", 4, "recorded").to_dict()}
     (tmp_path / "plans.json").write_text(json.dumps({"plans": recorded}))
     monkeypatch.setenv("TEAMSTER_PLAN_FILE", str(tmp_path / "plans.json"))
@@ -53,7 +55,17 @@ def test_no_more_workers_than_the_plan_says() -> None:
     with ts.Pool(allow=("serial", "thread")) as pool:
         for workers in (8, 2):
             most, source = 0, Source((range(40),))
-            call = MapCall(watch, "call", None, source, terms, Bar(False, 40), raise_errors=True, ordered=True, lazy=False)
+            call = MapCall(
+                watch,
+                "call",
+                None,
+                source,
+                terms,
+                Bar(False, 40),
+                raise_errors=True,
+                ordered=True,
+                lazy=False,
+            )
             pool._planner._fixed(call, ts.Plan("thread", workers, "")).collect()
             assert 0 < most <= workers
 
@@ -69,7 +81,10 @@ def loop(_: object) -> int:
 
 
 def test_an_initializer_that_fails_in_processes_ends_the_call() -> None:
-    with ts.Pool(initializer=fail_in_processes) as pool, pytest.raises(OSError, match="no licence in here"):
+    with (
+        ts.Pool(initializer=fail_in_processes) as pool,
+        pytest.raises(OSError, match="no licence in here"),
+    ):
         pool.map(loop, range(1_500))
 
 
@@ -166,7 +181,10 @@ def test_explain_leaves_the_rest_of_a_generator_to_its_owner() -> None:
 
 
 def test_a_check_that_was_not_over_is_no_answer() -> None:
-    """The first call ends before there was time to compare what the function carries; the second must not stay for that."""
+    """The first call ends before there was time to compare what the function carries.
+
+    The second must not stay for that.
+    """
     large = list(range(1_000_000))
 
     def look(number: int) -> int:
@@ -207,7 +225,13 @@ print(settings_of_field.NAMES, settings_of_field.PLAN.choice)
 
 @pytest.mark.parametrize("where", ["main", "thread"])
 @pytest.mark.parametrize("backend", ["thread", "auto", "serial"])
-def test_a_module_may_map_what_imports_it_back(backend: str, where: str, run_script: RunScript) -> None:
+def test_a_module_may_map_what_imports_it_back(
+    backend: str, where: str, run_script: RunScript
+) -> None:
     """A thread would wait for the module, and the module for the thread."""
     script = run_script(f"MODULE = {MODULE!r}" + SCRIPT, backend, where)
-    assert (script.returncode, script.stdout, script.stderr) == (0, f"{['settings_of_field'] * 3} serial\n", "")
+    assert (script.returncode, script.stdout, script.stderr) == (
+        0,
+        f"{['settings_of_field'] * 3} serial\n",
+        "",
+    )

@@ -15,7 +15,9 @@ FREE = GilShare(0.0, 0.01, 500)
 START_S = {"thread": 0.0005, "process": 0.1}
 
 
-def items(wall_s: float, *, cpu: float = 1.0, gil: GilShare | None = HELD, stays: str = "") -> Evidence:
+def items(
+    wall_s: float, *, cpu: float = 1.0, gil: GilShare | None = HELD, stays: str = ""
+) -> Evidence:
     """Items of which one takes so long, and of that time a share on a processor."""
     return Evidence(100, wall_s, cpu * wall_s, cpu * wall_s, gil, 100, 100, 0.0, stays, "")
 
@@ -31,9 +33,11 @@ def after_caller(evidence: Evidence, horizon_s: float, cores: int = 4) -> str:
     [
         (items(0.01), 10.0, "process(4)"),  # a Python loop, and much of it
         (items(0.01), 0.05, "serial"),  # over before processes were there
-        (items(0.01, gil=FREE), 10.0, "thread(4)"),  # C that lets go of the lock: the simplest that is as fast
+        # C that lets go of the lock: the simplest that is as fast
+        (items(0.01, gil=FREE), 10.0, "thread(4)"),
         (items(0.01, cpu=0.0, gil=FREE), 10.0, "thread(64)"),  # waiting
-        (items(0.01, stays="changes a global"), 10.0, "serial"),  # must not leave, and threads would take turns
+        # Must not leave, and threads would take turns
+        (items(0.01, stays="changes a global"), 10.0, "serial"),
     ],
 )
 def test_from_the_first_items(evidence: Evidence, horizon_s: float, chosen: str) -> None:
@@ -49,7 +53,9 @@ def working(rate: float, *, evidence: Evidence | None = None) -> Steering:
     return steering
 
 
-@pytest.mark.parametrize(("rate", "chosen"), [(390.0, "process(4)"), (150.0, "process(4)"), (60.0, "serial")])
+@pytest.mark.parametrize(
+    ("rate", "chosen"), [(390.0, "process(4)"), (150.0, "process(4)"), (60.0, "serial")]
+)
 def test_what_works_stays_as_long_as_it_is_the_best(rate: float, chosen: str) -> None:
     steering = working(rate)
     seen = set()
@@ -91,7 +97,8 @@ def test_what_neither_works_nor_is_wanted_is_needed_no_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "drift"), [(items(0.01), 1.0), (items(0.03), 3.0), (items(0.005), 2.0), (items(0.01, cpu=0.5), 2.0)]
+    ("now", "drift"),
+    [(items(0.01), 1.0), (items(0.03), 3.0), (items(0.005), 2.0), (items(0.01, cpu=0.5), 2.0)],
 )
 def test_how_far_items_have_drifted(now: Evidence, drift: float) -> None:
     assert drift_of(now, items(0.01)) == pytest.approx(drift)

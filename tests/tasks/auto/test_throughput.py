@@ -32,16 +32,31 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Workers:
-    """`count` workers that run batches of items that take `item_s`: `cpu_s` on a processor, `delay_s` while others had it."""
+    """`count` workers that run batches of items that take `item_s`.
 
-    def __init__(self, clock: Clock, kind: str, count: int, cores: int = 2, *, dear: bool = False) -> None:
+    `cpu_s` on a processor, `delay_s` while others had it.
+    """
+
+    def __init__(
+        self, clock: Clock, kind: str, count: int, cores: int = 2, *, dear: bool = False
+    ) -> None:
         nothing: Any = lambda *_: None  # noqa: E731
-        self.job = Job(FunctionSpec(abs), CallOptions(0, None, None), on_values=nothing, on_error=nothing, on_failure=nothing)
+        self.job = Job(
+            FunctionSpec(abs),
+            CallOptions(0, None, None),
+            on_values=nothing,
+            on_error=nothing,
+            on_failure=nothing,
+        )
         self.clock, self.kind, self.count = clock, kind, count
-        self.throughput = Throughput(self.job, lambda: self.job.ran, count, kind, cores, dear=dear, lazy=False)
+        self.throughput = Throughput(
+            self.job, lambda: self.job.ran, count, kind, cores, dear=dear, lazy=False
+        )
         self.read: list[float] = []
 
-    def work(self, seconds: float, items: int, item_s: float, cpu_s: float = 0.0, delay_s: float = 0.0) -> None:
+    def work(
+        self, seconds: float, items: int, item_s: float, cpu_s: float = 0.0, delay_s: float = 0.0
+    ) -> None:
         """All of them, for so long."""
         end = self.clock.now + seconds
         while self.clock.now < end - 1e-9:
@@ -76,7 +91,10 @@ def test_windows_follow_a_trial(clock: Clock) -> None:
 
 
 def test_what_other_programs_take_is_not_held_against_the_workers(clock: Clock) -> None:
-    """Half of the time the workers were ready to run, and did not; our own threads used half of the processors."""
+    """Half of the time the workers were ready to run, and did not.
+
+    Our own threads used half of the processors.
+    """
     quiet = Workers(clock, "process", 2)
     quiet.work(0.6, 5, 0.001, 0.001)
     disturbed = Workers(clock, "process", 2)

@@ -36,7 +36,9 @@ def test_what_workers_are_doing(tmp_path: Path, wait_until: Callable[..., None])
             assert {worker["state"] for worker in workers.values()} == {"running"}
             assert sorted(worker["index"] for worker in workers.values()) == [0, 1]
             assert all(worker["function"].endswith("wait") for worker in workers.values())
-            assert all(worker["pid"] > 0 and worker["memory_bytes"] > 0 for worker in workers.values())
+            assert all(
+                worker["pid"] > 0 and worker["memory_bytes"] > 0 for worker in workers.values()
+            )
             assert all(worker["since_s"] >= 0 for worker in workers.values())
             assert seen["queue"] == 3
             (call,) = seen["calls"]

@@ -14,7 +14,12 @@ from typing import Any
 import pytest
 
 import teamster as ts
-from teamster.tasks.monitor.socket import MonitorSocket, check_folder, runtime_folder, runtime_folders
+from teamster.tasks.monitor.socket import (
+    MonitorSocket,
+    check_folder,
+    runtime_folder,
+    runtime_folders,
+)
 
 
 @pytest.fixture
@@ -67,7 +72,9 @@ def test_a_link_in_its_place_is_not_followed(runtime: Path) -> None:
     assert not check_folder(runtime_folder())
 
 
-def test_without_a_runtime_folder_there_is_one_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_runtime_folder_there_is_one_in_the_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert runtime_folders()[-1] == f"{tempfile.gettempdir()}/teamster-{os.getuid()}"
     assert runtime_folder() == runtime_folders()[0]
@@ -88,7 +95,8 @@ if __name__ == "__main__":
     elif kind == "short":
         print(sum(ts.map(nap, range(4), backend="thread", workers=4)))
     else:
-        print(sum(ts.map(nap, range(80 if kind == "exit" else 4_000), backend=None or sys.argv[2], workers=2)))
+        items = range(80 if kind == "exit" else 4_000)
+        print(sum(ts.map(nap, items, backend=None or sys.argv[2], workers=2)))
 """
 
 
@@ -110,7 +118,10 @@ def test_a_job_of_a_second_can_be_seen_and_leaves_nothing(
     assert 0 < pool["calls"][0]["done"] < pool["calls"][0]["total"] == 80
 
     def is_running() -> bool:  # it may have been between two items
-        return any(worker["state"] == "running" for worker in ask(sockets(runtime)[0])[0]["pools"][0]["workers"])
+        return any(
+            worker["state"] == "running"
+            for worker in ask(sockets(runtime)[0])[0]["pools"][0]["workers"]
+        )
 
     wait_until(is_running, 10)
     script.wait()
@@ -118,7 +129,10 @@ def test_a_job_of_a_second_can_be_seen_and_leaves_nothing(
     wait_until(lambda: not sockets(runtime))
 
 
-@pytest.mark.parametrize(("kind", "number"), [("long", signal.SIGKILL), ("long", signal.SIGTERM), ("submit", signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [("long", signal.SIGKILL), ("long", signal.SIGTERM), ("submit", signal.SIGKILL)],
+)
 def test_a_job_that_is_killed_leaves_no_socket(
     start_script: Any, wait_until: Callable[..., None], runtime: Path, kind: str, number: int
 ) -> None:

@@ -3,7 +3,8 @@
 
 ::
 
-    command --> conducting --> runs: each experiment (experiments) under each way, recorded      work: what is run
-                   |                                                                         server: what is downloaded from
-                   +------> report: one page of words and pictures
+    command --> conducting --> runs: each experiment (experiments) under each way, recorded
+                   |               work:   what is run
+                   |               server: what is downloaded from
+                   +---------> report: one page of words and pictures
 """

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``teamster lab``: the four classic experiments on this machine, and a report that a reader can learn from.
+"""``teamster lab``: the four classic experiments on this machine, and a report to learn from.
 
 ::
 
     names, folder --check--> conducting: experiments --> runs: every way --> Lab
-                                                                              --> report: page and pictures
-                                                                              --> tables on stdout, or JSON
+    Lab --> report: page and pictures
+        --> tables on stdout, or JSON
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from teamster.cli.inputs import add_output_argument
 from teamster.cli.lab.experiments import EXPERIMENTS
@@ -29,39 +29,51 @@ if TYPE_CHECKING:
     from teamster.cli.lab.conducting import Lab
     from teamster.cli.lab.runs import Outcome, Sizes
 
-HELP = "repeat the four classic experiments on this machine, and write a report"
 
-_FULL = 3.0, 3, 300.0  # seconds of the plain loop, rounds, seconds at most; some four minutes on two cores
+# Seconds of the plain loop, rounds, seconds at most; some four minutes on two cores
+_FULL = 3.0, 3, 300.0
 _QUICK = 1.3, 1, 45.0  # some forty seconds on two cores
 
+DESCRIPTION = (
+    "Download a list of URLs (from a server on this machine), write large text "
+    "files, run a loop in pure Python, and multiply matrices with NumPy; each in a plain loop, "
+    "in threads, in processes and as backend='auto' chooses. Takes some minutes, and writes a "
+    "page with what one would expect, what was measured, and why."
+)
 
-def add_parser(subparsers: Any) -> None:
-    """Add ``teamster lab``.
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``teamster lab`` can be told.
 
     Args:
-        subparsers: What ``add_subparsers`` returned.
+        parser: the command's own.
 
     Example:
-        >>> import argparse
         >>> parser = argparse.ArgumentParser()
-        >>> add_parser(parser.add_subparsers())
-        >>> parser.parse_args(["lab", "--quick"]).output
+        >>> add_options(parser)
+        >>> parser.parse_args(["--quick"]).output
         'teamster-lab'
     """
-    parser = subparsers.add_parser(
-        "lab",
-        help=HELP,
-        description="Download a list of URLs (from a server on this machine), write large text files, run a loop in pure Python,"
-        " and multiply matrices with NumPy; each in a plain loop, in threads, in processes and as backend='auto' chooses. Takes"
-        " some minutes, and writes a page with what one would expect, what was measured, and why.",
-    )
     add_output_argument(
-        parser, "--out", metavar="FOLDER", default="teamster-lab", help="write the report into this folder (default: %(default)s)"
+        parser,
+        "--out",
+        metavar="FOLDER",
+        default="teamster-lab",
+        help="write the report into this folder (default: %(default)s)",
     )
-    parser.add_argument("--quick", action="store_true", help="less of it, and each way once: under a minute")
-    parser.add_argument("--only", metavar="NAMES", help=f"experiments with commas between them, of: {','.join(EXPERIMENTS)}")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and the tables on stderr")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--quick", action="store_true", help="less of it, and each way once: under a minute"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="NAMES",
+        help=f"experiments with commas between them, of: {','.join(EXPERIMENTS)}",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object on stdout, and the tables on stderr",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 when an input failed.
 
     Raises:
-        UsageError: the command line makes no sense, the folder cannot be written, or matplotlib is missing.
+        UsageError: the command line makes no sense, the folder cannot be written, or matplotlib is
+            missing.
 
     Example:
         >>> from teamster.cli.main import main
@@ -122,8 +135,14 @@ def run_lab(names: list[str], folder: Path, sizes: Sizes, *, as_json: bool = Fal
     print_tables(lab, sys.stderr if as_json else sys.stdout)
     print(f"The report: {files[0].resolve()}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
-        print(json.dumps({**lab.to_dict(), "files": [str(each.resolve()) for each in files]}, indent=2))
-    return 1 if any(each.run.failed for outcome in _outcomes(lab) for each in outcome.measured) else 0
+        print(
+            json.dumps(
+                {**lab.to_dict(), "files": [str(each.resolve()) for each in files]}, indent=2
+            )
+        )
+    return (
+        1 if any(each.run.failed for outcome in _outcomes(lab) for each in outcome.measured) else 0
+    )
 
 
 def _names(text: str | None) -> list[str]:
@@ -132,13 +151,19 @@ def _names(text: str | None) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in EXPERIMENTS:
-            raise UsageError(f"--only takes names of {', '.join(EXPERIMENTS)} with commas between them; there is no {name!r}")
+            raise UsageError(
+                f"--only takes names of {', '.join(EXPERIMENTS)} with commas between them; there "
+                f"is no {name!r}"
+            )
     return [name for name in EXPERIMENTS if name in names]
 
 
 @contextmanager
 def _prepared(folder: Path) -> Iterator[None]:
-    """A folder that can be written; when there is no report after all, what was made for it goes again."""
+    """A folder that can be written.
+
+    When there is no report after all, what was made for it goes again.
+    """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +171,9 @@ def _prepared(folder: Path) -> Iterator[None]:
             pass
     except OSError as error:
         _remove_empty(made)
-        raise UsageError(f"the report cannot be written to {str(folder)!r}: {error.strerror}") from None
+        raise UsageError(
+            f"the report cannot be written to {str(folder)!r}: {error.strerror}"
+        ) from None
     try:
         yield
     except BaseException:
@@ -200,12 +227,21 @@ def _print_table(outcome: Outcome, file: TextIO) -> None:
     from teamster.cli.lab.words import judge
     from teamster.spine.plan.plan import show_seconds
 
-    print(f"  {'':20}{'time':>10}{'speed-up':>10}{'expected':>10}{'processors':>12}{'first result':>14}", file=file)
+    print(
+        f"  {'':20}{'time':>10}{'speed-up':>10}{'expected':>10}"
+        f"{'processors':>12}{'first result':>14}",
+        file=file,
+    )
     for each in outcome.measured:
         run, verdict = each.run, judge(outcome, each)
         expected = "" if each is outcome.loop else f"{each.expected:.3g}"
-        word = {"less": "slower than expected", "more": "faster than expected"}.get(verdict.word, "")
-        line = f"  {run.name:20}{run.seconds:>8.3g} s{outcome.speedup(each):>10.2f}{expected:>10}{run.cpu:>12.2f}"
+        word = {"less": "slower than expected", "more": "faster than expected"}.get(
+            verdict.word, ""
+        )
+        line = (
+            f"  {run.name:20}{run.seconds:>8.3g} "
+            f"s{outcome.speedup(each):>10.2f}{expected:>10}{run.cpu:>12.2f}"
+        )
         failed = f"   {run.failed:,} failed" if run.failed else ""
         print(f"{line}{show_seconds(run.first_s):>14}   {word}{failed}".rstrip(), file=file)
     print(file=file)

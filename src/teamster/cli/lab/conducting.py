@@ -3,7 +3,7 @@
 
 ::
 
-    names --> Experiment --> its place (a server, a folder) --> run_case for each case --> Result --> Lab
+    names -> Experiment -> its place (a server, a folder) -> run_case for each case -> Result -> Lab
 """
 
 from __future__ import annotations
@@ -120,8 +120,17 @@ def conduct(names: Sequence[str], folder: Path, sizes: Sizes, tell: Callable[[st
     left = sum(len(EXPERIMENTS[name].cases) for name in names)
     for number, name in enumerate(names, 1):
         experiment = EXPERIMENTS[name]
-        fitting = sizes.within(sizes.limit_s - (perf_counter() - started), left)  # for each of its cases
-        results.append(_run(experiment, machine, folder, fitting, _prefixed(tell, f"{number} of {len(names)}, {name}: ")))
+        # The sizes for each of its cases
+        fitting = sizes.within(sizes.limit_s - (perf_counter() - started), left)
+        results.append(
+            _run(
+                experiment,
+                machine,
+                folder,
+                fitting,
+                _prefixed(tell, f"{number} of {len(names)}, {name}: "),
+            )
+        )
         left -= len(experiment.cases)
     return Lab(tuple(results), machine, _versions(), began, perf_counter() - started, sizes)
 
@@ -130,15 +139,27 @@ def _prefixed(tell: Callable[[str], None], prefix: str) -> Callable[[str], None]
     return lambda text: tell(prefix + text)
 
 
-def _run(experiment: Experiment, machine: Machine, folder: Path, sizes: Sizes, tell: Callable[[str], None]) -> Result:
+def _run(
+    experiment: Experiment,
+    machine: Machine,
+    folder: Path,
+    sizes: Sizes,
+    tell: Callable[[str], None],
+) -> Result:
     if experiment.needs:
         try:
             import_module(experiment.needs)
         except ImportError:
-            return Result(experiment, (), f"It needs {experiment.needs}, which is not installed: pip install {experiment.needs}")
+            return Result(
+                experiment,
+                (),
+                f"It needs {experiment.needs}, which is not installed: pip install "
+                f"{experiment.needs}",
+            )
     with _setting(experiment, machine, folder) as setting:
         outcomes = [
-            run_case(case, setting, sizes, _prefixed(tell, f"{case.label}, " if case.label else "")) for case in experiment.cases
+            run_case(case, setting, sizes, _prefixed(tell, f"{case.label}, " if case.label else ""))
+            for case in experiment.cases
         ]
     return Result(experiment, tuple(outcomes))
 
@@ -163,7 +184,11 @@ def _versions() -> dict[str, str]:
     if "numpy" in found:
         from threadpoolctl import threadpool_info
 
-        blas = [f"{each['internal_api']} {each['version']}" for each in threadpool_info() if each["user_api"] == "blas"]
+        blas = [
+            f"{each['internal_api']} {each['version']}"
+            for each in threadpool_info()
+            if each["user_api"] == "blas"
+        ]
         found |= {"BLAS": ", ".join(blas)} if blas else {}
     return {name: text for name, text in found.items() if text}
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The four experiments as values: what is asked, what simple theory expects, which function runs on which inputs."""
+"""The four experiments as values.
+
+Each says what is asked, what simple theory expects, and which function runs on which inputs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ class Case:
     """One function with its inputs.
 
     Attributes:
-        label: What sets it apart from the other cases of the experiment; empty where there is one only.
+        label: What sets it apart from the other cases of the experiment; empty where there is one
+            only.
         function: Runs in the workers.
         make_input: From a number, the place (an address or a folder) and the usable cores.
         expect: The speed-up that simple theory expects.
@@ -86,10 +90,12 @@ def _expect_nothing(_backend: str, _workers: int, _budget: float, _gil: bool) ->
 _DOWNLOAD = Experiment(
     name="download",
     title="Downloading a list of URLs",
-    question="Each page takes a tenth of a second to arrive. Does it help to ask for several at once?",
-    expectation=f"A download is mostly waiting: each answer begins {DELAY_S * 1e3:.0f} ms late, however fast the processor is."
-    " Whoever waits needs no processor and no GIL, so any number can wait at the same time. n threads should be n times as fast,"
-    " and so should n processes, also with more of them than there are cores.",
+    question="Each page takes a tenth of a second to arrive. Does it help to ask for several at "
+    "once?",
+    expectation=f"A download is mostly waiting: each answer begins {DELAY_S * 1e3:.0f} ms late, "
+    "however fast the processor is. A worker that waits needs no processor and no GIL, so any "
+    "number can wait at the same time. n threads should be n times as fast, and so should n "
+    "processes, also with more of them than there are cores.",
     cases=(
         Case(
             "",
@@ -99,44 +105,51 @@ _DOWNLOAD = Experiment(
             "n workers wait for n pages at once: n times as fast.",
         ),
     ),
-    lesson="Work that waits wants many workers, more than there are cores, and threads are the cheapest kind.",
+    lesson="Work that waits wants many workers, more than there are cores, and threads are the "
+    "cheapest kind.",
 )
 
 _WRITE = Experiment(
     name="write",
     title="Writing large text files",
-    question="Each item writes a text file of 32 million characters. Is that work for the disk, for the processor, or for Python?",
-    expectation="Writing a file does not wait for the disk: the system copies the text into memory that it keeps as a cache (the"
-    " page cache) and writes it out later. So it is work for the processor. Python turns the text into bytes with the GIL held, and"
-    " releases it while the system copies. If the copying is most of it, n threads and n processes should both be n times as"
-    " fast, up to the number of cores.",
+    question="Each item writes a text file of 32 million characters. Is that work for the disk, "
+    "for the processor, or for Python?",
+    expectation="Writing a file does not wait for the disk: the system copies the text into memory "
+    "that it keeps as a cache (the page cache) and writes it out later. So it is work for the "
+    "processor. Python turns the text into bytes with the GIL held, and releases it while the "
+    "system copies. If the copying is most of it, n threads and n processes should both be n times "
+    "as fast, up to the number of cores.",
     cases=(
         Case(
             "",
             write_file,
             lambda _number, folder, _cores: folder,
             _expect_native,
-            "The system copies without the GIL: as many times as fast as there are workers, up to the number of cores.",
+            "The system copies without the GIL: as many times as fast as there are workers, up to "
+            "the number of cores.",
         ),
     ),
-    lesson="Writing files costs processor time, mostly outside the GIL, so threads do as well as processes, up to the number of"
-    " cores.",
+    lesson="Writing files costs processor time, mostly outside the GIL, so threads do as well as "
+    "processes, up to the number of cores.",
 )
 
 _LOOP = Experiment(
     name="loop",
     title="A loop in pure Python",
-    question=f"Each item adds up {_LOOP_N:,} squares in a for loop. Who can do that faster than one thread?",
-    expectation="An ordinary Python interpreter runs Python code in one thread at a time: whoever runs it holds the GIL, the lock"
-    " of the interpreter. Threads only take turns, so they should take as long as the plain loop. Each process has an interpreter"
-    " and a GIL of its own, so n processes should be n times as fast, up to the number of cores.",
+    question=f"Each item adds up {_LOOP_N:,} squares in a for loop. What can do that faster than "
+    "one thread?",
+    expectation="An ordinary Python interpreter runs Python code in one thread at a time: the "
+    "thread that runs it holds the GIL, the lock of the interpreter. Threads only take turns, so "
+    "they should take as long as the plain loop. Each process has an interpreter and a GIL of its "
+    "own, so n processes should be n times as fast, up to the number of cores.",
     cases=(
         Case(
             "",
             loop,
             lambda _number, _place, _cores: _LOOP_N,
             _expect_python,
-            "Threads take turns at the GIL: no faster. Processes: as many times as fast as there are, up to the number of cores.",
+            "Threads take turns at the GIL: no faster. Processes: as many times as fast as there "
+            "are, up to the number of cores.",
         ),
     ),
     lesson="Pure Python code wants processes, one a core; threads only take turns at it.",
@@ -145,12 +158,14 @@ _LOOP = Experiment(
 _DOT = Experiment(
     name="dot",
     title="Dot products with NumPy",
-    question=f"Each item multiplies a matrix of {_DOT_ROWS:,} x {_DOT_ROWS:,} numbers by itself. NumPy leaves that to a library"
-    " (BLAS) with threads of its own. What is left for us to do in parallel?",
-    expectation="NumPy releases the GIL while BLAS computes, and BLAS uses every core by itself, if it may. Free: one product at"
-    " a time keeps all cores busy already, so more workers should gain nothing, and may lose, as n workers times n BLAS threads are"
-    " more than there are cores (oversubscription). Fixed to one BLAS thread a worker: a product uses one core, so n threads or n"
-    " processes should be n times as fast, up to the number of cores.",
+    question=f"Each item multiplies a matrix of {_DOT_ROWS:,} x {_DOT_ROWS:,} numbers by itself. "
+    "NumPy leaves that to a library (BLAS) with threads of its own. What is left for us to do in "
+    "parallel?",
+    expectation="NumPy releases the GIL while BLAS computes, and BLAS uses every core by itself, "
+    "if it may. Free: one product at a time keeps all cores busy already, so more workers should "
+    "gain nothing, and may lose, as n workers times n BLAS threads are more than there are cores "
+    "(oversubscription). Fixed to one BLAS thread a worker: a product uses one core, so n threads "
+    "or n processes should be n times as fast, up to the number of cores.",
     cases=(
         Case(
             "BLAS threads free",
@@ -164,11 +179,12 @@ _DOT = Experiment(
             dot,
             lambda _number, _place, _cores: (_DOT_ROWS, 1),
             _expect_native,
-            "BLAS computes without the GIL: as many times as fast as there are workers, up to the number of cores.",
+            "BLAS computes without the GIL: as many times as fast as there are workers, up to the "
+            "number of cores.",
         ),
     ),
-    lesson="Use the cores once: let BLAS have them, or let the workers have them with one BLAS thread each (Teamster sets that by"
-    " itself), never both.",
+    lesson="Use the cores once: let BLAS have them, or let the workers have them with one BLAS "
+    "thread each (Teamster sets that by itself), never both.",
     needs="numpy",
 )
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pictures of a lab as PNG: the timelines of all ways on the same seconds, and the times as bars."""
+"""The pictures of a lab as PNG.
+
+They show the timelines of all ways on the same seconds, and the times as bars.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from teamster.cli.lab.conducting import Result
 from teamster.cli.lab.runs import Outcome
 from teamster.spine.plan.plan import show_seconds
-from teamster.spine.trace.render.picture import COLOURS, to_figure, to_picture
+from teamster.spine.trace.render.bars import COLOURS
+from teamster.spine.trace.render.picture import to_figure, to_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,8 +53,14 @@ def draw_times(result: Result) -> bytes:
     top = height
     for outcome, each in zip(result.outcomes, tall, strict=True):
         bottom = top - _HEAD - each
-        axes = figure.add_axes((_LEFT / _WIDTH, bottom / height, 1 - (_LEFT + 0.9) / _WIDTH, each / height))
-        label = f"{result.experiment.title}: {outcome.case.label}" if outcome.case.label else result.experiment.title
+        axes = figure.add_axes(
+            (_LEFT / _WIDTH, bottom / height, 1 - (_LEFT + 0.9) / _WIDTH, each / height)
+        )
+        label = (
+            f"{result.experiment.title}: {outcome.case.label}"
+            if outcome.case.label
+            else result.experiment.title
+        )
         _draw_bars(axes, outcome, label)
         top = bottom - _FOOT
     return to_picture(figure, "png")
@@ -59,12 +69,31 @@ def draw_times(result: Result) -> bytes:
 def _draw_bars(axes: Axes, outcome: Outcome, title: str) -> None:
     loop_s = outcome.loop.run.seconds
     for place, each in enumerate(outcome.measured):
-        axes.barh(place, each.run.seconds, height=0.62, color=_AUTO if each.is_auto else COLOURS["compute"], zorder=2)
+        axes.barh(
+            place,
+            each.run.seconds,
+            height=0.62,
+            color=_AUTO if each.is_auto else COLOURS["compute"],
+            zorder=2,
+        )
         expected_s = 0.0 if each.is_auto or each is outcome.loop else loop_s / each.expected
         if expected_s:
-            axes.plot([expected_s, expected_s], [place - 0.4, place + 0.4], color=COLOURS["serialise"], linewidth=2.5, zorder=3)
+            axes.plot(
+                [expected_s, expected_s],
+                [place - 0.4, place + 0.4],
+                color=COLOURS["serialise"],
+                linewidth=2.5,
+                zorder=3,
+            )
         text = f"{show_seconds(each.run.seconds)}, {outcome.speedup(each):.2f}x"
-        axes.text(max(each.run.seconds, expected_s), place, f"  {text}", va="center", fontsize=9, color=_INK)
+        axes.text(
+            max(each.run.seconds, expected_s),
+            place,
+            f"  {text}",
+            va="center",
+            fontsize=9,
+            color=_INK,
+        )
     axes.set_yticks(range(len(outcome.measured)), [each.run.name for each in outcome.measured])
     axes.set_ylim(len(outcome.measured) - 0.4, -0.6)
     axes.set_title(title, loc="left", fontsize=12, color=_INK)

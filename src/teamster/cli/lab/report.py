@@ -4,7 +4,7 @@
 ::
 
     Lab --> pictures (PNG)  --> download.png, download-timelines.png, ...
-        --> sections        --> index.html: page/page.html with page.css and the pictures put into it
+        --> sections        --> index.html: page/page.html with page.css and the pictures in it
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from textwrap import dedent
 from teamster.cli.lab.conducting import Lab, Result
 from teamster.cli.lab.pictures import draw_timelines, draw_times
 from teamster.cli.lab.runs import Measured, Outcome
-from teamster.cli.lab.words import describe_auto, describe_others, describe_result, describe_work, judge, lesson_of
+from teamster.cli.lab.summary import describe_auto, describe_result, describe_work, lesson_of
+from teamster.cli.lab.words import describe_others, judge
 from teamster.spine.plan.plan import show_seconds
-from teamster.spine.trace.render.picture import COLOURS
+from teamster.spine.trace.render.bars import COLOURS
 
 _PAGE = Path(__file__).parent / "page"
 _CLEAR = 1.10  # a speed-up that is worth the workers
@@ -108,10 +109,13 @@ def to_page(lab: Lab, pictures: dict[str, bytes]) -> str:
         "how": escape(_how(lab)),
         "disturbed": f'<p class="note">{escape(disturbed)}</p>' if disturbed else "",
         "contents": "".join(
-            f'<li><a href="#{escape(each.experiment.name)}">{escape(each.experiment.title)}</a></li>' for each in lab.results
+            f'<li><a href="#{escape(each.experiment.name)}">'
+            f"{escape(each.experiment.title)}</a></li>"
+            for each in lab.results
         ),
         "legend": "".join(
-            f'<dt><i style="background:{COLOURS[kind]}"></i>{kind}</dt><dd>{escape(text)}</dd>' for kind, text in _KINDS.items()
+            f'<dt><i style="background:{COLOURS[kind]}"></i>{kind}</dt><dd>{escape(text)}</dd>'
+            for kind, text in _KINDS.items()
         ),
         "experiments": "\n".join(_section(result, pictures) for result in lab.results),
         "overview": _overview(lab),
@@ -128,22 +132,42 @@ def _facts(lab: Lab) -> str:
     cores = lab.machine.usable_cores
     processor = f" ({lab.versions['processor']})" if "processor" in lab.versions else ""
     when = lab.began.strftime("%Y-%m-%d %H:%M")
-    return f"{when}, Python {lab.machine.python_version}, {cores} usable core{'s' * (cores != 1)}{processor}"
+    return (
+        f"{when}, Python {lab.machine.python_version}, {cores} usable "
+        f"core{'s' * (cores != 1)}{processor}"
+    )
 
 
 def _how(lab: Lab) -> str:
-    said = f"There are as many inputs as keep the plain loop busy for about {lab.sizes.target_s:.3g} s. "
+    said = (
+        f"There are as many inputs as keep the plain loop busy for about {lab.sizes.target_s:.3g} "
+        "s. "
+    )
     if lab.sizes.rounds == 1:
-        return said + "Each way ran once, so a figure may be off by chance; without --quick each way runs three times."
-    return said + f"Each way ran {_times(lab)}, in turns, so that what disturbs one disturbs all; the middle one counts."
+        return (
+            said
+            + "Each way ran once, so a figure may be off by chance; without --quick each way runs "
+            "three times."
+        )
+    return (
+        said + f"Each way ran {_times(lab)}, in turns, so that what disturbs one disturbs all; the "
+        "middle one counts."
+    )
 
 
 def _times(lab: Lab) -> str:
-    ran = sorted({len(each.rounds_s) for result in lab.results for outcome in result.outcomes for each in outcome.measured})
+    ran = sorted(
+        {
+            len(each.rounds_s)
+            for result in lab.results
+            for outcome in result.outcomes
+            for each in outcome.measured
+        }
+    )
     return f"{ran[0]} times" if len(ran) == 1 and ran[0] > 1 else f"up to {lab.sizes.rounds} times"
 
 
-# --------------------------------------------------------------------------------------------------- an experiment
+# ------------------------------------------------------------------------------------ an experiment
 
 
 def _section(result: Result, pictures: dict[str, bytes]) -> str:
@@ -160,7 +184,9 @@ def _section(result: Result, pictures: dict[str, bytes]) -> str:
         parts.append(f'<p class="note"><strong>Skipped.</strong> {escape(result.skipped)}</p>')
     for number, outcome in enumerate(result.outcomes):
         name = _picture_name(result, number)
-        parts.append(_case(outcome, f"{experiment.title} {outcome.case.label}".strip(), pictures[name]))
+        parts.append(
+            _case(outcome, f"{experiment.title} {outcome.case.label}".strip(), pictures[name])
+        )
     if result.outcomes:
         lesson = lesson_of(experiment.lesson, result.outcomes)
         parts.append(f'<p class="lesson"><strong>What to remember.</strong> {escape(lesson)}</p>')
@@ -172,9 +198,14 @@ def _case(outcome: Outcome, name: str, picture: bytes) -> str:
     label = outcome.case.label
     heading = f"What was measured: {label}" if label else "What was measured"
     image = base64.b64encode(picture).decode()
-    # A line of the table that is not as expected is explained below it; what is as expected explains itself.
+    # A line of the table that is not as expected is explained below it; what is as expected
+    # explains itself.
     odd = [(each, judge(outcome, each).why) for each in outcome.measured]
-    reasons = [f"<strong>{escape(each.way)}</strong>, {_compared(outcome, each)}. {escape(why)}" for each, why in odd if why]
+    reasons = [
+        f"<strong>{escape(each.way)}</strong>, {_compared(outcome, each)}. {escape(why)}"
+        for each, why in odd
+        if why
+    ]
     said = [describe_work(outcome), *describe_result(outcome), describe_auto(outcome)]
     return f"""<h3>{escape(heading)}</h3>
 <p>{outcome.items} inputs. Theory: {escape(outcome.case.theory)}</p>
@@ -182,10 +213,13 @@ def _case(outcome: Outcome, name: str, picture: bytes) -> str:
 {_bars(outcome)}
 <h3>What happened on this machine</h3>
 <p>{escape(said[0])}</p>
-<ul>{"".join(f"<li>{escape(text)}</li>" for text in said[1:])}{"".join(f"<li>{text}</li>" for text in reasons)}</ul>
+<ul>{"".join(f"<li>{escape(text)}</li>" for text in said[1:])}\
+{"".join(f"<li>{text}</li>" for text in reasons)}</ul>
 <h3>The timelines</h3>
-<figure><div class="wide" tabindex="0"><img alt="Timelines of all ways: {escape(name)}" src="data:image/png;base64,{image}"></div>
-<figcaption>Each way from its own start, all on the same seconds. The ending of the workers is in the
+<figure><div class="wide" tabindex="0"><img alt="Timelines of all ways: {escape(name)}" \
+src="data:image/png;base64,{image}"></div>
+<figcaption>Each way from its own start, all on the same seconds. \
+The ending of the workers is in the
 picture, too, and not in the times of the table.</figcaption></figure>"""
 
 
@@ -232,12 +266,22 @@ def _bars(outcome: Outcome) -> str:
     most = max(max(each.run.seconds, loop_s / each.expected) for each in outcome.measured)
     rows = []
     for each in outcome.measured:
-        mark = "" if each.is_auto or each is outcome.loop else f"<b style='left:{100 * loop_s / each.expected / most:.1f}%'></b>"
+        mark = (
+            ""
+            if each.is_auto or each is outcome.loop
+            else f"<b style='left:{100 * loop_s / each.expected / most:.1f}%'></b>"
+        )
         kind = "auto" if each.is_auto else "fixed"
         bar = f"<i class='{kind}' style='width:{100 * each.run.seconds / most:.1f}%'></i>"
         time = show_seconds(each.run.seconds)
-        rows.append(f"<div><span>{escape(each.run.name)}</span><span class='track'>{bar}{mark}</span><span>{time}</span></div>")
-    caption = "<figcaption>Time for all inputs: shorter is better. The upright line is what one would expect.</figcaption>"
+        rows.append(
+            f"<div><span>{escape(each.run.name)}</span>"
+            f"<span class='track'>{bar}{mark}</span><span>{time}</span></div>"
+        )
+    caption = (
+        "<figcaption>Time for all inputs: shorter is better. The upright line is what one would "
+        "expect.</figcaption>"
+    )
     return f"<figure class='bars'>{''.join(rows)}{caption}</figure>"
 
 
@@ -254,57 +298,93 @@ def _repeat(function: Callable[..., object]) -> str:
         'with ts.record("run.html"):  # the timeline',
         f'    results = ts.map({name}, inputs)  # or with backend="thread", workers=4',
     )
-    return f"<details><summary>Repeat it in a program of your own</summary><pre>{escape(chr(10).join(lines))}</pre></details>"
+    return (
+        "<details><summary>Repeat it in a program of your own</summary>"
+        f"<pre>{escape(chr(10).join(lines))}</pre></details>"
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- the closing
+# -------------------------------------------------------------------------------------- the closing
 
 
 def _overview(lab: Lab) -> str:
-    head = ("experiment", "as expected", "fastest fixed way", "speed-up", "auto chose", "its speed beside that way")
+    head = (
+        "experiment",
+        "as expected",
+        "fastest fixed way",
+        "speed-up",
+        "auto chose",
+        "its speed beside that way",
+    )
     rows = [_row([f"<th scope='col'>{text}</th>" for text in head])]
     for result in lab.results:
         for outcome in result.outcomes:
             label = f", {outcome.case.label}" if outcome.case.label else ""
             best, auto = outcome.best, outcome.auto
-            name = f"<th scope='row'><a href='#{result.experiment.name}'>{escape(result.experiment.title)}</a>{escape(label)}</th>"
+            name = (
+                f"<th scope='row'><a href='#{result.experiment.name}'>"
+                f"{escape(result.experiment.title)}</a>{escape(label)}</th>"
+            )
             cells = [
                 name,
                 f"<td>{_agreeing(outcome)}</td>",
                 f"<td>{escape(best.way)}, {show_seconds(best.run.seconds)}</td>",
                 f"<td>{outcome.speedup(best):.2f}x</td>",
-                f"<td>{escape(auto.run.name.removeprefix('auto: '))}, {show_seconds(auto.run.seconds)}</td>",
+                f"<td>{escape(auto.run.name.removeprefix('auto: '))}, "
+                f"{show_seconds(auto.run.seconds)}</td>",
                 f"<td>{outcome.closeness:.0%}</td>",
             ]
             rows.append(_row(cells))
         if result.skipped:
-            rows.append(_row([f"<th scope='row'>{escape(result.experiment.title)}</th>", "<td colspan='5'>skipped</td>"]))
+            title = f"<th scope='row'>{escape(result.experiment.title)}</th>"
+            rows.append(_row([title, "<td colspan='5'>skipped</td>"]))
     table = f"<div class='wide' tabindex='0'><table class='numbers'>{''.join(rows)}</table></div>"
-    return f"{table}\n{_summary([outcome for result in lab.results for outcome in result.outcomes])}"
+    return (
+        f"{table}\n{_summary([outcome for result in lab.results for outcome in result.outcomes])}"
+    )
 
 
 def _agreeing(outcome: Outcome) -> str:
     others = outcome.fixed[1:]
-    return f"{sum(judge(outcome, each).word == 'as expected' for each in others)} of {len(others)} ways"
+    return (
+        f"{sum(judge(outcome, each).word == 'as expected' for each in others)} of {len(others)} "
+        "ways"
+    )
 
 
 def _summary(outcomes: list[Outcome]) -> str:
     if not outcomes:
         return ""
-    kinds = sorted({each.best.run.backend if each.speedup(each.best) > _CLEAR else "serial" for each in outcomes})
+    kinds = sorted(
+        {
+            each.best.run.backend if each.speedup(each.best) > _CLEAR else "serial"
+            for each in outcomes
+        }
+    )
     least = min(outcomes, key=lambda outcome: outcome.closeness)
     if len(kinds) == 1:
         said = f"Here one kind was always the right one: {kinds[0]}."
     else:
-        said = f"No kind was the right one everywhere: {', '.join(kinds[:-1])} and {kinds[-1]} each won at least once."
-    said += " (A plain loop is right where nothing else is 10% faster.)" if "serial" in kinds else ""
+        said = (
+            f"No kind was the right one everywhere: {', '.join(kinds[:-1])} and {kinds[-1]} each "
+            "won at least once."
+        )
+    said += (
+        " (A plain loop is right where nothing else is 10% faster.)" if "serial" in kinds else ""
+    )
     reached = f"{min(1.0, least.closeness):.0%} of the speed of the fastest fixed way"
     said += f" auto, which had to find out by itself, reached at least {reached}"
-    return f"<p>{escape(said)} each time, the finding out included. In longer jobs the finding out weighs less.</p>"
+    return (
+        f"<p>{escape(said)} each time, the finding out included. In longer jobs the finding out "
+        "weighs less.</p>"
+    )
 
 
 def _machine(lab: Lab) -> str:
     rows = [re.split(r"\s{2,}", line, maxsplit=1) for line in str(lab.machine).splitlines()]
     rows += [[name, text] for name, text in lab.versions.items()]
     rows.append(["this lab took", show_seconds(lab.seconds)])
-    return "".join(_row([f"<th scope='row'>{escape(row[0])}</th>", f"<td>{escape(row[-1])}</td>"]) for row in rows)
+    return "".join(
+        _row([f"<th scope='row'>{escape(row[0])}</th>", f"<td>{escape(row[-1])}</td>"])
+        for row in rows
+    )

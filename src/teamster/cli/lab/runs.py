@@ -4,9 +4,9 @@
 ::
 
     Case --calibrate--> seconds of an item, share of the GIL --> as many inputs as fill the time
-         --> round 1: serial, thread(2), thread(4), ... auto      the median round of each way counts,
-             round 2: serial, thread(2), ...                      and what disturbs one round disturbs all ways
-         --> Outcome
+         --> round 1: serial, thread(2), thread(4), ... auto    the median round of each way
+             round 2: serial, thread(2), ...                    counts, and what disturbs one
+         --> Outcome                                            round disturbs all ways
 """
 
 from __future__ import annotations
@@ -30,14 +30,22 @@ from teamster.spine.trace.recording import record
 from teamster.spine.trace.timeline import Timeline
 from teamster.tasks.pool import Pool
 
-WAYS: tuple[Candidate, ...] = (("serial", 1), ("thread", 2), ("thread", 4), ("process", 2), ("process", 4), ("auto", None))
+WAYS: tuple[Candidate, ...] = (
+    ("serial", 1),
+    ("thread", 2),
+    ("thread", 4),
+    ("process", 2),
+    ("process", 4),
+    ("auto", None),
+)
 """Backend and workers; the plain loop is first, "auto" last."""
 
 EVEN = 1.02  # from so many times the speed of another on, one is the faster of the two
 
 _WARM_S = 0.35  # enough samples of the GIL for an error of some 3%
 _FEWEST = 8  # as many items as the widest way has workers, twice
-_LOOPS_A_ROUND = 6.0  # a round takes as long as so many plain loops, where nothing is faster than one
+# A round takes as long as so many plain loops, where nothing is faster than one
+_LOOPS_A_ROUND = 6.0
 _LEAST_S = 0.2  # shorter, the start of workers is all that is measured
 _PATIENCE = 1.1  # a tenth over the limit is still in time
 _MULTIPLE = 4  # no worker of four has an item less than another
@@ -52,7 +60,8 @@ class Sizes:
     Attributes:
         target_s: seconds that the plain loop of each case should take.
         rounds: how often each way is run.
-        limit_s: seconds for all together: on a machine that is busy otherwise the loops are shorter and the rounds fewer.
+        limit_s: seconds for all together: on a machine that is busy otherwise the loops are shorter
+            and the rounds fewer.
 
     Example:
         >>> Sizes(1.2, 1).rounds
@@ -90,7 +99,7 @@ class LabSetting:
         cores: usable cores.
         budget: CPUs' worth of time, a fraction.
         place: an address or a folder, for the inputs.
-        aside_pid: a process below this one whose processor time is not ours; 0 for none.
+        aside_pid: a process below this one, with processor time that is not ours; 0 for none.
 
     Example:
         >>> LabSetting(2, 2.0, "/tmp").aside_pid
@@ -114,7 +123,8 @@ class Measured:
         others_cpu: processors that other programs of the machine used meanwhile, on average.
         reason: why "auto" chose what it chose; empty for the others.
         timeline: of the median round.
-        expected: the speed-up that simple theory expects; for "auto" that of the best of the others.
+        expected: the speed-up that simple theory expects; for "auto" that of the best of the
+            others.
 
     Example:
         >>> run = Run("thread", "thread", 2, 10, 0, 0.5, 0.1, 1.0, 0)
@@ -238,7 +248,8 @@ def run_case(case: Case, setting: LabSetting, sizes: Sizes, tell: Tell) -> Outco
 
     Example:
         >>> from teamster.cli.lab.experiments import EXPERIMENTS
-        >>> outcome = run_case(EXPERIMENTS["loop"].cases[0], LabSetting(2, 2.0, ""), Sizes(0.0, 1), lambda way: None)
+        >>> case, setting = EXPERIMENTS["loop"].cases[0], LabSetting(2, 2.0, "")
+        >>> outcome = run_case(case, setting, Sizes(0.0, 1), lambda way: None)
         >>> [each.way for each in outcome.measured]
         ['serial', 'thread(2)', 'thread(4)', 'process(2)', 'process(4)', 'auto']
     """
@@ -256,21 +267,28 @@ def run_case(case: Case, setting: LabSetting, sizes: Sizes, tell: Tell) -> Outco
 def _run_rounds(
     case: Case, inputs: Sequence[Any], setting: LabSetting, sizes: Sizes, tell: Tell
 ) -> dict[Candidate, list[Measured]]:
-    with Pool("process", 1, progress=False) as first:  # starts what serves all process pools, which the first would pay for
+    with Pool("process", 1, progress=False) as first:
+        # Starts what serves all process pools, which the first would pay for
         first.map(abs, [0])
     tries: dict[Candidate, list[Measured]] = {way: [] for way in WAYS}
     began = perf_counter()
     for number in range(1, sizes.rounds + 1):
         for way in WAYS:
-            tell(way_name(way) + (f", round {number} of {sizes.rounds}" if sizes.rounds > 1 else ""))
+            tell(
+                way_name(way) + (f", round {number} of {sizes.rounds}" if sizes.rounds > 1 else "")
+            )
             tries[way].append(_try(case, inputs, way, setting))
-        if (perf_counter() - began) * (number + 1) / number > _PATIENCE * sizes.limit_s:  # there is no time for another
+        if (perf_counter() - began) * (number + 1) / number > _PATIENCE * sizes.limit_s:
+            # There is no time for another
             break
     return tries
 
 
 def _calibrate(case: Case, setting: LabSetting, seconds: float) -> tuple[float, GilShare | None]:
-    """Call the function here for a while; the first call, which imports and fills caches, does not count."""
+    """Call the function here for a while.
+
+    The first call, which imports and fills caches, does not count.
+    """
     case.function(case.make_input(0, setting.place, setting.cores))
     took: list[float] = []
     with GilSampler() as sampler:
@@ -297,13 +315,21 @@ def _try(case: Case, inputs: Sequence[Any], way: Candidate, setting: LabSetting)
     reason = ""
     if run.asked == "auto" and recording.timeline.jobs:
         reason = str(recording.timeline.jobs[-1].facts.get("plan", {}).get("reason", ""))
-    expected = 1.0 if run.backend == "serial" else case.expect(run.backend, run.workers, setting.budget, has_gil())
-    return Measured(way_name(way), run, (run.seconds,), others, reason, recording.timeline, expected)
+    expected = (
+        1.0
+        if run.backend == "serial"
+        else case.expect(run.backend, run.workers, setting.budget, has_gil())
+    )
+    return Measured(
+        way_name(way), run, (run.seconds,), others, reason, recording.timeline, expected
+    )
 
 
 def _middle(tries: Sequence[Measured]) -> Measured:
     ordered = sorted(tries, key=lambda each: each.run.seconds)
-    return replace(ordered[(len(ordered) - 1) // 2], rounds_s=tuple(each.run.seconds for each in ordered))
+    return replace(
+        ordered[(len(ordered) - 1) // 2], rounds_s=tuple(each.run.seconds for each in ordered)
+    )
 
 
 def _cpu_s(process: psutil.Process | None) -> float:
@@ -316,11 +342,16 @@ def _cpu_s(process: psutil.Process | None) -> float:
 def _all_cpu_s() -> float:
     """Processor time of the whole machine, and what a hypervisor has given to other machines."""
     times = psutil.cpu_times()
-    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+    return sum(
+        getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")
+    )
 
 
 def _blas_threads_as_they_are() -> Any:
-    """Put the number of BLAS threads back at the end: the function of an experiment sets it for all of the process."""
+    """Put the number of BLAS threads back at the end.
+
+    The function of an experiment sets it for all of the process.
+    """
     if "numpy" not in sys.modules:
         return nullcontext()
     from threadpoolctl import threadpool_limits

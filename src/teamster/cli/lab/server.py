@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A web server on loopback that is as slow as one far away; in a process of its own, so that its GIL is not ours.
+"""A web server on loopback that is as slow as one far away.
+
+It runs in a process of its own, so that its GIL is not ours.
 
 ::
 
@@ -8,7 +10,8 @@
       port                           <--- first line of stdout
       GET /page/7                    ---> 80 ms of silence, then 64 KiB in four parts, 5 ms apart
 
-The parent's end closes with the parent, however it dies: the kernel sees to that. So the server never outlives it.
+The parent's end closes with the parent, however it dies: the kernel sees to that. So the server
+never outlives it.
 """
 
 from __future__ import annotations
@@ -68,13 +71,18 @@ def serve() -> Iterator[Served]:
         ...     server.address.rpartition(":")[0]
         'http://127.0.0.1'
     """
-    # A session of its own: Ctrl-C in the terminal is for us, and our end is its end. -P: no file beside us shadows a module.
+    # A session of its own: Ctrl-C in the terminal is for us, and our end is its end. -P: no file
+    # beside us shadows a module.
     command = [sys.executable, "-P", "-m", "teamster.cli.lab.server"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
         try:
             port = process.stdout.readline().strip() if process.stdout else b""
             if not port:
-                raise TeamsterError(f"the web server of the lab ended before it began, with code {process.wait()}")
+                raise TeamsterError(
+                    f"the web server of the lab ended before it began, with code {process.wait()}"
+                )
             yield Served(f"http://127.0.0.1:{int(port)}", process.pid)
         finally:
             _end(process)
@@ -110,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def handle(self) -> None:
-        """Answer; whoever went away before the end does not matter."""
+        """Answer; a client that went away before the end does not matter."""
         try:
             super().handle()
         except OSError:
@@ -123,7 +131,7 @@ def _serve_until_orphaned() -> None:
     print(server.server_address[1], flush=True)
     while os.read(0, 4096):  # nothing is ever sent; what comes is the end
         pass
-    os._exit(0)  # at once, whoever is being answered
+    os._exit(0)  # at once, whichever client is being answered
 
 
 if __name__ == "__main__":

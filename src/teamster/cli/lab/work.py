@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The work of the four experiments: plain functions, as a reader would write them. The report shows their code."""
+"""The work of the four experiments: plain functions, as a reader would write them.
+
+The report shows their code.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,9 @@ def write_file(folder: str) -> int:
     """
     from tempfile import TemporaryFile
 
-    text = "It is a truth universally acknowledged that a large text file is made of lines.\n" * 50_000
+    text = (
+        "It is a truth universally acknowledged that a large text file is made of lines.\n" * 50_000
+    )
     with TemporaryFile("w", encoding="utf-8", dir=folder) as file:
         return sum(file.write(text) for _ in range(8))
 

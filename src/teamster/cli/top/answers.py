@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a job answers when ``teamster top`` asks, as values that can be trusted to have their types.
 
-What comes through a socket may be anything: another version, half a line, a file name with a newline in it. A number that is none
-is 0, a text is one printable line, and what is no answer at all is a ValueError with a sentence for the screen.
+What comes through a socket may be anything: another version, half a line, a file name with a
+newline in it. A number that is none is 0, a text is one printable line, and what is no answer at
+all is a ValueError with a sentence for the screen.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class WorkerSeen:
         label: such as ``"process 3"``.
         kind: ``"caller"``, ``"thread"``, ``"interpreter"`` or ``"process"``.
         pid: its process id; None where it is not a process.
-        state: ``"running"``, ``"loading"``, ``"starting"``, ``"idle"``, ``"absent"``, or what a job says.
+        state: ``"running"``, ``"loading"``, ``"starting"``, ``"idle"``, ``"absent"``, or what a job
+            says.
         items: that it has done.
         busy_s: seconds that these took.
         function: what it runs, or nothing.
@@ -58,7 +60,7 @@ class CallSeen:
     Attributes:
         function: what it calls.
         done: items that are done.
-        total: how many there are; None when nobody knows.
+        total: how many there are; None when that is not known.
         seconds: since it began.
     """
 
@@ -151,10 +153,14 @@ def read_answer(line: bytes) -> Answer:
         raise ValueError("what it answers makes no sense")
     fields = _Fields(value)
     if value["version"] != VERSION:
-        raise ValueError(f"it speaks version {fields.text('version')}; this teamster understands {VERSION}")
+        raise ValueError(
+            f"it speaks version {fields.text('version')}; this teamster understands {VERSION}"
+        )
     pools = tuple(_read_pool(pool, number) for number, pool in enumerate(fields.each("pools")))
     # The threads of a pool have no process of their own: what they take is the program's.
-    workers = {worker.pid: worker.memory_bytes for pool in pools for worker in pool.workers if worker.pid}
+    workers = {
+        worker.pid: worker.memory_bytes for pool in pools for worker in pool.workers if worker.pid
+    }
     return Answer(
         pid=fields.count("pid"),
         command=fields.text("command"),
@@ -167,7 +173,12 @@ def read_answer(line: bytes) -> Answer:
 
 def _read_pool(fields: _Fields, number: int) -> PoolSeen:
     calls = [
-        CallSeen(each.text("function"), each.count("done"), each.count_or_none("total"), each.number("seconds"))
+        CallSeen(
+            each.text("function"),
+            each.count("done"),
+            each.count_or_none("total"),
+            each.number("seconds"),
+        )
         for each in fields.each("calls")
     ]
     return PoolSeen(
@@ -210,7 +221,8 @@ class _Fields:
 
     def number(self, name: str) -> float:
         value = self._value.get(name)
-        if isinstance(value, int | float) and -_HUGE < value < _HUGE:  # which also excludes what is no number
+        if isinstance(value, int | float) and -_HUGE < value < _HUGE:
+            # The bounds exclude what is no number, too
             return float(value)
         return 0.0
 
@@ -228,4 +240,8 @@ class _Fields:
 
     def each(self, name: str) -> list[_Fields]:
         value = self._value.get(name)
-        return [_Fields(each) for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+        return (
+            [_Fields(each) for each in value if isinstance(each, dict)]
+            if isinstance(value, list)
+            else []
+        )

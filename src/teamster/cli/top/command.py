@@ -21,42 +21,58 @@ from teamster.cli.top.words import make_plain
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 
-HELP = "watch the jobs that run: workers, progress, memory"
-
 _GLANCE_S = 0.25  # how soon a page follows when its terminal changes its size
 _PATIENCE_S = 1.0  # for answers, when there is one look only
-_STEPS = {"up": (-1, 0), "k": (-1, 0), "down": (1, 0), "j": (1, 0), "left": (0, -1), "right": (0, 1), "tab": (0, 1)}
+_STEPS = {
+    "up": (-1, 0),
+    "k": (-1, 0),
+    "down": (1, 0),
+    "j": (1, 0),
+    "left": (0, -1),
+    "right": (0, 1),
+    "tab": (0, 1),
+}
+
+DESCRIPTION = (
+    "Show the jobs of this user that use Teamster: workers, what each of them "
+    "does, progress, memory. A job can be seen when one of its calls has lasted for a second. "
+    "Looking does not change what a job does."
+)
+EPILOG = "Keys: q quits, p pauses, ? explains the others."
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add ``teamster top``.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``teamster top`` can be told.
 
     Args:
-        subparsers: What ``add_subparsers`` returned.
+        parser: the command's own.
 
     Example:
-        >>> import argparse
         >>> parser = argparse.ArgumentParser()
-        >>> add_parser(parser.add_subparsers())
-        >>> parser.parse_args(["top", "--once"]).once
+        >>> add_options(parser)
+        >>> parser.parse_args(["--once"]).once
         True
     """
-    parser = subparsers.add_parser(
-        "top",
-        help=HELP,
-        description="Show the jobs of this user that use Teamster: workers, what each of them does, progress, memory."
-        " A job can be seen when one of its calls has lasted for a second. Looking does not change what a job does.",
-        epilog="Keys: q quits, p pauses, ? explains the others.",
+    parser.add_argument(
+        "--interval",
+        type=float,
+        default=0.5,
+        metavar="SECONDS",
+        help="time between two looks (default: 0.5)",
     )
-    parser.add_argument("--interval", type=float, default=0.5, metavar="SECONDS", help="time between two looks (default: 0.5)")
-    parser.add_argument("--once", action="store_true", help="print what there is after one interval, and exit")
-    parser.add_argument("--json", action="store_true", help="print that as one JSON object; times in seconds, sizes in bytes")
+    parser.add_argument(
+        "--once", action="store_true", help="print what there is after one interval, and exit"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print that as one JSON object; times in seconds, sizes in bytes",
+    )
     parser.add_argument("--pid", type=int, metavar="PID", help="show this process only")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the jobs, once or until somebody presses q.
+    """Show the jobs, once or until the user presses q.
 
     Args:
         arguments: The parsed arguments.
@@ -79,13 +95,22 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = Jobs(pid=arguments.pid)
     try:
         if arguments.json:
-            print(json.dumps({"jobs": [_facts(job) for job in _look_twice(jobs, arguments.interval)]}, indent=2))
+            print(
+                json.dumps(
+                    {"jobs": [_facts(job) for job in _look_twice(jobs, arguments.interval)]},
+                    indent=2,
+                )
+            )
             return 0
         _allow_plain_output()
         console = Console(highlight=False)
         if arguments.once or not console.is_terminal or console.is_dumb_terminal:
             views = _look_twice(jobs, arguments.interval)
-            console.print(draw_once(views, usable_cores(), console.width, _problem(jobs, views, arguments.pid)))
+            console.print(
+                draw_once(
+                    views, usable_cores(), console.width, _problem(jobs, views, arguments.pid)
+                )
+            )
             return 0
         with Terminal() as terminal:
             _watch(jobs, console, terminal, arguments)
@@ -111,14 +136,23 @@ def _look_twice(jobs: Jobs, interval: float) -> list[JobView]:
 def _watch(jobs: Jobs, console: Console, terminal: Terminal, arguments: argparse.Namespace) -> None:
     page, views = Page(), list[JobView]()
     while True:
-        with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+        with Live(
+            console=console,
+            screen=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ) as live:
             due_s = 0.0
             while not terminal.stops:
                 if time.monotonic() >= due_s:
                     due_s = time.monotonic() + arguments.interval
                     views = views if page.paused else jobs.look(min(0.2, arguments.interval))
                 size, problem = console.size, _problem(jobs, views, arguments.pid)
-                live.update(draw_page(views, page, usable_cores(), size.width, size.height, problem), refresh=True)
+                live.update(
+                    draw_page(views, page, usable_cores(), size.width, size.height, problem),
+                    refresh=True,
+                )
                 keys = _await_keys(terminal, console, due_s)
                 if "q" in keys:
                     return
@@ -155,13 +189,25 @@ def _facts(job: JobView) -> dict[str, Any]:
             "items_per_s": pool.items_per_s,
             "in_use": pool.used,
             "calls": [
-                {"function": call.seen.function, "items_per_s": call.items_per_s, "left_s": call.left_s} for call in pool.calls
+                {
+                    "function": call.seen.function,
+                    "items_per_s": call.items_per_s,
+                    "left_s": call.left_s,
+                }
+                for call in pool.calls
             ],
         }
         for pool in job.pools
     ]
     said = job.answer.raw if job.answer is not None else None
-    return {"pid": job.pid, "problem": job.problem, "quiet_s": job.quiet_s, "age_s": job.age_s, "rates": pools, "answer": said}
+    return {
+        "pid": job.pid,
+        "problem": job.problem,
+        "quiet_s": job.quiet_s,
+        "age_s": job.age_s,
+        "rates": pools,
+        "answer": said,
+    }
 
 
 def _allow_plain_output() -> None:
@@ -172,5 +218,6 @@ def _allow_plain_output() -> None:
         return make_plain(error.object[error.start : error.end]), error.end
 
     codecs.register_error("teamster", replace)
-    if reconfigure := getattr(sys.stdout, "reconfigure", None):  # not so where somebody has replaced it
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        # Not there where the program has replaced stdout
         reconfigure(errors="teamster")

@@ -3,14 +3,16 @@
 
 ::
 
-    runtime folder/123.sock   refused ------------------> the job died and could not clean up: the file is removed
-                   456.sock   connected -- a line ----->
-                                        <-- a JSON line -- in time:  what it says
-                                                           late:     what it said last, and for how long it says nothing
-                                                           nonsense: one sentence about that
+    runtime folder/
+      123.sock  refused ------------------> the job died and could not clean up: the file is removed
+      456.sock  connected -- a line ------>
+                          <- a JSON line -- in time:  what it says
+                                            late:     what it said last, and for how long it says
+                                                      nothing
+                                            nonsense: one sentence about that
 
-Connections stay open between looks. Nothing here blocks: a job that is stopped, or busy with something that holds the GIL, costs a
-look no more than the time that it was given.
+Connections stay open between looks. Nothing here blocks: a job that is stopped, or busy with
+something that holds the GIL, costs a look no more than the time that it was given.
 """
 
 from __future__ import annotations
@@ -55,7 +57,10 @@ class JobView:
 
     @property
     def quiet(self) -> bool:
-        """Whether it is worth telling that it does not answer: a program may be busy for a moment."""
+        """Whether it is worth telling that it does not answer.
+
+        A program may be busy for a moment.
+        """
         return self.quiet_s >= _QUIET_S or (self.answer is None and self.quiet_s > 0)
 
     @property
@@ -87,7 +92,7 @@ class Jobs:
         """Ask all jobs, and wait a little for what they say.
 
         Args:
-            seconds: how long to wait at most. Who was late the last time is not waited for.
+            seconds: how long to wait at most. A job that was late the last time is not waited for.
 
         Returns:
             What is known now, by process id.
@@ -109,14 +114,26 @@ class Jobs:
         for folder in self._folders:
             if check_folder(folder):
                 with contextlib.suppress(OSError):
-                    names = [name for name in os.listdir(folder) if name.endswith(".sock") and name[:-5].isdecimal()]
-                    paths += [f"{folder}/{name}" for name in names if self._pid is None or int(name[:-5]) == self._pid]
+                    names = [
+                        name
+                        for name in os.listdir(folder)
+                        if name.endswith(".sock") and name[:-5].isdecimal()
+                    ]
+                    paths += [
+                        f"{folder}/{name}"
+                        for name in names
+                        if self._pid is None or int(name[:-5]) == self._pid
+                    ]
             elif os.path.lexists(folder):
-                self.problem = f"the folder {folder} is not yours alone, so what it holds is not shown"
+                self.problem = (
+                    f"the folder {folder} is not yours alone, so what it holds is not shown"
+                )
         for path in paths:
             if path not in self._jobs:
                 self._jobs[path] = _Job(path)
-        self._drop([job for path, job in self._jobs.items() if path not in paths and not job.connected])
+        self._drop(
+            [job for path, job in self._jobs.items() if path not in paths and not job.connected]
+        )
         self._drop([job for job in self._jobs.values() if not job.connect()])
 
     def _receive(self, awaited: list[_Job], seconds: float) -> None:
@@ -127,7 +144,9 @@ class Jobs:
             by_file = {job.fileno(): job for job in self._jobs.values() if job.connected}
             for file in by_file:
                 poller.register(file, select.POLLIN)
-            pause_s = max(0.0, deadline - time.monotonic()) if any(job.waits for job in awaited) else 0.0
+            pause_s = (
+                max(0.0, deadline - time.monotonic()) if any(job.waits for job in awaited) else 0.0
+            )
             ready = poller.poll(pause_s * 1000)
             for file, _ in ready:
                 by_file[file].receive()
@@ -171,7 +190,7 @@ class _Job:
         return self._connection.fileno()
 
     def connect(self) -> bool:
-        """Be connected, or try again later; False when there is nobody to connect to."""
+        """Be connected, or try again later; False when no process is there to connect to."""
         if self._connection is not None or self._problem:
             return True
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -256,7 +275,11 @@ class _Job:
 
 
 def _remove_stale(path: str, pid: int) -> None:
-    """Nobody listens any more; or not yet, between the making of a socket and the call of listen(), so ask for the process."""
+    """No process listens any more.
+
+    Or none does yet, between the making of a socket and the call of listen(), so ask for the
+    process.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

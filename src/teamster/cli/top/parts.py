@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The parts of which the page of ``teamster top`` is put together: bars, the strip and the table of workers."""
+"""The parts of which the page of ``teamster top`` is put together.
+
+They are bars, the strip and the table of workers.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,10 @@ NARROW, WIDE = 60, 100
 
 STYLES = {"running": "green", "loading": "cyan", "starting": "blue", "idle": "dim", "absent": "dim"}
 _CELLS = {"running": "█", "loading": "▓", "starting": "▒", "idle": "·", "absent": " "}
-_RANKS = {"loading": 2, "starting": 3, "running": 4, "idle": 5}  # 0 is for what nobody knows, 1 for long ones
-_SLOW_S, _SLOW_TIMES = 2.0, 10.0  # what a person would wonder about; and no more than its neighbours take
+# 0 is for a state that is not known, 1 for long items
+_RANKS = {"loading": 2, "starting": 3, "running": 4, "idle": 5}
+# What a user would wonder about; and no more than its neighbours take
+_SLOW_S, _SLOW_TIMES = 2.0, 10.0
 _COLUMNS: dict[str, tuple[Literal["left", "right"], int]] = {
     "WORKER": ("left", 11),
     "PID": ("right", 7),
@@ -73,7 +78,9 @@ def draw_call(call: CallView, width: int, *, moves: bool = True) -> Table:
     """
     seen = call.seen
     line = Table.grid(padding=(0, 2 if width >= NARROW else 1), expand=True)
-    line.add_column(max_width=max(8, width // 4), min_width=4, no_wrap=True, overflow="ellipsis", style="bold")
+    line.add_column(
+        max_width=max(8, width // 4), min_width=4, no_wrap=True, overflow="ellipsis", style="bold"
+    )
     line.add_column(ratio=1)
     ended = seen.total is not None and seen.done >= seen.total
     animation_s = None if moves else 0.0
@@ -86,10 +93,14 @@ def draw_call(call: CallView, width: int, *, moves: bool = True) -> Table:
         pulse_style="cyan",
         animation_time=animation_s,
     )
-    cells: list[tuple[str, int]] = [(f"{seen.done:,}" if seen.total is None else f"{seen.done:,}/{seen.total:,}", 11)]
+    cells: list[tuple[str, int]] = [
+        (f"{seen.done:,}" if seen.total is None else f"{seen.done:,}/{seen.total:,}", 11)
+    ]
     if seen.total is not None:
         cells.append((say_share(seen.done, seen.total), 4))
-    left = "" if call.left_s is None else "0 s left" if ended else f"{say_seconds(call.left_s)} left"
+    left = (
+        "" if call.left_s is None else "0 s left" if ended else f"{say_seconds(call.left_s)} left"
+    )
     cells += [(say_rate(call.items_per_s), 9), (left, 12)]
     if width < NARROW:
         cells = [cells[1] if seen.total is not None else cells[0], (say_rate(call.items_per_s), 6)]
@@ -177,7 +188,9 @@ def count_states(workers: Sequence[WorkerSeen]) -> list[Text]:
     """
     counts = Counter(worker.state or "unknown" for worker in workers if worker.state != "absent")
     order = sorted(counts, key=lambda state: [*STYLES].index(state) if state in STYLES else -1)
-    pieces = [Text(f"{counts[state]:,} {state}", style=STYLES.get(state, "bold red")) for state in order]
+    pieces = [
+        Text(f"{counts[state]:,} {state}", style=STYLES.get(state, "bold red")) for state in order
+    ]
     return pieces or [Text("no workers yet", style="dim")]
 
 
@@ -199,7 +212,10 @@ def draw_strip(workers: Sequence[WorkerSeen], width: int, most: int) -> list[Tex
     if width * most < len(workers):
         kept = max(0, width * most - 8)
         left = Text(f" +{len(workers) - kept:,}", style="dim")
-        return [*draw_strip(workers[:kept], width, most)[:-1], *_strip_lines(workers[kept // width * width : kept], width, left)]
+        return [
+            *draw_strip(workers[:kept], width, most)[:-1],
+            *_strip_lines(workers[kept // width * width : kept], width, left),
+        ]
     return _strip_lines(workers, width)
 
 
@@ -224,7 +240,8 @@ def pick_workers(workers: Sequence[WorkerSeen], room: int) -> list[WorkerSeen]:
         room: lines.
 
     Returns:
-        All in their order when there is room; else what is odd, the longest on one item, and what starts.
+        All in their order when there is room; else what is odd, the longest on one item, and what
+        starts.
 
     Example:
         >>> pick_workers([], 3)
@@ -257,7 +274,12 @@ def draw_workers(pool: PoolSeen, workers: Sequence[WorkerSeen], width: int) -> T
         >>> draw_workers(PoolSeen("0", "p", "", 0, 0, 0, 0, 0, 0, 0, 0, (), ()), [], 80).row_count
         0
     """
-    table = Table(box=None, padding=(0, 2 if width >= NARROW else 1, 0, 0), pad_edge=False, header_style="bold dim")
+    table = Table(
+        box=None,
+        padding=(0, 2 if width >= NARROW else 1, 0, 0),
+        pad_edge=False,
+        header_style="bold dim",
+    )
     processes = width >= NARROW and any(worker.pid for worker in pool.workers)
     names = ["WORKER", "STATE", "ITEM", "FOR"]
     if processes:
@@ -289,7 +311,9 @@ def _worker_cells(worker: WorkerSeen, pool: PoolSeen, mean_s: float) -> dict[str
         "PID": Text(str(worker.pid or "")),
         "STATE": Text(worker.state or "unknown", style=STYLES.get(worker.state, "bold red")),
         "ITEM": Text("" if worker.index is None else f"#{worker.index:,}"),
-        "FOR": Text(say_seconds(worker.since_s) if worker.works else "", style="bold yellow" if slow else ""),
+        "FOR": Text(
+            say_seconds(worker.since_s) if worker.works else "", style="bold yellow" if slow else ""
+        ),
         "DONE": Text(f"{worker.items:,}"),
         "BUSY": Text(f"{busy:.0%}"),
         "MEMORY": Text(format_bytes(worker.memory_bytes) if worker.memory_bytes else ""),

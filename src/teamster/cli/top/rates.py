@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How fast a job is, from what it answered one look after another: items a second, share of busy workers, time left.
+"""How fast a job is, from what it answered one look after another.
+
+That is items a second, the share of busy workers, and the time left.
 
 ::
 
-    answers at 2 Hz:   . . . . . . . . . . . . . . . . . .
-                                       |------ 5 s ------|     many items: the last seconds tell
-                       |------------- up to 60 s --------|     few items: as far back as it takes to see five of them
+    answers at 2 Hz:  . . . . . . . . . . . . . . . . . .
+                                      |------ 5 s ------|  many items: the last seconds tell
+                      |------------- up to 60 s --------|  few items: as far back as it takes
+                                                                      to see five of them
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ class CallView:
     Attributes:
         seen: the call.
         items_per_s: items a second, lately.
-        left_s: seconds until it is done at that speed; None when nobody knows.
+        left_s: seconds until it is done at that speed; None when it is not known.
     """
 
     seen: CallSeen
@@ -125,7 +128,8 @@ class History:
 
     def _history_of(self, pool: PoolSeen) -> _PoolHistory:
         history = self._pools.get(pool.name)
-        if history is None or pool.items < history.items:  # another pool, in the place of one that was closed
+        if history is None or pool.items < history.items:
+            # Another pool, in the place of one that was closed
             return _PoolHistory()
         return history
 
@@ -148,9 +152,12 @@ class _PoolHistory:
 
     def _add_used(self, now_s: float, pool: PoolSeen) -> float:
         """Mean over the last seconds of the share that runs."""
-        # "auto" keeps the workers that it has tried; those of the kind that it has chosen are the ones to be used.
+        # "auto" keeps the workers that it has tried; those of the kind that it has chosen are the
+        # ones to be used.
         there = [worker for worker in pool.workers if worker.state != "absent"]
-        chosen = [worker for worker in there if worker.kind == pool.title.partition("(")[0]] or there
+        chosen = [
+            worker for worker in there if worker.kind == pool.title.partition("(")[0]
+        ] or there
         share = min(1.0, sum(worker.works for worker in there) / len(chosen)) if there else 0.0
         self._used.append((now_s, share))
         while self._used[0][0] < now_s - WINDOW_S:

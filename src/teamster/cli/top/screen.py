@@ -3,18 +3,19 @@
 
 ::
 
-    teamster top   2 jobs   12:34:56   load 1.20 on 2 cores          header
+    teamster top   2 jobs   12:34:56   load 1.20 on 2 cores  header
       PID  TIME  ITEMS/S  DONE  MEMORY    COMMAND
-    > 123   7 s   38.9/s   34%  45.2 MiB  job.py                     a line for each job
+    > 123   7 s   38.9/s   34%  45.2 MiB  job.py             a line for each job
       124   9 s    2.0/s   81%  33.0 MiB  other.py
-    -- process(2) ---------------------------------                  the pool that is selected: what it is, and why
-    f  ======-------  136/400  34%  38.9/s  7 s left                 a line for each of its calls
+    -- process(2) ---------------------------------          the selected pool: what it is, and why
+    f  ======-------  136/400  34%  38.9/s  7 s left         a line for each of its calls
     in use ######---- 62%   queue 12   1 death
-    ##.#  3 running, 1 idle                                          every worker, a cell each
-    WORKER     PID  STATE    ITEM  FOR   DONE  BUSY                  as many of them as there are lines left
-    q quit ...                                                       keys
+    ##.#  3 running, 1 idle                                  every worker, a cell each
+    WORKER     PID  STATE    ITEM  FOR   DONE  BUSY          as many of them as there are lines left
+    q quit ...                                               keys
 
-Everything is lines of text that are counted: what does not fit is left out here, knowing what it is, and not cut off by a terminal.
+Everything is lines of text that are counted: what does not fit is left out here, knowing what it
+is, and not cut off by a terminal.
 """
 
 from __future__ import annotations
@@ -119,7 +120,9 @@ class Page:
         self.settle(jobs)
 
 
-def draw_page(jobs: Sequence[JobView], page: Page, cores: int, width: int, height: int, problem: str = "") -> RenderableType:
+def draw_page(
+    jobs: Sequence[JobView], page: Page, cores: int, width: int, height: int, problem: str = ""
+) -> RenderableType:
     """The page, which has as many lines as the terminal, or fewer.
 
     Args:
@@ -144,13 +147,19 @@ def draw_page(jobs: Sequence[JobView], page: Page, cores: int, width: int, heigh
         lines += _help(width)[: height - 2]
     else:
         lines += _wrap(problem, width, "yellow")
-        lines += _job_lines(jobs, page.pid, width, max(1, (height - 8) // 3)) if jobs else [Text(), *_wrap(NOBODY, width, "dim")]
-        lines += _fill([job for job in jobs if job.pid == page.pid], page, width, height - 1 - _height(lines))
+        lines += (
+            _job_lines(jobs, page.pid, width, max(1, (height - 8) // 3))
+            if jobs
+            else [Text(), *_wrap(NOBODY, width, "dim")]
+        )
+        lines += _fill(
+            [job for job in jobs if job.pid == page.pid], page, width, height - 1 - _height(lines)
+        )
     return _Fitted(lines, _footer(page, width), height)
 
 
 def draw_once(jobs: Sequence[JobView], cores: int, width: int, problem: str = "") -> Group:
-    """All jobs below each other, for a file or for somebody who reads it once.
+    """All jobs below each other, for a file or for a user who reads it once.
 
     Args:
         jobs: what is known of them.
@@ -168,16 +177,23 @@ def draw_once(jobs: Sequence[JobView], cores: int, width: int, problem: str = ""
     """
     if not jobs:
         return Group(*_wrap(problem, width, "yellow"), Text(NOBODY))
-    lines: list[RenderableType] = [_header(jobs, cores, width, False), *_wrap(problem, width, "yellow")]
+    lines: list[RenderableType] = [
+        _header(jobs, cores, width, False),
+        *_wrap(problem, width, "yellow"),
+    ]
     lines += _job_lines(jobs, 0, width, len(jobs))
     for job in jobs:
         for pool in job.pools:
-            lines += [Text(), *_pool_lines(job, pool, width, 64), *_worker_lines(pool, width, _FOLDED + 2)]
+            lines += [
+                Text(),
+                *_pool_lines(job, pool, width, 64),
+                *_worker_lines(pool, width, _FOLDED + 2),
+            ]
     return Group(*lines)
 
 
 class _Fitted:
-    """Lines, cut off at the width of the terminal, filled up or cut off at its height, and a last one."""
+    """Lines cut to the width of the terminal, filled up or cut to its height, and a last one."""
 
     def __init__(self, lines: Sequence[RenderableType], last: RenderableType, height: int) -> None:
         self._lines = lines
@@ -196,13 +212,18 @@ class _Fitted:
 
 
 def _height(lines: Sequence[RenderableType]) -> int:
-    return sum(line.row_count + line.show_header if isinstance(line, Table) else 1 for line in lines)
+    return sum(
+        line.row_count + line.show_header if isinstance(line, Table) else 1 for line in lines
+    )
 
 
 def _header(jobs: Sequence[JobView], cores: int, width: int, paused: bool) -> Text:
     count = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}" if jobs else "no jobs"
     pieces = ["teamster top", "PAUSED" if paused else count, time.strftime("%H:%M:%S")]
-    pieces += [f"load {_load():.2f} on {cores} core{'' if cores == 1 else 's'}", socket.gethostname()]
+    pieces += [
+        f"load {_load():.2f} on {cores} core{'' if cores == 1 else 's'}",
+        socket.gethostname(),
+    ]
     line = Text(pieces[0], style="bold white on blue", no_wrap=True)
     for piece in pieces[1:]:
         if line.cell_len + 2 + len(piece) <= width:
@@ -223,7 +244,11 @@ def _wrap(text: str, width: int, style: str) -> list[RenderableType]:
 
 
 def _footer(page: Page, width: int) -> Text:
-    keys = [("q", "quit"), ("p", "go on" if page.paused else "pause"), ("?", "back" if page.help else "help")]
+    keys = [
+        ("q", "quit"),
+        ("p", "go on" if page.paused else "pause"),
+        ("?", "back" if page.help else "help"),
+    ]
     keys += [("w", "workers"), ("↑↓", "job"), ("←→", "pool")]
     line = Text(no_wrap=True, style="dim")
     for key, meaning in keys:
@@ -240,9 +265,17 @@ def _help(width: int) -> list[RenderableType]:
     return lines
 
 
-def _job_lines(jobs: Sequence[JobView], selected: int, width: int, most: int) -> list[RenderableType]:
+def _job_lines(
+    jobs: Sequence[JobView], selected: int, width: int, most: int
+) -> list[RenderableType]:
     """A line for each job; of many, those around the one that is selected."""
-    table = Table(box=None, padding=(0, 2 if width >= NARROW else 1, 0, 0), pad_edge=False, expand=True, header_style="bold dim")
+    table = Table(
+        box=None,
+        padding=(0, 2 if width >= NARROW else 1, 0, 0),
+        pad_edge=False,
+        expand=True,
+        header_style="bold dim",
+    )
     table.add_column("", min_width=1, max_width=1)
     columns = [("PID", 5), ("TIME", 7), ("ITEMS/S", 9), ("DONE", 6), ("MEMORY", 9)]
     for name, least in columns if width >= NARROW else (columns[0], columns[3]):
@@ -253,7 +286,11 @@ def _job_lines(jobs: Sequence[JobView], selected: int, width: int, most: int) ->
     for job in jobs[first : first + most]:
         cells = [str(job.pid), say_seconds(job.age_s), "", "", ""]
         if job.answer is not None:
-            cells[2:] = [say_rate(job.items_per_s), _done(job), format_bytes(job.answer.memory_bytes)]
+            cells[2:] = [
+                say_rate(job.items_per_s),
+                _done(job),
+                format_bytes(job.answer.memory_bytes),
+            ]
         marker, style = ("▶", "bold") if job.pid == selected else (" ", "")
         shown = cells if width >= NARROW else (cells[0], cells[3])
         table.add_row(marker, *(Text(cell) for cell in shown), _command(job), style=style)
@@ -286,18 +323,27 @@ def _fill(selected: Sequence[JobView], page: Page, width: int, room: int) -> lis
     return []
 
 
-def _pool_lines(job: JobView, pool: PoolView, width: int, room: int, *, moves: bool = True) -> list[RenderableType]:
+def _pool_lines(
+    job: JobView, pool: PoolView, width: int, room: int, *, moves: bool = True
+) -> list[RenderableType]:
     """A pool without the table of its workers."""
     title = f"── {pool.seen.title} "
     if len(job.pools) > 1:
         number = [each.seen.name for each in job.pools].index(pool.seen.name) + 1
         title += f"· pool {number} of {len(job.pools)} "
-    reason = textwrap.wrap(pool.seen.reason, width, max_lines=1 if room < 6 else 3 if width < NARROW else 2, placeholder=" …")
+    reason = textwrap.wrap(
+        pool.seen.reason,
+        width,
+        max_lines=1 if room < 6 else 3 if width < NARROW else 2,
+        placeholder=" …",
+    )
     if len(reason) == 1 and len(title) + len(reason[0]) + 5 <= width:
         title += f"── {reason.pop()} "
     if job.quiet:
         title = f"{title[: width - 28]}── as it was {say_seconds(job.quiet_s)} ago "
-    lines: list[RenderableType] = [Text(title + "─" * max(0, width - len(title)), style="bold blue", no_wrap=True)]
+    lines: list[RenderableType] = [
+        Text(title + "─" * max(0, width - len(title)), style="bold blue", no_wrap=True)
+    ]
     lines += [Text(line, style="dim") for line in reason]
     lines += [draw_call(call, width, moves=moves) for call in pool.calls[:_MOST_CALLS]]
     if len(pool.calls) > _MOST_CALLS:

@@ -3,9 +3,11 @@
 
 ::
 
-    with Terminal() as terminal:       no echo, no lines; SIGTERM and SIGHUP become exceptions, so that this block is left
-        terminal.read(0.5)             ["q"], ["up", "up"], [] after half a second
-        terminal.stops                 Ctrl-Z was pressed: leave the page, then terminal.stop() sleeps until `fg`
+    with Terminal() as terminal:  no echo, no lines; SIGTERM and SIGHUP become exceptions, so that
+                                  this block is left
+        terminal.read(0.5)        ["q"], ["up", "up"], [] after half a second
+        terminal.stops            Ctrl-Z was pressed: leave the page, then terminal.stop() sleeps
+                                  until `fg`
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def split_keys(data: bytes) -> list[str]:
         data: what a terminal sent.
 
     Returns:
-        Letters, and ``"up"``, ``"down"``, ``"left"``, ``"right"``, ``"tab"``; what nobody knows is left out.
+        Letters, and ``"up"``, ``"down"``, ``"left"``, ``"right"``, ``"tab"``; what is not known
+        is left out.
 
     Example:
         >>> split_keys(b"q" + bytes([27]) + b"[A" + bytes([9]))
@@ -42,7 +45,10 @@ def split_keys(data: bytes) -> list[str]:
     while text:
         letter, text = text[0], text[1:]
         if letter == "\x1b" and text[:1] in ("[", "O"):
-            end = next((place for place, each in enumerate(text[1:], 1) if "@" <= each <= "~"), len(text) - 1)
+            end = next(
+                (place for place, each in enumerate(text[1:], 1) if "@" <= each <= "~"),
+                len(text) - 1,
+            )
             keys.append(_NAMES.get(text[end], "") if end == 1 else "")
             text = text[end + 1 :]
         else:
@@ -68,13 +74,22 @@ class Terminal:
                 self._file = sys.stdin.fileno()
 
     def __enter__(self) -> Terminal:
-        for number, handler in ((signal.SIGTERM, _end), (signal.SIGHUP, _end), (signal.SIGTSTP, self._note_stop)):
+        for number, handler in (
+            (signal.SIGTERM, _end),
+            (signal.SIGHUP, _end),
+            (signal.SIGTSTP, self._note_stop),
+        ):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
                 self._handlers[number] = signal.signal(number, handler)
         self._take()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._give_back()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)

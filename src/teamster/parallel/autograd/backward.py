@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Backward in parallel: each CPU replica has a graph and a thread of its own; one autograd function joins them.
+"""Backward in parallel: CPU replicas with graphs and threads of their own, joined by a function.
 
 ::
 
-    parameters, inputs ==detach==> leaves of replica i --> graph of replica i --> outputs          in thread i
-          |                                                                          |
-          +-------------- Join (in the caller's graph) ------------------------> outputs
+    parameters, inputs ==detach==> leaves of replica i --> its graph --> outputs  (in thread i)
+          |                                                                 |
+          +-------------- Join (in the caller's graph) ---------------> outputs
 
-On a CPU, one backward call runs in one thread, so a single graph through all replicas would run them one after the other. `Join`
-runs them at once, then sums the gradients of each parameter in the order of the replicas, so that results repeat bit for bit.
+On a CPU, one backward call runs in one thread, so a single graph through all replicas would run
+them one after the other. `Join` runs them at once, then sums the gradients of each parameter in the
+order of the replicas, so that results repeat bit for bit.
 
-With ``create_graph=True`` the gradients have graphs themselves, over the same leaves: another `Join` ties those to the parameters,
-the inputs and the gradients that came in, and so on to any order.
+With ``create_graph=True`` the gradients have graphs themselves, over the same leaves: another
+`Join` ties those to the parameters, the inputs and the gradients that came in, and so on to any
+order.
 
-The replicas' graphs live as long as the caller's: they hang on a saved tensor of `Join`, which autograd lets go of with its own.
+The replicas' graphs live as long as the caller's: they hang on a saved tensor of `Join`, which
+autograd lets go of with its own.
 """
 
 from __future__ import annotations
@@ -31,14 +34,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from teamster.errors import UsageError
 from teamster.parallel.applying import Tell
+from teamster.parallel.autograd.gradients import sum_gradients, take_gradients
 from teamster.parallel.autograd.graphs import hooks_after, leaves_below, versions_of
 from teamster.parallel.replicas import Replicas
 from teamster.parallel.scattering import Piece
 from teamster.parallel.thread_state import carry_all, is_transformed
 from teamster.parallel.threads import DeviceThreads
 from teamster.tensors.nest import tensors_of, walk
-
-_SMALL_BYTES = 1 << 18  # are summed faster by who has them than by threads that have to be told
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class Joined:
 
     def join(self) -> list[torch.Tensor]:
         """The parts' outputs, one after the other, as functions of the outer tensors."""
-        with saved_tensors_hooks(lambda _: self, _carry):  # the user's own hooks are not meant for this one
+        with saved_tensors_hooks(lambda _: self, _carry):  # the user's hooks are not for this one
             return list(Join.apply(self, *self.outer))
 
     def backward(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
@@ -82,27 +84,41 @@ class Joined:
         for reference, version in self.versions:
             if (tensor := reference()) is not None and tensor._version != version:
                 raise RuntimeError(
-                    f"an input of shape {tuple(tensor.shape)} was written into between the forward and the backward pass of a"
-                    " DataParallel, whose replicas may need what it was: give it a copy, or write later"
+                    f"an input of shape {tuple(tensor.shape)} was written into between the forward "
+                    "and the backward pass of a DataParallel, whose replicas may need what it was: "
+                    "give it a copy, or write later"
                 )
-        if is_transformed() or any(grad is not None and torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads):
+        if is_transformed() or any(
+            grad is not None and torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads
+        ):
             return self._batched(grads)
         return self._differentiable(grads) if torch.is_grad_enabled() else self._accumulate(grads)
 
     def _batched(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-        """For ``is_grads_batched`` and vectorized jacobians: these know one thread alone, and no gradients on leaves."""
+        """For batched gradients, which know one thread alone, and no gradients on leaves."""
         if torch.is_grad_enabled():
-            raise UsageError("is_grads_batched goes through a DataParallel without create_graph=True only; use its module")
+            raise UsageError(
+                "is_grads_batched goes through a DataParallel without create_graph=True only; use "
+                "its module"
+            )
         total: list[torch.Tensor | None] = [None] * len(self.outer)
         at = 0
         for part in self.parts:
-            given = [(output, grad) for output, grad in zip(part.outputs, grads[at:], strict=False) if grad is not None]
+            given = [
+                (output, grad)
+                for output, grad in zip(part.outputs, grads[at:], strict=False)
+                if grad is not None
+            ]
             at += len(part.outputs)
             outputs, leaves = [output for output, _ in given], part.leaves
-            found = torch.autograd.grad(outputs, leaves, [grad for _, grad in given], retain_graph=True, allow_unused=True)
+            found = torch.autograd.grad(
+                outputs, leaves, [grad for _, grad in given], retain_graph=True, allow_unused=True
+            )
             for source, grad in zip(part.sources, found, strict=True):
                 before = total[source]
-                total[source] = before if grad is None else grad if before is None else before + grad
+                total[source] = (
+                    before if grad is None else grad if before is None else before + grad
+                )
         return total
 
     def _accumulate(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
@@ -110,11 +126,19 @@ class Joined:
         jobs, at = [], 0
         for index, part in enumerate(self.parts):
             given = grads[at : at + len(part.outputs)]
-            jobs.append(partial(carried.run, partial(_run_backward, part, given, partial(self.tell, "backward", index))))
+            jobs.append(
+                partial(
+                    carried.run,
+                    partial(_run_backward, part, given, partial(self.tell, "backward", index)),
+                )
+            )
             at += len(part.outputs)
         found = self.threads.run(jobs, in_turn=self.in_turn, guard=self.guard)
         began = perf_counter_ns()
-        total = sum_gradients([(part.sources, of_part) for part, of_part in zip(self.parts, found, strict=True)], self.threads)
+        total = sum_gradients(
+            [(part.sources, of_part) for part, of_part in zip(self.parts, found, strict=True)],
+            self.threads,
+        )
         self.tell("reduce", -1, began, 0)
         return [total.get(index) for index in range(len(self.outer))]
 
@@ -123,16 +147,29 @@ class Joined:
         parts, jobs, at = [], [], 0
         outer = list(self.outer)
         for part in self.parts:
-            given = [(output, grad) for output, grad in zip(part.outputs, grads[at:], strict=False) if grad is not None]
+            given = [
+                (output, grad)
+                for output, grad in zip(part.outputs, grads[at:], strict=False)
+                if grad is not None
+            ]
             at += len(part.outputs)
             leaves = [grad.detach().requires_grad_() for _, grad in given]
-            jobs.append(partial(carried.run, partial(_run_grad, [output for output, _ in given], part.leaves, leaves)))
+            jobs.append(
+                partial(
+                    carried.run,
+                    partial(_run_grad, [output for output, _ in given], part.leaves, leaves),
+                )
+            )
             sources = [*part.sources, *range(len(outer), len(outer) + len(leaves))]
             outer += [grad for _, grad in given]
             parts.append(Part([], [*part.leaves, *leaves], sources))
-        return self._tie(parts, outer, self.threads.run(jobs, in_turn=self.in_turn, guard=self.guard))
+        return self._tie(
+            parts, outer, self.threads.run(jobs, in_turn=self.in_turn, guard=self.guard)
+        )
 
-    def _tie(self, parts: list[Part], outer: list[torch.Tensor], found: list[Any]) -> list[torch.Tensor | None]:
+    def _tie(
+        self, parts: list[Part], outer: list[torch.Tensor], found: list[Any]
+    ) -> list[torch.Tensor | None]:
         """Gradients with graphs over the leaves, as functions of the outer tensors."""
         for part, of_part in zip(parts, found, strict=True):
             part.outputs = [grad for grad in of_part if grad is not None and grad.requires_grad]
@@ -185,30 +222,48 @@ def apply_joined(
         part.outputs = [each for each in tensors_of(output) if each.requires_grad]
     if not any(part.outputs for part in parts):
         return outputs
-    if any(tensor._backward_hooks or tensor.grad_fn is not None or hooks_after(tensor) for tensor in tensors):
+    if any(
+        tensor._backward_hooks or tensor.grad_fn is not None or hooks_after(tensor)
+        for tensor in tensors
+    ):
         tensors = _reached(parts, tensors)
-    tensors.append(torch.empty(0, requires_grad=True))  # tensors that nobody has registered may be all that want gradients
-    tied = iter(Joined(parts, tensors, threads, pieces[0].device, tell, in_turn, replicas.turn, versions).join())
-    return [walk(output, lambda each: next(tied) if each.requires_grad else each) for output in outputs]
+    # Tensors that are not registered may be all that want gradients
+    tensors.append(torch.empty(0, requires_grad=True))
+    device, turn = pieces[0].device, replicas.turn
+    joined = Joined(parts, tensors, threads, device, tell, in_turn, turn, versions)
+    tied = iter(joined.join())
+    return [
+        walk(output, lambda each: next(tied) if each.requires_grad else each) for output in outputs
+    ]
 
 
 def _reached(parts: list[Part], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Those that have a part in the outputs: hooks of the others are not called, and what they came from gets no gradient of 0."""
+    """Those with a part in the outputs; of others no hook is called, and no gradient is 0."""
     numbers: set[int] = set()
     for part in parts:
         found = leaves_below(part.outputs)
         if found is None:
             return tensors
-        numbers |= {source for leaf, source in zip(part.leaves, part.sources, strict=True) if id(leaf) in found}
+        numbers |= {
+            source
+            for leaf, source in zip(part.leaves, part.sources, strict=True)
+            if id(leaf) in found
+        }
     kept = sorted(numbers)
     for part in parts:
-        pairs = [(leaf, kept.index(source)) for leaf, source in zip(part.leaves, part.sources, strict=True) if source in numbers]
+        pairs = [
+            (leaf, kept.index(source))
+            for leaf, source in zip(part.leaves, part.sources, strict=True)
+            if source in numbers
+        ]
         part.leaves, part.sources = [leaf for leaf, _ in pairs], [source for _, source in pairs]
     return [tensors[number] for number in kept]
 
 
-def _as_leaf(part: Part, outer: dict[int, int], tensors: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
-    """What a replica sees of an input that wants a gradient: a leaf of its own graph, which may be written over."""
+def _as_leaf(
+    part: Part, outer: dict[int, int], tensors: list[torch.Tensor], tensor: torch.Tensor
+) -> torch.Tensor:
+    """An input that wants a gradient, as a leaf of a replica's graph, which may be written over."""
     if not tensor.requires_grad:
         return tensor
     if id(tensor) not in outer:
@@ -245,126 +300,33 @@ class Join(torch.autograd.Function):  # type: ignore[misc]  # torch is not follo
         return None, *joined.backward(grads)
 
 
-def _run_backward(part: Part, grads: Sequence[torch.Tensor | None], tell: Callable[[int, int], None]) -> list[torch.Tensor | None]:
+def _run_backward(
+    part: Part, grads: Sequence[torch.Tensor | None], tell: Callable[[int, int], None]
+) -> list[torch.Tensor | None]:
     began, cpu_began = perf_counter_ns(), thread_time_ns()
-    given = [(output, grad) for output, grad in zip(part.outputs, grads, strict=True) if grad is not None]
+    given = [
+        (output, grad) for output, grad in zip(part.outputs, grads, strict=True) if grad is not None
+    ]
     try:
         if given:
-            # `backward` and not `grad`: tensors that the module holds without having registered them get theirs, too.
-            torch.autograd.backward([output for output, _ in given], [grad for _, grad in given], retain_graph=True)
+            # `backward` and not `grad`: tensors that the module holds without having registered
+            # them get theirs, too.
+            torch.autograd.backward(
+                [output for output, _ in given], [grad for _, grad in given], retain_graph=True
+            )
     finally:  # what a failed pass has left is not there in the next
         found = take_gradients(part.leaves)
     tell(began, thread_time_ns() - cpu_began)
     return found
 
 
-def _run_grad(outputs: list[torch.Tensor], leaves: list[torch.Tensor], grads: list[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+def _run_grad(
+    outputs: list[torch.Tensor], leaves: list[torch.Tensor], grads: list[torch.Tensor]
+) -> Sequence[torch.Tensor | None]:
     if not outputs:
         return [None] * len(leaves)
     with torch.enable_grad():
-        found: Sequence[torch.Tensor | None] = torch.autograd.grad(outputs, leaves, grads, create_graph=True, allow_unused=True)
+        found: Sequence[torch.Tensor | None] = torch.autograd.grad(
+            outputs, leaves, grads, create_graph=True, allow_unused=True
+        )
     return found
-
-
-def take_gradients(leaves: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-    """What a backward pass has left on leaves, which have none afterwards.
-
-    Args:
-        leaves: of one replica.
-
-    Returns:
-        A gradient for each; None where it had no part in the result.
-
-    Example:
-        >>> leaf = torch.ones(2, requires_grad=True)
-        >>> leaf.sum().backward()
-        >>> take_gradients([leaf])[0].tolist(), leaf.grad
-        ([1.0, 1.0], None)
-    """
-    found = [leaf.grad for leaf in leaves]
-    for leaf in leaves:
-        leaf.grad = None
-    return found
-
-
-def sum_gradients(
-    found: Sequence[tuple[Sequence[int], Sequence[torch.Tensor | None]]], threads: DeviceThreads
-) -> dict[int, torch.Tensor]:
-    """Sum what the replicas have found, in their order.
-
-    Args:
-        found: of each replica the numbers of the sources, and the gradients, which may be changed.
-        threads: who sums; each a share of the sources.
-
-    Returns:
-        The sums by the number of the source.
-
-    Example:
-        >>> threads = DeviceThreads([torch.device("cpu")], None)
-        >>> sum_gradients([([0], [torch.ones(1)]), ([0], [torch.ones(1)])], threads)
-        {0: tensor([2.])}
-    """
-    total: dict[int, torch.Tensor] = {}
-    for sources, grads in found:
-        pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for source, grad in zip(sources, grads, strict=True):
-            if grad is None:
-                continue
-            before = total.get(source)
-            if before is None:
-                total[source] = grad
-            elif before.layout == grad.layout == torch.strided:
-                pairs.append((before, grad))
-            else:
-                total[source] = add_any(before, grad)
-        _add_all(pairs, threads, len(found))
-    return total
-
-
-def add_any(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """The sum of two gradients of which one may be sparse, as an embedding's.
-
-    Args:
-        one: a gradient.
-        other: another.
-
-    Returns:
-        Their sum; sparse where both are.
-
-    Example:
-        >>> add_any(torch.eye(2).to_sparse(), torch.ones(2, 2)).tolist()
-        [[2.0, 1.0], [1.0, 2.0]]
-    """
-    return other + one if one.layout != torch.strided else one + other  # a sparse one adds to a dense one, and not the reverse
-
-
-def _add_all(pairs: list[tuple[torch.Tensor, torch.Tensor]], threads: DeviceThreads, shares: int) -> None:
-    """Add in place; large ones in all threads, each an equal part of the bytes."""
-    total = sum(grad.nbytes for _, grad in pairs)
-    if total < _SMALL_BYTES:
-        _add(pairs)
-        return
-    flat = [pair for pair in pairs if pair[0].nbytes <= total // (2 * shares) or not _both_contiguous(pair)]
-    whole = {id(before) for before, _ in flat}
-    groups: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in range(shares)]
-    filled = [0] * shares
-    for before, grad in pairs:
-        if id(before) in whole:
-            least = filled.index(min(filled))
-            groups[least].append((before, grad))
-            filled[least] += grad.nbytes
-        else:  # one that is larger than a share is cut
-            cuts = zip(before.view(-1).tensor_split(shares), grad.view(-1).tensor_split(shares), strict=True)
-            for group, cut in zip(groups, cuts, strict=True):
-                group.append(cut)
-    threads.run([partial(_add, group) for group in groups])
-
-
-def _both_contiguous(pair: tuple[torch.Tensor, torch.Tensor]) -> bool:
-    return bool(pair[0].is_contiguous() and pair[1].is_contiguous())
-
-
-def _add(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    if pairs:
-        with torch.no_grad():
-            torch._foreach_add_([before for before, _ in pairs], [grad for _, grad in pairs])

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""When replicas have to take turns: checkpoints that draw random numbers, embeddings that are renormalised, hooks on saved tensors.
+"""When replicas have to take turns.
 
-`torch.utils.checkpoint` runs a part of the module again in the backward pass, with the state that the generator of random numbers
-had at first. torch has one such generator for all threads of a CPU: replicas that run at once draw from it in between, and would be
-run again with other numbers than they had. So the first pass of a module runs in turn, and one looks whether it draws random
-numbers; if so, the second one, too, and one looks whether what it leaves for the backward pass belongs to a checkpoint. Only then
-turns are for good. A module that has changed is looked at again, and one that changes all the time runs in turn if it draws.
+Checkpoints that draw random numbers, embeddings that are renormalised, hooks on saved tensors.
+`torch.utils.checkpoint` runs a part of the module again in the backward pass, with the state that
+the generator of random numbers had at first. torch has one such generator for all threads of a CPU:
+replicas that run at once draw from it in between, and would be run again with other numbers than
+they had. So the first pass of a module runs in turn, and one looks whether it draws random numbers;
+if so, the second one, too, and one looks whether what it leaves for the backward pass belongs to a
+checkpoint. Only then turns are for good. A module that has changed is looked at again, and one that
+changes all the time runs in turn if it draws.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from torch import nn
 
 from teamster.parallel.thread_state import is_hooked
 
-_LEFT_BY_CHECKPOINTS = ("_CheckpointFrame", "CheckpointFunctionBackward")  # types of objects, of both kinds of checkpoints
+# Types of objects, of both kinds of checkpoints
+_LEFT_BY_CHECKPOINTS = ("_CheckpointFrame", "CheckpointFunctionBackward")
 
 _MOST_LOOKS = 8  # at a module that changes all the time
 
@@ -32,7 +36,8 @@ class Watch:
     def __init__(self, *, in_turn: bool, looks: bool) -> None:
         self.in_turn = in_turn
         self.looks = looks
-        self._before = _objects_of_checkpoints() if looks else []  # held: what is new must not have the place of what has gone
+        # held: what is new must not have the place of what has gone
+        self._before = _objects_of_checkpoints() if looks else []
         self.checkpoints = False
 
     def look(self) -> None:
@@ -76,10 +81,15 @@ class Recomputing:
             self._built, self._renormalised = built, is_renormalised(module)
             self._changes += 1
             before = self._latest
-            self._latest = _Seen() if self._changes <= _MOST_LOOKS else _Seen(before.draws, bool(before.draws))
+            self._latest = (
+                _Seen() if self._changes <= _MOST_LOOKS else _Seen(before.draws, bool(before.draws))
+            )
         seen = self._latest
         in_turn = seen.draws is None or (seen.draws and seen.checkpoints is not False)
-        watch = Watch(in_turn=in_turn or self._renormalised or is_hooked(), looks=bool(seen.draws) and seen.checkpoints is None)
+        watch = Watch(
+            in_turn=in_turn or self._renormalised or is_hooked(),
+            looks=bool(seen.draws) and seen.checkpoints is None,
+        )
         state = torch.get_rng_state()
         yield watch
         draws = not torch.equal(state, torch.get_rng_state())
@@ -94,14 +104,17 @@ class Recomputing:
 
 def _warn() -> None:
     warnings.warn(
-        "a module that makes checkpoints has begun to draw random numbers: in a step before, gradients may be of other numbers than"
+        "a module that makes checkpoints has begun to draw random numbers: in a step before, "
+        "gradients may be of other numbers than"
         " outputs; from now on its replicas take turns",
         stacklevel=7,
     )
 
 
 def is_renormalised(module: nn.Module) -> bool:
-    """Whether a forward pass writes into parameters that replicas share: embeddings with a largest norm.
+    """Whether a forward pass writes into parameters that replicas share.
+
+    Embeddings with a largest norm.
 
     Args:
         module: the user's.
@@ -110,7 +123,8 @@ def is_renormalised(module: nn.Module) -> bool:
         True where two replicas at once might scale a row twice.
 
     Example:
-        >>> is_renormalised(nn.Sequential(nn.Embedding(3, 2, max_norm=1.0))), is_renormalised(nn.Embedding(3, 2))
+        >>> odd = nn.Sequential(nn.Embedding(3, 2, max_norm=1.0))
+        >>> is_renormalised(odd), is_renormalised(nn.Embedding(3, 2))
         (True, False)
     """
     return any(each.__dict__.get("max_norm") is not None for each in module.modules())

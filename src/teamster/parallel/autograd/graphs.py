@@ -14,10 +14,12 @@ from teamster.tensors.nest import tensors_of
 
 
 def versions_of(given: Any, pieces: Sequence[Piece]) -> list[tuple[weakref.ref[torch.Tensor], int]]:
-    """Of the tensors that were sliced; what a replica has written into its slice counts for the whole, too.
+    """Of the tensors that were sliced.
+
+    What a replica has written into its slice counts for the whole, too.
 
     Args:
-        given: inputs; None where nobody knows what the pieces are of.
+        given: inputs; None where it is not known what the pieces are of.
         pieces: of them.
 
     Returns:
@@ -58,7 +60,9 @@ def hooks_after(tensor: torch.Tensor) -> bool:
 
 
 def leaves_below(outputs: list[torch.Tensor]) -> set[int] | None:
-    """Identities of all leaves in a graph; None where a function of Python's, as a checkpoint, may hide some.
+    """Identities of all leaves in a graph.
+
+    None where a function of Python's, as a checkpoint, may hide some.
 
     Args:
         outputs: with a graph.
@@ -71,7 +75,11 @@ def leaves_below(outputs: list[torch.Tensor]) -> set[int] | None:
         >>> leaves_below([x * 2]) == {id(x)}
         True
     """
-    found, seen, todo = {id(each) for each in outputs if each.is_leaf}, set(), [each.grad_fn for each in outputs]
+    found, seen, todo = (
+        {id(each) for each in outputs if each.is_leaf},
+        set(),
+        [each.grad_fn for each in outputs],
+    )
     while todo:
         node = todo.pop()
         if node is None or node in seen:

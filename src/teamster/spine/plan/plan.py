@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A decision about how to run a job, as a value: the candidates, the evidence, the choice and why."""
+"""A decision on how to run a job, as a value: the candidates, the evidence, the choice and why."""
 
 from __future__ import annotations
 
@@ -41,14 +41,18 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of a function from its first items, which ran in the caller, or from later ones of another kind.
+    """What is known of a function from its items.
+
+    These are the first ones, which ran in the caller, or later ones of another kind.
 
     Attributes:
         items: how many were measured.
         wall_s: seconds an item, without what it waits for the interpreter's lock.
         cpu_s: seconds of processor time an item, in the thread that called the function.
-        all_cpu_s: the same of all threads of the process: larger when the function has threads of its own.
-        gil: share of the time for which the interpreter's lock was held; None when that was not measured.
+        all_cpu_s: the same of all threads of the process: larger when the function has threads of
+            its own.
+        gil: share of the time for which the interpreter's lock was held; None when that was not
+            measured.
         argument_bytes: pickled size of an argument; None when not known.
         result_bytes: pickled size of a result; None when not known.
         move_s: seconds that pickling and unpickling of both took.
@@ -139,7 +143,8 @@ class Plan:
         """The plan that `to_dict` wrote.
 
         Args:
-            values: what `to_dict` returned, perhaps by way of JSON; keys that this version does not know are ignored.
+            values: what `to_dict` returned, perhaps by way of JSON; keys that this version does not
+                know are ignored.
 
         Returns:
             The plan.
@@ -154,11 +159,15 @@ class Plan:
         backend, workers = values["backend"], values["workers"]
         if not isinstance(backend, str) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"backend {backend!r} with {workers!r} workers is no plan")
-        candidates = tuple(Candidate(**_known(Candidate, each)) for each in values.get("candidates", ()))
+        candidates = tuple(
+            Candidate(**_known(Candidate, each)) for each in values.get("candidates", ())
+        )
         evidence = values.get("evidence")
         if evidence is not None:
             gil = evidence.get("gil")
-            evidence = Evidence(**{**_known(Evidence, evidence), "gil": gil and GilShare(**_known(GilShare, gil))})
+            evidence = Evidence(
+                **{**_known(Evidence, evidence), "gil": gil and GilShare(**_known(GilShare, gil))}
+            )
         return cls(backend, workers, str(values.get("reason", "")), candidates, evidence)
 
 
@@ -171,13 +180,23 @@ def _describe(evidence: Evidence) -> list[str]:
     """The evidence, in two lines."""
     where = f"in {evidence.by}" if evidence.by else "here"
     took_s = evidence.took_s or evidence.wall_s
-    first = f"  {evidence.items:,} item{'s' * (evidence.items != 1)} measured {where}: {show_seconds(took_s)} each"
+    first = (
+        f"  {evidence.items:,} item{'s' * (evidence.items != 1)} measured {where}: "
+        f"{show_seconds(took_s)} each"
+    )
     first += f", {show_seconds(max(evidence.cpu_s, evidence.all_cpu_s))} of it on a processor"
     if evidence.gil is not None:
         first += f"; GIL held {evidence.gil}, by voluntary switches"
     sizes = (("argument", evidence.argument_bytes), ("result", evidence.result_bytes))
     shown = [f"{name} {show_bytes(size)}" for name, size in sizes if size is not None]
-    return [first] if not shown else [first, f"  pickled: {', '.join(shown)}; {show_seconds(evidence.move_s)} to move an item"]
+    return (
+        [first]
+        if not shown
+        else [
+            first,
+            f"  pickled: {', '.join(shown)}; {show_seconds(evidence.move_s)} to move an item",
+        ]
+    )
 
 
 def _table(plan: Plan) -> list[str]:
@@ -189,7 +208,10 @@ def _table(plan: Plan) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
     for mark, name, predicted, measured, note in rows:
-        line = f"{mark:>3} {name:<{widths[1]}}  {predicted:>{widths[2]}}  {measured:>{widths[3]}}  {note}"
+        line = (
+            f"{mark:>3} {name:<{widths[1]}}  {predicted:>{widths[2]}}  {measured:>{widths[3]}}  "
+            f"{note}"
+        )
         lines.append(line.rstrip())
     return lines
 

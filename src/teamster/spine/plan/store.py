@@ -3,9 +3,12 @@
 
 ::
 
-    {"version": 1, "plans": {"package.module:function#0": {"backend": "process", "workers": 8, ...}, ...}}
+    {"version": 1, "plans": {
+        "package.module:function#0": {"backend": "process", "workers": 8, ...},
+        ...}}
 
-The number counts the calls of one function in one run; calls beyond those recorded repeat the last of them.
+The number counts the calls of one function in one run; calls beyond those recorded repeat the last
+of them.
 """
 
 from __future__ import annotations
@@ -68,11 +71,15 @@ class PlanStore:
             return found
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
-                f"{VARIABLE}: {self._path} holds no plans ({type(error).__name__}: {error}); remove it to record new ones"
+                f"{VARIABLE}: {self._path} holds no plans ({type(error).__name__}: {error}); "
+                "remove it to record new ones"
             ) from None
 
     def next_call(self, function: Callable[..., Any]) -> tuple[str, Plan | None]:
-        """The name of the next call of `function`, and the plan recorded for it; None when there is none."""
+        """The name of the next call of `function`, and the plan recorded for it.
+
+        The plan is None when there is none.
+        """
         name = name_of(function)
         with self._lock:
             number = self._calls[name]
@@ -83,7 +90,9 @@ class PlanStore:
         return f"{name}#{number}", None
 
     def record(self, call: str, plan: Plan) -> None:
-        """Write the plan of a call, beside those that are in the file; at most once a second, and at the end.
+        """Write the plan of a call, beside those that are in the file.
+
+        The file is written at most once a second, and at the end.
 
         Raises:
             UsageError: the file cannot be written.
@@ -103,15 +112,21 @@ class PlanStore:
         """
         with self._lock:
             self._wrote, self._behind = monotonic(), False
-            plans = {name: each.to_dict() for name, each in {**self._known, **self._written}.items()}
+            plans = {
+                name: each.to_dict() for name, each in {**self._known, **self._written}.items()
+            }
             beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             try:
-                beside.write_text(json.dumps({"version": _VERSION, "plans": plans}, indent=1) + "\n")
+                beside.write_text(
+                    json.dumps({"version": _VERSION, "plans": plans}, indent=1) + "\n"
+                )
                 beside.replace(self._path)  # so that a reader never finds half a file
             except OSError as error:
                 with contextlib.suppress(OSError):
                     beside.unlink()
-                raise UsageError(f"{VARIABLE}: cannot write {self._path}: {error.strerror or error}") from None
+                raise UsageError(
+                    f"{VARIABLE}: cannot write {self._path}: {error.strerror or error}"
+                ) from None
 
     def _write_the_rest(self) -> None:
         if self._behind:
@@ -136,7 +151,9 @@ _stores: dict[str, PlanStore] = {}
 
 
 def store_from_environment() -> PlanStore | None:
-    """The store that ``TEAMSTER_PLAN_FILE`` names, the same one for the whole run; None when it names none.
+    """The store that ``TEAMSTER_PLAN_FILE`` names, the same one for the whole run.
+
+    It is None when the variable names none.
 
     Raises:
         UsageError: the file is there and holds no plans.

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Settings that take turns over steps which repeat, until the fastest is known: numbers of replicas, of loader workers, strategies.
+"""Settings that take turns over steps which repeat, until the fastest is known.
+
+Such settings are numbers of replicas, numbers of loader workers, strategies.
 
 ::
 
-    settings a, b, c:   a b c a b c a b a b ...    -->    the fastest, for some hundred steps    -->    turns again, and so on
+    settings a, b, c:  a b c a b c a b a b ...  -->  the fastest, for some hundred steps
+                       -->  turns again, and so on
 
-What is more than twice as slow as the fastest has no further turn. A step may have a second part that comes later, as a backward
-pass does: where one of each setting had that, both parts count. After some hundred steps the settings take turns again, since what
-was measured on a busy machine does not stay for good. Knows no clock and starts nothing: who steps tells the seconds.
+What is more than twice as slow as the fastest has no further turn. A step may have a second part
+that comes later, as a backward pass does: where one of each setting had that, both parts count.
+After some hundred steps the settings take turns again, since what was measured on a busy machine
+does not stay for good. This module knows no clock and starts nothing: the caller that
+steps tells the seconds.
 """
 
 from __future__ import annotations
@@ -35,10 +40,13 @@ class Turn(Generic[Setting]):
 
     __slots__ = ("_ended", "_number", "_trials", "later_seconds", "seconds", "setting")
 
-    def __init__(self, trials: Trials[Setting], setting: Setting, ended: list[Turn[Setting]] | None) -> None:
+    def __init__(
+        self, trials: Trials[Setting], setting: Setting, ended: list[Turn[Setting]] | None
+    ) -> None:
         self._trials = trials
         self._number = trials.begun
-        self._ended = ended  # those of this setting in this round: who ends when that is over counts for nothing
+        # Those of this setting in this round: a turn that ends after the round counts for nothing
+        self._ended = ended
         self.setting = setting
         self.seconds = self.later_seconds = 0.0
 
@@ -101,14 +109,23 @@ class Trials(Generic[Setting]):
         """Those that may still be the fastest; the first of them always."""
         seconds, first = self._seconds(), self._settings[0]
         least = min(seconds.values(), default=0.0)
-        return [setting for setting in self._settings if setting == first or seconds.get(setting, 0.0) <= _HOPELESS * least]
+        return [
+            setting
+            for setting in self._settings
+            if setting == first or seconds.get(setting, 0.0) <= _HOPELESS * least
+        ]
 
     def _seconds(self) -> dict[Setting, float]:
-        """The shortest turns so far, after the first: with the later part where all have had one."""
+        """The shortest turns so far, after the first.
+
+        They include the later part where all have had one.
+        """
         turns = {setting: ended[1:] for setting, ended in self._ended.items() if len(ended) > 1}
         if all(any(turn.later_seconds for turn in each) for each in turns.values()):
             return {
-                setting: min(turn.seconds + turn.later_seconds for turn in each if turn.later_seconds)
+                setting: min(
+                    turn.seconds + turn.later_seconds for turn in each if turn.later_seconds
+                )
                 for setting, each in turns.items()
             }
         return {setting: min(turn.seconds for turn in each) for setting, each in turns.items()}

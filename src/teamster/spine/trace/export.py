@@ -33,22 +33,28 @@ def check_path(path: str | os.PathLike[str]) -> str:
         The path as a string.
 
     Raises:
-        UsageError: the ending is not known, the folder is missing or cannot be written, or a library is missing.
+        UsageError: the ending is not known, the folder is missing or cannot be written, or a
+            library is missing.
 
     Example:
         >>> check_path("timeline.txt")
         Traceback (most recent call last):
-        teamster.errors.UsageError: a timeline is written as .html, .png, .svg, .json or .pftrace; 'timeline.txt' ends otherwise
+        teamster.errors.UsageError: a timeline is written as .html, .png, .svg, .json or .pftrace;
+        'timeline.txt' ends otherwise
     """
     where: Any = path
     if isinstance(where, os.PathLike):
         where = os.fspath(where)
     if not isinstance(where, str):
-        raise UsageError(f"a timeline is written to a path, not to {type(path).__name__} {path!r:.60}")
+        raise UsageError(
+            f"a timeline is written to a path, not to {type(path).__name__} {path!r:.60}"
+        )
     ending = os.path.splitext(where)[1].lower()
     if ending not in _WRITERS:
         *most, last = _WRITERS
-        raise UsageError(f"a timeline is written as {', '.join(most)} or {last}; {where!r} ends otherwise")
+        raise UsageError(
+            f"a timeline is written as {', '.join(most)} or {last}; {where!r} ends otherwise"
+        )
     if ending in (".png", ".svg"):
         _check_matplotlib()
     folder = os.path.dirname(where) or "."
@@ -60,7 +66,9 @@ def check_path(path: str | os.PathLike[str]) -> str:
         with tempfile.TemporaryFile(dir=folder):  # the only way to know; it leaves nothing behind
             pass
     except OSError as error:
-        raise UsageError(f"a timeline cannot be written to {where!r}: {error.strerror} ({folder!r})") from None
+        raise UsageError(
+            f"a timeline cannot be written to {where!r}: {error.strerror} ({folder!r})"
+        ) from None
     except ValueError as error:  # of the system's calls, for a name with a zero in it
         if isinstance(error, UsageError):
             raise
@@ -72,7 +80,9 @@ def _check_matplotlib() -> None:
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
-        raise UsageError("pictures need matplotlib: pip install 'teamster[plot]'; a .html page needs nothing")
+        raise UsageError(
+            "pictures need matplotlib: pip install 'teamster[plot]'; a .html page needs nothing"
+        )
 
 
 def save(timeline: Timeline, path: str | os.PathLike[str]) -> None:
@@ -193,7 +203,10 @@ def plot(source: Any) -> Figure:
     """
     timeline = source if isinstance(source, Timeline) else getattr(source, "timeline", None)
     if not isinstance(timeline, Timeline):
-        raise UsageError(f"a report, a recording or a timeline can be drawn, not {type(source).__name__} {source!r:.60}")
+        raise UsageError(
+            f"a report, a recording or a timeline can be drawn, not {type(source).__name__} "
+            f"{source!r:.60}"
+        )
     _check_matplotlib()
     from teamster.spine.trace.render.picture import to_figure
 

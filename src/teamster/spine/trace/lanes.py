@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """From tracks, one a life of a worker or thread, to lanes, one a place on the picture.
 
-A worker that was replaced goes on in its lane, and so does the worker of the same number in the next pool; where two of one label
-were there at the same time, the second has a lane of its own.
+A worker that was replaced goes on in its lane, and so does the worker of the same number in the
+next pool; where two of one label were there at the same time, the second has a lane of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Track:
     earlier: list[tuple[int, int]] = field(default_factory=list)
 
     def continue_with(self, other: Track) -> bool:
-        """Take in the life of whoever has taken its place.
+        """Take in the life of the worker or thread that has taken its place.
 
         Args:
             other: a track of the same label, which is over.
@@ -66,7 +66,10 @@ def lanes_of(tracks: list[Track], begin_ns: int, end_ns: int) -> tuple[Lane, ...
         The caller's threads first, then workers by kind and number.
 
     Example:
-        >>> tracks = [Track("process 0", "process", 0, 1, Spans([(1, 2, 0, 1, 0, 0)]), 0, 3) for _ in range(2)]
+        >>> tracks = [
+        ...     Track("process 0", "process", 0, 1, Spans([(1, 2, 0, 1, 0, 0)]), 0, 3)
+        ...     for _ in range(2)
+        ... ]
         >>> [lane.label for lane in lanes_of(tracks, 0, 9)]
         ['process 0', 'process 0 (2)']
     """
@@ -76,19 +79,33 @@ def lanes_of(tracks: list[Track], begin_ns: int, end_ns: int) -> tuple[Lane, ...
         if not len(spans):
             continue
         number = 1
-        while (placed := lanes.get((track.label, number))) and placed[-1][0].ended_ns > track.first_ns:
+        while (placed := lanes.get((track.label, number))) and placed[-1][
+            0
+        ].ended_ns > track.first_ns:
             number += 1
         lanes.setdefault((track.label, number), []).append((track, spans))
-    made = [_lane(label, number, placed, begin_ns, end_ns) for (label, number), placed in lanes.items()]
+    made = [
+        _lane(label, number, placed, begin_ns, end_ns) for (label, number), placed in lanes.items()
+    ]
     return tuple(sorted(made, key=_place))
 
 
 def _place(lane: Lane) -> tuple[int, str, int, str]:
-    """From the top: by kind, then what is called alike ("process 0", "process 1", "spawn 0: train"), by number."""
-    return order_of(lane.kind), "" if lane.kind == "caller" else lane.label.partition(" ")[0], lane.index, lane.label
+    """From the top: by kind, then what is called alike, by number.
+
+    For example "process 0", "process 1", "spawn 0: train".
+    """
+    return (
+        order_of(lane.kind),
+        "" if lane.kind == "caller" else lane.label.partition(" ")[0],
+        lane.index,
+        lane.label,
+    )
 
 
-def _lane(label: str, number: int, placed: list[tuple[Track, Spans]], begin_ns: int, end_ns: int) -> Lane:
+def _lane(
+    label: str, number: int, placed: list[tuple[Track, Spans]], begin_ns: int, end_ns: int
+) -> Lane:
     spans = Spans()
     for _, each in placed:
         spans.extend(each)

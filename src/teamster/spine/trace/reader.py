@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The reader's side of a ring: what was written since the last time, as columns, with names of the whole program."""
+"""The reader's side of a ring.
+
+It reads what was written since the last time, as columns, with names of the whole program.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,17 @@ import struct
 from array import array
 from typing import Any
 
-from teamster.spine.trace.ring import CAPACITY, GRAIN_NS, HEAD, NAMES_AT, NAMES_END, PID, RECORD_NBYTES, RECORDS_AT, SKIPPED
+from teamster.spine.trace.ring import (
+    CAPACITY,
+    GRAIN_NS,
+    HEAD,
+    NAMES_AT,
+    NAMES_END,
+    PID,
+    RECORD_NBYTES,
+    RECORDS_AT,
+    SKIPPED,
+)
 from teamster.spine.trace.timeline import Spans
 
 _WRITERS = 8  # threads that may be in the middle of a record
@@ -79,8 +92,9 @@ class RingReader:
             return Spans()
         first = max(self._position, head - CAPACITY)
         data = self._copy(first, head)
-        # What the writer has begun to write over meanwhile is not what it was. A slot that is taken and not yet written looks like
-        # the oldest record, so a few of those are not trusted either.
+        # What the writer has begun to write over meanwhile is not what it was. A slot that is taken
+        # and not yet written looks like the oldest record, so a few of those are not trusted
+        # either.
         safe = max(first, min(head, self._words[HEAD] - CAPACITY + _WRITERS))
         self._overrun += safe - self._position
         self._position = head
@@ -91,7 +105,9 @@ class RingReader:
         at, stop = RECORDS_AT + begin * RECORD_NBYTES, RECORDS_AT + end * RECORD_NBYTES
         if begin < end:
             return bytes(self._view[at:stop])
-        return bytes(self._view[at : RECORDS_AT + CAPACITY * RECORD_NBYTES]) + bytes(self._view[RECORDS_AT:stop])
+        return bytes(self._view[at : RECORDS_AT + CAPACITY * RECORD_NBYTES]) + bytes(
+            self._view[RECORDS_AT:stop]
+        )
 
     def _columns(self, data: bytes) -> Spans:
         """Slices with a stride do in C what unpacking would do in Python."""

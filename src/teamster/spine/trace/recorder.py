@@ -3,12 +3,13 @@
 
 ::
 
-    ring of a thread of this process  --+
-    ring of a process worker          --+--> tracks (columns) --> Timeline        every 50 ms, and at the end
-    GIL, processors, memory           -----> curves                               every 250 ms
+    ring of a thread of this process -+
+    ring of a process worker         -+-> tracks (columns) -> Timeline  every 50 ms, and at the end
+    GIL, processors, memory          ---> curves                        every 250 ms
 
-What is kept is bounded: past a million spans the shortest are drawn together with their neighbours, and workers are told to write
-no others of that length. One recorder serves all recordings of a process; each takes the time between its own two moments.
+What is kept is bounded: past a million spans the shortest are drawn together with their neighbours,
+and workers are told to write no others of that length. One recorder serves all recordings of a
+process; each takes the time between its own two moments.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ from teamster.spine.trace.timeline import Curve, JobNote, Mark, Spans, Timeline
 MOST_SPANS = 1_000_000  # rows of six numbers, and a page that still moves
 _FIRST_GRAIN_NS = 10_000  # below that a span is no wider than a pixel for long
 _COARSER = 8  # times, so that a full recording is halved in a step or two
-_READ_S = 0.05  # 20 times a second, before anybody fills a ring
+_READ_S = 0.05  # 20 times a second, before any writer fills a ring
 _SAMPLE_S = 0.25  # of processors and memory
 _SHARE = 0.02  # of a processor, for reading and sampling
-_GIL_MEAN_S = 0.01  # each look takes the lock from whoever runs Python code, and from the sampler of a choice
+# Each look takes the lock from the thread that runs Python code, and from the sampler of a choice
+_GIL_MEAN_S = 0.01
 _LEAST_READ_S = 0.01  # of a ring that fills fast
 _MOST_READ_S = 1.0  # so that a worker's last spans are not old
 _MOST_MARKS = 10_000  # what a page can show
@@ -58,7 +60,8 @@ class _Source:
 
     def is_over(self) -> bool:
         """Whether its writer is a thread that has ended."""
-        if isinstance(self.thread, threading._DummyThread):  # not started by this module, which thinks that it lives for ever
+        if isinstance(self.thread, threading._DummyThread):
+            # Not started by `threading`, which thinks that it lives for ever
             return self.thread.ident not in sys._current_frames()
         return self.thread is not None and not self.thread.is_alive()
 
@@ -68,7 +71,8 @@ class ProgramRecorder:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # held briefly: a team that loses a worker waits for it
-        self._shaping = threading.Lock()  # held while spans are merged, and by who wants all of them; taken first
+        # Held while spans are merged, and by the caller that wants all of them; taken first
+        self._shaping = threading.Lock()
         self._rings = threading.local()
         self._names = Names()
         self._sources: list[_Source] = []
@@ -81,7 +85,9 @@ class ProgramRecorder:
         self._most = MOST_SPANS
         self._over = threading.Event()
         self._gil = GilSampler(mean_s=_GIL_MEAN_S)
-        self._thread = own_thread(threading.Thread(target=self._live, name="teamster-recorder", daemon=True))
+        self._thread = own_thread(
+            threading.Thread(target=self._live, name="teamster-recorder", daemon=True)
+        )
 
     def start(self) -> None:
         """Read from now on."""
@@ -105,7 +111,7 @@ class ProgramRecorder:
                     source.remote.switch(False)
             self._sources.clear()
 
-    # --- what writers do ---------------------------------------------------------------------------------------------------
+    # --- what writers do --------------------------------------------------------------------------
 
     def ring(self) -> Ring:
         """That of the calling thread."""
@@ -117,7 +123,9 @@ class ProgramRecorder:
         thread = threading.current_thread()
         label, kind, index = here.lane_of_thread() or _lane_of(thread)
         with self._lock:
-            source = _Source(RingReader(ring.memory, self._names), Track(label, kind, index, os.getpid()), thread)
+            source = _Source(
+                RingReader(ring.memory, self._names), Track(label, kind, index, os.getpid()), thread
+            )
             source.reader.coarsen(self._grain_ns)
             self._take_in(source)
         self._rings.source = source
@@ -133,12 +141,19 @@ class ProgramRecorder:
     def follow(self, remote: Remote) -> None:
         """Read a worker's ring from now on."""
         with self._lock:
-            if self._over.is_set() or not here.is_there(remote) or any(source.remote is remote for source in self._sources):
+            if (
+                self._over.is_set()
+                or not here.is_there(remote)
+                or any(source.remote is remote for source in self._sources)
+            ):
                 return
             try:
                 memory = remote.memory()
             except OSError:  # too many files, or no memory: its work is more than its picture
-                self.mark(f"{remote.label} is not on the timeline: there is no memory for its spans", remote.label)
+                self.mark(
+                    f"{remote.label} is not on the timeline: there is no memory for its spans",
+                    remote.label,
+                )
                 return
             remote.switch(True)
             track = Track(remote.label, remote.kind, remote.index)
@@ -169,7 +184,7 @@ class ProgramRecorder:
             while len(self._notes) > _MOST_NOTES:
                 del self._notes[next(iter(self._notes))]
 
-    # --- reading -----------------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def _live(self) -> None:
         try:
@@ -185,14 +200,16 @@ class ProgramRecorder:
             began, spent = perf_counter(), thread_time()
             with self._lock:
                 most = self._read_all()
-                pids = {source.reader.pid for source in self._sources if source.remote is not None} - {0}
+                pids = {
+                    source.reader.pid for source in self._sources if source.remote is not None
+                } - {0}
             if self._kept > self._most:
                 self._coarsen()
             if began - sampled > _SAMPLE_S:
                 sampled = began
                 gil_before = self._sample(meter, pids, gil_before)
-            # By processor time: waiting for the lock of an interpreter whose threads compute is not work. (The curves of a run
-            # ended with its first threads.)
+            # By processor time: waiting for the lock of an interpreter with threads that compute is
+            # not work. (The curves of a run ended with its first threads.)
             wanted = (thread_time() - spent) / _SHARE
             fill_s = pause * CAPACITY / max(1, most)  # the fullest ring would be full again
             pause = min(max(_READ_S, wanted), _MOST_READ_S, max(_LEAST_READ_S, fill_s / 3))
@@ -211,7 +228,8 @@ class ProgramRecorder:
     def _read(self, source: _Source) -> int:
         before = source.reader.overrun
         spans = source.reader.read()
-        if source.reader.overrun > before:  # the short ones come too fast, and take the place of the long ones
+        if source.reader.overrun > before:
+            # Short spans come too fast, and take the place of the long ones
             self._raise_grain()
         if len(spans):
             source.track.spans.extend(spans)
@@ -231,7 +249,8 @@ class ProgramRecorder:
         self._sources.remove(source)
         self._tracks.remove(source.track)
         for done in self._done.setdefault(source.track.label, []):
-            if done.continue_with(source.track):  # as many as there were at one time stay, not as many as there ever were
+            if done.continue_with(source.track):
+                # As many tracks as there were at one time stay, not as many as there ever were
                 return
         self._done[source.track.label].append(source.track)
 
@@ -260,7 +279,9 @@ class ProgramRecorder:
             for source in self._sources:
                 source.reader.coarsen(self._grain_ns)
 
-    def _sample(self, meter: UsageMeter, pids: set[int], gil_before: tuple[int, int]) -> tuple[int, int]:
+    def _sample(
+        self, meter: UsageMeter, pids: set[int], gil_before: tuple[int, int]
+    ) -> tuple[int, int]:
         usage, gil = meter.read(pids), self._gil.counts()
         moments, held = gil[0] - gil_before[0], gil[1] - gil_before[1]
         points = [
@@ -281,7 +302,7 @@ class ProgramRecorder:
                     del points_so_far[1::2]
         return gil
 
-    # --- the result --------------------------------------------------------------------------------------------------------
+    # --- the result -------------------------------------------------------------------------------
 
     @property
     def lost(self) -> int:
@@ -299,14 +320,20 @@ class ProgramRecorder:
             end_ns = perf_counter_ns()
             lost = self.lost - lost_before
             lanes = lanes_of(self._all_tracks(), begin_ns, end_ns)
-            curves = tuple(_curve(label, unit, points, begin_ns) for label, (unit, points) in self._curves.items())
+            curves = tuple(
+                _curve(label, unit, points, begin_ns)
+                for label, (unit, points) in self._curves.items()
+            )
             marks = tuple(mark for mark in self._marks if mark.at_ns >= begin_ns)
             asked = list(self._notes.values())
-        # Without the lock: a pool that is asked takes its own, with which it may be reading a worker's last spans.
+        # Without the lock: a pool that is asked takes its own, with which it may be reading a
+        # worker's last spans.
         jobs = tuple(note for note in (ask(begin_ns) for ask in asked) if note is not None)
         started_s = (time_ns() - (perf_counter_ns() - begin_ns)) / 1e9
         names = self._names.table()
-        return Timeline(begin_ns, end_ns, started_s, names, lanes, curves, marks, jobs, self._grain_ns, lost)
+        return Timeline(
+            begin_ns, end_ns, started_s, names, lanes, curves, marks, jobs, self._grain_ns, lost
+        )
 
 
 def _curve(label: str, unit: str, points: list[tuple[int, float]], begin_ns: int) -> Curve:
@@ -334,7 +361,10 @@ def open_recorder() -> ProgramRecorder:
         if recorder is None:
             recorder = _begin()
         if not isinstance(recorder, ProgramRecorder):
-            raise UsageError("this code runs in a process worker, which its parent records; record there, or nowhere else")
+            raise UsageError(
+                "this code runs in a process worker, which its parent records; record there, or "
+                "nowhere else"
+            )
         _users += 1
         return recorder
 
@@ -342,7 +372,7 @@ def open_recorder() -> ProgramRecorder:
 def _begin() -> ProgramRecorder:
     lifetime.in_forked_copy(_disown)
     recorder = ProgramRecorder()
-    recorder.start()  # before anybody writes into it: there may be no thread to be had
+    recorder.start()  # before anything is written into it: there may be no thread to be had
     here.install(recorder)
     for remote in here.remotes():
         recorder.follow(remote)
@@ -356,7 +386,7 @@ def close_recorder(recorder: ProgramRecorder) -> None:
         _users -= 1
         if not _users:
             try:
-                recorder.stop()  # before nobody is told any more of workers that go
+                recorder.stop()  # while it is still told of workers that go
             finally:
                 here.install(None)
 

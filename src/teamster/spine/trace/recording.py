@@ -53,11 +53,17 @@ class Recording:
         self._recorder, self._timeline = recorder, None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         from teamster.spine.trace.recorder import close_recorder
 
         recorder = self._recorder
-        if recorder is None or self._pid != os.getpid():  # closed before; or a forked copy of the program, whose it is not
+        if recorder is None or self._pid != os.getpid():
+            # Closed before; or a forked copy of the program, to which it does not belong
             self._recorder = None
             return
         try:
@@ -91,8 +97,8 @@ class Recording:
         """Write the timeline, once more or to another place.
 
         Args:
-            path: ``.html`` for a page, ``.png`` or ``.svg`` for a picture, ``.json`` for the Chrome trace format, ``.pftrace`` for
-                Perfetto's.
+            path: ``.html`` for a page, ``.png`` or ``.svg`` for a picture, ``.json`` for the Chrome
+                trace format, ``.pftrace`` for Perfetto's.
 
         Raises:
             UsageError: the ending is not known, or the path cannot be written.
@@ -104,7 +110,8 @@ class Recording:
             ...     pass
             >>> recording.save("/no/such/folder/run.html")
             Traceback (most recent call last):
-            teamster.errors.UsageError: a timeline cannot be written to '/no/such/folder/run.html': No such file or directory ...
+            teamster.errors.UsageError: a timeline cannot be written to '/no/such/folder/run.html':
+            No such file or directory ...
         """
         save(self.timeline, check_path(path))
 
@@ -131,17 +138,22 @@ class Recording:
 
     def _repr_html_(self) -> str:
         timeline = self.timeline
-        return html_of(timeline, f"{timeline.spans:,} spans in {timeline.seconds:.3g} s on {len(timeline.lanes)} lanes")
+        return html_of(
+            timeline,
+            f"{timeline.spans:,} spans in {timeline.seconds:.3g} s on {len(timeline.lanes)} lanes",
+        )
 
 
 def record(path: str | os.PathLike[str] | None = None) -> Recording:
     """Record what every worker does in a ``with`` block, and draw it.
 
-    Workers that run already are recorded from their next batch on. The block ends with the file, also when it raises.
+    Workers that run already are recorded from their next batch on. The block ends with the file,
+    also when it raises.
 
     Args:
-        path: where to: ``.html`` for a page that needs nothing else, ``.png`` or ``.svg`` for a picture (matplotlib), ``.json`` for
-            the Chrome trace format, ``.pftrace`` for Perfetto's; None for no file.
+        path: where to: ``.html`` for a page that needs nothing else, ``.png`` or ``.svg`` for a
+            picture (matplotlib), ``.json`` for the Chrome trace format, ``.pftrace`` for
+            Perfetto's; None for no file.
 
     Returns:
         The recording, with the ``timeline`` as a value.
@@ -188,4 +200,7 @@ def _end_program(pid: int) -> None:
     try:
         _program.__exit__(None, None, None)
     except Exception as error:
-        print(f"teamster: the timeline could not be written to {_program.path!r}: {error}", file=sys.stderr)
+        print(
+            f"teamster: the timeline could not be written to {_program.path!r}: {error}",
+            file=sys.stderr,
+        )

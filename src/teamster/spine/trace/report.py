@@ -8,10 +8,11 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from teamster.spine.trace.ring import COMPUTE
-from teamster.spine.trace.timeline import JobNote, Lane, Row, Spans, Timeline, coarser
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a timeline is loaded where one is drawn: no map needs it
     from matplotlib.figure import Figure
+
+    from teamster.spine.trace.timeline import JobNote, Row, Timeline
 
 _KIB = 1024.0  # the unit of memory
 _MOST_ROWS = 4096  # as many as a picture has pixels; neighbours are put together then
@@ -54,6 +55,8 @@ class Account:
         self.busy_ns += busy_ns
         self.rows.append((ended_ns - busy_ns, ended_ns, -1, items, 1, COMPUTE))
         if len(self.rows) > _MOST_ROWS:
+            from teamster.spine.trace.timeline import coarser
+
             self.rows = coarser(self.rows, _MOST_ROWS // 2)
 
 
@@ -86,7 +89,16 @@ class Ledger:
 
     def add(self, other: Ledger) -> None:
         """Add the counts of another team, but for its workers'."""
-        for name in ("items", "failures", "batches", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes"):
+        for name in (
+            "items",
+            "failures",
+            "batches",
+            "deaths",
+            "retries",
+            "timeouts",
+            "pickled_bytes",
+            "arena_bytes",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def read(self, plan: Decision, wall_s: float) -> Report:
@@ -108,7 +120,9 @@ class Ledger:
             deaths=self.deaths,
             retries=self.retries,
             timeouts=self.timeouts,
-            batches_by_worker=tuple((each.label, each.kind, each.index, tuple(each.rows)) for each in accounts),
+            batches_by_worker=tuple(
+                (each.label, each.kind, each.index, tuple(each.rows)) for each in accounts
+            ),
         )
 
 
@@ -124,7 +138,8 @@ class Report:
         items: items that are done, failed ones included.
         failures: items that ended with an exception.
         wall_s: seconds during which at least one call was under way.
-        busy_s: seconds that each worker ran tasks, by its index; "auto" counts the caller first, then threads, then processes.
+        busy_s: seconds that each worker ran tasks, by its index; "auto" counts the caller first,
+            then threads, then processes.
         items_by_worker: items that each worker ran, in the same order.
         batches: batches handed out.
         pickled_bytes: bytes moved in pickles, both directions.
@@ -157,15 +172,24 @@ class Report:
     deaths: int
     retries: int
     timeouts: int
-    batches_by_worker: tuple[tuple[str, str, int, tuple[Row, ...]], ...] = field(default=(), repr=False, compare=False)
+    batches_by_worker: tuple[tuple[str, str, int, tuple[Row, ...]], ...] = field(
+        default=(), repr=False, compare=False
+    )
 
     @property
     def timeline(self) -> Timeline:
-        """The pool's batches, a lane for each worker; short ones beside each other are drawn as one.
+        """The pool's batches, a lane for each worker.
 
-        Every pool has this, recorded or not. With `ts.record` there is more: every item, what else the workers did, and curves.
+        Short ones beside each other are drawn as one. Every pool has this, recorded or not. With
+        `ts.record` there is more: every item, what else the workers did, and curves.
         """
-        lanes = tuple(Lane(label, kind, index, 0, Spans(list(rows))) for label, kind, index, rows in self.batches_by_worker if rows)
+        from teamster.spine.trace.timeline import Lane, Spans, Timeline
+
+        lanes = tuple(
+            Lane(label, kind, index, 0, Spans(list(rows)))
+            for label, kind, index, rows in self.batches_by_worker
+            if rows
+        )
         now = perf_counter_ns()
         begin_ns = min((min(lane.spans.begin) for lane in lanes), default=now)
         end_ns = max((max(lane.spans.end) for lane in lanes), default=now)
@@ -183,6 +207,8 @@ class Report:
             >>> ts.Pool("serial").report().as_note().title
             'serial(1)'
         """
+        from teamster.spine.trace.timeline import JobNote
+
         facts = {"plan": self.plan.to_dict(), "report": self.to_dict()}
         return JobNote(f"{self.backend}({self.workers})", str(self.plan), str(self), facts)
 
@@ -233,31 +259,48 @@ class Report:
             >>> ts.Pool("serial").report().to_dict()["items"]
             0
         """
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "batches_by_worker"}
+        values = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name != "batches_by_worker"
+        }
         return {**values, "plan": self.plan.to_dict(), "utilization": self.utilization}
 
     def __str__(self) -> str:
         rate = self.items / self.wall_s if self.wall_s else 0.0
         lines = [
             f"{self.backend}({self.workers}): {self.reason}",
-            f"items        {self.items:,} ({self.failures:,} failed) in {self.wall_s:.3g} s, {rate:,.0f} items/s",
+            f"items        {self.items:,} ({self.failures:,} failed) in {self.wall_s:.3g} s, "
+            f"{rate:,.0f} items/s",
             f"utilization  {self.utilization:.0%}",
             f"batches      {self.batches:,}",
-            f"moved        {show_bytes(self.pickled_bytes)} pickled, {show_bytes(self.arena_bytes)} in shared memory",
+            f"moved        {show_bytes(self.pickled_bytes)} pickled, "
+            f"{show_bytes(self.arena_bytes)} in shared memory",
             f"trouble      {self.deaths} deaths, {self.retries} retries, {self.timeouts} timeouts",
         ]
         return "\n".join(lines + self._worker_lines())
 
     def _worker_lines(self) -> list[str]:
         """A line each for the first few workers; many are summed up."""
-        shown = [f"worker {index:<5} {items:,} items, busy {busy:.3g} s" for index, items, busy in self._accounts()[:4]]
+        shown = [
+            f"worker {index:<5} {items:,} items, busy {busy:.3g} s"
+            for index, items, busy in self._accounts()[:4]
+        ]
         if len(self.busy_s) > 4:
             busiest, laziest = max(self.busy_s), min(self.busy_s)
-            shown = [f"workers      {len(self.busy_s)} at work, each busy {laziest:.3g} to {busiest:.3g} s"]
+            shown = [
+                f"workers      {len(self.busy_s)} at work, each busy {laziest:.3g} to "
+                f"{busiest:.3g} s"
+            ]
         return shown
 
     def _accounts(self) -> list[tuple[int, int, float]]:
-        return [(index, items, busy) for index, (items, busy) in enumerate(zip(self.items_by_worker, self.busy_s, strict=True))]
+        return [
+            (index, items, busy)
+            for index, (items, busy) in enumerate(
+                zip(self.items_by_worker, self.busy_s, strict=True)
+            )
+        ]
 
 
 def show_bytes(count: float) -> str:

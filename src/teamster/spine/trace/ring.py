@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Spans on their way from whoever works to the recorder: a ring in memory that outlives its writer.
+"""Spans on their way from their writer to the recorder: a ring in memory that outlives the writer.
 
 ::
 
-    words    HEAD        records written so far; the last of them are in the ring
-             GRAIN_NS    shorter spans may be drawn together with their neighbours         <- the only word the reader writes
-             NAMES_END   bytes of the names
-             PID         of the writer
-             SKIPPED     spans of the user's own that were shorter than GRAIN_NS, and not written
-    names    what spans are called, each as two bytes of length and its text; a record has its number, counted from 1
+    words    HEAD       records written so far; the last of them are in the ring
+             GRAIN_NS   shorter spans may be drawn together with their neighbours
+                        <- the only word the reader writes
+             NAMES_END  bytes of the names
+             PID        of the writer
+             SKIPPED    spans of the user's own that were shorter than GRAIN_NS, and not written
+    names    what spans are called, each as two bytes of length and its text; a record has its
+             number, counted from 1
     records  32 bytes: begin, end (ns of CLOCK_MONOTONIC), argument, count, name, kind
 
-A record is there when HEAD says so, and HEAD is written last: a SIGKILL costs the span that is being written. The clock is one for
-all processes of a machine, so nothing is aligned. A ring that is not read in time loses the oldest records, and both sides know
-how many.
+A record is there when HEAD says so, and HEAD is written last: a SIGKILL costs the span that is
+being written. The clock is one for all processes of a machine, so nothing is aligned. A ring that
+is not read in time loses the oldest records, and both sides know how many.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ RECORD_NBYTES = _RECORD.size
 NBYTES = RECORDS_AT + CAPACITY * RECORD_NBYTES
 
 Write = Callable[[int, int, int, int, int, int], None]
-"""Takes begin and end (ns), the argument (an item's index, or a number of bytes; -1 for none), how many items, name and kind."""
+"""Takes begin and end (ns), the argument, how many items, name and kind.
+
+The argument is an item's index, or a number of bytes; -1 for none.
+"""
 
 
 class Ring:
@@ -71,7 +76,16 @@ class Ring:
 
         def write(begin: int, end: int, argument: int, count: int, name: int, kind: int) -> None:
             slot = next_slot()
-            pack(memory, RECORDS_AT + slot % CAPACITY * RECORD_NBYTES, begin, end, argument, count, name, kind)
+            pack(
+                memory,
+                RECORDS_AT + slot % CAPACITY * RECORD_NBYTES,
+                begin,
+                end,
+                argument,
+                count,
+                name,
+                kind,
+            )
             words[HEAD] = slot + 1
 
         return write
@@ -89,7 +103,8 @@ class Ring:
             return 0
         self.memory[NAMES_AT + end : NAMES_AT + stop] = struct.pack("=H", len(encoded)) + encoded
         self.words[NAMES_END] = stop
-        number = self.names[text] = len(self.names) + 1  # the reader counts those that are there, and so do we
+        # The reader counts those that are there, and so do we
+        number = self.names[text] = len(self.names) + 1
         return number
 
     @property

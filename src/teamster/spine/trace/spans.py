@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the calling code writes its spans: all that hot loops import, and `ts.span` for the user's own parts.
+"""Where the calling code writes its spans.
+
+This is all that hot loops import, and `ts.span` for the user's own parts.
 
 ::
 
-    current_ring()  -->  None                        nobody records: one look at a name
+    current_ring()  -->  None                        nothing is recorded: one look at a name
                          the ring of this thread     in a program that records
                          the ring of this worker     in a process worker of such a program
 """
@@ -29,7 +31,7 @@ WORTH_NS = 20_000
 
 
 class Recorder(Protocol):
-    """Whoever records in this process."""
+    """The object that records in this process."""
 
     def ring(self) -> Ring:
         """That of the calling thread."""
@@ -38,7 +40,10 @@ class Recorder(Protocol):
         """Note a moment."""
 
     def attend(self, key: int, note: Callable[[int], Any]) -> None:
-        """Ask `note` at the end for what is to be said of a pool since a moment (ns); a second time, ask another."""
+        """Ask `note` at the end for what is to be said of a pool since a moment (ns).
+
+        A second time for one key, ask another.
+        """
 
     def follow(self, remote: Remote) -> None:
         """Read a worker's ring from now on."""
@@ -66,7 +71,8 @@ class Remote(Protocol):
 
 _recorder: Recorder | None = None
 _remotes: weakref.WeakSet[Remote] = weakref.WeakSet()
-_remotes_lock = threading.RLock()  # a pool may be collected, and its workers leave, in the middle of it
+# Re-entrant: a pool may be collected, and its workers leave, in the middle of it
+_remotes_lock = threading.RLock()
 _of_thread = threading.local()
 
 
@@ -108,9 +114,13 @@ def welcome(remote: Remote) -> None:
 
 
 def part(remote: Remote) -> None:
-    """A worker in another process is gone; its memory can still be read, and is let go after this."""
+    """A worker in another process is gone.
+
+    Its memory can still be read, and is let go after this.
+    """
     with _remotes_lock:
-        _remotes.discard(remote)  # first: who follows it looks for it, and holds the lock that `leave` waits for
+        # First: a thread in `follow` looks for it, and holds the lock that `leave` waits for
+        _remotes.discard(remote)
     if _recorder is not None:
         _recorder.leave(remote)
 
@@ -122,18 +132,18 @@ def install(recorder: Recorder | None) -> None:
 
 
 def current_recorder() -> Recorder | None:
-    """Who records in this process; None when nobody does."""
+    """What records in this process; None when nothing does."""
     return _recorder
 
 
 def current_ring() -> Ring | None:
-    """Where the calling thread writes; None when nobody records."""
+    """Where the calling thread writes; None when nothing is recorded."""
     recorder = _recorder
     return None if recorder is None else recorder.ring()
 
 
 def mark(text: str, lane: str = "") -> None:
-    """Note a moment, if somebody records."""
+    """Note a moment, if something is recorded."""
     if _recorder is not None:
         _recorder.mark(text, lane)
 
@@ -145,16 +155,16 @@ def leave_thread() -> None:
 
 
 def note(ring: Ring | None, kind: int, name: str, begin_ns: int, argument: int = -1) -> None:
-    """Write a span that ends now, if somebody records and it is long enough."""
+    """Write a span that ends now, if something is recorded and it is long enough."""
     if ring is not None and (now := perf_counter_ns()) - begin_ns > WORTH_NS:
         ring.write(begin_ns, now, argument, 1, ring.name(name), kind)
 
 
 class span:
-    """A part of the user's own code, shown on the timeline while something is recorded; otherwise it does nothing.
+    """A part of the user's own code, shown on the timeline while something is recorded.
 
-    Works in workers of every kind but "interpreter", nested, as a context manager and as a decorator of functions and coroutine
-    functions.
+    Otherwise it does nothing. Works in workers of every kind but "interpreter", nested, as a
+    context manager and as a decorator of functions and coroutine functions.
 
     Args:
         name: what the timeline calls it.
@@ -181,22 +191,33 @@ class span:
         if not isinstance(name, str):
             from teamster.errors import UsageError
 
-            raise UsageError(f"the name of a span must be a string, not {type(name).__name__} {name!r:.60}")
+            raise UsageError(
+                f"the name of a span must be a string, not {type(name).__name__} {name!r:.60}"
+            )
         self._name = name
-        self._began: Any = None  # when, and what stood here before: an object may be entered again inside itself
+        # When, and what stood here before: an object may be entered again inside itself
+        self._began: Any = None
 
     def __enter__(self) -> span:
         self._began = perf_counter_ns(), self._began
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         began, self._began = self._began
         if _recorder is not None:
             ring, ended = _recorder.ring(), perf_counter_ns()
-            if ended - began < ring.words[GRAIN_NS]:  # there were too many; whatever contains it is shown
+            if ended - began < ring.words[GRAIN_NS]:
+                # There were too many; what contains it is shown
                 ring.words[SKIPPED] += 1
             else:
-                ring.write(began, ended, -1, 1, ring.names.get(self._name) or ring.name(self._name), USER)
+                ring.write(
+                    began, ended, -1, 1, ring.names.get(self._name) or ring.name(self._name), USER
+                )
 
     def __call__(self, function: Function) -> Function:
         """Show every call of `function`.

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What happened, as a value: lanes of spans, curves, marks. Every picture is drawn from this, and nothing else.
+"""What happened, as a value: lanes of spans, curves, marks.
+
+Every picture is drawn from this, and nothing else.
 
 ::
 
@@ -39,7 +41,8 @@ class Spans:
     Attributes:
         begin: ns.
         end: ns.
-        argument: the first item's index of a computation, the bytes of a transfer or of a pickle; -1 for none.
+        argument: the first item's index of a computation, the bytes of a transfer or of a pickle;
+            -1 for none.
         count: items, or spans that were merged into this one.
         name: number in the timeline's names; 0 for none.
         kind: number in `KINDS`.
@@ -69,7 +72,9 @@ class Spans:
 
     def rows(self) -> Iterator[Row]:
         """One tuple a span."""
-        return zip(self.begin, self.end, self.argument, self.count, self.name, self.kind, strict=True)
+        return zip(
+            self.begin, self.end, self.argument, self.count, self.name, self.kind, strict=True
+        )
 
     def extend(self, other: Spans) -> None:
         """Add those of `other`."""
@@ -87,15 +92,27 @@ class Spans:
         ])  # fmt: skip
 
     def merged(self, grain_ns: int) -> Spans:
-        """With those of one name that are shorter than `grain_ns` drawn together where the gap between them is, too."""
+        """The same, with short spans of one name drawn together.
+
+        Those shorter than `grain_ns` are, where the gap between them is shorter, too.
+        """
         done: list[Row] = []
         open_rows: dict[tuple[int, int], Row] = {}
         for row in self.rows():
             begin, end, argument, count, name, kind = row
             before = open_rows.get((name, kind))
-            if before is not None and end - begin < grain_ns and begin - before[1] < grain_ns:  # beside, across, inside
-                whole = before[2] + argument if kind in _IN_BYTES and argument >= 0 else before[2]  # else the first item's index
-                row = min(begin, before[0]), max(end, before[1]), whole, before[3] + count, name, kind
+            if before is not None and end - begin < grain_ns and begin - before[1] < grain_ns:
+                # Beside, across or inside the one before. Bytes add up; else the first item's index
+                # stays
+                whole = before[2] + argument if kind in _IN_BYTES and argument >= 0 else before[2]
+                row = (
+                    min(begin, before[0]),
+                    max(end, before[1]),
+                    whole,
+                    before[3] + count,
+                    name,
+                    kind,
+                )
             elif before is not None:
                 done.append(before)
             open_rows[name, kind] = row
@@ -105,7 +122,7 @@ class Spans:
 
 
 def coarser(rows: list[Row], most: int) -> list[Row]:
-    """Draw the shortest together with their neighbours until there are at most `most`, where that can be."""
+    """Draw the shortest together with their neighbours, until `most` are left where that can be."""
     spans, grain_ns = Spans(rows), 10_000
     while len(spans) > most and grain_ns < 1 << 62:
         spans = spans.merged(grain_ns)
@@ -122,11 +139,13 @@ class Lane:
 
     Attributes:
         label: as people call it: "process 0", "caller".
-        kind: "serial", "thread", "process", "interpreter"; "caller" for a thread of the program itself.
+        kind: "serial", "thread", "process", "interpreter"; "caller" for a thread of the program
+            itself.
         index: the worker's; -1 for a thread of the program.
         pid: of the process that it ran in; of the last one when a worker was replaced.
         spans: what it did.
-        lives: when it was there, from and to (ns); of a worker that was replaced, one after the other. Empty for always.
+        lives: when it was there, from and to (ns); of a worker that was replaced, one after the
+            other. Empty for always.
 
     Example:
         >>> Lane("process 0", "process", 0, 4711, Spans()).label
@@ -213,8 +232,10 @@ class Timeline:
         curves: numbers over time.
         marks: moments.
         jobs: plan and report of each pool.
-        grain_ns: spans of fewer nanoseconds may be drawn together with their neighbours; 0 when all are there.
-        lost: spans that came faster than they could be read, or were too short where there were too many.
+        grain_ns: spans of fewer nanoseconds may be drawn together with their neighbours; 0 when all
+            are there.
+        lost: spans that came faster than they could be read, or were too short where there were too
+            many.
 
     Example:
         >>> lane = Lane("caller", "caller", -1, 1, Spans([(0, 500_000_000, 0, 1, 1, 0)]))
@@ -251,9 +272,15 @@ class Timeline:
         """A sentence about what is not shown as it was; empty when all of it is."""
         said = []
         if self.grain_ns:
-            said.append(f"spans shorter than {show_ns(self.grain_ns)} are drawn together with their neighbours")
+            said.append(
+                f"spans shorter than {show_ns(self.grain_ns)} are drawn together with their "
+                "neighbours"
+            )
         if self.lost:
-            said.append(f"{self.lost:,} spans were too short, or came faster than they could be read, and are missing")
+            said.append(
+                f"{self.lost:,} spans were too short, or came faster than they could be read, and "
+                "are missing"
+            )
         return "; ".join(said)
 
     def reduced(self, most: int) -> Timeline:
@@ -266,14 +293,17 @@ class Timeline:
             The same timeline where it has no more.
 
         Example:
-            >>> lane = Lane("caller", "caller", -1, 1, Spans([(n, n + 1, n, 1, 1, 0) for n in range(1_000)]))
+            >>> spans = Spans([(n, n + 1, n, 1, 1, 0) for n in range(1_000)])
+            >>> lane = Lane("caller", "caller", -1, 1, spans)
             >>> small = Timeline(0, 1_000, 0.0, ("", "work"), (lane,)).reduced(10)
             >>> small.spans, small.lanes[0].spans.count[0]
             (1, 1000)
         """
         timeline, grain_ns = self, max(self.grain_ns, (self.end_ns - self.begin_ns) // 100_000, 1)
         while timeline.spans > most and grain_ns <= self.end_ns - self.begin_ns:
-            lanes = tuple(replace(lane, spans=lane.spans.merged(grain_ns)) for lane in timeline.lanes)
+            lanes = tuple(
+                replace(lane, spans=lane.spans.merged(grain_ns)) for lane in timeline.lanes
+            )
             timeline = replace(timeline, lanes=lanes, grain_ns=grain_ns)
             grain_ns *= 2
         return timeline
@@ -285,7 +315,8 @@ class Timeline:
             bins: how many equal parts of the time.
 
         Returns:
-            A number from 0 to 1 for each part, of the lanes that are there then; of all lanes, where none is a worker's.
+            A number from 0 to 1 for each part, of the lanes that are there then; of all lanes,
+            where none is a worker's.
 
         Example:
             >>> lane = Lane("caller", "caller", -1, 1, Spans([(0, 5, 0, 1, 1, 0)]))
@@ -296,7 +327,9 @@ class Timeline:
         width = max(1, self.end_ns - self.begin_ns) / bins
         busy, there = [0.0] * bins, [0.0] * bins
         for lane in lanes:
-            work = [(begin, end) for begin, end, _, _, _, kind in lane.spans.rows() if kind in AT_WORK]
+            work = [
+                (begin, end) for begin, end, _, _, _, kind in lane.spans.rows() if kind in AT_WORK
+            ]
             lives = lane.lives or ((self.begin_ns, self.end_ns),)
             for index, share in enumerate(_covered(work, self.begin_ns, width, bins)):
                 busy[index] += share

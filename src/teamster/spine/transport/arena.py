@@ -3,18 +3,20 @@
 
 ::
 
-    sender: Lender                                   receiver: Borrower
-    lend(buffer) -> copy into a free segment         view(offset) -> memoryview of the segment, no copy
-       (a place in one file of shared memory)           ...arrays are built on it, sliced, handed on...
-    take_back(offsets) <--------- offsets --------  the last of them dies: its place goes home
+    sender: Lender                                receiver: Borrower
+    lend(buffer) -> copy into a free segment      view(offset) -> memoryview of the segment, no copy
+       (a place in one file of shared memory)        ...arrays are built on it, sliced, handed on...
+    take_back(offsets) <--------- offsets -----  the last of them dies: its place goes home
 
-Why reuse is the point: the first touch of 40 MB of new memory costs some 29 ms in page faults, a copy into pages that are
-mapped already 1.6 ms, a pipe 76 ms. The file's descriptor travels once, over the Unix socket; small segments share a window of
-it that each side maps once. So neither descriptors nor mappings grow with what is kept: most systems allow 1,024 and 65,530.
+Why reuse is the point: the first touch of 40 MB of new memory costs some 29 ms in page faults, a
+copy into pages that are mapped already 1.6 ms, a pipe 76 ms. The file's descriptor travels once,
+over the Unix socket; small segments share a window of it that each side maps once. So neither
+descriptors nor mappings grow with what is kept: most systems allow 1,024 and 65,530.
 
-Guarantees: a segment is never written while the receiver holds a view of it, whatever became of the arrays in between; memory
-belongs to no name, so the kernel frees it with the last process; where memory for a segment cannot be had, `lend` says so
-(`ArenaFull`) before a page is touched, and the caller sends the bytes instead.
+Guarantees: a segment is never written while the receiver holds a view of it, whatever became of the
+arrays in between; memory belongs to no name, so the kernel frees it with the last process; where
+memory for a segment cannot be had, `lend` says so (`ArenaFull`) before a page is touched, and the
+caller sends the bytes instead.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ MAX_IDLE_BYTES = 512 * 1024 * 1024
 
 _SMALLEST = 64 * 1024  # bytes: 16 pages; smaller buffers travel in the message
 _WINDOW_BYTES = 16 * 1024 * 1024  # of the file, mapped as a whole: only what is touched is memory
-_LARGE_BYTES = _WINDOW_BYTES // 4  # segments from this size on are mapped alone, so that their memory can be given back whole
+# Segments from this size on are mapped alone, so that their memory can be given back whole
+_LARGE_BYTES = _WINDOW_BYTES // 4
 
 
 class ArenaFull(OSError):
@@ -54,7 +57,8 @@ def _reserve(descriptor: int, offset: int, nbytes: int, end: int) -> None:
     """Have `nbytes` of the file allocated, and the file reach to `end`.
 
     Raises:
-        ArenaFull: no room. Without the allocation a full memory would show later, as a SIGBUS in the middle of a copy.
+        ArenaFull: no room. Without the allocation a full memory would show later, as a SIGBUS in
+            the middle of a copy.
     """
     try:
         os.posix_fallocate(descriptor, offset, nbytes)
@@ -120,7 +124,7 @@ class Lender:
         self._windows = _Windows()
         self._lent: dict[int, int] = {}  # offset -> capacity
         self._free: dict[int, list[int]] = {}  # capacity -> offsets
-        self._bare: dict[int, list[int]] = {}  # the same, of places whose memory was given back
+        self._bare: dict[int, list[int]] = {}  # the same, of places that gave back their memory
         self._allocated: dict[int, int] = {}  # offset -> bytes that have memory
         self._idle_bytes = 0
         self._window = self._end = 0  # where the next small segment goes, and the next window
@@ -169,7 +173,10 @@ class Lender:
             offset = self._end
             self._end += -(-capacity // _WINDOW_BYTES) * _WINDOW_BYTES
             return offset
-        if self._window % _WINDOW_BYTES == 0 or self._window % _WINDOW_BYTES + capacity > _WINDOW_BYTES:
+        if (
+            self._window % _WINDOW_BYTES == 0
+            or self._window % _WINDOW_BYTES + capacity > _WINDOW_BYTES
+        ):
             self._window = self._end
             self._end += _WINDOW_BYTES
         offset = self._window
@@ -197,7 +204,10 @@ class Lender:
         return bool(self._free.get(_capacity(nbytes)))
 
     def take_back(self, offsets: list[int]) -> None:
-        """The receiver holds no view of these segments any more: use them again, or free what is too much (see `forgotten`)."""
+        """The receiver holds no view of these segments any more.
+
+        Use them again, or free what is too much (see `forgotten`).
+        """
         for offset in offsets:
             capacity = self._lent.pop(offset)
             if self._idle_bytes + capacity > MAX_IDLE_BYTES:
@@ -222,7 +232,10 @@ class Lender:
 
 
 class Borrower:
-    """The receiver's side of one channel: maps the sender's file, hands out views, notes which segments came free."""
+    """The receiver's side of one channel.
+
+    It maps the sender's file, hands out views, and notes which segments came free.
+    """
 
     def __init__(self) -> None:
         self._windows = _Windows()
@@ -235,7 +248,9 @@ class Borrower:
         self._windows.hold(descriptor)
 
     def view(self, offset: int, nbytes: int) -> memoryview:
-        """A writable view of a segment's `nbytes` bytes; when it and all that was built on it are gone, the segment goes home.
+        """A writable view of a segment's `nbytes` bytes.
+
+        When it and all that was built on it are gone, the segment goes home.
 
         Raises:
             OSError: the sender's file never arrived, for want of a descriptor.
@@ -272,7 +287,10 @@ class Borrower:
         return bool(self._returned)
 
     def adopt_broadcast(self, identity: int, nbytes: int, descriptor: int) -> None:
-        """Map what a `Broadcast` holds, privately: a write stays in this process. Closes `descriptor`."""
+        """Map what a `Broadcast` holds, privately: a write stays in this process.
+
+        Closes `descriptor`.
+        """
         try:
             with contextlib.suppress(OSError):  # said when it is claimed
                 exporter = MappedFile(descriptor, 0, nbytes, private=True).export(0, nbytes)
@@ -288,7 +306,10 @@ class Borrower:
         """
         mapped = self._broadcasts.pop(identity, None)
         if mapped is None:
-            raise OSError("the shared memory that the function carries could not be mapped: too few descriptors or mappings")
+            raise OSError(
+                "the shared memory that the function carries could not be mapped: too few "
+                "descriptors or mappings"
+            )
         return [mapped[start : start + nbytes] for start, nbytes in spans]
 
     def forget(self, offsets: list[int]) -> None:
@@ -302,7 +323,10 @@ class Borrower:
 
 
 class Broadcast:
-    """Buffers written into shared memory once and mapped by any number of processes, each with its own copy on write."""
+    """Buffers written into shared memory once and mapped by any number of processes.
+
+    Each process has its own copy on write.
+    """
 
     def __init__(self, buffers: list[memoryview]) -> None:
         """Copy `buffers` into one file of shared memory.

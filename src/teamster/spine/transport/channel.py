@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One private channel between two processes: whole messages over a Unix stream socket, large buffers beside it.
+"""A private channel of two processes: messages over a Unix socket, large buffers beside it.
 
 ::
 
-    put(("batch", 7, channel.stow(parcel)))        message = channel.take()[i];  value = channel.open(message[2])
-        |  pickle, 8 bytes of length before it         ^
+    put(("batch", 7, channel.stow(parcel)))        message = channel.take()[i]
+        |  pickle, 8 bytes of length before it         ^      value = channel.open(message[2])
         +--> socket (+ descriptors of new segments) ---+      buffers: arena.py
 
-Guarantees: messages arrive whole and in order, or not at all; a dead peer is an end of file and never a lock that nobody
-releases; with ``blocking=False`` a full socket keeps the rest in an outbox (`flush` it when the socket is writable), so two
-sides that send large messages at each other cannot stop each other.
+Guarantees: messages arrive whole and in order, or not at all; a dead peer is an end of file and
+never a lock that stays taken; with ``blocking=False`` a full socket keeps the rest in an outbox
+(`flush` it when the socket is writable), so two sides that send large messages at each other cannot
+stop each other.
 """
 
 from __future__ import annotations
@@ -42,13 +43,14 @@ Wire = Any
 """A parcel as it stands in a message: its bytes, or a tuple that says where its parts are."""
 
 _LENGTH = struct.Struct("<Q")
-_READ_BYTES = 64 * 1024  # a larger buffer would be mapped and unmapped for every read: 30 us instead of 1
+_READ_BYTES = 64 * 1024  # a larger one is mapped and unmapped for every read: 30 us instead of 1
 SPIN_NS = 60_000
 """How long a reader looks again and again before it sleeps: a wake-up costs as much."""
 
 _IN_MESSAGE_BYTES = 64 * 1024  # larger pickles go through the arena, too
 
-_ATTACHED, _TO_BORROW, _TO_LEND = 0, 1, 2  # what a descriptor is for; a broadcast has a negative number
+# What a descriptor is for; a broadcast has a negative number
+_ATTACHED, _TO_BORROW, _TO_LEND = 0, 1, 2
 
 
 class Channel:
@@ -58,16 +60,16 @@ class Channel:
         end = self._socket = OwnedSocket.of(end)
         end.setblocking(blocking)
         self._blocking = blocking
-        self._ahead: list[Any] = []  # messages that were read before anybody asked for them
+        self._ahead: list[Any] = []  # messages that were read before they were asked for
         self._ended = False
         self._lender = Lender()
         self._borrower = Borrower()
         self._outbox: deque[tuple[memoryview, list[int]]] = deque()
-        self._fresh: list[tuple[int | Key, int, int]] = []  # purpose, bytes, descriptor: what goes with the next message
+        self._fresh: list[tuple[int | Key, int, int]] = []  # purpose, bytes, descriptor: to be sent
         self._descriptors: deque[int] = deque()  # received with the message that is not whole yet
         self._broadcasts = itertools.count(1)
         self._lessons = Lessons()
-        self.attached: list[int] = []  # descriptors that came with `put(..., descriptors)`, for the reader to take
+        self.attached: list[int] = []  # came with `put(..., descriptors)`, for the reader to take
         self._partial = bytearray()
         self._held = bytearray()
         self.corked = False
@@ -92,9 +94,9 @@ class Channel:
         return self._socket.is_whole()
 
     def furnish(self) -> None:
-        """Make the shared memory of both directions here, so that no descriptor has to be received later.
+        """Make the shared memory of both directions here.
 
-        A program that has opened all it may would lose it, and with it what was sent.
+        Later, a program that has opened all descriptors it may would lose it and what was sent.
         """
         with contextlib.suppress(OSError):
             self._open_file()
@@ -102,7 +104,7 @@ class Channel:
             self._fresh.append((_TO_LEND, 0, theirs))
             self._borrower.adopt(os.dup(theirs))
 
-    # --- sending -----------------------------------------------------------------------------------------------------------
+    # --- sending ----------------------------------------------------------------------------------
 
     def _open_file(self) -> None:
         """Make the file that this end lends from, and have it announced.
@@ -123,18 +125,20 @@ class Channel:
         self._fresh += [(each.key, 0, os.dup(each.number)) for each in passed]
 
     def stow(self, parcel: Parcel) -> Wire:
-        """Make `parcel` ready to stand in the next message: buffers and long pickles are copied into shared memory."""
+        """Make `parcel` ready for the next message: what is large is copied into shared memory."""
         if parcel.needs:
             self._lessons.add(parcel.needs, self.stow)
         if parcel.passed:
             self.enclose(parcel.passed)
         if not parcel.buffers and len(parcel.data) <= _IN_MESSAGE_BYTES:
             return parcel.data
-        data = parcel.data if len(parcel.data) <= _IN_MESSAGE_BYTES else self._lend(memoryview(parcel.data))
+        data: Any = parcel.data
+        if len(data) > _IN_MESSAGE_BYTES:
+            data = self._lend(memoryview(data))
         return data, [self._lend(view) for view in parcel.buffers]
 
     def stow_broadcast(self, parcel: Parcel, broadcast: Broadcast) -> Wire:
-        """Make a parcel ready whose buffers are in shared memory already, the same for every receiver.
+        """Make a parcel ready whose buffers are in shared memory that all receivers have.
 
         Raises:
             OSError: no descriptor is left.
@@ -161,7 +165,9 @@ class Channel:
             return bytearray(view)
 
     def put(self, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()) -> bool:
-        """Send `message`, with the segments that came free since the last one; `descriptors` go along and are closed here.
+        """Send `message`, with the segments that came free since the last one.
+
+        `descriptors` go along and are closed here.
 
         Returns:
             Whether everything is on its way; False when a rest waits in the outbox.
@@ -177,7 +183,8 @@ class Channel:
             attached = [descriptor for _, _, descriptor in fresh]
             arrivals = [(purpose, nbytes) for purpose, nbytes, _ in fresh]
             lessons = self._lessons.take()
-            body = pickle.dumps((message, home, gone, arrivals, lessons) if home or gone or fresh or lessons else (message,), 5)
+            beside = (home, gone, arrivals, lessons) if home or gone or fresh or lessons else ()
+            body = pickle.dumps((message, *beside), 5)
             self.bytes_sent += len(body)
             frame = _LENGTH.pack(len(body)) + body
             if self.corked and not attached and len(frame) < _IN_MESSAGE_BYTES:
@@ -244,10 +251,10 @@ class Channel:
         """Whether segments of the peer's came free and no message has taken them home yet."""
         return self._borrower.has_returned
 
-    # --- receiving ---------------------------------------------------------------------------------------------------------
+    # --- receiving --------------------------------------------------------------------------------
 
     def _read_ahead(self) -> None:
-        """Segments may have come home with messages that nobody has read yet: new memory costs far more than a look."""
+        """Segments may have come home with messages not read yet; new memory costs far more."""
         while not self._ended and self._poll.poll(0):
             messages = self._receive()
             self._ended = messages is None
@@ -262,20 +269,22 @@ class Channel:
         while perf_counter_ns() < until:
             if poll(0):
                 return
-            yield_processor()  # whoever has work goes first
+            yield_processor()  # threads that have work go first
 
     def has_input(self, seconds: float | None) -> bool:
         """Whether `take` would not wait, after so many seconds at most; None: for ever."""
         poll = make_poll()  # one of its own: several threads may ask
         poll.register(self._socket.fileno(), READABLE)
-        return bool(self._ahead or self._ended or poll.poll(None if seconds is None else seconds * 1000))
+        return bool(self._ahead or self._ended or poll.poll(seconds and seconds * 1000))
 
     def unread(self, messages: list[Any]) -> None:
         """Give messages back, for the next `take`."""
         self._ahead[:0] = messages
 
     def take(self) -> list[Any] | None:
-        """The messages that one read of the socket completes (perhaps none); None at the end of the stream.
+        """The messages that one read of the socket completes (perhaps none).
+
+        None at the end of the stream.
 
         Raises:
             BlockingIOError: nothing there (on a channel that does not block).
@@ -322,7 +331,7 @@ class Channel:
             self._lender.take_back(home)
             self._borrower.forget(gone)
             for purpose, nbytes in arrivals:
-                if self._descriptors:  # where this process had no number left for one, the kernel dropped it
+                if self._descriptors:  # the kernel drops one for which there is no number left
                     self._install(purpose, nbytes, self._descriptors.popleft())
             learn(lessons, self.parts)
         return frame[0]
@@ -340,7 +349,7 @@ class Channel:
             self._borrower.adopt_broadcast(purpose, nbytes, descriptor)
 
     def open(self, wire: Wire) -> Any:
-        """The object of a stowed parcel; to be called once for each, or its segments never come home."""
+        """The object of a stowed parcel; to be called once, or its segments never come home."""
         return unpack(*self.parts(wire))
 
     def parts(self, wire: Wire) -> tuple[bytes | memoryview, list[memoryview]]:
@@ -359,7 +368,7 @@ class Channel:
             return memoryview(place)
         return self._borrower.view(*place)
 
-    # --- the end -----------------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     @property
     def bytes_moved(self) -> int:
@@ -385,5 +394,5 @@ class Channel:
         self._fresh, self._descriptors = [], deque()
 
     def after_fork(self) -> None:
-        """In a forked copy of the program, which must not hold channels open: their workers would never see our end."""
+        """In a forked copy, which must not hold channels open: workers would never see our end."""
         self._socket.close()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Memory of a file, mapped without keeping a descriptor: Python's own ``mmap`` duplicates one for each mapping (up to 3.12)."""
+"""Memory of a file, mapped without keeping a descriptor.
+
+Python's own ``mmap`` duplicates one for each mapping (up to 3.12).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02  # of fallocate(2)
 
 
 class MappedFile:
-    """Bytes of a file from `offset` on, mapped while this object or anything that was exported lives.
+    """Bytes of a file from `offset` on, mapped while this object or anything exported lives.
 
-    They are laid over an anonymous ``mmap`` of Python's: that one has no descriptor, and is unmapped when its last reference goes.
-    (What a weak reference calls is too early: in a cycle that the collector has found it is called before the finalizers, and a
-    pool's finalizer reads its workers' results out of such memory.)
+    They are laid over an anonymous ``mmap`` of Python's: that one has no descriptor, and is
+    unmapped when its last reference goes. (What a weak reference calls is too early: in a cycle
+    that the collector has found it is called before the finalizers, and a pool's finalizer reads
+    its workers' results out of such memory.)
 
     Attributes:
         memory: the bytes, writable.
@@ -33,23 +37,34 @@ class MappedFile:
         """
         import ctypes
 
-        self.memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _WITHOUT_A_RESERVE)
+        self.memory = mmap.mmap(
+            -1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _WITHOUT_A_RESERVE
+        )
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         flags = (mmap.MAP_PRIVATE if private else mmap.MAP_SHARED) | _FIXED
-        if _calls()[0](address, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, offset) == _FAILED:
+        if (
+            _calls()[0](
+                address, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, offset
+            )
+            == _FAILED
+        ):
             _raise_errno()
 
     def export(self, start: int, nbytes: int) -> Any:
         """Some of the bytes as an object that exports them and can be watched by a weak reference.
 
-        A plain memoryview will not do: views derived from it hold on to the mapping, not to it, so its death says nothing about
-        theirs. Whatever is derived from a ctypes array keeps that array alive.
+        A plain memoryview will not do: views derived from it hold on to the mapping, not to it, so
+        its death says nothing about theirs. Whatever is derived from a ctypes array keeps that
+        array alive.
         """
         return _exporter_type(nbytes).from_buffer(self.memory, start)
 
 
 def give_back_pages(descriptor: int, offset: int, nbytes: int) -> None:
-    """Free the memory of a part of a file of shared memory; what is read there afterwards is zero."""
+    """Free the memory of a part of a file of shared memory.
+
+    What is read there afterwards is zero.
+    """
     _calls()[1](descriptor, _KEEP_SIZE_PUNCH_HOLE, offset, nbytes)
 
 
@@ -66,7 +81,14 @@ def _calls() -> tuple[Any, Any]:
     library = ctypes.CDLL(None, use_errno=True)
     map_file = getattr(library, "mmap64", None) or library.mmap
     map_file.restype = ctypes.c_void_p
-    map_file.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+    map_file.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int64,
+    ]
     fallocate = getattr(library, "fallocate64", None) or library.fallocate
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     return map_file, fallocate

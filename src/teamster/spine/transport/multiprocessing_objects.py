@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Objects of `multiprocessing` on their way to workers: connections, sockets, locks, queues, shared values, a Manager's proxies.
+"""Objects of `multiprocessing` on their way to workers.
+
+They are connections, sockets, locks, queues, shared values, a Manager's proxies.
 
 ::
 
-    pack:   with Passing() as passed: pickle     multiprocessing's own reducers ask who is being started, and are told: us
-               descriptor of a pipe --> Passed   a duplicate of it, which lives as long as the parcel
-    channel: enclose(passed) ------------------> the duplicate goes beside the message, under its key
-    unpack: Arriving(key).detach() <------------ the descriptor in the other process, once for each parcel that came
+    pack:    with Passing() as passed: pickle   multiprocessing's own reducers ask which process is
+                                                being started, and are told: ours
+               descriptor of a pipe --> Passed  a duplicate of it, which lives as long as the parcel
+    channel: enclose(passed) -----------------> the duplicate goes beside the message, under its key
+    unpack:  Arriving(key).detach() <---------- the descriptor in the other process, once for each
+                                                parcel that came
 
-To `multiprocessing` the other process is a child that is being started: locks may go along then, and a proxy brings its key. The
-objects must have been made for such a child: ``multiprocessing.get_context("forkserver").Lock()``; what was made for forks cannot
-be opened by anybody but forks.
+To `multiprocessing` the other process is a child that is being started: locks may go along then,
+and a proxy brings its key. The objects must have been made for such a child:
+``multiprocessing.get_context("forkserver").Lock()``; what was made for forks can be opened by
+forks only.
 """
 
 from __future__ import annotations
@@ -31,7 +36,8 @@ Reducers = dict[Any, Callable[[Any], Any]]
 
 _numbers = itertools.count(1)
 _arrived: dict[Key, int] = {}
-_NATIVE = (types.MethodType, type(list.append), type(int.__add__))  # pickle itself knows these, and faster
+# Pickle itself knows these, and faster
+_NATIVE = (types.MethodType, type(list.append), type(int.__add__))
 _FOR_FORKS = "fork context"  # what SemLock says of a lock that only forks can open
 
 
@@ -67,7 +73,10 @@ class Arriving:
         try:
             return _arrived.pop(self._key)
         except KeyError:
-            raise OSError("this connection or socket has arrived once already; pickle it anew to send it again") from None
+            raise OSError(
+                "this connection or socket has arrived once already; pickle it anew to send it "
+                "again"
+            ) from None
 
 
 def arrive(key: Key, descriptor: int) -> None:
@@ -79,7 +88,7 @@ def arrive(key: Key, descriptor: int) -> None:
 
 
 class _Start:
-    """What `multiprocessing` takes for the start of a process while something is pickled for one."""
+    """What `multiprocessing` takes for a process's start while something is pickled for it."""
 
     DupFd = Arriving
 
@@ -93,7 +102,10 @@ class _Start:
 
 
 class Passing:
-    """While something is pickled: descriptors may go along; those that do are in the list that it gives."""
+    """While something is pickled: descriptors may go along.
+
+    Those that do are in the list that it gives.
+    """
 
     __slots__ = ("_before", "_context")
 
@@ -113,7 +125,8 @@ class Passing:
         if isinstance(error, RuntimeError) and _FOR_FORKS in str(error):
             with contextlib.suppress(Exception):
                 error.add_note(
-                    "make it for the workers' start method: multiprocessing.get_context('forkserver').Lock() and so on; or hand it"
+                    "make it for the workers' start method: "
+                    "multiprocessing.get_context('forkserver').Lock() and so on; or hand it"
                     " over as initargs of Pool(start_method='fork')"
                 )
 
@@ -126,7 +139,8 @@ def reducers(*, for_any_socket: bool = False) -> Reducers | None:
     """How to pickle what is of `multiprocessing`, in a table with what `copyreg` knows.
 
     Args:
-        for_any_socket: also where there can be nothing of `multiprocessing`, which is when plain pickle has failed already.
+        for_any_socket: also where there can be nothing of `multiprocessing`, which is when plain
+            pickle has failed already.
 
     Returns:
         The table; None where it is of no use, and plain pickle is faster.
@@ -134,7 +148,9 @@ def reducers(*, for_any_socket: bool = False) -> Reducers | None:
     global _table, _table_size
     reduction = sys.modules.get("multiprocessing.reduction")
     if reduction is None or not (
-        for_any_socket or "multiprocessing.connection" in sys.modules or "multiprocessing.heap" in sys.modules
+        for_any_socket
+        or "multiprocessing.connection" in sys.modules
+        or "multiprocessing.heap" in sys.modules
     ):
         return None
     known = reduction.ForkingPickler._extra_reducers
@@ -143,7 +159,8 @@ def reducers(*, for_any_socket: bool = False) -> Reducers | None:
         ours = {
             kind: reduce
             for kind, reduce in list(known.items())
-            if kind not in _NATIVE and not str(getattr(reduce, "__module__", "")).startswith("torch")
+            if kind not in _NATIVE
+            and not str(getattr(reduce, "__module__", "")).startswith("torch")
         }
         _table, _table_size = {**copyreg.dispatch_table, **ours}, size
     return _table

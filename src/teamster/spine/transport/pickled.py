@@ -3,7 +3,7 @@
 
 ::
 
-    object --pickle 5-------------> data + buffers      (the fast path: C code, no look at the object)
+    object --pickle 5-------------> data + buffers    (the fast path: C code, no look at the object)
        |
        +--names ``__main__``, or plain pickle refuses--> pickler.py
 
@@ -11,7 +11,8 @@
     pack_function   functions      definitions of ``__main__`` inside, as they are now
     pack_home       results        what came from the program goes back as the program's own
 
-Large buffers (NumPy arrays, CPU torch tensors, ``pickle.PickleBuffer``) are left out of the data, to travel without a copy.
+Large buffers (NumPy arrays, CPU torch tensors, ``pickle.PickleBuffer``) are left out of the data,
+to travel without a copy.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ def pack_by_reference(value: object) -> Parcel | None:
 
 
 def pack_by_value(value: object) -> Parcel:
-    """Pickle `value`; functions and classes that the worker cannot import are known by key, and their definitions needed."""
+    """Pickle `value`.
+
+    Functions and classes that the worker cannot import are known by key, and their definitions
+    needed.
+    """
     from teamster.spine.transport.by_value.pickler import ItemPickler
 
     parcel = ItemPickler.pack(value)
@@ -78,7 +83,9 @@ def pack_function(value: object) -> Parcel:
 
 
 def pack_home(value: object) -> Parcel:
-    """Pickle `value` in a worker for the program: what came from there goes back as the program's own.
+    """Pickle `value` in a worker for the program.
+
+    What came from there goes back as the program's own.
 
     Raises:
         Exception: it does not pickle by value either.
@@ -114,7 +121,7 @@ def unpack(data: bytes | memoryview, buffers: list[memoryview]) -> Any:
 
 
 def _is_named_by_value(value: object) -> bool:
-    """Whether plain pickle need not be tried, as far as a glance at the first item of a list tells."""
+    """Whether plain pickle need not be tried, as far as the first item of a list tells."""
     return type(value) is list and bool(value) and type(value[0]).__module__ in modules.by_value
 
 

@@ -34,7 +34,10 @@ class SelectedSet:
         writers = [descriptor for descriptor, mask in self._masks.items() if mask & WRITABLE]
         seconds = None if milliseconds is None else milliseconds / 1000
         readable, writable, _ = select.select(list(self._masks), writers, [], seconds)
-        return [(each, READABLE * (each in readable) | WRITABLE * (each in writable)) for each in {*readable, *writable}]
+        return [
+            (each, READABLE * (each in readable) | WRITABLE * (each in writable))
+            for each in {*readable, *writable}
+        ]
 
 
 def make_poll() -> Polling:

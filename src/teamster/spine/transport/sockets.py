@@ -8,7 +8,10 @@ import socket
 from collections.abc import Iterable
 
 SILENTLY = getattr(socket, "MSG_NOSIGNAL", 0)
-"""How every socket of ours is written: a peer that died is an error here, whatever the program has SIGPIPE do."""
+"""How every socket of ours is written.
+
+A peer that died is an error here, whatever the program has SIGPIPE do.
+"""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

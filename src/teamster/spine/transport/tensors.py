@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""CPU tensors as buffers: what travels is what is asked for, as with NumPy arrays, and not the storage that it is a view of.
+"""CPU tensors as buffers: what travels is what is asked for, as with NumPy arrays.
 
-torch's own pickling writes whole storages: a column of a large matrix would bring the matrix along.
+The storage that it is a view of does not travel. torch's own pickling writes whole storages: a
+column of a large matrix would bring the matrix along.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ _PROTOCOL = 5  # the first with buffers beside the pickle (PEP 574)
 
 
 class Reducers(dict[type, Any]):
-    """A dispatch table for a pickler: tensors in our way, everything else as `known` has it at that moment."""
+    """A dispatch table for a pickler.
+
+    It reduces tensors in our way, everything else as `known` has it at that moment.
+    """
 
     def __init__(self, known: dict[Any, Any]) -> None:
         super().__init__()
@@ -33,7 +37,10 @@ class Reducers(dict[type, Any]):
 
 
 def reducers(known: dict[Any, Any] | None = None) -> dict[Any, Any] | None:
-    """A dispatch table of tensors and what is `known` else; None where plain pickle serves, which knows `copyreg` itself."""
+    """A dispatch table of tensors and what is `known` else.
+
+    It is None where plain pickle serves, which knows `copyreg` itself.
+    """
     global _reducers
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "Tensor"):
@@ -57,19 +64,34 @@ def reduce_tensor(tensor: Any) -> Any:
         order = _order_in_memory(bare)
         bare = bare.permute(order).contiguous()
     torch = sys.modules["torch"]
-    flat = bare.reshape(-1).view(torch.uint8) if bare.numel() else bare.new_empty(0, dtype=torch.uint8)
-    arguments = pickle.PickleBuffer(flat.numpy()), tensor.dtype, tuple(bare.shape), tensor.requires_grad, order
+    flat = (
+        bare.reshape(-1).view(torch.uint8) if bare.numel() else bare.new_empty(0, dtype=torch.uint8)
+    )
+    arguments = (
+        pickle.PickleBuffer(flat.numpy()),
+        tensor.dtype,
+        tuple(bare.shape),
+        tensor.requires_grad,
+        order,
+    )
     if tensor.__dict__:
         return rebuild_tensor, arguments, tensor.__dict__, None, None, set_attributes
     return rebuild_tensor, arguments
 
 
 def _is_dense(tensor: Any) -> bool:
-    return tensor.device.type == "cpu" and tensor.layout is sys.modules["torch"].strided and not tensor.is_quantized
+    return (
+        tensor.device.type == "cpu"
+        and tensor.layout is sys.modules["torch"].strided
+        and not tensor.is_quantized
+    )
 
 
 def _order_in_memory(tensor: Any) -> tuple[int, ...]:
-    """Its dimensions, those with the longest strides first: a transposed or channels-last tensor is one there, too."""
+    """Its dimensions, those with the longest strides first.
+
+    In that order a transposed or channels-last tensor is contiguous, too.
+    """
     strides = tensor.stride()
     if 0 in strides:  # expanded: there is no such order
         return tuple(range(tensor.dim()))
@@ -79,15 +101,29 @@ def _order_in_memory(tensor: Any) -> tuple[int, ...]:
 def _reduce_subclass(tensor: Any) -> Any:
     """As its class does, from a storage of its own where it shares a larger one."""
     torch = sys.modules["torch"]
-    if _is_dense(tensor) and tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
+    if (
+        _is_dense(tensor)
+        and tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
+    ):
         with torch._C.DisableTorchFunctionSubclass():
-            own = tensor.detach().clone().as_subclass(type(tensor)).requires_grad_(tensor.requires_grad)
+            own = (
+                tensor.detach()
+                .clone()
+                .as_subclass(type(tensor))
+                .requires_grad_(tensor.requires_grad)
+            )
         own.__dict__.update(tensor.__dict__)
         tensor = own
     return tensor.__reduce_ex__(_PROTOCOL)
 
 
-def rebuild_tensor(buffer: Any, dtype: Any, shape: tuple[int, ...], requires_grad: bool, order: tuple[int, ...] | None) -> Any:
+def rebuild_tensor(
+    buffer: Any,
+    dtype: Any,
+    shape: tuple[int, ...],
+    requires_grad: bool,
+    order: tuple[int, ...] | None,
+) -> Any:
     """The tensor back, on top of `buffer` (bytes), which it keeps alive."""
     torch = import_module("torch")  # the sender had it, so this process can load it
     if not len(memoryview(buffer)):

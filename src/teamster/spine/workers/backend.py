@@ -6,11 +6,12 @@
     Team --- start, send(worker, batch) ---> Backend ---> a process, a thread, the caller
          <-- BatchResults, BatchDone, Died --- wait, or `report` from a worker's own thread
 
-A backend keeps: batches of one worker run in the order sent; every item of a batch is reported once (`BatchResults`) or was not
-run (`BatchDone` says how many were); an item that was reported is never run again; after `Died` nothing more comes from that
-worker. A kind is a folder or file with a `Backend` and a `WorkerHandle` (handle.py), and a row in teamster/kinds.py; it writes
-`start`, `send`, `wait`, `close`, `prepare` where the function has to travel, and `wake` where `wait` sleeps. The suite in
-tests/contract holds every kind to it.
+A backend keeps: batches of one worker run in the order sent; every item of a batch is reported once
+(`BatchResults`) or was not run (`BatchDone` says how many were); an item that was reported is never
+run again; after `Died` nothing more comes from that worker. A kind is a folder or file with a
+`Backend` and a `WorkerHandle` (handle.py), and a row in teamster/kinds.py; it writes `start`,
+`send`, `wait`, `close`, `prepare` where the function has to travel, and `wake` where `wait` sleeps.
+The suite in tests/contract holds every kind to it.
 """
 
 from __future__ import annotations
@@ -67,14 +68,20 @@ class Backend:
 
     Attributes:
         kind: its name in kinds.py.
-        pulls: whether someone must call `wait` for events to come; else workers call `report` from their own threads.
+        pulls: whether a thread must call `wait` for events to come; else workers call `report` from
+            their own threads.
         can_kill: whether `WorkerHandle.kill` ends one whatever it does.
-        depth: batches that a worker may hold: 2 where a hand-over takes time that the first can cover.
+        depth: batches that a worker may hold: 2 where a hand-over takes time that the first can
+            cover.
         deepest: the same for batches so short that several are handed over in one go.
-        long_ns: batches that take longer are handed one at a time: the hand-over is nothing beside them.
-        stuck_ns: an item that runs this long, and several times longer than usual, keeps its batch from others.
-        silent_ns: results of a worker that was silent so long are fetched, where somebody waits for single ones.
-        report: the team's, for workers that report by themselves: takes what `salvage` brings, then the events.
+        long_ns: batches that take longer are handed one at a time: the hand-over is nothing beside
+            them.
+        stuck_ns: an item that runs this long, and several times longer than usual, keeps its batch
+            from others.
+        silent_ns: results of a worker that was silent so long are fetched, where a caller waits for
+            single ones.
+        report: the team's, for workers that report by themselves: takes what `salvage` brings, then
+            the events.
         fail: the team's, for a worker's thread that cannot go on: ends every call with this error.
     """
 
@@ -91,7 +98,9 @@ class Backend:
         self.fail: Callable[[BaseException], None] = lambda error: None
 
     def prepare(self, spec: FunctionSpec, context: contextvars.Context) -> None:
-        """Make a job's function and the caller's context ready to be sent; once, before its first batch.
+        """Make a job's function and the caller's context ready to be sent.
+
+        It is called once, before the job's first batch.
 
         Raises:
             Exception: the function does not pickle.
@@ -113,7 +122,10 @@ class Backend:
         """Send whatever `send` has held back."""
 
     def wait(self, seconds: float | None, *, eager: bool = False) -> list[Event]:
-        """Wait for events, at most `seconds` (None: for ever, until `wake`); when `eager`, at first without sleeping."""
+        """Wait for events, at most `seconds` (None: for ever, until `wake`).
+
+        When `eager`, it does not sleep at first.
+        """
         raise NotImplementedError
 
     def wake(self) -> None:

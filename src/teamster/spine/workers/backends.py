@@ -19,9 +19,13 @@ START_METHODS = ("forkserver", "spawn", "fork")
 
 
 def can_fork_at_once() -> bool:
-    """Whether the fork server of this program runs already, so that process workers are there in milliseconds."""
+    """Whether the fork server of this program runs already.
+
+    Then process workers are there in milliseconds.
+    """
     fork_server = sys.modules.get("teamster.spine.workers.process.forkserver")
-    find = getattr(fork_server, "the_fork_server", None)  # missing while another thread is loading it
+    # Missing while another thread is loading it
+    find = getattr(fork_server, "the_fork_server", None)
     return find is not None and find().pid > 0
 
 
@@ -32,18 +36,24 @@ def check_start_method(start_method: str | None) -> None:
         UsageError: it is not known.
     """
     if start_method is not None and start_method not in START_METHODS:
-        raise UsageError(f"start_method must be one of {', '.join(map(repr, START_METHODS))}, not {start_method!r}")
+        raise UsageError(
+            f"start_method must be one of {', '.join(map(repr, START_METHODS))}, not "
+            f"{start_method!r}"
+        )
 
 
 def _refuse_late_patches() -> None:
-    """Gevent and eventlet replace locks and threads by their own; what was imported before has the others.
+    """Gevent and eventlet replace locks and threads by their own.
+
+    What was imported before has the others.
 
     Raises:
         UsageError: they have done so since.
     """
     if threading.get_ident is not _get_ident:
         raise UsageError(
-            "threads were patched (gevent's monkey.patch_all(), eventlet's monkey_patch()) after Teamster was imported, and would"
+            "threads were patched (gevent's monkey.patch_all(), eventlet's monkey_patch()) after "
+            "Teamster was imported, and would"
             " wait for each other for ever: patch first, in the first line of the program"
         )
 

@@ -25,10 +25,14 @@ class FunctionSpec:
     function: Callable[..., Any]
     style: CallStyle = "call"
     seed: int | None = None
-    one_by_one: bool = False  # never in blocks: somebody needs to know the item that runs, whatever it costs
-    low_latency: bool = False  # somebody waits for single results; else they may be sent many at a time
+    # Never in blocks: the team needs to know the item that runs, whatever it costs
+    one_by_one: bool = False
+    # A caller waits for single results; else they may be sent many at a time
+    low_latency: bool = False
     context: Any = None  # of the caller, in the form that its kind of backend can carry
-    state: Any = None  # what the caller has set in the interpreter and in libraries, as far as its kind of backend carries it
+    # What the caller has set in the interpreter and in libraries, as far as its kind of backend
+    # carries it
+    state: Any = None
     identity: int = -1
     parcel: Any = None  # process backends keep the pickled function here
 
@@ -36,7 +40,17 @@ class FunctionSpec:
 class Batch:
     """Consecutive items of one job on their way through one worker."""
 
-    __slots__ = ("attempts", "done", "exclusive", "first", "items", "job", "number", "one_by_one", "size")
+    __slots__ = (
+        "attempts",
+        "done",
+        "exclusive",
+        "first",
+        "items",
+        "job",
+        "number",
+        "one_by_one",
+        "size",
+    )
 
     def __init__(self, job: Any, first: int, items: Sequence[Any]) -> None:
         self.job = job
@@ -62,7 +76,7 @@ class Batch:
         return Batch(self.job, first, self.items[start:end])
 
     def take_values(self, offset: int, values: list[Any]) -> None:
-        """Results of consecutive items, for whoever has asked; the team's lock is held."""
+        """Results of consecutive items, for the caller that has asked; the team's lock is held."""
         self.job.on_values(self.first + offset, values)
 
     def take_error(self, offset: int, error: BaseException) -> None:

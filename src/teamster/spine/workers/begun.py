@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whether a call that raised had done anything before, as far as its code can tell: if not, it may be made again.
+"""Whether a call that raised had done anything before, as far as its code can tell.
+
+If not, it may be made again.
 
 ::
 
     traceback --> each frame of it --> the instructions that may have run before the one that raised
-                                         a store outside, a call of anything that is not known to be harmless: it has begun
+                                         a store outside, a call of anything that is not known to be
+                                         harmless: it has begun
 
-An error that says that the place was wrong (another thread, no event loop, a missing module) mostly comes from the first call of a
-function. Where that is not so, the item counts as begun, and is never run twice.
+An error that says that the place was wrong (another thread, no event loop, a missing module) mostly
+comes from the first call of a function. Where that is not so, the item counts as begun, and is
+never run twice.
 """
 
 from __future__ import annotations
@@ -20,23 +24,31 @@ from collections.abc import Iterator
 from typing import Any
 
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
-_EFFECTS = ("STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "STORE_SLICE", "DELETE_ATTR", "DELETE_SUBSCR", "DELETE_GLOBAL", "SEND",
-            "YIELD_VALUE", "BEFORE_WITH", "BEFORE_ASYNC_WITH", "LOAD_SPECIAL")  # fmt: skip
+_EFFECTS = (
+    "STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "STORE_SLICE", "DELETE_ATTR", "DELETE_SUBSCR",
+    "DELETE_GLOBAL", "SEND", "YIELD_VALUE", "BEFORE_WITH", "BEFORE_ASYNC_WITH", "LOAD_SPECIAL",
+)  # fmt: skip
 _HARMLESS_MODULES = (
-    "base64", "binascii", "bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib",
-    "html", "itertools", "json", "math", "operator", "posixpath", "re", "statistics", "string", "struct", "textwrap", "time",
-    "unicodedata", "zlib",
+    "base64", "binascii", "bisect", "cmath", "collections", "copy", "datetime", "decimal",
+    "fractions", "functools", "hashlib", "html", "itertools", "json", "math", "operator",
+    "posixpath", "re", "statistics", "string", "struct", "textwrap", "time", "unicodedata", "zlib",
 )  # fmt: skip
 _NOT_HARMLESS = (
-    "__build_class__", "__import__", "anext", "breakpoint", "compile", "delattr", "eval", "exec", "filter", "input", "iter", "map",
-    "next", "open", "print", "setattr",
+    "__build_class__", "__import__", "anext", "breakpoint", "compile", "delattr", "eval", "exec",
+    "filter", "input", "iter", "map", "next", "open", "print", "setattr",
 )  # fmt: skip
-_ASKED = ("signal", "asyncio.events")  # modules whose functions look first where they are
+_ASKED = ("signal", "asyncio.events")  # modules with functions that look first where they are
 _PLAIN = (str, bytes, int, float, complex, bool, tuple, frozenset, range, type(None))
 _known: dict[tuple[types.CodeType, int], bool] = {}  # by instruction; code is kept, and few raise
 _MOST_KNOWN = 256  # code objects; a program that makes them without end starts over
-_QUESTIONS = (("_thread", "get_ident"), ("threading", "current_thread"), ("threading", "main_thread"), ("posix", "getpid"))
-_NOT_BEGUN = 0x20 | 0x80 | 0x200  # generators, coroutines and both (inspect.CO_...): to call one is not to run it
+_QUESTIONS = (
+    ("_thread", "get_ident"),
+    ("threading", "current_thread"),
+    ("threading", "main_thread"),
+    ("posix", "getpid"),
+)
+# Generators, coroutines and both (inspect.CO_...): to call one is not to run it
+_NOT_BEGUN = 0x20 | 0x80 | 0x200
 
 
 def has_begun(error: BaseException) -> bool:
@@ -79,7 +91,8 @@ def has_begun(error: BaseException) -> bool:
                 _known.clear()
             try:
                 _known[key] = _did_something(step.tb_frame, step.tb_lasti)
-            except Exception:  # instructions of another version of Python, an object that refuses to be looked at
+            except Exception:
+                # Instructions of another version of Python, an object that refuses to be looked at
                 _known[key] = True
         if _known[key]:
             return True
@@ -91,22 +104,40 @@ def _did_something(frame: types.FrameType, last: int) -> bool:
     import dis
 
     everything = list(dis.get_instructions(frame.f_code))
-    raised_at = max(each.offset for each in everything if each.offset <= last)  # a call stands behind its instruction
+    # A call stands behind its instruction
+    raised_at = max(each.offset for each in everything if each.offset <= last)
     # In a loop what follows may have run as well, in the round before.
-    backward = [each.offset for each in everything if "JUMP_BACKWARD" in each.opname and each.argval <= raised_at < each.offset]
-    before = [each for each in everything if each.offset < max([raised_at, *backward]) and (backward or each.offset != raised_at)]
+    backward = [
+        each.offset
+        for each in everything
+        if "JUMP_BACKWARD" in each.opname and each.argval <= raised_at < each.offset
+    ]
+    before = [
+        each
+        for each in everything
+        if each.offset < max([raised_at, *backward]) and (backward or each.offset != raised_at)
+    ]
     if any(each.opname in _EFFECTS for each in before):
         return True
-    if any(each.opname == "STORE_DEREF" and each.argval in frame.f_code.co_freevars for each in before):
+    if any(
+        each.opname == "STORE_DEREF" and each.argval in frame.f_code.co_freevars for each in before
+    ):
         return True
-    calls = [position for position, each in enumerate(before) if each.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX")]
+    calls = [
+        position
+        for position, each in enumerate(before)
+        if each.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
+    ]
     if not calls:
         return False
     return any(not _is_harmless(each) for each in _loaded(before[: calls[-1]], frame))
 
 
 def _loaded(instructions: list[Any], frame: types.FrameType) -> Iterator[Any]:
-    """What may have been called: all that was loaded, attributes of modules as themselves, other methods as `getattr`."""
+    """What may have been called.
+
+    That is all that was loaded: attributes of modules as themselves, other methods as `getattr`.
+    """
     value: Any = None
     for each in instructions:
         if each.opname in ("LOAD_ATTR", "LOAD_METHOD"):
@@ -121,7 +152,10 @@ def _loaded(instructions: list[Any], frame: types.FrameType) -> Iterator[Any]:
 
 
 def _is_method(load: Any) -> bool:
-    """Whether an attribute is loaded to be called; one that was stored before is met as a variable."""
+    """Whether an attribute is loaded to be called.
+
+    One that was stored before is met as a variable.
+    """
     return load.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and bool(load.arg & 1))
 
 

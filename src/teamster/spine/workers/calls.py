@@ -7,9 +7,9 @@
                                                                         |
                future.settle <--- outcomes (without the lock) <---------+
 
-A call costs an entry in one queue until a worker has room; then as many as fill a few milliseconds go in one message. What they
-come to is queued once more, so that futures are settled without the team's lock: a callback may take as long as it likes, and use
-the pool.
+A call costs an entry in one queue until a worker has room; then as many as fill a few milliseconds
+go in one message. What they come to is queued once more, so that futures are settled without the
+team's lock: a callback may take as long as it likes, and use the pool.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from teamster.spine.workers.job import Job
 
 
 def no_function() -> None:
-    """Stands for the function of a job whose calls bring their own."""
+    """Stands for the function of a job with calls that bring their own."""
 
 
 class Call(Protocol):
-    """A future, as those who run it see it."""
+    """A future, as the team that runs it sees it."""
 
     def claim(self) -> Any:
         """What is to run, and from then on cannot be cancelled; None when it was."""
@@ -38,7 +38,7 @@ class Call(Protocol):
         """Take it back, if it has not started."""
 
     def settle(self, value: Any, error: BaseException | None) -> bool:
-        """Take what it came to, and tell those who wait; whether it has callbacks."""
+        """Take what it came to, and tell the callers that wait; whether it has callbacks."""
 
     def call_back(self) -> None:
         """Run its callbacks."""
@@ -60,24 +60,33 @@ class OpenCalls:
         settled: called with the lock held, when some have been told.
     """
 
-    def __init__(self, lock: threading.RLock, outcomes: Outcomes, settled: Callable[[], None]) -> None:
+    def __init__(
+        self, lock: threading.RLock, outcomes: Outcomes, settled: Callable[[], None]
+    ) -> None:
         self._lock = lock
         self._outcomes = outcomes
         self._settled = settled
         self._telling: dict[int, int] = {}  # by thread: calls that it is settling
-        self._left: deque[Call] = deque()  # whose callbacks are to be run by the reader
+        self._left: deque[Call] = deque()  # with callbacks that the reader is to run
         self.reader = ANYBODY  # the thread that runs callbacks
         self.wake_reader: Callable[[], object] = bool
         self.count = 0
-        self.on_change: Callable[[bool], object] = bool  # told, without the lock, when the first is open, and when the last is over
+        # Told, without the lock, when the first is open, and when the last is over
+        self.on_change: Callable[[bool], object] = bool
 
     def open(self) -> bool:
-        """One more, with the lock held; whether it is the first, of which `on_change` is to be told."""
+        """Count one more, with the lock held.
+
+        Returns whether it is the first, of which `on_change` is to be told.
+        """
         self.count += 1
         return self.count == 1
 
     def close(self, count: int = 1) -> None:
-        """So many are over: told, or taken back before they were handed out, so that their places in the queue are passed over."""
+        """So many are over: told, or taken back before they were handed out.
+
+        The places in the queue of those taken back are passed over.
+        """
         with self._lock:
             self.count -= count
             ends = count > 0 and not self.count
@@ -88,8 +97,8 @@ class OpenCalls:
     def settle(self) -> None:
         """Tell futures what they have come to; called without the lock.
 
-        Callbacks are left to the reader where there is one: who waits for a future, or submits another, may hold a lock of the
-        program's that a callback takes.
+        Callbacks are left to the reader where there is one: a caller that waits for a future, or
+        submits another, may hold a lock of the program's that a callback takes.
         """
         told, thread = 0, get_ident()
         outer = self._telling.get(thread, 0)  # a callback may come here, too
@@ -108,7 +117,7 @@ class OpenCalls:
             self.wake_reader()
 
     def _next(self, calls_back: bool) -> Call | None:
-        """A call that was told what it has come to, and whose callbacks are to be run here, if it has any."""
+        """A call that was told what it has come to; its callbacks, if any, are to be run here."""
         try:
             while self._outcomes:
                 call, value, error = self._outcomes.popleft()
@@ -147,7 +156,10 @@ class Backlog:
         return len(self.calls)
 
     def take(self, most: int) -> CallBatch | None:
-        """The next calls, at most so many, from now on running; None when all of them were cancelled."""
+        """The next calls, at most so many, from now on running.
+
+        None when all of them were cancelled.
+        """
         pending, calls, items = self.calls, list[Call | None](), list[Any]()
         while pending and len(calls) < most:
             call = pending.popleft()
@@ -170,7 +182,9 @@ class CallBatch(Batch):
 
     items: list[Any]
 
-    def __init__(self, job: Job, calls: list[Call | None], items: list[Any], outcomes: Outcomes) -> None:
+    def __init__(
+        self, job: Job, calls: list[Call | None], items: list[Any], outcomes: Outcomes
+    ) -> None:
         super().__init__(job, -1, items)
         self.calls = calls
         self.outcomes = outcomes
@@ -189,7 +203,10 @@ class CallBatch(Batch):
         self._tell(offset, None, error)
 
     def _tell(self, offset: int, value: Any, error: BaseException | None) -> None:
-        """And keep nothing of it: that the batch is over may be read much later, when somebody waits for the next call."""
+        """Tell it, and keep nothing of it.
+
+        That the batch is over may be read much later, when a caller waits for the next call.
+        """
         call, self.calls[offset], self.items[offset] = self.calls[offset], None, None
         if call is not None:
             self.outcomes.append((call, value, error))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The end of a team: asked for by anybody, come when nobody reads from its backend any more."""
+"""The end of a team: any thread may ask for it; it comes when none reads from its backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Closing:
 
     Args:
         lock: the team's.
-        waiters: who waits for the team, and which of them reads from the backend.
+        waiters: the callers that wait for the team, and which of them reads from the backend.
         backend: what is ended.
     """
 
@@ -32,15 +32,18 @@ class Closing:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody wants that, and it has not begun."""
+        """Whether that was asked for, and has not begun."""
         return self._seconds is not None
 
     def leader_has_left(self) -> None:
-        """Nobody reads from the backend now; the lock is held."""
+        """No thread reads from the backend now; the lock is held."""
         self._left.notify_all()
 
     def end_if_asked(self) -> bool:
-        """Do it, if somebody wants that, as soon as nobody reads from the backend; whether it was done here."""
+        """Do it, if it was asked for, as soon as no thread reads from the backend.
+
+        Returns whether it was done here.
+        """
         if self._seconds is None:
             return False
         with self._lock:

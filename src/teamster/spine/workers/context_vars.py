@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The caller's context variables, seen by the task.
 
-In threads and in the caller they are the caller's own (threads work on a copy of the context, as ``asyncio.to_thread`` does).
-Into processes they go by copy: those variables that are a global of some module, with values that pickle; the others keep
-their default there.
+In threads and in the caller they are the caller's own (threads work on a copy of the context, as
+``asyncio.to_thread`` does). Into processes they go by copy: those variables that are a global of
+some module, with values that pickle; the others keep their default there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 import contextvars
 from typing import Any
 
-from teamster.spine.transport.by_value.context_variables import find_context_variable, locate_context_variable
+from teamster.spine.transport.by_value.context_variables import (
+    find_context_variable,
+    locate_context_variable,
+)
 from teamster.spine.transport.pickled import pack_whole
 
 Carried = list[tuple[str, str, bytes]]
@@ -39,7 +42,10 @@ def carry(context: contextvars.Context) -> Carried:
 
 
 def unfold(carried: Carried) -> contextvars.Context:
-    """A context with the carried variables set, in the process where the task runs; the others are as the initializer left them."""
+    """A context with the carried variables set, in the process where the task runs.
+
+    The others are as the initializer left them.
+    """
     import pickle
 
     context = contextvars.copy_context()

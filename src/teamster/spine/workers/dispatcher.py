@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is queued, who holds what, and who gets the next batch. Never waits; what comes back of it is read in reports.py.
+"""What is queued, which worker holds what, and which gets the next batch.
+
+The dispatcher never waits; what comes back of it is read in reports.py.
 
 ::
 
-    queue --dispatch--> _pick: an idle worker, a new one, or one that can hold another --> Backend.send
-          <-- piece, refuse ---------------- what was not run: taken back, refused, or held by one that died
+    queue -dispatch-> _pick: an idle worker, a new one, or one that can hold another -> Backend.send
+          <- piece, refuse -- what was not run: taken back, refused, or held by one that died
 """
 
 from __future__ import annotations
@@ -27,9 +29,12 @@ from teamster.spine.workers.calls import Backlog, Outcomes
 from teamster.spine.workers.handle import WorkerHandle
 from teamster.spine.workers.job import Job
 
-_HUGE_BYTES = 256 << 20  # items of this size go one at a time: two of them in flight would be memory for nothing
-_LARGE_BYTES = 1 << 20  # items of this size wait in shared memory, whose first touch costs more than any hand-over
-_WORTH_SLEEP_NS = 500_000  # answers that come this seldom are not worth looking for without sleeping
+# Items of this size go one at a time: two of them in flight would be memory for nothing
+_HUGE_BYTES = 256 << 20
+# Items of this size wait in shared memory: its first touch costs more than any hand-over
+_LARGE_BYTES = 1 << 20
+# Answers that come this seldom are not worth looking for without sleeping
+_WORTH_SLEEP_NS = 500_000
 _SHORT_NS = 50_000  # shorter ones several at a time: the hand-over costs as much as they do
 
 _identities = itertools.count(1)
@@ -45,7 +50,14 @@ class Dispatcher:
         lock: teams that work for the same calls share one.
     """
 
-    def __init__(self, backend: Backend, count: int, *, max_tasks: int | None = None, lock: threading.RLock | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        count: int,
+        *,
+        max_tasks: int | None = None,
+        lock: threading.RLock | None = None,
+    ) -> None:
         self.backend = backend
         self.count = count
         self.lock = lock or threading.RLock()
@@ -57,13 +69,16 @@ class Dispatcher:
         self.closed = False
         self.start_error: BaseException | None = None  # of the worker that came up last, or did not
         self.handler = 0  # the thread that handles an event, with the lock held
-        self._exclusive = False  # a batch runs that wants nobody beside it
+        self._exclusive = False  # a batch runs that wants no other beside it
         self._max_tasks = max_tasks
 
-    # --- what callers ask --------------------------------------------------------------------------------------------------
+    # --- what callers ask -------------------------------------------------------------------------
 
     def room(self, job: Job) -> int:
-        """How many batches more would find a worker now; for thread workers a few beyond, so that none waits for the caller."""
+        """How many batches more would find a worker now.
+
+        For thread workers a few beyond, so that none waits for the caller.
+        """
         with self.lock:
             return self.room_for(self._depth(job))
 
@@ -102,14 +117,23 @@ class Dispatcher:
         Raises:
             Exception: the function does not pickle.
         """
-        spec = FunctionSpec(function, style, seed, one_by_one or seed is not None, low_latency, identity=next(_identities))
+        spec = FunctionSpec(
+            function,
+            style,
+            seed,
+            one_by_one or seed is not None,
+            low_latency,
+            identity=next(_identities),
+        )
         self.backend.prepare(spec, contextvars.copy_context())
         return spec
 
     @property
     def has_unread_ends(self) -> bool:
         """Whether all results of a batch are there, and what its worker says of its end is not."""
-        return any(batch.done == batch.size for worker in self.workers for batch in worker.outstanding)
+        return any(
+            batch.done == batch.size for worker in self.workers for batch in worker.outstanding
+        )
 
     def expire(self, worker: WorkerHandle, number: int, error: BaseException) -> None:
         """Kill a worker because of the item that it runs."""
@@ -118,7 +142,10 @@ class Dispatcher:
         worker.kill()
 
     def distrust(self) -> None:
-        """Ctrl-C may have struck between the reading of a result and its delivery: what is under way starts over elsewhere."""
+        """Ctrl-C may have struck between the reading of a result and its delivery.
+
+        What is under way starts over elsewhere.
+        """
         for worker in self.workers:
             if worker.outstanding and self.backend.can_kill and worker.killed_for is None:
                 worker.killed_for = (0, None)
@@ -126,13 +153,16 @@ class Dispatcher:
 
     def answers_soon(self) -> bool:
         """Whether the next answer is worth looking for without sleeping."""
-        return not any(worker.outstanding and worker.outstanding[0].job.batch_ns > _WORTH_SLEEP_NS for worker in self.workers)
+        return not any(
+            worker.outstanding and worker.outstanding[0].job.batch_ns > _WORTH_SLEEP_NS
+            for worker in self.workers
+        )
 
     def note_bytes(self) -> None:
         """Bring the ledger's byte counts up to date."""
         self.ledger.pickled_bytes, self.ledger.arena_bytes = self.backend.bytes_moved()
 
-    # --- who is there ------------------------------------------------------------------------------------------------------
+    # --- the workers that are there ---------------------------------------------------------------
 
     def is_busy_with(self, job: Job) -> bool:
         """Whether something of `job` is queued or under way."""
@@ -141,14 +171,19 @@ class Dispatcher:
             return any(batch.job is job for batch in batches)
 
     def start_all(self) -> int:
-        """Start whoever is missing, before there is work; returns how many are ready."""
+        """Start the workers that are missing, before there is work; returns how many are ready."""
         with self.lock:
-            while len(self.workers) < self.count and not self.closed and self._start_one() is not None:
+            while (
+                len(self.workers) < self.count and not self.closed and self._start_one() is not None
+            ):
                 pass
             return sum(worker.ready for worker in self.workers)
 
     def stop_all(self) -> None:
-        """Let go of everybody, of the busy ones after what they have; the next batch brings others."""
+        """Let go of all workers, of the busy ones after what they have.
+
+        The next batch brings others.
+        """
         with self.lock:
             self._let_go(list(self.workers))
 
@@ -167,7 +202,7 @@ class Dispatcher:
                 self.workers.remove(worker)
                 worker.stop()
 
-    # --- handing out -------------------------------------------------------------------------------------------------------
+    # --- handing out ------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
         """Hand out what can be handed out."""
@@ -188,7 +223,10 @@ class Dispatcher:
             self.backend.flush()
 
     def _take(self) -> Batch | None:
-        """The next batch of the queue; of single calls as many as are worth a message. None when all of these were cancelled."""
+        """The next batch of the queue; of single calls as many as are worth a message.
+
+        None when all of these were cancelled.
+        """
         head = self.queue[0]
         if not isinstance(head, Backlog):
             self.queue.popleft()
@@ -201,12 +239,19 @@ class Dispatcher:
 
     def _pick(self, batch: Batch | Backlog) -> WorkerHandle | None:
         """An idle worker first, then a new one, then one that can hold a second batch."""
-        if (batch.exclusive or self._exclusive) and any(worker.outstanding for worker in self.workers):
+        if (batch.exclusive or self._exclusive) and any(
+            worker.outstanding for worker in self.workers
+        ):
             return None
         self._exclusive = batch.exclusive
         best: WorkerHandle | None = None
         for worker in self.workers:
-            if worker.retiring or worker.reclaimed_ns or worker.absent or worker.killed_for is not None:
+            if (
+                worker.retiring
+                or worker.reclaimed_ns
+                or worker.absent
+                or worker.killed_for is not None
+            ):
                 continue
             if not worker.outstanding:
                 return worker
@@ -217,7 +262,10 @@ class Dispatcher:
         return best if best is not None and len(best.outstanding) < self._depth(batch.job) else None
 
     def _start_one(self) -> WorkerHandle | None:
-        """One more worker; None where the system gives no more, and then those who are there have to do."""
+        """Start one more worker.
+
+        Returns None where the system gives no more, and then those that are there have to do.
+        """
         try:
             worker = self.backend.start(self._free_index(), self.count)
         except (OSError, RuntimeError) as error:
@@ -252,7 +300,7 @@ class Dispatcher:
         worker.retiring = worker.handed == self._max_tasks
         self.ledger.batches += 1
 
-    # --- what becomes of items -----------------------------------------------------------------------------------------------
+    # --- what becomes of items --------------------------------------------------------------------
 
     @contextmanager
     def calling_back(self) -> Iterator[None]:
@@ -264,7 +312,10 @@ class Dispatcher:
             self.handler = before
 
     def refuse(self, batch: Batch, error: BaseException) -> None:
-        """A batch that cannot be handed or read: find the items that are to blame by handing each alone."""
+        """Take a batch that cannot be handed or read.
+
+        The items that are to blame are found by handing each alone.
+        """
         if batch.size > 1:
             self.queue.extendleft(batch.piece(at, at + 1) for at in reversed(range(batch.size)))
         elif batch.job.cancelled or not batch.job.on_refused(batch.first, batch.items[0], error):
@@ -283,7 +334,8 @@ class Dispatcher:
             return
         self.ledger.items += 1
         self.ledger.failures += 1
-        if isinstance(error, TaskError) and error.index == -1 and batch.first >= 0:  # no other error's attributes are ours to write
+        if isinstance(error, TaskError) and error.index == -1 and batch.first >= 0:
+            # No other error's attributes are ours to write
             error.index = batch.first + offset
         batch.take_error(offset, error)
 

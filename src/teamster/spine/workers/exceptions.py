@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How an exception of a task gets home: as its own type, with the worker's traceback, or as a text that tells it all."""
+"""How an exception of a task gets home.
+
+It comes as its own type, with the worker's traceback, or as a text that tells it all.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,17 @@ from teamster.spine.transport.pickled import pack_whole
 from teamster.spine.workers.begun import has_begun
 
 Description = tuple[bytes | None, bytes | None, str, str, bool]
-"""The pickled exception; its pickled parts, when as a whole it does not survive pickling; its repr; its traceback; `has_begun`."""
+"""What travels of an exception.
+
+The pickled exception; its pickled parts, when as a whole it does not survive pickling; its repr;
+its traceback; `has_begun`.
+"""
 
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 
 class RemoteTraceback(Exception):
-    """Stands as the cause of an exception that came from a worker, and shows the traceback there."""
+    """Stands as the cause of an exception from a worker, and shows the traceback there."""
 
     def __init__(self, text: str, begun: bool = True) -> None:
         super().__init__(text)
@@ -30,14 +37,17 @@ class RemoteTraceback(Exception):
 
 
 def wrap_control_flow(error: BaseException) -> BaseException:
-    """What may be raised in the caller for `error`: most exceptions as they are, those that steer a program as `RemoteError`.
+    """What may be raised in the caller for `error`.
 
-    ``SystemExit`` would end the caller's program, ``KeyboardInterrupt`` look like its user's, ``StopIteration`` end its loop.
+    That is most exceptions as they are, and those that steer a program as `RemoteError`.
+    ``SystemExit`` would end the caller's program, ``KeyboardInterrupt`` look like its user's,
+    ``StopIteration`` end its loop.
     """
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
     wrapped = RemoteError(
-        f"the task raised {error!r}, which would steer the program and not its item, so it stops here; raise an Exception instead"
+        f"the task raised {error!r}, which would steer the program and not its item, so it stops "
+        "here; raise an Exception instead"
     )
     wrapped.__cause__ = error
     return wrapped
@@ -65,8 +75,10 @@ def rebuild(description: Description) -> BaseException:
     error = _load(whole, parts)
     if error is None:
         error = RemoteError(
-            f"the task raised {shown}; its type cannot be rebuilt in this process, so only the text arrived;"
-            " define the class in a module, and pass all that its __init__ takes on to super().__init__"
+            f"the task raised {shown}; its type cannot be rebuilt in this process, so only the "
+            "text arrived;"
+            " define the class in a module, and pass all that its __init__ takes on to "
+            "super().__init__"
         )
     error = wrap_control_flow(error)
     set_cause(error, RemoteTraceback(text, begun))
@@ -74,14 +86,23 @@ def rebuild(description: Description) -> BaseException:
 
 
 def set_cause(error: BaseException, cause: BaseException) -> None:
-    """Say what an exception came from, whatever its class thinks of attributes: this goes round a ``__setattr__`` of its own."""
+    """Say what an exception came from, whatever its class thinks of attributes.
+
+    This goes round a ``__setattr__`` of its own.
+    """
     vars(BaseException)["__cause__"].__set__(error, cause)
 
 
-def transfer_error(what: str, reason: BaseException, instead: str = "or use backend='thread'") -> TransferError:
-    """The error for a function, an argument or a result that does not travel: `what` is "the argument", or begins so."""
+def transfer_error(
+    what: str, reason: BaseException, instead: str = "or use backend='thread'"
+) -> TransferError:
+    """The error for a function, an argument or a result that does not travel.
+
+    `what` is "the argument", or begins so.
+    """
     error = TransferError(
-        f"{what} cannot be sent between processes: {_with_notes(reason)}; return or pass plain data instead, {instead}",
+        f"{what} cannot be sent between processes: {_with_notes(reason)}; return or pass plain "
+        f"data instead, {instead}",
         part=what.split()[1],
     )
     error.__cause__ = reason
@@ -109,14 +130,19 @@ def _load(whole: bytes | None, parts: bytes | None) -> BaseException | None:
 
 
 def _pack_parts(error: BaseException) -> bytes | None:
-    """Type, arguments and attributes, for a class whose constructor takes something else than ``args``."""
+    """Type, arguments and attributes.
+
+    For a class with a constructor that takes something else than ``args``.
+    """
     state: dict[str, Any] = {}
     for name, value in vars(error).items():
         if name != "__notes__" and _travels(value):
             state[name] = value
     arguments = tuple(value if _travels(value) else _safe_repr(value) for value in error.args)
     try:
-        return pack_whole((type(error), arguments, state, list(getattr(error, "__notes__", []))), home=True)
+        return pack_whole(
+            (type(error), arguments, state, list(getattr(error, "__notes__", []))), home=True
+        )
     except BaseException:
         return None
 
@@ -133,7 +159,7 @@ def _safe_repr(error: BaseException | object) -> str:
     try:
         return repr(error)
     except BaseException:
-        return f"<{type(error).__name__}, whose repr fails>"
+        return f"<{type(error).__name__}, with a repr that fails>"
 
 
 def _with_notes(reason: BaseException) -> str:

@@ -3,10 +3,10 @@
 
 ::
 
-    running, frontier          what it does right now            from its scoreboard, where it has one
-    reclaim, settled, resume   items that it has not started     go back to the queue, and to others
-    unsent, salvage            results that it has not sent      are fetched, also after its death
-    kill, stop, release        its end                           by force; when it is idle; of what it leaves
+    running, frontier         what it does right now         from its scoreboard, where it has one
+    reclaim, settled, resume  items that it has not started  go back to the queue, and to others
+    unsent, salvage           results that it has not sent   are fetched, also after its death
+    kill, stop, release       its end                        by force; when idle; of what it leaves
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from teamster.spine.workers.scoreboard import LIMIT, NO_LIMIT, SETTLE_NS, Scoreb
 
 @dataclass(slots=True, eq=False)
 class WorkerHandle:
-    """A worker of a kind that nobody can look into: what it was handed counts as started."""
+    """A worker of a kind that cannot be looked into: what it was handed counts as started."""
 
     index: int
     outstanding: deque[Batch] = field(default_factory=deque)
@@ -33,12 +33,14 @@ class WorkerHandle:
     absent: bool = False  # its thread is in a callback of the user's, for as long as that takes
     reclaimed_ns: int = 0  # when its unstarted items were asked back; 0 when not
     reclaimed_from: int = 0
-    taken_back: int = 0  # items from this number on are no longer its own; 0 when nothing was taken back
+    # Items from this number on are no longer its own; 0 when nothing was taken back
+    taken_back: int = 0
     handed: int = 0
     items: int = 0
     busy_ns: int = 0
     last_heard_ns: int = 0
-    killed_for: tuple[int, BaseException | None] | None = None  # ended on purpose: while this item ran, with this error for it
+    # Ended on purpose: while this item ran, with this error for it
+    killed_for: tuple[int, BaseException | None] | None = None
 
     @property
     def idle(self) -> bool:
@@ -46,11 +48,14 @@ class WorkerHandle:
         return not self.outstanding
 
     def running(self) -> tuple[int, int, int] | None:
-        """First item, width and start (ns; 0 while it loads the function) of the block that runs; None where that is not known."""
+        """First item, width and start (ns; 0 while it loads the function) of the block that runs.
+
+        None where that is not known.
+        """
         return None
 
     def frontier(self) -> int:
-        """The first item that it has not started, as far as one can see."""
+        """The first item that it has not started, as far as can be seen."""
         return self.next_number
 
     def reclaim(self, number: int) -> None:
@@ -58,10 +63,17 @@ class WorkerHandle:
 
     def end_of(self, batch: Batch) -> int:
         """The offset in a batch from which on its items were taken back, and are others'."""
-        return min(batch.size, max(0, self.taken_back - batch.number)) if self.taken_back else batch.size
+        return (
+            min(batch.size, max(0, self.taken_back - batch.number))
+            if self.taken_back
+            else batch.size
+        )
 
     def settled(self) -> bool:
-        """Whether what was asked with `reclaim` is certain: no item beyond the `frontier` will be started."""
+        """Whether what was asked with `reclaim` is certain.
+
+        Then no item beyond the `frontier` will be started.
+        """
         return True
 
     def resume(self) -> None:
@@ -80,7 +92,7 @@ class WorkerHandle:
         return []
 
     def return_memory(self) -> None:
-        """Tell it of shared memory of its own that came free, when nothing is on its way that would."""
+        """Tell it of its own shared memory that came free, when nothing on its way would."""
 
     def kill(self) -> None:
         """End it whatever it does; `Died` follows. Only asked of kinds that can be killed."""
@@ -90,12 +102,18 @@ class WorkerHandle:
         """Let it end, now that it is idle."""
 
     def release(self) -> None:
-        """Let go of what belonged to it; called when its `Died` was handled, until which all of it can be asked."""
+        """Let go of what belonged to it.
+
+        Called when its `Died` was handled, until which all of it can be asked.
+        """
 
 
 @dataclass(slots=True, eq=False)
 class WatchedHandle(WorkerHandle):
-    """A worker that marks on a scoreboard what it starts, and heeds a limit there (scoreboard.py tells how without a lock)."""
+    """A worker that marks on a scoreboard what it starts, and heeds a limit there.
+
+    How that goes without a lock is told in scoreboard.py.
+    """
 
     scoreboard: Scoreboard = field(default_factory=Scoreboard.private)
 
@@ -134,8 +152,8 @@ class BatchResults:
 class BatchDone:
     """A batch is over: `ran` items of it were run in `run_ns`.
 
-    Its thread was on a processor for `cpu_ns` of them, and for `delay_ns` ready to be, while others had it. It ended at `ended_ns`
-    of the clock.
+    Its thread was on a processor for `cpu_ns` of them, and for `delay_ns` ready to be, while others
+    had it. It ended at `ended_ns` of the clock.
     """
 
     worker: WorkerHandle
@@ -157,7 +175,10 @@ class Ready:
 
 @dataclass(slots=True)
 class BatchUnreadable:
-    """A worker could not unpickle a batch, or (`part` is "function") what would run it; none of it was run."""
+    """A worker could not unpickle a batch, or (`part` is "function") what would run it.
+
+    None of it was run.
+    """
 
     worker: WorkerHandle
     number: int
@@ -173,7 +194,8 @@ class Died:
         running: the block that it ran: first item and width.
         describe: makes the error for an item, of its index and the number of its attempts.
         by_memory: whether it had too little memory.
-        unsure: whether nobody can say which of the items that it held have run, as on a machine that cannot be reached.
+        unsure: whether it cannot be known which of the items that it held have run, as on a
+            machine that cannot be reached.
     """
 
     worker: WorkerHandle

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A thread that stays, and takes what is put into its inbox: a worker, a replica's thread.
 
-A thread that is new for each job loses half of the speed to warming up: caches, native threads, what torch keeps for each thread.
+A thread that is new for each job loses half of the speed to warming up: caches, native threads,
+what torch keeps for each thread.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class InboxThread:
 
     Args:
         name: of the thread.
-        work: called in it with a `Take`. A method would keep its object alive as long as the thread lives.
+        work: called in it with a `Take`. A method would keep its object alive as long as the thread
+            lives.
         *arguments: for `work`, after the `Take`.
     """
 
@@ -30,7 +32,9 @@ class InboxThread:
         self._inbox: SimpleQueue[Any] = SimpleQueue()
         self.put = self._inbox.put
         """Give it something; never None."""
-        self._thread = threading.Thread(target=work, args=(self._inbox.get, *arguments), name=name, daemon=True)
+        self._thread = threading.Thread(
+            target=work, args=(self._inbox.get, *arguments), name=name, daemon=True
+        )
 
     def start(self) -> None:
         """Begin.

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One call of `map`, `imap` or `submit`, as the team sees it: what to run, where results go, how large a batch should be."""
+"""One call of `map`, `imap` or `submit`, as the team sees it.
+
+It knows what to run, where results go, and how large a batch should be.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,18 @@ from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.handle import BatchDone
 
 TARGET_NS = 4_000_000
-"""Work in one batch when somebody waits for single results: short beside what a person notices."""
+"""Work in one batch when a caller waits for single results: short beside what a person notices."""
 
 PATIENT_NS = 20_000_000
-"""And when nobody does: long beside what it costs all processors together to hand it over and to read its results (0.2 ms)."""
+"""And when none does: long beside what its hand-over costs.
+
+To hand it over and to read its results costs all processors together 0.2 ms.
+"""
 
 _LEAST_NS = 200_000  # even the last batches are worth their message
 _MOST_ITEMS = 1 << 16  # in a batch: a list of more takes its time by itself
-_MOST_BYTES = 1 << 20  # in a batch of several: beyond that a hand-over costs nothing beside the copy
+# In a batch of several: beyond that a hand-over costs nothing beside the copy
+_MOST_BYTES = 1 << 20
 _GROWTH = 8  # times the largest so far: few steps, and no leap on one odd item
 _TRUST = 0.7  # weight of the newest batch in the estimate of an item's time
 
@@ -43,7 +50,7 @@ def _nobody(*_: object) -> None:
 
 
 def _not_mine(*_: object) -> bool:
-    """Nobody else wants it."""
+    """No other kind of worker takes it."""
     return False
 
 
@@ -68,16 +75,18 @@ class Job:
         self.on_values = on_values
         self.on_error = on_error
         self.on_failure = on_failure  # the whole job, as when an initializer fails
-        self.on_refused = on_refused  # an item that cannot be handed and did not run: does somebody else want it?
-        self.on_doubted = on_doubted  # one that raised: does somebody else try it?
+        # An item that cannot be handed and did not run: does another kind of worker take it?
+        self.on_refused = on_refused
+        self.on_doubted = on_doubted  # one that raised: does another kind try it?
         self.cancelled = False
         self.item_ns = 0.0
         self.item_bytes = 0.0
-        self.batches = self.ran = self.run_ns = self.cpu_ns = self.delay_ns = 0  # finished so far, and what they took
+        # Finished so far, and what they took
+        self.batches = self.ran = self.run_ns = self.cpu_ns = self.delay_ns = 0
         self._grown = self._last = 1
 
     def let_go(self) -> None:
-        """It is over: whoever took its results may go, with all that was to be called for."""
+        """It is over: what took its results may go, with all that was to be called for."""
         self.on_values = self.on_error = self.on_failure = _nobody
         self.on_refused = self.on_doubted = _not_mine
 
@@ -90,14 +99,17 @@ class Job:
         self.cpu_ns += batch.cpu_ns
         self.delay_ns += batch.delay_ns
         measured = batch.run_ns / ran
-        self.item_ns = measured if not self.item_ns else self.item_ns + _TRUST * (measured - self.item_ns)
+        self.item_ns = (
+            measured if not self.item_ns else self.item_ns + _TRUST * (measured - self.item_ns)
+        )
         self._grown = max(self._grown, ran)
 
     def batch_items(self, remaining: int | None, workers: int) -> int:
         """How many items the next batch should have.
 
-        Small first, since nothing is known; then as many as fill `TARGET_NS`; toward the end ever fewer, so that all workers
-        end together (guided self-scheduling, Polychronopoulos and Kuck, 1987).
+        Small first, since nothing is known; then as many as fill `TARGET_NS`; toward the end ever
+        fewer, so that all workers end together (guided self-scheduling, Polychronopoulos and Kuck,
+        1987).
         """
         if self.chunksize is not None:
             return self.chunksize

@@ -3,11 +3,12 @@
 
 ::
 
-    caller: take() --> {(row, name): value}, what is not usual     threads: what each thread has for itself
+    caller: take() --> {(row, name): value}, what is not usual    threads: what each has for itself
               |
               +-- since(what the worker was told at its start) --> the difference, mostly nothing
                                                                       |
-    worker: Scene.enter(difference) before a batch of the function; it is taken back before one of another
+    worker: Scene.enter(difference) before a batch of the function; it is taken back before one of
+            another
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from importlib import import_module
 from typing import Any
 
 from teamster.spine.transport.pickled import pack_whole
-from teamster.spine.workers.settings import SETTINGS, Setting
+from teamster.spine.workers.package_settings import PACKAGES
+from teamster.spine.workers.settings import STANDARD, Setting
 
 State = dict[tuple[str, Any], Any]
 """By title of the row and name; `...` for what is not set any more."""
 
+SETTINGS = STANDARD + PACKAGES
 _ROWS = {row.title: row for row in SETTINGS}
 _EXPECTED = frozenset(row.title for row in SETTINGS[:3])  # a worker has them from its start
 
 
 class _Reading:
-    """Reads rows, and gives the same object as before as long as nothing has changed: then a comparison of C is all there is to do.
+    """Reads rows, and gives the same object as before as long as nothing has changed.
 
-    What was read and what it means are set in one step: threads that have set different things read at the same time.
+    Then a comparison of C is all there is to do. What was read and what it means are set in one
+    step: threads that have set different things read at the same time.
     """
 
     def __init__(self, rows: tuple[Setting, ...]) -> None:
@@ -113,7 +117,7 @@ def since(told: State, state: State) -> State:
 
 
 def library_part(state: State) -> State:
-    """But for the environment and the paths, which a worker is told apart, before everything else."""
+    """All but the environment and the paths, which a worker is told apart, before all else."""
     return {key: value for key, value in state.items() if key[0] not in _EXPECTED}
 
 
@@ -153,7 +157,8 @@ class Scene:
     """What is set for the function that runs in this thread.
 
     Args:
-        before: what there was before the initializer, if there was one: what that has set, it has set for all functions.
+        before: what there was before the initializer, if there was one: what that has set, it has
+            set for all functions.
     """
 
     def __init__(self, before: State | None) -> None:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One job in each of n threads that stay, all at once: for steps that are alike, one after the other.
+"""One job in each of n threads that stay, all at once.
+
+It is for steps that are alike, one after the other.
 
 ::
 
     run([job 0, job 1]) --> inbox of thread 0, inbox of thread 1 --> all results, or the first error
 
-A failure in one thread lets the others end what they do, so that nothing runs on when the caller hears of it.
+A failure in one thread lets the others end what they do, so that nothing runs on when the caller
+hears of it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ _PATIENCE_S = 5.0  # for what runs when Ctrl-C strikes, and for a thread that is
 Job = Callable[[], Any]
 
 _here = threading.local()
-"""`above`: whose jobs the current thread's job is part of, from the outermost to its own."""
+"""`above`: each `Lockstep` that runs the current thread's job, from the outermost to its own."""
 
 
 class Lockstep:
@@ -73,8 +76,9 @@ class Lockstep:
         """
         above = getattr(_here, "above", ())
         slots = [_Slot(job, (*above, self)) for job in jobs]
-        # Inside of a job too: it would wait for itself if it used what it is part of, through others even; two of them that use
-        # each other's would wait for each other; and all processors are in use already.
+        # Inside of a job too: it would wait for itself if it used what it is part of, through
+        # others even; two of them that use each other's would wait for each other; and all
+        # processors are in use already.
         if in_turn or self in above or (above and self._inner is not None):
             with guard or nullcontext():
                 for slot in slots:
@@ -92,7 +96,7 @@ class Lockstep:
 
     def _hand_out(self, slots: Sequence[_Slot]) -> None:
         with self._lock:
-            self._open(len(slots))  # again: somebody may have closed it
+            self._open(len(slots))  # again: another thread may have closed it
             for thread, slot in zip(self._threads, slots, strict=False):
                 thread.put(slot)
 
@@ -158,8 +162,8 @@ class Lockstep:
 class _Slot:
     """A job on its way, and what became of it.
 
-    `done` is a lock that is held from the start and let go by the thread that has done the job: the cheapest way to wait for one
-    event once.
+    `done` is a lock that is held from the start and let go by the thread that has done the job: the
+    cheapest way to wait for one event once.
     """
 
     __slots__ = ("above", "done", "error", "job", "result")

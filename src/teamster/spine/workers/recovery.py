@@ -3,11 +3,13 @@
 
 ::
 
-    item of the batch      reported already | ran at the death                          | not started
-    what becomes of it     nothing          | its error, or once more (`retries`)       | another worker
-                                            | (a block of many: each of them once more, alone, to find the one)
+    item of the batch   reported already | ran at the death                    | not started
+    what becomes of it  nothing          | its error, or once more (`retries`) | another worker
+                                         | (a block of many: each of them once |
+                                         | more, alone, to find the one)       |
 
-Where nobody can say what ran (`Died.unsure`: a machine that cannot be reached), every item that was not reported may have.
+Where it cannot be known what ran (`Died.unsure`: a machine that cannot be reached), every item that
+was not reported may have.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ class Verdict:
     """Items to run (again), in order, and errors to report."""
 
     again: list[Batch] = field(default_factory=list)
-    errors: list[tuple[Batch, int, BaseException]] = field(default_factory=list)  # batch, offset, error
+    # Batch, offset, error
+    errors: list[tuple[Batch, int, BaseException]] = field(default_factory=list)
     retried: int = 0
 
 
@@ -37,7 +40,10 @@ def judge(worker: WorkerHandle, died: Died) -> Verdict:
         if died.unsure:
             for offset in range(start, end):
                 _try_again(died, batch, offset, verdict)
-        elif died.running is not None and batch.number + start <= died.running[0] < batch.number + end:
+        elif (
+            died.running is not None
+            and batch.number + start <= died.running[0] < batch.number + end
+        ):
             start = _judge_running(worker, died, batch, verdict)
         if start < end and not died.unsure:
             verdict.again.append(batch.piece(start, end))
@@ -57,12 +63,16 @@ def _judge_running(worker: WorkerHandle, died: Died, batch: Batch, verdict: Verd
         if wanted == number and error is not None:
             verdict.errors.append((batch, offset, error))
             return offset + 1
-        verdict.again.append(batch.piece(offset, offset + 1))  # killed for an item that was over by then
+        # Killed for an item that was over by then
+        verdict.again.append(batch.piece(offset, offset + 1))
         return offset + 1
     if width > 1:
-        # One of them killed the worker, and the others' results went with it. Which one, only another run can tell; the death is no
-        # attempt of anybody's, since most of them did nothing wrong.
-        verdict.again.extend(batch.piece(at, at + 1, one_by_one=True) for at in range(offset, offset + width))
+        # One of them killed the worker, and the others' results went with it. Which one, only
+        # another run can tell; the death is an attempt of none of them, since most did nothing
+        # wrong.
+        verdict.again.extend(
+            batch.piece(at, at + 1, one_by_one=True) for at in range(offset, offset + width)
+        )
         verdict.retried += batch.job.retries > 0
         return offset + width
     _try_again(died, batch, offset, verdict)
@@ -70,7 +80,7 @@ def _judge_running(worker: WorkerHandle, died: Died, batch: Batch, verdict: Verd
 
 
 def _try_again(died: Died, batch: Batch, offset: int, verdict: Verdict) -> None:
-    """One item that ran, or of which nobody knows whether it did: once more, alone, if it may."""
+    """One item that ran, or of which that cannot be known: once more, alone, if it may."""
     attempts = (batch.attempts if offset == 0 else 0) + 1
     if attempts > batch.job.retries:
         verdict.errors.append((batch, offset, died.describe(_index(batch, offset), attempts)))

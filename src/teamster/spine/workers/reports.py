@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is made of a backend's events: results to their jobs, ends of batches and deaths to their consequences."""
+"""What is made of a backend's events.
+
+Results go to their jobs, ends of batches and deaths to their consequences.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,15 @@ from teamster.errors import StartMethodRefused, WorkerStartError, annotate
 from teamster.spine.trace.spans import mark
 from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.dispatcher import Dispatcher
-from teamster.spine.workers.handle import BatchDone, BatchResults, BatchUnreadable, Died, Event, Ready, WorkerHandle
+from teamster.spine.workers.handle import (
+    BatchDone,
+    BatchResults,
+    BatchUnreadable,
+    Died,
+    Event,
+    Ready,
+    WorkerHandle,
+)
 from teamster.spine.workers.recovery import judge
 
 _MOST_START_FAILURES = 3  # in a row: what ends three will end the fourth
@@ -24,7 +35,10 @@ class Reports:
         self._start_failures = 0
 
     def handle_all(self, events: Iterable[Event]) -> None:
-        """Take events of the backend. A map's progress is told in here: what it calls may use the team, but not wait for it."""
+        """Take events of the backend.
+
+        A map's progress is told in here: what it calls may use the team, but not wait for it.
+        """
         with self._dispatcher.calling_back():
             for event in events:
                 self.handle(event)
@@ -44,7 +58,8 @@ class Reports:
             self._end_reclaim(worker)
             self._dispatcher.refuse(batch, event.error)
         else:
-            # Not before, and under the lock: a test had one thread look at the scoreboard of a worker whose end another had read.
+            # Not before, and under the lock: a test had one thread look at the scoreboard of a
+            # worker after another had read of its end.
             self._bury(worker, event)
             worker.release()
 
@@ -54,15 +69,17 @@ class Reports:
             return
         offset, values = event.number - batch.number, event.values
         if not offset <= batch.done < offset + len(values):
-            # Behind: salvaged from the log before. Ahead: the log was read before the message that came earlier, which brings it
-            # again. (A test hung: the first item was on its way in a message, the log began with the second, and the first was
-            # taken for a duplicate.)
+            # Behind: salvaged from the log before. Ahead: the log was read before the message that
+            # came earlier, which brings it again. (A test hung: the first item was on its way in a
+            # message, the log began with the second, and the first was taken for a duplicate.)
             return
         if offset < batch.done:  # the first of them were salvaged before
             offset, values = batch.done, values[batch.done - offset :]
         batch.done = offset + len(values)
         if event.error is not None:
-            if batch.job.cancelled or not batch.job.on_doubted(batch.first + offset, batch.items[offset], event.error):
+            if batch.job.cancelled or not batch.job.on_doubted(
+                batch.first + offset, batch.items[offset], event.error
+            ):
                 self._dispatcher.tell_error(batch, offset, event.error)
         elif not batch.job.cancelled:
             self._dispatcher.ledger.items += len(values)
@@ -78,7 +95,8 @@ class Reports:
         if event.ran < (end := worker.end_of(batch)) and not batch.job.cancelled:
             self._dispatcher.queue.appendleft(batch.piece(event.ran, end))
         self._end_reclaim(worker)
-        if worker.retiring and not worker.outstanding and worker in self._dispatcher.workers:  # a team that has ended has none
+        if worker.retiring and not worker.outstanding and worker in self._dispatcher.workers:
+            # A team that has ended has none
             self._dispatcher.workers.remove(worker)
             worker.stop()
 
@@ -120,14 +138,18 @@ class Reports:
             self._dispatcher.tell_error(batch, offset, error)
 
     def _count_start_failure(self, died: Died) -> None:
-        if isinstance(self._dispatcher.start_error, StartMethodRefused | WorkerStartError):  # there is nothing to try again
+        if isinstance(self._dispatcher.start_error, StartMethodRefused | WorkerStartError):
+            # There is nothing to try again
             self._dispatcher.fail_all(self._dispatcher.start_error)
             return
         self._start_failures += 1
         if self._start_failures >= _MOST_START_FAILURES:
             self._start_failures = 0
             reason = died.describe(-1, 0)
-            dead = f"{_MOST_START_FAILURES} workers in a row died before they were ready, and no more are started"
+            dead = (
+                f"{_MOST_START_FAILURES} workers in a row died before they were ready, and no more "
+                "are started"
+            )
             self._dispatcher.fail_all(WorkerStartError(f"{dead}. The last one: {reason}"))
 
 

@@ -6,9 +6,10 @@
     batch --> blocks of one item  --> mark on the scoreboard --> call --> sink.keep(result)
               (of many, when an item takes under a microsecond)
 
-One item at a time is what makes the blame exact and a finished result safe. Marking and saving cost about half a microsecond,
-more than a tiny function itself, so items that were measured to take less than a microsecond are run in blocks. When a worker
-dies inside such a block, its items run again one by one.
+One item at a time is what makes the blame exact and a finished result safe. Marking and saving cost
+about half a microsecond, more than a tiny function itself, so items that were measured to take less
+than a microsecond are run in blocks. When a worker dies inside such a block, its items run again
+one by one.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ from teamster.spine.workers.scoreboard import COMMITTED, LIMIT, STARTED, STARTED
 from teamster.spine.workers.seeds import seed_task
 
 BULK_BELOW_NS = 1_000
-"""Marking and saving an item takes 1 to 2 us; a function that takes less than this itself is run in blocks."""
+"""Marking and saving an item takes 1 to 2 us.
+
+A function that takes less than this itself is run in blocks.
+"""
 
 BULK_ITEMS = 1024  # in a block: what one death makes run again
 _BULK_NS = 100_000  # and no block takes longer than this
 _FEW_ITEMS = 64  # looked at before it is asked anew what an item takes
-_ENOUGH_ITEMS = 8  # a batch of so many speaks for itself; a smaller one is averaged with what came before
+# A batch of so many speaks for itself; a smaller one is averaged with what came before
+_ENOUGH_ITEMS = 8
 
 
 class Sink(Protocol):
@@ -57,15 +62,23 @@ class Runner:
         self._spent_ns = 0  # in calls of the function, in the piece that runs
 
     def run(self, items: Sequence[Any], first: int, index: int, sink: Sink) -> int:
-        """Run `items`, which are number `first` and following of this worker and number `index` and following of the job.
+        """Run consecutive items.
+
+        They are number `first` and following of this worker and number `index` and following of
+        the job.
 
         Returns:
             How many were run; fewer than there are when the parent took the rest back.
         """
         ran, ring = 0, current_ring()
         while ran < len(items):
-            # A batch may be as long as the user wants, and change on the way: what the function takes is asked again and again.
-            bulk = self.item_ns < BULK_BELOW_NS and not self._spec.one_by_one and self._spec.style != "apply"
+            # A batch may be as long as the user wants, and change on the way: what the function
+            # takes is asked again and again.
+            bulk = (
+                self.item_ns < BULK_BELOW_NS
+                and not self._spec.one_by_one
+                and self._spec.style != "apply"
+            )
             piece = items[ran : ran + (BULK_ITEMS if bulk else _FEW_ITEMS)]
             self._spent_ns = 0
             run = self._in_blocks if bulk else self._one_by_one
@@ -86,11 +99,13 @@ class Runner:
         """Run one by one from now on, whatever the items take."""
         self._spec.one_by_one = True
 
-    def _one_by_one(self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None) -> int:
+    def _one_by_one(
+        self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None
+    ) -> int:
         words, call, seed, keep = self._words, self._call, self._spec.seed, sink.keep
         words[WIDTH] = 1
         number, spent, failed = first, 0, 0
-        known = self._spec.style != "apply"  # else they are calls, each for itself, and have no index
+        known = self._spec.style != "apply"  # else they are calls, which have no index
         write, name, piece_began = None, 0, perf_counter_ns()
         if ring is not None:
             name = self._name(ring)
@@ -111,26 +126,33 @@ class Runner:
                 if ring is not None:
                     title = self._title if known or item[0] is None else title_of(item[0])
                     raised = ring.name(f"{title} raised {type(error).__name__}")
-                    ring.write(began, perf_counter_ns(), index + number - first if known else -1, 1, raised, COMPUTE)
+                    place = index + number - first if known else -1
+                    ring.write(began, perf_counter_ns(), place, 1, raised, COMPUTE)
                     failed += 1
                 sink.keep_failure(number, error)
             else:
-                if write is not None:  # before the result is safe: whatever is finished is on the timeline
-                    position = index + number - first if known else -1
-                    write(began, ended, position, 1, name if known else self._name(ring, item), COMPUTE)
+                if write is not None:  # before the result is safe: what is finished is shown
+                    place = index + number - first if known else -1
+                    called = name if known else self._name(ring, item)
+                    write(began, ended, place, 1, called, COMPUTE)
                 keep(number, [value])
             number += 1
             words[COMMITTED] = number
         if ring is not None and write is None and number - failed > first:
-            ring.write(piece_began, perf_counter_ns(), index if known else -1, number - first - failed, name, COMPUTE)
+            place, count = index if known else -1, number - first - failed
+            ring.write(piece_began, perf_counter_ns(), place, count, name, COMPUTE)
         self._spent_ns = spent
         return number - first
 
     def _name(self, ring: Ring | None, call: Any = (None,)) -> int:
         """Of the function on the timeline; that of a submitted call, if it brings one."""
-        return ring.name(self._title if call[0] is None else title_of(call[0])) if ring is not None else 0
+        if ring is None:
+            return 0
+        return ring.name(self._title if call[0] is None else title_of(call[0]))
 
-    def _in_blocks(self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None) -> int:
+    def _in_blocks(
+        self, items: Sequence[Any], first: int, index: int, sink: Sink, ring: Ring | None
+    ) -> int:
         words = self._words
         position, width = 0, max(1, min(BULK_ITEMS, int(_BULK_NS / max(self.item_ns, 1.0))))
         while position < len(items):
@@ -144,26 +166,34 @@ class Runner:
             ended = perf_counter_ns()
             self._spent_ns += ended - began
             if ring is not None:
-                ring.write(began, ended, index + position, len(block), ring.name(self._title), COMPUTE)
+                ring.write(
+                    began, ended, index + position, len(block), ring.name(self._title), COMPUTE
+                )
             position += len(block)
             words[COMMITTED] = first + position
         return position
 
     def _run_block(self, block: Sequence[Any], first: int, sink: Sink) -> None:
         pending = iter(block)
-        run = starmap(self._function, pending) if self._spec.style == "star" else map(self._call, pending)
+        run = (
+            starmap(self._function, pending)
+            if self._spec.style == "star"
+            else map(self._call, pending)
+        )
         position = 0
         while position < len(block):
             values: list[Any] = []
             failure: BaseException | None = None
             try:
-                values.extend(islice(run, len(block) - position))  # what came before an exception stays in the list
+                # What came before an exception stays in the list
+                values.extend(islice(run, len(block) - position))
             except BaseException as error:
                 failure = error
             if values:
                 sink.keep(first + position, values)
                 position += len(values)
-            if position < len(block):  # an item that raised StopIteration ends the loop without an exception
+            if position < len(block):
+                # An item that raised StopIteration ends the loop without an exception
                 sink.keep_failure(first + position, failure or StopIteration())
                 position += 1
 

@@ -12,10 +12,15 @@ def loaded_generators() -> tuple[str, ...]:
 
 
 def task_seed(seed: int, index: int) -> int:
-    """64 bits from the job's seed and the item's index, unrelated for neighbours (BLAKE2b, RFC 7693)."""
+    """64 bits from the job's seed and the item's index (BLAKE2b, RFC 7693).
+
+    They are unrelated for neighbours.
+    """
     import hashlib
 
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest(), "little"
+    )
 
 
 def seed_task(seed: int, index: int) -> None:
@@ -31,7 +36,7 @@ def seed_task(seed: int, index: int) -> None:
 
 
 class kept_random_state:
-    """Restores the random state of the caller afterwards, for seeded work that runs in its own process."""
+    """Restores the random state of the caller after seeded work that runs in its own process."""
 
     def __enter__(self) -> None:
         import random
@@ -52,7 +57,10 @@ class kept_random_state:
 
 
 def scatter_state() -> None:
-    """Give a forked worker random numbers of its own; ``random`` itself does so in every forked child."""
+    """Give a forked worker random numbers of its own.
+
+    ``random`` itself does so in every forked child.
+    """
     import os
 
     if (numpy := sys.modules.get("numpy")) is not None:

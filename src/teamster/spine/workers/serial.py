@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The backend of one: batches run in the thread that waits for them. The reference that the other kinds are held to."""
+"""The backend of one: batches run in the thread that waits for them.
+
+It is the reference that the other kinds are held to.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,14 @@ from teamster.spine.workers import worker_info
 from teamster.spine.workers.backend import Backend, Staff
 from teamster.spine.workers.batch import Batch, FunctionSpec
 from teamster.spine.workers.exceptions import wrap_control_flow
-from teamster.spine.workers.handle import BatchDone, BatchResults, Event, Ready, WatchedHandle, WorkerHandle
+from teamster.spine.workers.handle import (
+    BatchDone,
+    BatchResults,
+    Event,
+    Ready,
+    WatchedHandle,
+    WorkerHandle,
+)
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.scoreboard import Scoreboard
 from teamster.spine.workers.seeds import kept_random_state
@@ -31,7 +41,11 @@ class _ListSink:
         """Take results."""
         self.next = first + len(values)
         last = self._events[-1] if self._events else None
-        if isinstance(last, BatchResults) and last.error is None and last.number + len(last.values) == first:
+        if (
+            isinstance(last, BatchResults)
+            and last.error is None
+            and last.number + len(last.values) == first
+        ):
             last.values += values
         else:
             self._events.append(BatchResults(self._worker, first, values))
@@ -46,7 +60,9 @@ class _ListSink:
     def interrupt(self, end: int, error: BaseException) -> None:
         """Tell of the items up to `end`, which count as run, what has ended them."""
         for number in range(self.next, end):
-            self._events.append(BatchResults(self._worker, number, [None], wrap_control_flow(error)))
+            self._events.append(
+                BatchResults(self._worker, number, [None], wrap_control_flow(error))
+            )
 
 
 class SerialBackend(Backend):
@@ -97,7 +113,8 @@ class SerialBackend(Backend):
                     ran = self._runner_for(spec).run(*arguments)
             else:
                 ran = self._runner_for(spec).run(*arguments)
-        except BaseException as error:  # Ctrl-C; all is told by the next `wait`, and the item that it struck counts as run
+        except BaseException as error:
+            # Ctrl-C; all is told by the next `wait`, and the item that it struck counts as run
             self._events = events
             ran = max(0, self._scoreboard.frontier() - batch.number)
             sink.interrupt(batch.number + ran, error)

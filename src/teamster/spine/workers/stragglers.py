@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The clock of a team: items that run too long, workers that sit on items that others could run, results that wait in a log."""
+"""The clock of a team.
+
+It looks for items that run too long, workers that sit on items that others could run, and results
+that wait in a log.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,10 @@ from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.scoreboard import SETTLE_NS
 
 _TIMES_LONGER = 3  # than usual: an item that is stuck
-_TIMES_SILENT = 5  # as long, where nobody waits for single results
-_LOOK_NS = 5_000  # a worker, until the next look: a team of 200 would else look at all of them at each of their reports
+_TIMES_SILENT = 5  # as long, where no caller waits for single results
+# For each worker, until the next look: a team of 200 would else look at all of them at each of
+# their reports
+_LOOK_NS = 5_000
 _SOON_NS = 2_000_000  # the shortest sleep between two looks
 
 
@@ -46,9 +52,15 @@ class Stragglers:
             self._check_timeout(worker, now, next_ns)
             running = worker.running()
             if running is not None and running[1] > 1:
-                next_ns.append(_SOON_NS)  # it unpickles the batch, or runs a block: the next look may see it at one item
+                # It unpickles the batch, or runs a block: the next look may see it at one item
+                next_ns.append(_SOON_NS)
             holds_more = worker.frontier() < worker.next_number
-            if holds_more and hungry and not worker.reclaimed_ns and self._is_stuck(worker, now, next_ns):
+            if (
+                holds_more
+                and hungry
+                and not worker.reclaimed_ns
+                and self._is_stuck(worker, now, next_ns)
+            ):
                 self.reclaim(worker)
                 next_ns.append(SETTLE_NS)
             if holds_more or worker.unsent():
@@ -59,7 +71,9 @@ class Stragglers:
 
     def _somebody_idle(self) -> bool:
         dispatcher = self._dispatcher
-        return len(dispatcher.workers) < dispatcher.count or any(not worker.outstanding for worker in dispatcher.workers)
+        return len(dispatcher.workers) < dispatcher.count or any(
+            not worker.outstanding for worker in dispatcher.workers
+        )
 
     def _is_stuck(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> bool:
         running = worker.running()
@@ -110,24 +124,33 @@ class Stragglers:
                 next_ns.append(max(_SOON_NS, limit_ns - (now - running[2])))
             else:
                 self._dispatcher.expire(
-                    worker, running[0], self._timeout_error(worker, batch.first, running[0] - batch.number, limit_ns)
+                    worker,
+                    running[0],
+                    self._timeout_error(worker, batch.first, running[0] - batch.number, limit_ns),
                 )
             return
 
     def _end_start(self, worker: WorkerHandle, limit_ns: int) -> None:
-        """Its initializer takes longer than an item may: the calls fail as they do when it raises."""
+        """Its initializer takes longer than an item may.
+
+        The calls fail as they do when it raises.
+        """
         error = WorkerStartError(
-            f"the initializer of worker {worker.index} ran for more than {limit_ns / 1e9:g} s, as no item may, and was ended;"
+            f"the initializer of worker {worker.index} ran for more than {limit_ns / 1e9:g} s, as "
+            "no item may, and was ended;"
             " raise timeout= if it needs longer"
         )
         self._reports.handle_all([Ready(worker, error)])
         worker.kill()
 
-    def _timeout_error(self, worker: WorkerHandle, first: int, offset: int, limit_ns: int) -> TaskTimeout:
+    def _timeout_error(
+        self, worker: WorkerHandle, first: int, offset: int, limit_ns: int
+    ) -> TaskTimeout:
         index = first + offset if first >= 0 else -1
         what = f"item {index}" if index >= 0 else "a submitted call"
         return TaskTimeout(
-            f"{what} ran for more than {limit_ns / 1e9:g} s in worker {worker.index}, which was killed and replaced;"
+            f"{what} ran for more than {limit_ns / 1e9:g} s in worker {worker.index}, which was "
+            "killed and replaced;"
             " raise timeout= if the item needs longer",
             index=index,
             seconds=limit_ns / 1e9,
@@ -135,7 +158,10 @@ class Stragglers:
         )
 
     def _salvage(self, worker: WorkerHandle, now: int, next_ns: list[int]) -> None:
-        """Results in the log of a silent worker are good: deliver them before the item that it runs is over."""
+        """Results in the log of a silent worker are good.
+
+        Deliver them before the item that it runs is over.
+        """
         silent = now - worker.last_heard_ns
         most = self._dispatcher.backend.silent_ns
         if not any(batch.job.spec.low_latency for batch in worker.outstanding):

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The team: hands batches to workers, takes their reports, recovers from their deaths. Knows no kind of worker.
+"""Workers of one kind, whatever kind, and those that wait for them: leading, following, closing.
 
 ::
 
-    offer(batch) --> queue --> Dispatcher.dispatch --> Backend.send      one lock guards queue, workers and jobs
-    call(future)       ^                                  |
-          again, taken back <-- Reports.handle <-- events      whoever waits leads: polls the backend and handles what comes;
-                                  |                           who waits beside a leader is woken for what it waits for
-           job.on_values, on_error; outcomes of calls
+    offer(batch) --> queue --> Dispatcher.dispatch --> Backend.send     one lock guards queue,
+    call(future)       ^                                  |             workers and jobs
+          again, taken back <-- Reports.handle <-- events     the caller that waits leads: it polls
+                                  |                           the backend and handles what comes;
+           job.on_values, on_error; outcomes of calls         others are woken for theirs
 
-There is no manager thread: a `map` that waits does the work of one itself. Guarantees: laws 1 to 5 of the spine, as far as the
-backend keeps its contract (backend.py). No callback of a future runs with the lock held: futures are settled after it was let go.
+There is no manager thread: a `map` that waits does the work of one itself. Guarantees: laws 1 to 5
+of the spine, as far as the backend keeps its contract (backend.py). No callback of a future runs
+with the lock held: futures are settled after it was let go.
 """
 
 from __future__ import annotations
@@ -34,13 +35,24 @@ from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.stragglers import Stragglers
 from teamster.spine.workers.waiting import Waiter, Waiters, sooner
 
-CLOSED = "the pool was closed while this call was under way; close it when its last call has returned"
+CLOSED = "the pool was closed while this call was under way; close it when all calls have returned"
+WAITS_IN_CALLBACK = "a callback waits for its own pool, which would never end; use another thread"
+WAITS_INSIDE = (
+    "a task waits for its own pool, which may never end; open another pool inside the task"
+)
 
 
 class Team:
     """Workers of one kind and what they have to do."""
 
-    def __init__(self, backend: Backend, count: int, *, max_tasks: int | None = None, lock: threading.RLock | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        count: int,
+        *,
+        max_tasks: int | None = None,
+        lock: threading.RLock | None = None,
+    ) -> None:
         self.backend = backend
         self.dispatcher = Dispatcher(backend, count, max_tasks=max_tasks, lock=lock)
         self.lock = self.dispatcher.lock
@@ -53,7 +65,7 @@ class Team:
         self._stragglers = Stragglers(self.dispatcher, self._reports)
         backend.report, backend.fail = self._report, self.fail
 
-    # --- what callers do ---------------------------------------------------------------------------------------------------
+    # --- what callers do --------------------------------------------------------------------------
 
     def offer(self, job: Job, batches: list[Batch]) -> None:
         """Queue batches of a job and hand out what can be.
@@ -69,7 +81,7 @@ class Team:
         self._end_if_asked()
 
     def call(self, job: Job, call: Call) -> bool:
-        """Queue one call of a job; returns False where that has failed meanwhile. Raises as `offer` does."""
+        """Queue one call of a job, or return False where that has failed; raises as `offer`."""
         with self.lock:
             self._check_open()
             if job.cancelled:
@@ -80,11 +92,12 @@ class Team:
                 self.dispatcher.queue.append(Backlog(job, self._outcomes))
                 self.dispatcher.jobs.add(job)
             self.dispatcher.queue[-1].calls.append(call)  # type: ignore[union-attr]
-            if last is None:  # else nobody had room for those before it
+            if last is None:  # else no worker had room for those before it
                 self._dispatch_new(job)
         if begins:
             self.calls.on_change(True)
-        if self._outcomes and self.backend.pulls:  # not here: who submits may hold a lock that a callback takes
+        if self._outcomes and self.backend.pulls:
+            # Not here: the thread that submits may hold a lock that a callback takes
             self.calls.wake_reader()
         self._end_if_asked()
         return True
@@ -112,7 +125,7 @@ class Team:
             done: asked with the lock held, by any thread.
             refill: called in this thread when there may be room for more, without the lock.
             seconds: give up after so many.
-            yielding: step down as a leader as soon as anybody else waits.
+            yielding: step down as a leader as soon as another thread waits.
 
         Raises:
             UsageError: this is a task of the team's own, which would wait for itself.
@@ -133,9 +146,11 @@ class Team:
                 self._tell_waiters()  # it may have been asked for items right before it was done
             self._settle_if_any(waiter)
 
-    def _wait_once(self, waiter: Waiter, refill: Callable[[], object] | None, deadline_ns: int | None) -> bool:
+    def _wait_once(
+        self, waiter: Waiter, refill: Callable[[], object] | None, deadline_ns: int | None
+    ) -> bool:
         """Look, hand out, and wait for what comes next; returns whether it is over."""
-        # From here on no report is missed, also between `refill`, which found no room, and the wait. (A test hung with all idle.)
+        # From here on no report is missed, also not between `refill` and the wait (a test hung)
         waiter.look_around()
         asked = self._before_waiting(waiter, refill)
         with self.lock:
@@ -150,9 +165,11 @@ class Team:
             pause = sooner(look_s, deadline_ns)
             if pause is not None and pause < 0:
                 return True
-            if waiter.woken or self._has_to_settle(waiter) or self.closed:  # by what the look brought
+            if waiter.woken or self._has_to_settle(waiter) or self.closed:  # by that look
                 return False
-            self._waiters.begin_rest(waiter, leads=leads, polls=leads and self.backend.pulls, sleeps=look_s is None)
+            self._waiters.begin_rest(
+                waiter, leads=leads, polls=leads and self.backend.pulls, sleeps=look_s is None
+            )
             eager = waiter.polls and self.dispatcher.answers_soon()
         if waiter.polls:
             self._poll(waiter, pause, eager)
@@ -163,39 +180,37 @@ class Team:
         return False
 
     def _look(self, waiter: Waiter) -> float | None:
-        """Look at the clock; who waits may hold a lock that a callback takes, and leaves what it has fetched to the reader."""
+        """Look at the clock; returns for how long nothing is due (s)."""
         pause = self._stragglers.look()
         if self._outcomes and not (self.backend.pulls or waiter.yielding):
-            self.calls.wake_reader()
+            self.calls.wake_reader()  # this thread may hold a lock that a callback takes
         return pause
 
     def _before_waiting(self, waiter: Waiter, refill: Callable[[], object] | None) -> bool:
-        """Do what wants no lock, and nobody to wait for it: settle futures, end the team, take more items; whether it took any."""
+        """Do what wants no lock: settle futures, end the team, take items; whether it took any."""
         if self._has_to_settle(waiter) or self._closing.asked:
             self._step_down(waiter)
             self._settle_if_any(waiter)
             self._end_if_asked()
-        if refill is None:
-            return False
         with self.lock:
-            asked = self._waiters.is_asked(waiter)
-        if asked:
+            asked = refill is not None and self._waiters.is_asked(waiter)
+        if refill is not None and asked:
             self._step_down(waiter)
             refill()
         return asked
 
     def _step_down(self, waiter: Waiter) -> None:
-        """Let others lead, while this one is busy with what may take long, or wait for this very team."""
+        """Let others lead, while this one does what may take long, or waits for this very team."""
         with self.lock:
             self._waiters.step_down(waiter)
             if self.closed:
                 self._closing.leader_has_left()
 
     def _has_to_settle(self, waiter: Waiter) -> bool:
-        """Whether there is anything to tell; threads of workers do that themselves, but for what a look has fetched from them."""
+        """Whether futures are to be settled in this thread."""
         if self.backend.pulls:
             return bool(self._outcomes or (waiter.yielding and self.calls.has_left))
-        return waiter.yielding and bool(self._outcomes)
+        return waiter.yielding and bool(self._outcomes)  # the rest is done by threads of workers
 
     def _settle_if_any(self, waiter: Waiter | None = None) -> None:
         if (self._outcomes or self.calls.has_left) and (
@@ -209,22 +224,22 @@ class Team:
             self._waiters.wake_if_yielding()
 
     def _check_may_wait(self) -> None:
-        calls_back = self.calls.settled_here > 0  # in a worker's thread, perhaps; the others work on meanwhile
+        calls_back = self.calls.settled_here > 0  # in a worker's thread; the others work on
         if self.backend.is_inside() and not (calls_back and self.dispatcher.count > 1):
-            raise UsageError("a task waits for the pool that runs it, which may never end; open another pool inside the task")
+            raise UsageError(WAITS_INSIDE)
         self.check_no_callback()
 
     def check_no_callback(self) -> None:
-        """Refuse a wait in the middle of an event, which is a callback of a map's progress, with a `UsageError`."""
+        """Refuse with a `UsageError` to wait in a callback of a map's progress."""
         if self.handled_here:
-            raise UsageError("a callback waits for its own pool, which would never end; wait in another thread")
+            raise UsageError(WAITS_IN_CALLBACK)
 
     def await_calls(self) -> None:
         """Wait until every call is settled, but for one whose callback asks for that."""
         own = self.calls.settled_here
         self.run_until(lambda: self.calls.count <= own)
 
-    # --- leading -----------------------------------------------------------------------------------------------------------
+    # --- leading ----------------------------------------------------------------------------------
 
     def poll_once(self) -> None:
         """Read what the workers have sent, without waiting."""
@@ -253,23 +268,24 @@ class Team:
             with self.lock:
                 self.dispatcher.distrust()
             raise
-        except BaseException as error:  # a mistake of ours, or a callback's: what was read is lost, so nobody may wait for it
+        except BaseException as error:
+            # A mistake of ours, or a callback's: what was read is lost, so no call may wait for it
             self.fail(error)
             raise
         finally:
             waiter.polls = False
 
     def ask_for_lead(self, deputy: Callable[[], None]) -> bool:
-        """Whether nobody reads the workers' answers; else `deputy` is called, once, as soon as that is so."""
+        """Whether no thread reads the workers' answers; `deputy` is called once when none does."""
         with self.lock:
             return self._waiters.ask(deputy)
 
     @property
     def leaderless(self) -> bool:
-        """Whether nobody reads the workers' answers."""
+        """Whether no thread reads the workers' answers."""
         return self._waiters.leader is None
 
-    # --- telling those who wait; the lock is held ----------------------------------------------------------------------------
+    # --- telling those that wait; the lock is held ------------------------------------------------
 
     def _tell_waiters(self) -> None:
         """Something was reported."""
@@ -284,14 +300,14 @@ class Team:
             self._waiters.offer_room()
 
     def nudge(self) -> None:
-        """Have everybody look at what to do next: something has changed that is no report; the lock is held."""
+        """Have all that wait look at what to do next: something has changed that is no report."""
         self._waiters.wake_all()
 
-    # --- events ------------------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     @property
     def handled_here(self) -> bool:
-        """Whether this thread is in the middle of an event: this is a callback of a map's progress, or a serial task."""
+        """Whether this thread is inside an event: a callback of a map's progress, a serial task."""
         leader = self._waiters.leader
         if self.dispatcher.handler == get_ident():
             return True
@@ -314,10 +330,9 @@ class Team:
         self._end_if_asked()
 
     def _dispatch_after(self, worker: WorkerHandle) -> None:
-        """Hand out; where a worker has several items now, a result of one may have to be fetched while another one takes long."""
         self.dispatcher.dispatch()
         if worker.outstanding and worker.outstanding[-1].size > 1:
-            self._waiters.wake_if_asleep()
+            self._waiters.wake_if_asleep()  # to fetch results of one while another item takes long
 
     def fail(self, error: BaseException) -> None:
         """End every call with `error`: a thread that worked for them cannot go on."""
@@ -326,11 +341,11 @@ class Team:
             self._waiters.wake_all()
         self.calls.settle()
 
-    # --- the end -----------------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def cancel(self, job: Job, *, kill: bool) -> None:
-        """Start no item of `job` any more; with `kill`, end the workers that run one, where that is possible."""
-        if self.closed:  # the lock may be held by a daemon thread that stopped with the interpreter (a test hung in a __del__)
+        """Start no more items of `job`; with `kill`, end the workers that run one, if possible."""
+        if self.closed:  # the lock may be held by a daemon thread that stopped with the interpreter
             return
         with self.lock:
             if job not in self.dispatcher.jobs:
@@ -348,7 +363,7 @@ class Team:
             self._waiters.wake_all()
 
     def close(self, seconds: float, error: BaseException | None = None) -> None:
-        """End all workers: idle ones by themselves within `seconds`, then the rest; jobs that are not done fail with `error`."""
+        """End all workers: idle ones by themselves in `seconds`; open jobs fail with `error`."""
         with self.lock:
             if self.closed:
                 if not self.handled_here:
@@ -358,7 +373,7 @@ class Team:
             self.dispatcher.fail_all(error or PoolClosed(CLOSED))
             self._waiters.wake_all()
             self._closing.ask(seconds)
-            if self.handled_here:  # a callback, or the last future of a pool without a name is gone: whoever called it goes on
+            if self.handled_here:  # a callback, or the last future of a nameless pool is gone
                 return
         self._settle_if_any()
         self._end_if_asked()
@@ -376,7 +391,7 @@ class Team:
         return self.dispatcher.closed
 
     def disown(self) -> None:
-        """In a forked copy of the program: the workers are the original's, and a lock may be held by a thread that is not here."""
+        """In a forked copy: the workers are the original's, and so is the holder of a lock."""
         self.lock = self.dispatcher.lock = threading.RLock()
         self._waiters = Waiters(self.backend.wake)
         self.calls = OpenCalls(self.lock, self._outcomes, self._waiters.wake_satisfied)

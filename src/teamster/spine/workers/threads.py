@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The backend of thread workers: each waits for batches of its own and reports from its own thread.
 
-Threads cannot be killed; what runs when a pool ends runs to its end, as a daemon, and its result goes nowhere.
+Threads cannot be killed; what runs when a pool ends runs to its end, as a daemon, and its result
+goes nowhere.
 """
 
 from __future__ import annotations
@@ -21,13 +22,21 @@ from teamster.spine.workers import worker_info
 from teamster.spine.workers.backend import Backend, Staff
 from teamster.spine.workers.batch import Batch, FunctionSpec
 from teamster.spine.workers.exceptions import wrap_control_flow
-from teamster.spine.workers.handle import BatchDone, BatchResults, Died, Event, Ready, WatchedHandle, WorkerHandle
+from teamster.spine.workers.handle import (
+    BatchDone,
+    BatchResults,
+    Died,
+    Event,
+    Ready,
+    WatchedHandle,
+    WorkerHandle,
+)
 from teamster.spine.workers.inbox_thread import InboxThread, Take
 from teamster.spine.workers.library_state import Scene, State, take, take_of_thread
 from teamster.spine.workers.runner import Runner
 from teamster.spine.workers.worker_info import WorkerInfo
 
-FLUSH_NS = 5_000_000  # sooner than anybody notices, and seldom beside an item's microseconds
+FLUSH_NS = 5_000_000  # sooner than a user notices, and seldom beside an item's microseconds
 
 
 class ThreadHandle(WatchedHandle):
@@ -39,15 +48,17 @@ class ThreadHandle(WatchedHandle):
         super().__init__(index)
         self.on_release = on_release
         self.thread: InboxThread
-        self.runner: tuple[int, Runner, contextvars.Context] | None = None  # of the function that it ran last
-        self.finished: deque[tuple[int, list[Any]]] = deque()  # results that the team has not taken: it does so under its lock
+        # Of the function that it ran last
+        self.runner: tuple[int, Runner, contextvars.Context] | None = None
+        # Results that the team has not taken: it does so under its lock
+        self.finished: deque[tuple[int, list[Any]]] = deque()
 
     def unsent(self) -> bool:
         """Whether the thread has finished items that the team has not taken."""
         return bool(self.finished)
 
     def salvage(self) -> list[Event]:
-        """Take what the thread has finished; the team's lock is held, so nobody else does."""
+        """Take what the thread has finished; the team's lock is held, so no other thread does."""
         finished, events = self.finished, list[BatchResults]()
         while finished:
             first, values = finished.popleft()
@@ -69,7 +80,9 @@ class ThreadHandle(WatchedHandle):
 class ReportSink:
     """Gathers results, and has the team take them every few milliseconds."""
 
-    def __init__(self, worker: ThreadHandle, report: Callable[[WorkerHandle, list[Event]], None]) -> None:
+    def __init__(
+        self, worker: ThreadHandle, report: Callable[[WorkerHandle, list[Event]], None]
+    ) -> None:
         self._worker = worker
         self._report = report
         self._told_ns = perf_counter_ns()
@@ -91,7 +104,10 @@ class ReportSink:
 
 
 class Place(Protocol):
-    """Where the tasks of one worker run: its own thread, or an interpreter that its thread enters."""
+    """Where the tasks of one worker run.
+
+    That is its own thread, or an interpreter that its thread enters.
+    """
 
     def run(self, batch: Batch, worker: ThreadHandle, sink: ReportSink) -> int:
         """Run a batch; returns how many items were run."""
@@ -108,19 +124,28 @@ class _InThread:
     """
 
     def __init__(
-        self, info: WorkerInfo, native_threads: int, initialize: Callable[[], object] | None, limit: ProcessWideLimit
+        self,
+        info: WorkerInfo,
+        native_threads: int,
+        initialize: Callable[[], object] | None,
+        limit: ProcessWideLimit,
     ) -> None:
         worker_info.set_thread_worker(info)
         limit_in_this_thread(native_threads)
         self._native_threads = native_threads
         self._limit = limit
-        self._own: list[tuple[contextvars.ContextVar[Any], Any]] = []  # what the initializer has set
+        # What the initializer has set
+        self._own: list[tuple[contextvars.ContextVar[Any], Any]] = []
         before = None
         if initialize is not None:
             before, context = take(), contextvars.copy_context()
             initialize()
             after = contextvars.copy_context()
-            self._own = [(variable, value) for variable, value in after.items() if context.get(variable, after) is not value]
+            self._own = [
+                (variable, value)
+                for variable, value in after.items()
+                if context.get(variable, after) is not value
+            ]
         self._scene = Scene(before)
 
     def run(self, batch: Batch, worker: ThreadHandle, sink: ReportSink) -> int:
@@ -132,12 +157,19 @@ class _InThread:
         if known is None or known[0] != spec.identity:
             context = spec.context.copy() if spec.context is not None else contextvars.Context()
             context.run(self._furnish, spec.state)
-            known = worker.runner = spec.identity, Runner(spec, spec.function, worker.scoreboard.words), context
+            known = worker.runner = (
+                spec.identity,
+                Runner(spec, spec.function, worker.scoreboard.words),
+                context,
+            )
         _, runner, context = known
         return context.run(runner.run, batch.items, batch.number, max(batch.first, 0), sink)
 
     def _furnish(self, state: State) -> None:
-        """Set what threads have for themselves: what the caller has set, and over that what the initializer has."""
+        """Set what threads have for themselves.
+
+        That is what the caller has set, and over it what the initializer has.
+        """
         self._scene.enter(state)
         for variable, value in self._own:
             variable.set(value)
@@ -155,7 +187,9 @@ class ThreadBackend(Backend):
     def __init__(self, staff: Staff) -> None:
         super().__init__()
         self._staff = staff
-        self._initialize = partial(staff.initializer, *staff.initargs) if staff.initializer is not None else None
+        self._initialize = (
+            partial(staff.initializer, *staff.initargs) if staff.initializer is not None else None
+        )
         self._limit = ProcessWideLimit(staff.native_threads)
         self._workers: list[ThreadHandle] = []
 
@@ -181,7 +215,8 @@ class ThreadBackend(Backend):
     def _live(self, take: Take, worker: ThreadHandle, info: WorkerInfo) -> None:
         try:
             self._work(take, worker, info)
-        except BaseException as error:  # no task's: those are results. Who waits for this thread must not wait for ever
+        except BaseException as error:
+            # No task's: those are results. A caller that waits for this must not wait for ever
             self.fail(error)
 
     def _work(self, take: Take, worker: ThreadHandle, info: WorkerInfo) -> None:
@@ -199,16 +234,23 @@ class ThreadBackend(Backend):
         while (batch := take()) is not None:
             note(current_ring(), WAIT, "wait for work", idle_ns)
             began, cpu_began, delay_began = perf_counter_ns(), thread_time_ns(), delay.read_ns()
-            ran = place.run(batch, worker, sink) if place is not None else 0  # what was handed before it failed is not run
+            # What was handed before it failed is not run
+            ran = place.run(batch, worker, sink) if place is not None else 0
             idle_ns = perf_counter_ns()
             cpu_ns, delay_ns = thread_time_ns() - cpu_began, delay.read_ns() - delay_began
-            sink.tell([BatchDone(worker, batch.number, ran, idle_ns - began, cpu_ns, delay_ns, idle_ns)])
+            sink.tell(
+                [BatchDone(worker, batch.number, ran, idle_ns - began, cpu_ns, delay_ns, idle_ns)]
+            )
             del batch
         if place is not None:
             place.close()
         delay.close()
         leave_thread()
-        ended = Died(worker, None, lambda index, attempts: RuntimeError(f"{self.kind} worker ended before item {index}"))
+        ended = Died(
+            worker,
+            None,
+            lambda index, attempts: RuntimeError(f"{self.kind} worker ended before item {index}"),
+        )
         self.report(worker, [ended])
 
     def send(self, worker: WorkerHandle, batch: Batch) -> None:
@@ -227,14 +269,20 @@ class ThreadBackend(Backend):
                 worker.runner = None
 
     def _release(self, worker: ThreadHandle) -> None:
-        """With the last thread goes the limit: what the caller runs itself meanwhile may use its libraries' threads again."""
+        """With the last thread goes the limit.
+
+        What the caller runs itself meanwhile may use its libraries' threads again.
+        """
         if worker in self._workers:
             self._workers.remove(worker)
             if not self._workers:
                 self._limit.restore()
 
     def close(self, seconds: float) -> None:
-        """End all threads that are not in the middle of an item; wait for those, `seconds` at most in all."""
+        """End all threads that are not in the middle of an item.
+
+        Wait for those, `seconds` at most in all.
+        """
         workers = list(self._workers)
         for worker in workers:
             worker.reclaim(0)

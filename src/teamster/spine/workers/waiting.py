@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Who waits for a team: woken for what is waited for, for room for more items, or to lead, and for nothing else.
+"""The callers that wait for a team.
+
+They are woken for what they wait for, for room for more items, or to lead, and for nothing else.
 
 ::
 
-    results --> wake_satisfied    room --> offer_room: the callers take turns    leader leaves --> step_down: the next one leads
+    results       --> wake_satisfied
+    room          --> offer_room: the callers take turns
+    leader leaves --> step_down: the next one leads
 
-Everybody who waited was once woken by everything that happened; a hundred threads that shared a pool then did a hundred times the
-work, a hundred times as often.
+Every caller that waited was once woken by everything that happened; a hundred threads that shared a
+pool then did a hundred times the work, a hundred times as often.
 """
 
 from __future__ import annotations
@@ -23,17 +27,30 @@ class Waiter:
     Args:
         done: what it waits for; asked with the team's lock held, by any thread.
         refills: whether it has items to hand out when there is room.
-        yielding: whether it leads only as long as nobody else waits.
+        yielding: whether it leads only as long as no other waits.
     """
 
-    __slots__ = ("_gate", "done", "polls", "refills", "rests", "round", "thread", "turn", "yielding")
+    __slots__ = (
+        "_gate",
+        "done",
+        "polls",
+        "refills",
+        "rests",
+        "round",
+        "thread",
+        "turn",
+        "yielding",
+    )
 
-    def __init__(self, done: Callable[[], bool], *, refills: bool = False, yielding: bool = False) -> None:
+    def __init__(
+        self, done: Callable[[], bool], *, refills: bool = False, yielding: bool = False
+    ) -> None:
         self.done = done
         self.refills = refills
         self.yielding = yielding
         self.polls = False  # it waits in the backend, which has its own way to be woken
-        self.rests = False  # it waits here; else it is busy, perhaps for long, with an input or a callback
+        # It waits here; else it is busy, perhaps for long, with an input or a callback
+        self.rests = False
         self.turn = refills  # it is asked for items
         self.round = 0  # when that was so last
         self.thread = get_ident()
@@ -61,21 +78,25 @@ class Waiter:
 
     def rest(self, seconds: float | None) -> None:
         """Until it is woken, at most so long."""
-        self._gate.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
+        self._gate.acquire(
+            timeout=-1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX)
+        )
 
 
 class Waiters:
-    """Those who wait for one team, in the order in which they are asked for items; every method wants the team's lock held.
+    """The callers that wait for one team, in the order in which they are asked for items.
+
+    Every method wants the team's lock held.
 
     Args:
-        wake_backend: makes the poll of who leads return.
+        wake_backend: makes the leader's poll return.
     """
 
     def __init__(self, wake_backend: Callable[[], None]) -> None:
         self._wake_backend = wake_backend
         self._all: dict[Waiter, None] = {}
-        self.leader: Waiter | None = None  # who polls the backend
-        self._deputy: Callable[[], None] | None = None  # to be told, once, when nobody leads
+        self.leader: Waiter | None = None  # the one that polls the backend
+        self._deputy: Callable[[], None] | None = None  # to be told, once, when none leads
         self._round = 0  # counts the times at which there was room
         self._refillers = 0
         self._sleeps = False  # the leader has set itself no time at which to look
@@ -96,7 +117,7 @@ class Waiters:
             self._refillers -= waiter.refills
 
     def step_down(self, waiter: Waiter) -> None:
-        """Have another one lead, when `waiter` did, or nobody does any more."""
+        """Have another one lead, when `waiter` did, or none does any more."""
         if self.leader is not None and self.leader is not waiter:
             return
         self.leader = None
@@ -108,14 +129,17 @@ class Waiters:
             deputy()
 
     def begin_rest(self, waiter: Waiter, *, leads: bool, polls: bool, sleeps: bool) -> None:
-        """It waits from now on: as the leader or not, in the backend or here, until a time or until it is woken."""
+        """It waits from now on.
+
+        It does so as the leader or not, in the backend or here, until a time or until it is woken.
+        """
         if leads:
             self.leader, self._sleeps = waiter, sleeps
         waiter.polls = polls
         waiter.rests = not polls
 
     def ask(self, deputy: Callable[[], None]) -> bool:
-        """Whether nobody leads; else `deputy` is called, once, as soon as that is so."""
+        """Whether no caller leads; else `deputy` is called, once, as soon as that is so."""
         self._deputy = deputy if self.leader is not None else None
         return self.leader is None
 
@@ -144,7 +168,7 @@ class Waiters:
                 self.wake(waiter)
 
     def wake_all(self) -> None:
-        """Something has changed that everybody has to look at."""
+        """Something has changed that every caller has to look at."""
         for waiter in self._all:
             waiter.turn = True
             self.wake(waiter)
@@ -158,16 +182,20 @@ class Waiters:
 
     @property
     def have_items(self) -> bool:
-        """Whether anybody has items to hand out."""
+        """Whether any caller has items to hand out."""
         return self._refillers > 0
 
     def begin_round(self) -> None:
-        """There may be room again: everybody can be asked once."""
+        """There may be room again: each caller can be asked once."""
         self._round += 1
 
     def offer_room(self) -> None:
-        """Ask one caller for items, the one who was asked longest ago and not in this round yet."""
-        candidates = [each for each in self._all if each.refills and each.round != self._round] if self._refillers else []
+        """Ask one caller for items, the one asked longest ago and not in this round yet."""
+        candidates = (
+            [each for each in self._all if each.refills and each.round != self._round]
+            if self._refillers
+            else []
+        )
         if candidates:
             waiter = next((each for each in candidates if each.rests or each.polls), candidates[0])
             waiter.round = self._round
@@ -177,6 +205,9 @@ class Waiters:
 
 
 def sooner(pause: float | None, deadline_ns: int | None) -> float | None:
-    """The shorter of a pause and what is left until a deadline, in seconds; negative when the deadline is over."""
+    """The shorter of a pause and what is left until a deadline, in seconds.
+
+    Negative when the deadline is over.
+    """
     left = None if deadline_ns is None else (deadline_ns - perf_counter_ns()) / 1e9
     return min((each for each in (pause, left) if each is not None), default=None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Who runs this code: asked by tasks, and by pools that are opened inside a task."""
+"""Which worker runs this code: asked by tasks, and by pools that are opened inside a task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """Who runs this code.
+    """The worker that runs this code.
 
     Attributes:
         index: which worker, counted from 0.
@@ -54,7 +54,9 @@ def current_worker() -> WorkerInfo | None:
 
 
 def is_inside_worker() -> bool:
-    """Whether other workers run beside the calling code: items that the caller runs itself are alone.
+    """Whether other workers run beside the calling code.
+
+    Items that the caller runs itself are alone.
 
     Returns:
         True in a thread, an interpreter or a process that is a worker.
@@ -81,7 +83,9 @@ def set_thread_worker(info: WorkerInfo | None) -> WorkerInfo | None:
 
 
 def module_being_imported() -> str | None:
-    """The module in whose top level the calling code is, while this worker imports it to find what the program sent.
+    """The module with the calling code in its top level, while this worker imports it.
+
+    The worker imports it to find what the program sent.
 
     Returns:
         Its name and line for a message; None when there is none.
@@ -91,12 +95,18 @@ def module_being_imported() -> str | None:
     frame = sys._getframe()
     while (frame := frame.f_back) is not None:  # type: ignore[assignment]
         if frame.f_code.co_name == "<module>":
-            return f"{frame.f_globals.get('__name__')}, line {frame.f_lineno} of {frame.f_code.co_filename}"
+            return (
+                f"{frame.f_globals.get('__name__')}, line {frame.f_lineno} of "
+                f"{frame.f_code.co_filename}"
+            )
     return None
 
 
 def limit_native_threads(threads: int) -> None:
-    """Libraries that are loaded already (after a fork, or preloaded) have read their variables; tell them directly."""
+    """Tell libraries that are loaded already (after a fork, or preloaded) how many threads to use.
+
+    They have read their variables, and so are told directly.
+    """
     from teamster.machine.native_threads import limit_in_this_thread
 
     limit_in_this_thread(threads)

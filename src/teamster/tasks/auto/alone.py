@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A map call that its caller runs alone: `backend="serial"`, one item after the other, each pulled when the one before is done."""
+"""A map call that its caller runs alone.
+
+This is `backend="serial"`: one item after the other, each pulled when the one before is done.
+"""
 
 from __future__ import annotations
 
@@ -28,4 +31,4 @@ class AloneMapping(OwnItemsMapping):
             self._note_here()
 
     def _look_after(self) -> None:
-        """There is nobody else."""
+        """There are no workers."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Questions before others get items: does the code object, and does a process worker find in its modules what is here?"""
+"""Questions before others get items.
+
+Does the code object, and does a process worker find in its modules what is here?
+"""
 
 from __future__ import annotations
 
@@ -44,18 +47,29 @@ class Question:
         self.stays = ""
 
     def objection(self, backend: str, look_s: float) -> str:
-        """Why the code should not be run by such workers, as far as a look of `look_s` can tell; empty when it may."""
+        """Why the code should not be run by such workers, as far as a look of `look_s` can tell.
+
+        It is empty when the code may be run there.
+        """
         if self._effects is None:
             self._effects = Effects(thread_time() + look_s)
-            with suppress(Exception):  # of an object that answers every question with code of its own
+            with suppress(Exception):
+                # Raised by an object that answers every question with code of its own
                 self._effects.look_at(self._function, _arguments(self._call))
         if backend == "process":
             self._captures = self._captures or Captures(self._function)
-            return self._effects.against_processes(seeded=self._call.seed is not None) or _remembers(self._captures)
-        return self._effects.against_threads() or _belongs_to_one_thread(Captures(self._function), perf_counter() + look_s)
+            return self._effects.against_processes(
+                seeded=self._call.seed is not None
+            ) or _remembers(self._captures)
+        return self._effects.against_threads() or _belongs_to_one_thread(
+            Captures(self._function), perf_counter() + look_s
+        )
 
     def is_answered(self, team: Team, seconds: float, look_s: float) -> bool:
-        """Ask, if that was not done yet, after a look of `look_s`; whether the answer is known after a wait of so many seconds."""
+        """Ask, if that was not done yet, after a look of `look_s`.
+
+        It returns whether the answer is known after a wait of so many seconds.
+        """
         if self._here is None:
             self._here = imported_states(self._function)
             self._replaced = replaced(look_s, Captures(self._function).packages)
@@ -81,25 +95,39 @@ class Question:
         team.offer(job, [Batch(job, 0, [(self._function, tuple(self._replaced))])])
 
     def close(self) -> None:
-        """Whatever the answer, nobody waits for it any more."""
+        """Whatever the answer, the call waits for it no more."""
         over, self._over = self._over, lambda: None
         over()
 
     def _compare(self, there: States, origins: Origins) -> None:
         name = difference(self._here or {}, there)
-        name = name or next((each.replace(":", ".") for each, origin in self._replaced.items() if origins[each] != origin), "")
+        name = name or next(
+            (
+                each.replace(":", ".")
+                for each, origin in self._replaced.items()
+                if origins[each] != origin
+            ),
+            "",
+        )
         self.stays = f"in a new process `{name}` is not what it is here" if name else ""
         self._answered = True
 
     def _refuse(self, error: BaseException) -> None:
-        self.stays, self._answered = f"a worker cannot load it: {type(error).__name__}: {first_line(error)}", True
+        self.stays, self._answered = (
+            f"a worker cannot load it: {type(error).__name__}: {first_line(error)}",
+            True,
+        )
 
 
 def _arguments(call: MapCall) -> dict[int | str, Thing]:
     """Those of the first item, where it can be seen, and that could be changed."""
     first = call.source.peek()
     values = first if call.style == "star" and isinstance(first, tuple) else (first,)
-    return {position: Thing(value, "its argument") for position, value in enumerate(values) if not isinstance(value, _CONSTANTS)}
+    return {
+        position: Thing(value, "its argument")
+        for position, value in enumerate(values)
+        if not isinstance(value, _CONSTANTS)
+    }
 
 
 def _remembers(captures: Captures) -> str:
@@ -107,7 +135,10 @@ def _remembers(captures: Captures) -> str:
     for name, cache in captures.caches.items():
         known = cache.cache_info()
         if known.misses > _FEW_RESULTS and known.hits > known.misses * _ASKED_AGAIN:
-            return f"`{name}` remembers its results, {known.hits:,} of them were asked for again, and each process would begin anew"
+            return (
+                f"`{name}` remembers its results, {known.hits:,} of them were asked for again, and "
+                "each process would begin anew"
+            )
     return ""
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A map call of which the caller runs items itself: where their results go, and how they are counted."""
+"""A map call of which the caller runs items itself.
+
+Here is where their results go, and how they are counted.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ class OwnItemsMapping(Mapping):
         super().__init__(call)
         self._teams = teams
         self._here = CallerRunner(call.function, call.style, call.seed, call.source, self)
-        self._refused: deque[tuple[int, Any, str]] = deque()  # pulled, and not to be run by workers of a kind
+        # Pulled, and not to be run by workers of a kind
+        self._refused: deque[tuple[int, Any, str]] = deque()
         self._doubted: dict[int, BaseException] = {}  # how those of them failed that did
         self._noted = 0, 0  # items and time of the caller that the ledger knows
 
@@ -59,12 +63,14 @@ class OwnItemsMapping(Mapping):
     def _note_here(self) -> None:
         """Bring the ledger's account of the caller up to date."""
         here, (items, busy_ns) = self._here, self._noted
-        self._noted = here.items, here.run_ns
+        self._noted = here.clock.items, here.clock.run_ns
         with self._teams.lock:
-            self._teams.here.note(0, here.items - items, here.run_ns - busy_ns, perf_counter_ns())
+            self._teams.here.note(
+                0, here.clock.items - items, here.clock.run_ns - busy_ns, perf_counter_ns()
+            )
 
     def _nudge(self) -> None:
-        """Who waits has to look at what is to be done here: nothing else may come."""
+        """A thread that waits has to look at what is to be done here: nothing else may come."""
         for team in self._teams.present:
             team.nudge()
 
@@ -82,20 +88,27 @@ class OwnItemsMapping(Mapping):
             return False
 
     def _has_enough(self) -> bool:
-        return self.error is not None or (self._lazy and bool(self._results.ready)) or self._is_full()
+        return (
+            self.error is not None or (self._lazy and bool(self._results.ready)) or self._is_full()
+        )
 
     def _is_full(self) -> bool:
-        """Whether as much as may be waits already behind an item that somebody else runs."""
+        """Whether as much as may be waits already behind an item that a worker runs."""
         return self._lazy and bool(self._legs) and not self._results.ready and not self._may_pull()
 
     def _wait_for_others(self, done: Callable[[], bool]) -> None:
-        """Wait for what is under way; on processes first, which have to be polled, and whose leader hears of threads, too."""
+        """Wait for what is under way.
+
+        It waits on processes first: they have to be polled, and their leader hears of threads, too.
+        """
         busy = [leg for leg in self._legs if leg.team.dispatcher.is_busy_with(leg.job)]
         if busy:
             leg = next((leg for leg in busy if leg.team.backend.pulls), busy[0])
 
             def over() -> bool:
-                return done() or bool(self._refused) or not leg.team.dispatcher.is_busy_with(leg.job)
+                return (
+                    done() or bool(self._refused) or not leg.team.dispatcher.is_busy_with(leg.job)
+                )
 
             leg.team.run_until(over)
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How the calls of one pool are run: as asked for, as recorded, as known from the call before, or as measured.
+"""How the calls of one pool are run.
+
+They are run as asked for, as recorded, as known from the call before, or as measured.
 
 ::
 
-    backend=, plan=  -----------------> Mapping on one team
-    TEAMSTER_PLAN_FILE ---------------> the same, with the plan of the run before
-    "auto" ---------------------------> MeasuredMapping, which starts with what the pool knows of the function
+    backend=, plan=  -------> Mapping on one team
+    TEAMSTER_PLAN_FILE -----> the same, with the plan of the run before
+    "auto" -----------------> MeasuredMapping, which starts with what the pool knows of the function
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 _EXPLAIN = "TEAMSTER_EXPLAIN"
 _PLAN_FILE = "TEAMSTER_PLAN_FILE"
-_MOST_KNOWN = 64  # functions whose plan a pool remembers
+_MOST_KNOWN = 64  # plans of functions that a pool remembers
 
 
 class Planner:
@@ -62,38 +64,63 @@ class Planner:
 
     @property
     def submitting(self) -> Plan:
-        """Who runs single calls: a future is wanted at once, so "auto" runs none in the caller first."""
+        """The workers for single calls.
+
+        A future is wanted at once, so "auto" runs none in the caller first.
+        """
         if self._asked.backend != "auto":
             return self._asked
-        backend = next(each for each in ("process", "thread", "serial") if each in self._limits.allow)
+        backend = next(
+            each for each in ("process", "thread", "serial") if each in self._limits.allow
+        )
         return Plan(backend, self._asked.workers, "for submitted calls, which are not measured")
 
     def mapping(self, call: MapCall) -> Mapping:
         """Make ready to run a call."""
         importing = module_under_import() if self._asked.backend in ("thread", "auto") else ""
         if importing and self._asked.backend == "thread":
-            reason = f"runs here, since {importing} is being imported: a thread that imports it, too, would wait for this call"
+            reason = (
+                f"runs here, since {importing} is being imported: a thread that imports it, too, "
+                "would wait for this call"
+            )
             self._latest = Plan("serial", 1, reason)
             return self._fixed(call, self._latest)
         if self._asked.backend != "auto":
             return self._fixed(call, self._asked)
-        shared = call.seed is not None or importing  # threads share the generators, and the locks of modules
+        # Threads share the generators, and the locks of modules
+        shared = call.seed is not None or importing
         limits = self._limits.without("thread") if shared else self._limits
         if is_inside_worker():  # a task calls this: it would wait for workers that wait for it
             limits = replace(limits, allow=("serial",))
         if len(limits.allow) == 1 and limits.allow != ("serial",):
-            return self._fixed(call, Plan(limits.allow[0], self._asked.workers, "nothing else is allowed"))
-        if self._teams.has_initializer and "process" in limits.allow:  # in the caller, or its threads, it would change the program
-            limits = replace(limits, allow=("process",)) if self._teams.can_send_initializer() else limits.without("process")
-        name, recorded = self._store.next_call(call.function) if self._store is not None else ("", None)
-        if recorded is not None and recorded.backend in limits.allow and limits.workers in (None, recorded.workers):
+            return self._fixed(
+                call, Plan(limits.allow[0], self._asked.workers, "nothing else is allowed")
+            )
+        if self._teams.has_initializer and "process" in limits.allow:
+            # In the caller, or its threads, the initializer would change the program
+            limits = (
+                replace(limits, allow=("process",))
+                if self._teams.can_send_initializer()
+                else limits.without("process")
+            )
+        name, recorded = (
+            self._store.next_call(call.function) if self._store is not None else ("", None)
+        )
+        if (
+            recorded is not None
+            and recorded.backend in limits.allow
+            and limits.workers in (None, recorded.workers)
+        ):
             self._latest = recorded
             self._explain(recorded)
             return self._fixed(call, recorded)
         key = _key(call)
-        from teamster.tasks.auto.measured import MeasuredMapping  # here, since a pool of one kind needs nothing of it
+        # Loaded here, since a pool of one kind needs nothing of it
+        from teamster.tasks.auto.measured import MeasuredMapping
 
-        mapping = MeasuredMapping(call, self._teams, limits, partial(self._ended, key, name), self._known.get(key))
+        mapping = MeasuredMapping(
+            call, self._teams, limits, partial(self._ended, key, name), self._known.get(key)
+        )
         self._latest = mapping
         return mapping
 
@@ -119,7 +146,14 @@ class Planner:
         mapping, team = Mapping(call), self._teams.team(plan)
         one_by_one = call.terms.timeout is not None
         mapping.work_on(
-            team, team.dispatcher.learn(call.function, call.style, seed=call.seed, one_by_one=one_by_one, low_latency=call.lazy)
+            team,
+            team.dispatcher.learn(
+                call.function,
+                call.style,
+                seed=call.seed,
+                one_by_one=one_by_one,
+                low_latency=call.lazy,
+            ),
         )
         return mapping
 
@@ -129,7 +163,10 @@ class Planner:
 
 
 def _store() -> PlanStore | None:
-    """The file of recorded plans, if there is to be one; its code is not loaded where there is none."""
+    """The file of recorded plans, if there is to be one.
+
+    Its code is not loaded where there is none.
+    """
     if not os.environ.get(_PLAN_FILE):
         return None
     from teamster.spine.plan.store import store_from_environment
@@ -138,13 +175,18 @@ def _store() -> PlanStore | None:
 
 
 def _key(call: MapCall) -> Any:
-    """What a plan is remembered by: the function's code and the type of its argument; None where that cannot be seen."""
+    """What a plan is remembered by: the function's code and the type of its argument.
+
+    None where that cannot be seen.
+    """
     code = getattr(call.function, "__code__", None)
     first = call.source.peek()
     return None if code is None or first is None else (code, type(first), call.style)
 
 
-def decide(backend: str, workers: int | None, allow: Sequence[str], plan: Plan | None, needs: str) -> tuple[Plan, Limits]:
+def decide(
+    backend: str, workers: int | None, allow: Sequence[str], plan: Plan | None, needs: str
+) -> tuple[Plan, Limits]:
     """What a pool is to be, before anything is measured.
 
     Args:
@@ -160,14 +202,22 @@ def decide(backend: str, workers: int | None, allow: Sequence[str], plan: Plan |
     Raises:
         UsageError: an argument makes no sense.
     """
-    cores = _cores(tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (), int(monotonic()))
-    allowed: Any = tuple(allow) if isinstance(allow, (list, tuple, set, frozenset)) else allow  # what it is, `choose` will say
+    cores = _cores(
+        tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
+        int(monotonic()),
+    )
+    # What it is, `choose` will say
+    allowed: Any = tuple(allow) if isinstance(allow, (list, tuple, set, frozenset)) else allow
     limits = Limits(cores, allowed, workers, parallel_threads=not has_gil())
     if plan is not None:
         if backend != "auto" or workers is not None or set(allowed) != set(CANDIDATES):
-            raise UsageError("plan= stands for backend=, workers= and allow=: give one or the others")
+            raise UsageError(
+                "plan= stands for backend=, workers= and allow=: give one or the others"
+            )
         return _check_plan(plan), limits
-    chosen = choose(backend, workers, cores=cores, inside_worker=is_inside_worker(), allow=limits.allow)
+    chosen = choose(
+        backend, workers, cores=cores, inside_worker=is_inside_worker(), allow=limits.allow
+    )
     if chosen.backend != "auto" or not needs:
         return chosen, limits
     if "process" not in limits.allow:
@@ -177,17 +227,24 @@ def decide(backend: str, workers: int | None, allow: Sequence[str], plan: Plan |
 
 @lru_cache(maxsize=1)
 def _cores(affinity: tuple[int, ...], second: int) -> int:
-    """Usable cores, looked up at most once a second: the control groups take a quarter of a millisecond."""
+    """Usable cores, looked up at most once a second.
+
+    The control groups take a quarter of a millisecond.
+    """
     return usable_cores()
 
 
 def _check_plan(plan: object) -> Plan:
     if not isinstance(plan, Plan) or not is_backend(plan.backend) or not is_count(plan.workers, 1):
-        raise UsageError(f"plan must be a Plan, such as pool.plan or Plan.from_dict(...), not {plan!r:.80}")
+        raise UsageError(
+            f"plan must be a Plan, such as pool.plan or Plan.from_dict(...), not {plan!r:.80}"
+        )
     return plan
 
 
-def what_needs_processes(retries: int, timeout: float | None, max_tasks: int | None, start_method: str | None) -> str:
+def what_needs_processes(
+    retries: int, timeout: float | None, max_tasks: int | None, start_method: str | None
+) -> str:
     """Why "auto" has no choice; empty when it has."""
     if timeout is not None:
         return "a timeout needs a worker that can be killed"
@@ -199,10 +256,11 @@ def what_needs_processes(retries: int, timeout: float | None, max_tasks: int | N
 
 
 def module_under_import() -> str:
-    """The module whose top level this call comes from, while it is being imported; empty when there is none.
+    """The module from the top level of which this call comes, while it is being imported.
 
-    The interpreter holds a module's lock until its top level is over. A thread that imports the module back waits for that, and the
-    top level waits for the thread: neither ends.
+    Empty when there is none. The interpreter holds a module's lock until its top level is over. A
+    thread that imports the module back waits for that, and the top level waits for the thread:
+    neither ends.
 
     Example:
         >>> module_under_import()

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Who should have the next items of a call: decided from evidence, rates and what is left. Knows no worker and no clock.
+"""What should have the next items of a call: decided from evidence, rates and what is left.
+
+It knows no worker and no clock.
 
 ::
 
-    of the caller's items: evidence, seconds an item --> hear_caller  --> predictions, as long as the items are of one kind
-    of workers' windows:   evidence, rate            --> hear_workers --> neighbours; predictions anew when the items have changed
-                                                            |
-                                                         choose(horizon) --> a candidate
+    of the caller's items: evidence, seconds an item -> hear_caller  -> predictions, as long as
+                                                                        the items are of one kind
+    of workers' windows:   evidence, rate            -> hear_workers -> neighbours; predictions
+                                                           |            anew when the items have
+                                                           |            changed
+                                                        choose(horizon) -> a candidate
 """
 
 from __future__ import annotations
@@ -63,7 +67,7 @@ class Steering:
         self.race.measure(rate)
 
     def hear_workers(self, evidence: Evidence, rate: float) -> None:
-        """Those who work have run so many items a second in a window, which tells this of them."""
+        """The workers have run so many items a second in a window, which tells this of them."""
         self.race.measure(rate)
         if self.evidence is None:
             self.evidence = evidence
@@ -77,25 +81,31 @@ class Steering:
         self.race.propose(suggested)
 
     def choose(self, horizon_s: float, start_s: dict[str, float]) -> Candidate:
-        """Who should have the next items.
+        """What should have the next items.
 
         Args:
-            horizon_s: seconds that who works now would need for what is left.
+            horizon_s: seconds that what works now would need for what is left.
             start_s: seconds until each kind of workers could have items.
         """
         return self.race.choose(horizon_s, start_s)
 
     def needs_no(self, backend: str, wanted: Candidate) -> bool:
-        """Whether workers of this kind are out of the race: they neither work nor are wanted, and nothing is left to try."""
+        """Whether workers of this kind are out of the race.
+
+        They neither work nor are wanted, and nothing is left to try.
+        """
         return self.race.settled and backend not in (self.race.current.backend, wanted.backend)
 
     def plan(self, choice: Candidate | None = None) -> Plan:
-        """The choice with its reasons; of who works now, unless another is named."""
+        """The choice with its reasons; what works now, unless another is named."""
         assert self.evidence is not None
         return conclude(choice or self.race.current, self.race.candidates, self.evidence)
 
 
 def drift_of(now: Evidence, before: Evidence) -> float:
-    """How far the items are from what they were: they take so many times longer, or shorter, or wait where they computed."""
+    """How far the items are from what they were.
+
+    They take so many times longer, or shorter, or wait where they computed.
+    """
     times = now.wall_s / before.wall_s
     return max(times, 1 / times, _VERY_OTHER * abs(now.waiting - before.waiting))

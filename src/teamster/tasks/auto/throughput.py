@@ -3,12 +3,13 @@
 
 ::
 
-    processes, at first    n * items / busy time of the n workers, since their results come seldom
-    threads, long items    the same, once each had an item
-    else                   items / time, over 40 ms, then over windows of 0.2 s: what waits for the caller shows, too
+    processes, at first  n * items / busy time of the n workers, since their results come seldom
+    threads, long items  the same, once each had an item
+    else                 items / time, over 40 ms, then over windows of 0.2 s: what waits for the
+                         caller shows, too
 
-Other programs spoil every measurement. The kernel's account of the time that workers were ready to run and did not (the run
-delay) tells how much; the rates are those of a machine without the others.
+Other programs spoil every measurement. The kernel's account of the time that workers were ready to
+run and did not (the run delay) tells how much; the rates are those of a machine without the others.
 """
 
 from __future__ import annotations
@@ -26,17 +27,26 @@ _TRIAL_S = 0.04  # shorter, a rate is noise
 _WINDOW_S = 0.2  # a rate over less jumps with each message
 _BATCHES = 3  # of each worker, in a window
 _SATURATED = 0.7  # of one processor: threads that take turns
-_MOST_CORRECTION = 3.0  # times: more is a machine that nobody can measure on
+_MOST_CORRECTION = 3.0  # times: more is a machine that cannot be measured on
 
 
 class Throughput:
     """Reads the rate of `workers` at one job."""
 
     def __init__(
-        self, job: Job, delivered: Callable[[], int], workers: int, kind: str, cores: int, *, dear: bool, lazy: bool
+        self,
+        job: Job,
+        delivered: Callable[[], int],
+        workers: int,
+        kind: str,
+        cores: int,
+        *,
+        dear: bool,
+        lazy: bool,
     ) -> None:
         self._job = job
-        self._delivered = delivered  # results so far, which threads bring more often than whole batches
+        # Results so far, which threads bring more often than whole batches
+        self._delivered = delivered
         self._dear = dear  # items are so long that each of the first counts
         self._workers = workers
         self._kind = kind
@@ -54,7 +64,11 @@ class Throughput:
         elapsed, batches = perf_counter() - self._since, self._job.batches - self._before[0]
         if not self._is_due(elapsed, batches):
             return None
-        busy = self._lazy or (self._dear and not self._tried) or (self._kind == "process" and elapsed < _WINDOW_S)
+        busy = (
+            self._lazy
+            or (self._dear and not self._tried)
+            or (self._kind == "process" and elapsed < _WINDOW_S)
+        )
         rate = self._note(0.0 if busy else elapsed)
         if self._tried or not busy:
             self._begin()
@@ -62,9 +76,14 @@ class Throughput:
         return rate
 
     def _is_warm(self) -> bool:
-        """Whether the first batches are over, which are small, and pay for imports and caches; long items are too dear for that."""
+        """Whether the first batches are over, which are small, and pay for imports and caches.
+
+        Long items are too dear for that.
+        """
         job = self._job
-        if job.batches < self._workers or (not self._dear and job.batch_ns < _GROWN_NS and perf_counter() - self._since < _TRIAL_S):
+        if job.batches < self._workers or (
+            not self._dear and job.batch_ns < _GROWN_NS and perf_counter() - self._since < _TRIAL_S
+        ):
             return False
         if not self._dear:
             self._begin()
@@ -79,29 +98,49 @@ class Throughput:
     def _begin(self) -> None:
         job = self._job
         self._before = job.batches, job.ran, job.run_ns, job.cpu_ns, job.delay_ns
-        self._since, self._own_ns, self._delivered_before = perf_counter(), process_time_ns(), self._delivered()
+        self._since, self._own_ns, self._delivered_before = (
+            perf_counter(),
+            process_time_ns(),
+            self._delivered(),
+        )
 
     def _note(self, elapsed: float) -> float:
         job, (_, ran, run_ns, cpu_ns, delay_ns) = self._job, self._before
-        ran, run_ns, cpu_ns, delay_ns = job.ran - ran, job.run_ns - run_ns, job.cpu_ns - cpu_ns, job.delay_ns - delay_ns
+        ran, run_ns, cpu_ns, delay_ns = (
+            job.ran - ran,
+            job.run_ns - run_ns,
+            job.cpu_ns - cpu_ns,
+            job.delay_ns - delay_ns,
+        )
         self.item_s = max(run_ns - delay_ns, cpu_ns, 1) / ran / 1e9
         self._cpu_s = cpu_ns / ran / 1e9
         crowd = self._workers > self._cores  # then they delay each other
         if not elapsed:
             return self._workers / (run_ns / ran / 1e9 if crowd else self.item_s)
-        own_s = (process_time_ns() - self._own_ns + (cpu_ns if self._kind == "process" else 0)) / 1e9
-        unused = self._cores * elapsed / max(own_s, 1e-9)  # what our own threads and workers took from each other is not to be had
-        correction = 1.0 if crowd else min(run_ns / max(run_ns - delay_ns, 1), unused, _MOST_CORRECTION)
+        own_s = (
+            process_time_ns() - self._own_ns + (cpu_ns if self._kind == "process" else 0)
+        ) / 1e9
+        # What our own threads and workers took from each other is not to be had
+        unused = self._cores * elapsed / max(own_s, 1e-9)
+        correction = (
+            1.0 if crowd else min(run_ns / max(run_ns - delay_ns, 1), unused, _MOST_CORRECTION)
+        )
         return max(1, self._delivered() - self._delivered_before) / elapsed * max(1.0, correction)
 
     def evidence(self, before: Evidence) -> Evidence:
-        """What the items are like now, seen from the workers; what cannot be seen there is as it was."""
+        """What the items are like now, seen from the workers.
+
+        What cannot be seen there is as it was.
+        """
         used = self._workers * self._cpu_s / self.item_s  # processors
         crowded = self._kind == "thread" and used > _SATURATED and self._workers > used
-        wall_s = self._cpu_s if crowded else self.item_s  # threads that wait for the lock do not wait for anything else
+        # Threads that wait for the lock do not wait for anything else
+        wall_s = self._cpu_s if crowded else self.item_s
         gil = before.gil
         if gil is not None:  # as large a part of the processor time as before
             held = gil.held * before.wall_s / max(before.cpu_s, 1e-9) * self._cpu_s / wall_s
             gil = GilShare(min(1.0, held), gil.error, gil.samples)
         now = replace(before, wall_s=wall_s, cpu_s=self._cpu_s, all_cpu_s=self._cpu_s, gil=gil)
-        return replace(now, items=self._job.ran, by=f"{self._kind}({self._workers})", took_s=self.item_s)
+        return replace(
+            now, items=self._job.ran, by=f"{self._kind}({self._workers})", took_s=self.item_s
+        )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""When a call has lasted so long that others may want to look at it (socket.py, which is loaded then)."""
+"""When a call has lasted so long that others may want to look at it (socket.py is loaded then)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from teamster.tasks.monitor import registry
 from teamster.tasks.monitor.registry import Ending, open_pools
 
 PATIENCE_S = 1.0
-"""Calls shorter than this are over before anybody could look."""
+"""Calls shorter than this are over before a user could look."""
 
 
 class Patience:
@@ -55,7 +55,10 @@ def retire_if_idle() -> None:
 
 
 def shut_before(start_method: str | None) -> None:
-    """Close the window where the program forks its workers, which is safe without threads only; it opens no more."""
+    """Close the window where the program forks its workers, which is safe without threads only.
+
+    It opens no more.
+    """
     if start_method == "fork":
         from teamster.tasks.monitor.socket import shut
 

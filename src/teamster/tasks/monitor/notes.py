@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What pools tell whoever records: their plans and reports, at the end of the recording or of the pool."""
+"""What pools tell a recording.
+
+That is their plans and reports, at the end of the recording or of the pool.
+"""
 
 from __future__ import annotations
 
 import os
 import weakref
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from teamster.spine.trace.report import Report
 from teamster.spine.trace.spans import current_recorder
-from teamster.spine.trace.timeline import JobNote
 from teamster.spine.workers.worker_info import is_inside_worker
 from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.teams import Teams
+
+if TYPE_CHECKING:
+    from teamster.spine.trace.timeline import JobNote
 
 
 class Reporting(Protocol):
@@ -48,9 +53,15 @@ def leave(pool: Reporting) -> None:
     """A pool ends: its last report is what a recording shows."""
     if (recorder := current_recorder()) is not None and (report := pool.report()).wall_s:
         note, clock = report.as_note(), pool._clock
-        recorder.attend(pool._teams.number, lambda begin_ns: note if clock.ran_since(begin_ns / 1e9) else None)
+        recorder.attend(
+            pool._teams.number, lambda begin_ns: note if clock.ran_since(begin_ns / 1e9) else None
+        )
 
 
 def _ask(weak: weakref.ref[Reporting], begin_ns: int) -> JobNote | None:
     pool = weak()
-    return pool.report().as_note() if pool is not None and pool._clock.ran_since(begin_ns / 1e9) else None
+    return (
+        pool.report().as_note()
+        if pool is not None and pool._clock.ran_since(begin_ns / 1e9)
+        else None
+    )

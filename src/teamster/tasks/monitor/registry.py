@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pools that are open: ended before the interpreter comes down, disowned in a forked copy of the program."""
+"""The pools that are open.
+
+They are ended before the interpreter comes down, and disowned in a forked copy of the program.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,14 @@ class Ending(Protocol):
 open_pools: weakref.WeakSet[Ending] = weakref.WeakSet()
 
 spawned: Callable[[], list[dict[str, Any]]] = list
-"""Tells what the processes do that `ts.spawn` has started; set by who starts the first."""
+"""Tells what the processes do that `ts.spawn` has started; set at the start of the first."""
 
 
 def see_to_the_end() -> None:
-    """Have pools ended with the program, and disowned in a forked copy of it; called before a pool starts anything."""
+    """Have pools ended with the program, and disowned in a forked copy of it.
+
+    Called before a pool starts anything.
+    """
     lifetime.end_at_exit(_end_all)
     lifetime.in_forked_copy(_disown_all)
 
@@ -49,19 +55,24 @@ def see_to_the_end() -> None:
 def _end_all() -> None:
     """Later than this, what a pool needs to end is no longer there.
 
-    Daemon threads may still be waiting in a call. What they get says nothing on stderr, as if they had been stopped in it.
+    Daemon threads may still be waiting in a call. What they get says nothing on stderr, as if they
+    had been stopped in it.
     """
     for pool in list(open_pools):
         pool._end(0.0, SystemExit("the program ends"))
 
 
 def finish_calls_at_exit() -> None:
-    """Have the program finish the calls that are open when its main thread ends, as both standard executors do."""
+    """Have the program finish the calls that are open when its main thread ends.
+
+    Both standard executors do so, too.
+    """
     lifetime.finish_at_exit(_finish_all)
 
 
 def _finish_all() -> None:
-    if getattr(sys, "last_type", None) is KeyboardInterrupt:  # the user wants the program to end, and not what it was about to do
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        # The user wants the program to end, and not what it was about to do
         return
     for pool in list(open_pools):
         with contextlib.suppress(TeamsterError):  # another thread ends it at this moment

@@ -37,11 +37,13 @@ def take_snapshot() -> dict[str, Any]:
     """Look at every pool of this process.
 
     Returns:
-        Plain values, ready for JSON: ``version``, ``pid``, ``command``, ``now_ns`` (CLOCK_MONOTONIC), ``cores``, ``memory_bytes``
-        and ``pools``, each with ``id``, ``title``, ``reason``, ``items``, ``failures``, ``wall_s``, ``deaths``, ``retries``,
-        ``timeouts``, ``pickled_bytes``, ``arena_bytes``, ``queue`` (items handed out or queued, and not done), ``calls``
-        (``function``, ``done``, ``total`` or None, ``seconds``) and ``workers`` (``label``, ``kind``, ``pid``, ``state``,
-        ``items``, ``busy_s``, ``function``, ``index``, ``since_s``, ``memory_bytes``).
+        Plain values, ready for JSON: ``version``, ``pid``, ``command``, ``now_ns``
+        (CLOCK_MONOTONIC), ``cores``, ``memory_bytes`` and ``pools``, each with ``id``, ``title``,
+        ``reason``, ``items``, ``failures``, ``wall_s``, ``deaths``, ``retries``, ``timeouts``,
+        ``pickled_bytes``, ``arena_bytes``, ``queue`` (items handed out or queued, and not done),
+        ``calls`` (``function``, ``done``, ``total`` or None, ``seconds``) and ``workers``
+        (``label``, ``kind``, ``pid``, ``state``, ``items``, ``busy_s``, ``function``, ``index``,
+        ``since_s``, ``memory_bytes``).
 
     Example:
         >>> import teamster as ts
@@ -50,12 +52,16 @@ def take_snapshot() -> dict[str, Any]:
         ...     take_snapshot()["pools"][-1]["items"]
         1
     """
-    pools: list[Any] = [pool for pool in list(open_pools) if isinstance(getattr(pool, "_teams", None), Teams)]
+    pools: list[Any] = [
+        pool for pool in list(open_pools) if isinstance(getattr(pool, "_teams", None), Teams)
+    ]
     pools.sort(key=lambda pool: pool._teams.number)
     return {
         "version": VERSION,
         "pid": os.getpid(),
-        "command": " ".join([os.path.basename(sys.argv[0] or sys.executable), *sys.argv[1:]]) if sys.argv else "",
+        "command": " ".join([os.path.basename(sys.argv[0] or sys.executable), *sys.argv[1:]])
+        if sys.argv
+        else "",
         "now_ns": perf_counter_ns(),
         "cores": usable_cores(),
         "memory_bytes": resident_bytes(os.getpid()),
@@ -64,7 +70,10 @@ def take_snapshot() -> dict[str, Any]:
 
 
 def _spawned() -> list[dict[str, Any]]:
-    """The processes that `ts.spawn` has started, as a pool: each is busy with the one call that it makes."""
+    """The processes that `ts.spawn` has started, as a pool.
+
+    Each is busy with the one call that it makes.
+    """
     processes = registry.spawned()
     if not processes:
         return []
@@ -82,7 +91,14 @@ def _spawned() -> list[dict[str, Any]]:
     ]
     title = f"spawn({len(workers)})"
     longest_s = max(each["since_s"] for each in processes)
-    known = {"id": 0, "title": title, "reason": "started by ts.spawn", "wall_s": longest_s, "queue": 0, "calls": []}
+    known = {
+        "id": 0,
+        "title": title,
+        "reason": "started by ts.spawn",
+        "wall_s": longest_s,
+        "queue": 0,
+        "calls": [],
+    }
     return [{**known, **dict.fromkeys(_NUMBERS, 0), "workers": workers}]
 
 
@@ -95,7 +111,9 @@ def _pool(pool: Seen) -> dict[str, Any]:
         runs_here = any(mapping.runs_here() for mapping in mappings)
         queue = sum(_waiting(team) for team in teams.present)
         present = {
-            (team.backend.kind, worker.index): (team, worker) for team in teams.present for worker in team.dispatcher.workers
+            (team.backend.kind, worker.index): (team, worker)
+            for team in teams.present
+            for worker in team.dispatcher.workers
         }
         workers = []
         for account in ledger.accounts(plan.workers):
@@ -104,8 +122,19 @@ def _pool(pool: Seen) -> dict[str, Any]:
             if team is not None and worker is not None:
                 state = _state(team, worker)
             else:
-                state = {"state": "running" if kind == "caller" and runs_here else "idle" if items else "absent"}
-            known = {"label": account.label, "kind": kind, "items": items, "busy_s": account.busy_ns / 1e9}
+                state = {
+                    "state": "running"
+                    if kind == "caller" and runs_here
+                    else "idle"
+                    if items
+                    else "absent"
+                }
+            known = {
+                "label": account.label,
+                "kind": kind,
+                "items": items,
+                "busy_s": account.busy_ns / 1e9,
+            }
             workers.append({**known, **_NOTHING, **state})
     return {
         "id": teams.number,
@@ -139,10 +168,23 @@ def _state(team: Team, worker: WorkerHandle) -> dict[str, Any]:
     if running is None or not worker.outstanding:
         return {**state, "state": "idle"}
     number, _, since_ns = running
-    batch = next((batch for batch in worker.outstanding if batch.number <= number < batch.number + batch.size), None)
+    batch = next(
+        (
+            batch
+            for batch in worker.outstanding
+            if batch.number <= number < batch.number + batch.size
+        ),
+        None,
+    )
     if batch is None:
         return {**state, "state": "running"}
     since_s = (perf_counter_ns() - since_ns) / 1e9 if since_ns else 0.0
     index = batch.first + number - batch.number if batch.first >= 0 else None
     function = title_of(batch.job.spec.function)
-    return {**state, "state": "running" if since_ns else "loading", "function": function, "index": index, "since_s": since_s}
+    return {
+        **state,
+        "state": "running" if since_ns else "loading",
+        "function": function,
+        "index": index,
+        "since_s": since_s,
+    }

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A window through which others can look at a program that runs: ``teamster top`` asks, and gets a snapshot of its pools.
+"""A window through which others can look at a program that runs.
+
+``teamster top`` asks, and gets a snapshot of its pools.
 
 ::
 
     a call that lasts a second --> socket, mode 0600, in the runtime folder <-- teamster top
                                      a thread that sleeps in accept()
 
-Nobody looks: nothing happens, the thread never wakes up. The end of the program takes the socket away; after a ``kill -9`` a shell
-does, which waits for the end of a pipe and for nothing else.
+Where no user looks, nothing happens: the thread never wakes up. The end of the program takes the
+socket away; after a ``kill -9`` a shell does, which waits for the end of a pipe and for nothing
+else.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from teamster.spine.transport.sockets import SILENTLY
 from teamster.spine.workers.process.offspring import fill_standard_numbers
 from teamster.spine.workers.worker_info import is_inside_worker
 
-_GUARD = '(read -r _ <&3; rm -f -- "$1") &'  # what a shell runs in the background has /dev/null for its standard input
+# What a shell runs in the background has /dev/null for its standard input
+_GUARD = '(read -r _ <&3; rm -f -- "$1") &'
 _JOIN_S = 1.0  # an answer is written in milliseconds
 _BREATH_S = 0.1  # until another descriptor may be free
 _LONGEST_PATH = 100  # bytes, of a socket's address
@@ -50,7 +54,9 @@ def runtime_folder() -> str:
 
 
 def runtime_folders() -> list[str]:
-    """Where the sockets of this user's programs may be: a job of cron has no runtime folder, and a terminal has.
+    """Where the sockets of this user's programs may be.
+
+    A job of cron has no runtime folder, and a terminal has.
 
     Returns:
         The folder that programs use that are started here, then others.
@@ -65,7 +71,7 @@ def runtime_folders() -> list[str]:
 
 
 def check_folder(folder: str) -> bool:
-    """Whether a folder is this user's alone: in a temporary folder anybody may have made it.
+    """Whether a folder is this user's alone: in a temporary folder any user may have made it.
 
     Args:
         folder: the path.
@@ -81,7 +87,9 @@ def check_folder(folder: str) -> bool:
         status = os.lstat(folder)
     except OSError:
         return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+    return (
+        stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+    )
 
 
 class MonitorSocket:
@@ -90,12 +98,13 @@ class MonitorSocket:
     def __init__(self, snapshot: Callable[[], dict[str, Any]]) -> None:
         self._snapshot = snapshot
         self._pid = os.getpid()
-        self._sockets: dict[OwnedSocket, threading.Thread] = {}  # that of the listener, and of everybody who looks
+        # That of the listener, and of each program that looks
+        self._sockets: dict[OwnedSocket, threading.Thread] = {}
         self._guard: Descriptor | None = None
         self.path = ""
 
     def open(self) -> None:
-        """Let others look from now on; where the folder cannot be had, nobody can."""
+        """Let others look from now on; where the folder cannot be had, none can."""
         folder = runtime_folder()
         with contextlib.suppress(FileExistsError, OSError):
             os.mkdir(folder, 0o700)
@@ -104,7 +113,8 @@ class MonitorSocket:
             return
         listener = OwnedSocket.of(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
-            hidden = f"{folder}/.{self._pid}"  # until it can be asked; a program that had this number before may have left one
+            # Until it can be asked; a program that had this number before may have left one
+            hidden = f"{folder}/.{self._pid}"
             for old in (hidden, path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(old)
@@ -121,7 +131,9 @@ class MonitorSocket:
             self.close()
 
     def _attend(self, serve: Callable[[OwnedSocket], None], end: OwnedSocket) -> None:
-        thread = self._sockets[end] = own_thread(threading.Thread(target=serve, args=(end,), name="teamster-window", daemon=True))
+        thread = self._sockets[end] = own_thread(
+            threading.Thread(target=serve, args=(end,), name="teamster-window", daemon=True)
+        )
         thread.start()
 
     def _serve(self, listener: OwnedSocket) -> None:
@@ -138,7 +150,8 @@ class MonitorSocket:
 
     def _answer(self, connection: OwnedSocket) -> None:
         """A line for each line that comes."""
-        # Whatever goes wrong here is nothing that the program should hear of: who looks asks again.
+        # Whatever goes wrong here is nothing that the program should hear of: the one that looks
+        # asks again.
         with connection, contextlib.suppress(Exception), connection.makefile("rb") as stream:
             for _ in stream:
                 connection.sendall(json.dumps(self._snapshot()).encode() + b"\n", SILENTLY)
@@ -163,7 +176,7 @@ class MonitorSocket:
             with contextlib.suppress(OSError):
                 if end.is_whole():
                     end.shutdown(socket.SHUT_RDWR)  # which wakes the thread up; closing would not
-            thread.join(_JOIN_S)  # who forks next counts threads
+            thread.join(_JOIN_S)  # code that forks next counts threads
             end.close()
         self._sockets.clear()
         if self._guard is not None:
@@ -173,8 +186,9 @@ class MonitorSocket:
 def _start_guard(path: str) -> Descriptor:
     """Have a shell remove `path` when this process is gone; returns what it waits for the end of.
 
-    The shell that is started ends at once and leaves another behind, which is not this program's child: programs wait for their
-    children. It leads a session of its own, so that Ctrl-C does not end it.
+    The shell that is started ends at once and leaves another behind, which is not this program's
+    child: programs wait for their children. It leads a session of its own, so that Ctrl-C does not
+    end it.
     """
     fill_standard_numbers()
     read, write = os.pipe()
@@ -213,7 +227,10 @@ def announce() -> None:
 
 
 def shut() -> None:
-    """Close the window, and open none any more: the program forks, which is safe without threads only."""
+    """Close the window, and open none any more.
+
+    The program forks, which is safe without threads only.
+    """
     global _closed_for_good
     with _lock:
         _closed_for_good = True
@@ -222,7 +239,10 @@ def shut() -> None:
 
 
 def retire() -> None:
-    """The last pool has ended: close the window until another call lasts; a thread less for a program that forks."""
+    """The last pool has ended: close the window until another call lasts.
+
+    That is a thread less for a program that forks.
+    """
     global _socket
     with _lock:
         window, _socket = _socket, None
@@ -231,7 +251,10 @@ def retire() -> None:
 
 
 def _forget() -> None:
-    """In a forked copy of the program: the window is the original's, and what it has of it would keep that open."""
+    """In a forked copy of the program: let go of the window.
+
+    The window is the original's, and what the copy has of it would keep that open.
+    """
     global _socket, _lock
     if _socket is not None:
         _socket.let_go()

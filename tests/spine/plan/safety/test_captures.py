@@ -141,7 +141,9 @@ def test_a_bound_object_and_its_class() -> None:
     assert "Counter.made" in Captures(Counter.make).values
 
 
-@pytest.mark.parametrize(("function", "names"), [(assigns, ["TOTAL"]), (counting(), ["count"]), (local_cell, [])])
+@pytest.mark.parametrize(
+    ("function", "names"), [(assigns, ["TOTAL"]), (counting(), ["count"]), (local_cell, [])]
+)
 def test_assignments(function: Callable[..., Any], names: list[str]) -> None:
     assert Captures(function).assigned == names
 
@@ -178,7 +180,9 @@ def test_classes_and_functions_among_the_arguments() -> None:
     assert "TABLE" in Captures(len, [look_up]).values
 
 
-def test_modules_behind_modules_and_imports_in_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_behind_modules_and_imports_in_the_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import sys
     import types
 
@@ -191,7 +195,9 @@ def test_modules_behind_modules_and_imports_in_the_function(monkeypatch: pytest.
     module.seen = seen  # type: ignore[attr-defined]
     scope: dict[str, Any] = {"pack": package, "__name__": "user"}
     exec(
-        "def reach(item): pack.sub.seen.append(item)\ndef load(item):\n    from pack.sub import seen\n    seen.append(item)", scope
+        "def reach(item): pack.sub.seen.append(item)\ndef load(item):\n    from pack.sub import "
+        "seen\n    seen.append(item)",
+        scope,
     )
     for name in ("reach", "load"):
         assert [value for value in Captures(scope[name]).values.values() if value is seen], name

@@ -74,7 +74,9 @@ def looks_up(item: int) -> int:
     return LARGE[item]
 
 
-def ask(function: Callable[[Any], Any], item: Any, seconds: float = 5.0, **options: bool) -> Meaning:
+def ask(
+    function: Callable[[Any], Any], item: Any, seconds: float = 5.0, **options: bool
+) -> Meaning:
     asked = Meaning(function, **options)
     if asked.begin(item, seconds):
         asked.end(item, function(item))
@@ -88,10 +90,23 @@ def ask(function: Callable[[Any], Any], item: Any, seconds: float = 5.0, **optio
         (locks, 1, "it uses `LOCK`, a lock"),
         (reads, 1, "it uses `FILE`, an open file"),
         (counts, 1, "it assigns `COUNT`, which it carries"),
-        (draws, 1, "it draws random numbers from `random`, whose order the loop keeps; with seed= each item has its own"),
-        (lambda item: hash(str(item)), 1, "it calls `hash`, which is not the same in a new process"),
+        (
+            draws,
+            1,
+            "it draws random numbers from `random`, whose order the loop keeps; with seed= each "
+            "item has its own",
+        ),
+        (
+            lambda item: hash(str(item)),
+            1,
+            "it calls `hash`, which is not the same in a new process",
+        ),
         (changes, [], "the call changes its argument"),
-        (lambda item: item[0] is MISSING, [MISSING], "its argument holds an object() that is told by its identity"),
+        (
+            lambda item: item[0] is MISSING,
+            [MISSING],
+            "its argument holds an object() that is told by its identity",
+        ),
         (abs, threading.Lock(), "its argument holds a lock"),
         (lambda item: threading.Lock(), 1, "its result does not survive pickling: "),
         (lambda item: Lossy(), 1, "its result, of type Lossy, is another one after pickling"),
@@ -107,7 +122,13 @@ def test_it_stays(function: Callable[[Any], Any], item: Any, why: str) -> None:
 
 @pytest.mark.parametrize(
     ("function", "item"),
-    [(abs, -3), (str.upper, "x"), (lambda item: Plain(), 1), (lambda item: {"a", "b", "c"}, 1), (lambda item: item, {1, 2})],
+    [
+        (abs, -3),
+        (str.upper, "x"),
+        (lambda item: Plain(), 1),
+        (lambda item: {"a", "b", "c"}, 1),
+        (lambda item: item, {1, 2}),
+    ],
 )
 def test_it_may_leave(function: Callable[[Any], Any], item: Any) -> None:
     asked = ask(function, item)
@@ -132,14 +153,19 @@ def uses_a_proxy(item: int) -> int:
 
 
 def test_what_refuses_to_be_looked_at_stays() -> None:
-    assert ask(uses_a_proxy, 1).stays == "what it carries cannot be looked at: working outside of request context"
+    assert (
+        ask(uses_a_proxy, 1).stays
+        == "what it carries cannot be looked at: working outside of request context"
+    )
 
 
 def test_with_a_seed_random_numbers_are_the_jobs_affair() -> None:
     assert ask(draws, 1, seeded=True).stays == ""
 
 
-def test_a_generator_that_the_call_loads_is_looked_at_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generator_that_the_call_loads_is_looked_at_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     states = iter([{}, {"numpy.random": 1}])
     monkeypatch.setattr(meaning, "_random_state", lambda: next(states))
     assert not ask(abs, 1).settled
@@ -150,7 +176,10 @@ def test_numpy_and_its_generator() -> None:
     numpy.random.seed(3)  # loads it
     assert "numpy.random" in ask(lambda item: float(numpy.random.normal()), 1).stays
     assert ask(lambda item: item * 2, numpy.ones(1_000)).stays == ""
-    assert ask(lambda item: item.sort(), numpy.random.default_rng(1).random(1_000)).stays == "the call changes its argument"
+    assert (
+        ask(lambda item: item.sort(), numpy.random.default_rng(1).random(1_000)).stays
+        == "the call changes its argument"
+    )
 
 
 def test_what_is_large_takes_time() -> None:

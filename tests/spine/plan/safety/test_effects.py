@@ -128,7 +128,9 @@ def look(function: Callable[..., Any]) -> Effects:
         (abs, []),
     ],
 )
-def test_what_it_changes_of_what_it_carries(function: Callable[..., Any], changed: list[str]) -> None:
+def test_what_it_changes_of_what_it_carries(
+    function: Callable[..., Any], changed: list[str]
+) -> None:
     found = look(function)
     assert found.changed == changed
     assert (not found.against_processes(seeded=False)) == (not changed)
@@ -179,7 +181,9 @@ def renames(item: int) -> None:
         (names, "`MINE`, of which each thread has its own"),
     ],
 )
-def test_what_all_threads_would_share_and_what_each_has_for_itself(function: Callable[..., Any], what: str) -> None:
+def test_what_all_threads_would_share_and_what_each_has_for_itself(
+    function: Callable[..., Any], what: str
+) -> None:
     assert what in look(function).against_threads()
 
 

@@ -49,7 +49,12 @@ def test_functions_of_main_bring_their_globals_along() -> None:
 
 def test_another_process_finds_the_same() -> None:
     """Strings hash differently there, so sets have another order."""
-    code = "import sys; sys.path[:0] = [{!r}]; import {} as m; print(sorted(m.imported_states(m.use).items()))"
+    code = (
+        "import sys; sys.path[:0] = [{!r}]; import {} as m; "
+        "print(sorted(m.imported_states(m.use).items()))"
+    )
     text = code.format(__file__.rsplit("/tests/", 1)[0], "tests.spine.plan.safety.test_imports")
-    shown = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=True
+    ).stdout
     assert shown.strip() == str(sorted(imported_states(use).items()))

@@ -33,12 +33,19 @@ def in_disguise(*arguments: Any) -> str:
     ("owner", "attribute", "value", "label"),
     [
         (json, "dumps", lambda value: "{}", "json:dumps"),
-        (json.encoder.JSONEncoder, "encode", lambda self, value: "{}", "json.encoder:JSONEncoder.encode"),
+        (
+            json.encoder.JSONEncoder,
+            "encode",
+            lambda self, value: "{}",
+            "json.encoder:JSONEncoder.encode",
+        ),
         (textwrap, "shorten", in_disguise, "textwrap:shorten"),
         (textwrap, "wrap", Mock(), "textwrap:wrap"),
     ],
 )
-def test_a_replacement_is_found(monkeypatch: pytest.MonkeyPatch, owner: Any, attribute: str, value: Any, label: str) -> None:
+def test_a_replacement_is_found(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, attribute: str, value: Any, label: str
+) -> None:
     assert label not in replaced(1.0, ["json", "textwrap"])
     before = origins([label])
     monkeypatch.setattr(owner, attribute, value)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The format's rules: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU."""
+"""The format's rules:
+https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,24 @@ ROWS: list[Row] = [
 
 
 def timeline(**more: Any) -> Timeline:
-    lanes = (Lane("process 0", "process", 0, 4711, Spans(ROWS)), Lane("c\u00e4ller", "caller", -1, 1, Spans(ROWS[:2])))
+    lanes = (
+        Lane("process 0", "process", 0, 4711, Spans(ROWS)),
+        Lane("c\u00e4ller", "caller", -1, 1, Spans(ROWS[:2])),
+    )
     return Timeline(BEGIN, BEGIN + 3_000_000_000, 1.7e9, NAMES, lanes, **more)
 
 
 FULL = timeline(
     curves=(Curve("memory", "bytes", ((BEGIN, 1.5), (BEGIN + 7, math.nan), (BEGIN + 2_001, 3))),),
     marks=(Mark(BEGIN + 42, "died", "process 0"), Mark(BEGIN + 43, "plan", "")),
-    jobs=(JobNote("process(1)", "the plan", "the report", {"plan": {"share": math.inf, 3: {1}}, "report": object()}),),
+    jobs=(
+        JobNote(
+            "process(1)",
+            "the plan",
+            "the report",
+            {"plan": {"share": math.inf, 3: {1}}, "report": object()},
+        ),
+    ),
     lost=3,
 )
 
@@ -71,12 +83,20 @@ def test_every_event_has_what_its_phase_needs() -> None:
         assert keys[event["ph"]] <= set(event) - {"ph"} <= keys[event["ph"]] | {"args", "tid"}
         assert isinstance(event["name"], str)
         assert all(isinstance(event[key], int) for key in ("pid", "tid") if key in event)
-        assert all(isinstance(event[key], Decimal) and event[key] >= 0 for key in ("ts", "dur") if key in event)
+        assert all(
+            isinstance(event[key], Decimal) and event[key] >= 0
+            for key in ("ts", "dur")
+            if key in event
+        )
 
 
 def test_every_thread_has_a_name_and_a_place() -> None:
     heads = events(FULL, "M")
-    names = {(event["pid"], event["tid"]): event["args"]["name"] for event in heads if event["name"] == "thread_name"}
+    names = {
+        (event["pid"], event["tid"]): event["args"]["name"]
+        for event in heads
+        if event["name"] == "thread_name"
+    }
     order = [event["args"]["sort_index"] for event in heads if event["name"] == "thread_sort_index"]
     assert list(names.values()) == ["process 0", "c\u00e4ller"]
     assert order == sorted(set(order))
@@ -86,14 +106,26 @@ def test_every_thread_has_a_name_and_a_place() -> None:
 
 def test_spans_are_the_data_to_the_nanosecond() -> None:
     found = [event for event in events(FULL, "X") if event["tid"] == 1]
-    times = sorted((ns(each["ts"]) + BEGIN, ns(each["ts"] + each["dur"]) + BEGIN, KINDS.index(each["cat"])) for each in found)
+    times = sorted(
+        (ns(each["ts"]) + BEGIN, ns(each["ts"] + each["dur"]) + BEGIN, KINDS.index(each["cat"]))
+        for each in found
+    )
     assert times == sorted((row[0], row[1], row[5]) for row in ROWS)
     assert [event["name"] for event in found] == ["work", NAMES[2], "wait", "transfer"]
-    assert [event.get("args") for event in found] == [{"index": 4, "items": 2}, None, None, {"bytes": 4096}]
+    assert [event.get("args") for event in found] == [
+        {"index": 4, "items": 2},
+        None,
+        None,
+        {"bytes": 4096},
+    ]
 
 
 def test_spans_of_a_thread_nest_also_where_they_cross() -> None:
-    rows = [(begin, begin + long, -1, 1, 0, kind) for begin in range(0, 100, 7) for kind, long in ((0, 30), (3, 11), (1, 2))]
+    rows = [
+        (begin, begin + long, -1, 1, 0, kind)
+        for begin in range(0, 100, 7)
+        for kind, long in ((0, 30), (3, 11), (1, 2))
+    ]
     value = Timeline(0, 200, 0.0, ("",), (Lane("", "caller", -1, 1, Spans(rows)),))
     stack: list[int] = []
     last = (0, -1_000)
@@ -127,7 +159,13 @@ def test_the_rest_is_told() -> None:
     other = load(FULL)["otherData"]
     assert other["begin_ns"] == BEGIN
     assert "3 spans" in other["left_out"]
-    assert other["lanes"][0] == {"tid": 1, "label": "process 0", "kind": "process", "index": 0, "pid": 4711}
+    assert other["lanes"][0] == {
+        "tid": 1,
+        "label": "process 0",
+        "kind": "process",
+        "index": 0,
+        "pid": 4711,
+    }
     assert other["jobs"][0]["report"] == "the report"
     assert other["jobs"][0]["facts"]["plan"] == {"share": "inf", "3": [1]}
 
@@ -157,5 +195,7 @@ def test_it_comes_in_pieces_and_is_reduced(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_pickles_have_bytes() -> None:
-    value = Timeline(0, 9, 0.0, ("",), (Lane("", "caller", -1, 1, Spans([(0, 5, 77, 1, 0, SERIALISE)])),))
+    value = Timeline(
+        0, 9, 0.0, ("",), (Lane("", "caller", -1, 1, Spans([(0, 5, 77, 1, 0, SERIALISE)])),)
+    )
     assert [event["args"] for event in events(value, "X")] == [{"bytes": 77}]

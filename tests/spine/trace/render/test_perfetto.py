@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the official classes read from our file; never `perfetto.trace_processor`, which downloads a program."""
+"""What the official classes read from our file.
+
+Never `perfetto.trace_processor`, which downloads a program.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,20 @@ ROWS: list[Row] = [
     (BEGIN + 9_999, BEGIN + 9_999, 2**40, 1, 0, TRANSFER),
     (BEGIN + 9_999, BEGIN + 2_000_000_001, -1, 1, 3, WAIT),
 ]
-LANES = (Lane("process 0", "process", 0, 4711, Spans(ROWS)), Lane("process 0", "process", 0, 4712, Spans(ROWS[:2])))
+LANES = (
+    Lane("process 0", "process", 0, 4711, Spans(ROWS)),
+    Lane("process 0", "process", 0, 4712, Spans(ROWS[:2])),
+)
 FULL = Timeline(
     BEGIN,
     BEGIN + 3_000_000_000,
     1.7e9,
     NAMES,
     LANES,
-    (Curve("memory", "bytes", ((BEGIN, 1.5), (BEGIN + 1, math.nan), (BEGIN + 9, -3.0))), Curve("GIL", "share", ((BEGIN, 0.25),))),
+    (
+        Curve("memory", "bytes", ((BEGIN, 1.5), (BEGIN + 1, math.nan), (BEGIN + 9, -3.0))),
+        Curve("GIL", "share", ((BEGIN, 0.25),)),
+    ),
     (Mark(BEGIN + 42, "died", "process 0"), Mark(BEGIN + 43, "all", "")),
     (JobNote("process(1)", "the plan", "the report", {}),),
     lost=3,
@@ -49,7 +58,9 @@ class Parsed:
     def __init__(self, timeline: Timeline) -> None:
         self.packets = official.Trace.FromString(to_pftrace(timeline)).packet
         self.tracks = {
-            each.track_descriptor.uuid: each.track_descriptor for each in self.packets if each.HasField("track_descriptor")
+            each.track_descriptor.uuid: each.track_descriptor
+            for each in self.packets
+            if each.HasField("track_descriptor")
         }
         state = next(each.interned_data for each in self.packets if each.HasField("interned_data"))
         self.names = {each.iid: each.name for each in state.event_names}
@@ -62,7 +73,10 @@ class Parsed:
         return [each for each in self.events if each.track_event.type == wanted]
 
     def slices(self) -> dict[int, list[tuple[int, int, str, str, dict[str, int]]]]:
-        """Begin, end, name, category and annotations by track; fails where begins and ends do not match."""
+        """Begin, end, name, category and annotations by track.
+
+        Fails where begins and ends do not match.
+        """
         found: dict[int, list[Any]] = defaultdict(list)
         stacks: dict[int, list[Any]] = defaultdict(list)
         last: dict[int, int] = defaultdict(int)
@@ -73,19 +87,31 @@ class Parsed:
                 stack.append(packet)
             elif event.type == official.TrackEvent.TYPE_SLICE_END:
                 begun = stack.pop()
-                said = {self.keys[each.name_iid]: each.uint_value for each in begun.track_event.debug_annotations}
-                name, category = self.names[begun.track_event.name_iid], self.categories[begun.track_event.category_iids[0]]
-                found[event.track_uuid].append((begun.timestamp, packet.timestamp, name, category, said))
+                said = {
+                    self.keys[each.name_iid]: each.uint_value
+                    for each in begun.track_event.debug_annotations
+                }
+                name, category = (
+                    self.names[begun.track_event.name_iid],
+                    self.categories[begun.track_event.category_iids[0]],
+                )
+                found[event.track_uuid].append(
+                    (begun.timestamp, packet.timestamp, name, category, said)
+                )
             else:
                 continue
-            assert packet.timestamp >= last[event.track_uuid]  # viewers sort by time and keep the order of equals
+            # Viewers sort by time and keep the order of equals
+            assert packet.timestamp >= last[event.track_uuid]
             last[event.track_uuid] = packet.timestamp
         assert not any(stacks.values())
         return found
 
 
 def expected(rows: list[Row]) -> list[Any]:
-    return sorted((row[0], row[1], NAMES[row[4]] or KINDS[row[5]], KINDS[row[5]], dict(facts(row))) for row in rows)
+    return sorted(
+        (row[0], row[1], NAMES[row[4]] or KINDS[row[5]], KINDS[row[5]], dict(facts(row)))
+        for row in rows
+    )
 
 
 def key(found: Any) -> Any:
@@ -104,18 +130,28 @@ def test_every_span_is_there() -> None:
 def test_tracks_stand_in_their_order_and_are_not_merged() -> None:
     parsed = Parsed(FULL)
     (root,) = [each for each in parsed.tracks.values() if not each.parent_uuid]
-    children = sorted((each for each in parsed.tracks.values() if each.parent_uuid), key=lambda each: each.sibling_order_rank)
+    children = sorted(
+        (each for each in parsed.tracks.values() if each.parent_uuid),
+        key=lambda each: each.sibling_order_rank,
+    )
     assert root.child_ordering == official.TrackDescriptor.EXPLICIT
     assert {each.parent_uuid for each in children} == {root.uuid}
     assert [each.name for each in children] == ["notes", "memory", "GIL", "process 0", "process 0"]
-    assert {each.sibling_merge_behavior for each in children} == {official.TrackDescriptor.SIBLING_MERGE_BEHAVIOR_NONE}
+    assert {each.sibling_merge_behavior for each in children} == {
+        official.TrackDescriptor.SIBLING_MERGE_BEHAVIOR_NONE
+    }
     assert children[-1].description == "process worker 0, pid 4712"
 
 
 def test_curves_have_units_and_values() -> None:
     parsed = Parsed(FULL)
-    points = [(parsed.tracks[each.track_event.track_uuid], each) for each in parsed.of_type("COUNTER")]
-    values = [(track.name, each.timestamp - BEGIN, each.track_event.double_counter_value) for track, each in points]
+    points = [
+        (parsed.tracks[each.track_event.track_uuid], each) for each in parsed.of_type("COUNTER")
+    ]
+    values = [
+        (track.name, each.timestamp - BEGIN, each.track_event.double_counter_value)
+        for track, each in points
+    ]
     assert values == [("memory", 0, 1.5), ("memory", 9, -3.0), ("GIL", 0, 0.25)]
     assert points[0][0].counter.unit == official.CounterDescriptor.UNIT_SIZE_BYTES
     assert points[-1][0].counter.unit_name == "share"
@@ -123,7 +159,10 @@ def test_curves_have_units_and_values() -> None:
 
 def test_marks_and_notes() -> None:
     parsed = Parsed(FULL)
-    found = [(parsed.tracks[each.track_event.track_uuid].name, each.timestamp - BEGIN, each) for each in parsed.of_type("INSTANT")]
+    found = [
+        (parsed.tracks[each.track_event.track_uuid].name, each.timestamp - BEGIN, each)
+        for each in parsed.of_type("INSTANT")
+    ]
     said = [(track, at_ns, each.track_event.name) for track, at_ns, each in found]
     assert said[0] == ("notes", 0, "process(1)")
     assert said[1][2].startswith("left out: 3 spans")
@@ -136,12 +175,17 @@ def test_the_clock_is_declared_before_it_is_used() -> None:
     packets = Parsed(FULL).packets
     clocks = {each.clock_id: each.timestamp for each in packets[0].clock_snapshot.clocks}
     assert packets[0].clock_snapshot.primary_trace_clock == official.BUILTIN_CLOCK_MONOTONIC
-    assert clocks == {official.BUILTIN_CLOCK_MONOTONIC: BEGIN, official.BUILTIN_CLOCK_REALTIME: 1_700_000_000_000_000_000}
+    assert clocks == {
+        official.BUILTIN_CLOCK_MONOTONIC: BEGIN,
+        official.BUILTIN_CLOCK_REALTIME: 1_700_000_000_000_000_000,
+    }
     assert packets[1].trace_packet_defaults.timestamp_clock_id == official.BUILTIN_CLOCK_MONOTONIC
     assert packets[1].sequence_flags == official.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
     assert {each.trusted_packet_sequence_id for each in packets} == {1}
     needs = [each for each in packets if each.HasField("track_event")]
-    assert {each.sequence_flags for each in needs} == {official.TracePacket.SEQ_NEEDS_INCREMENTAL_STATE}
+    assert {each.sequence_flags for each in needs} == {
+        official.TracePacket.SEQ_NEEDS_INCREMENTAL_STATE
+    }
 
 
 def test_nothing_is_written_that_the_format_does_not_know() -> None:
@@ -163,7 +207,9 @@ def test_it_is_small() -> None:
         took = chance.randrange(1_000_000)
         rows.append((at_ns, at_ns + took, index, 1, 1, COMPUTE))
         at_ns += took + chance.randrange(10_000)
-    timeline = Timeline(BEGIN, at_ns, 1.7e9, NAMES, (Lane("thread 0", "thread", 0, 1, Spans(rows)),))
+    timeline = Timeline(
+        BEGIN, at_ns, 1.7e9, NAMES, (Lane("thread 0", "thread", 0, 1, Spans(rows)),)
+    )
     content = to_pftrace(timeline)
     assert len(content) <= 0.6 * len("".join(to_chrome_json(timeline)))
     assert sorted(Parsed(timeline).slices()[3], key=key) == expected(rows)
@@ -171,7 +217,10 @@ def test_it_is_small() -> None:
 
 def test_an_empty_timeline_and_many_lanes() -> None:
     assert len(Parsed(Timeline(0, 0, 0.0, ("",), ())).packets) == 3
-    lanes = tuple(Lane(f"thread {n}", "thread", n, 1, Spans([(n, n + 1, n, 1, 0, COMPUTE)])) for n in range(300))
+    lanes = tuple(
+        Lane(f"thread {n}", "thread", n, 1, Spans([(n, n + 1, n, 1, 0, COMPUTE)]))
+        for n in range(300)
+    )
     parsed = Parsed(Timeline(0, 400, 0.0, ("",), lanes))
     found = {parsed.tracks[track].name: rows[0][:2] for track, rows in parsed.slices().items()}
     assert found == {f"thread {n}": (n, n + 1) for n in range(300)}

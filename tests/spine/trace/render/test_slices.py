@@ -19,7 +19,12 @@ def slices(*rows: Row) -> list[tuple[int, int, int]]:
 
 
 def test_what_nests_stays_as_it_is() -> None:
-    assert slices(span(2, 4), span(5, 5), span(1, 8), span(8, 9)) == [(0, 1, 8), (1, 2, 4), (1, 5, 5), (0, 8, 9)]
+    assert slices(span(2, 4), span(5, 5), span(1, 8), span(8, 9)) == [
+        (0, 1, 8),
+        (1, 2, 4),
+        (1, 5, 5),
+        (0, 8, 9),
+    ]
 
 
 def test_of_equals_the_users_own_is_inside() -> None:
@@ -36,7 +41,10 @@ def test_any_spans_nest() -> None:
     chance = random.Random(7)
     for _ in range(200):
         starts = [chance.randrange(30) for _ in range(20)]
-        rows = [span(start, start + chance.choice((0, 1, 5, 20)), chance.randrange(6)) for start in starts]
+        rows = [
+            span(start, start + chance.choice((0, 1, 5, 20)), chance.randrange(6))
+            for start in starts
+        ]
         stack: list[tuple[int, int]] = []
         last = 0
         found = list(nested(Spans(rows)))

@@ -41,7 +41,7 @@ if __name__ == "__main__":
 
 
 def test_each_process_has_its_own(run_script: RunScript) -> None:
-    """`cannot pickle '_thread.lock' object`, which a process that imports the script does not say."""
+    """`cannot pickle '_thread.lock' object`, which no process that imports the script says."""
     script = run_script(SCRIPT)
     assert script.stdout.splitlines() == [
         "1",

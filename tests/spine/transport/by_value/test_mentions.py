@@ -24,7 +24,8 @@ class Derived(Base): pass
 def do_this(n): return n * FACTOR
 def by_name(n): return globals()["do_" + "this"](n)
 def by_text(n): return eval("do_this(n)")
-def by_module(n): return sys.modules["__main__"].do_this(n), importlib.import_module("__main__").FACTOR
+def by_module(n):
+    return sys.modules["__main__"].do_this(n), importlib.import_module("__main__").FACTOR
 def by_own_name(n): return getattr(sys.modules[__name__], "FACTOR")
 def by_import(n):
     from __main__ import do_this as it
@@ -58,12 +59,17 @@ class Node(ctypes.Structure): pass
 Node._fields_ = [("value", ctypes.c_int), ("next", ctypes.POINTER(Node))]
 def same(value): return value
 
-values = [Point(1, 2.5), Line((Point * 2)(Point(1, 2), Point(3, 4)), b"k"), Bytes(258), Header(258), (ctypes.c_int * 3)(1, 2, 3)]
+values = [
+    Point(1, 2.5), Line((Point * 2)(Point(1, 2), Point(3, 4)), b"k"), Bytes(258), Header(258),
+    (ctypes.c_int * 3)(1, 2, 3),
+]
 with ts.Pool("process", workers=2) as pool:
     for _ in range(2):
         got = pool.map(same, values)
-        assert [(type(each), bytes(each)) for each in got] == [(type(each), bytes(each)) for each in values]
-        assert pool.map(lambda n: (Node(n).value, ctypes.sizeof(Line)), [3]) == [(3, ctypes.sizeof(Line))]
+        expected = [(type(each), bytes(each)) for each in values]
+        assert [(type(each), bytes(each)) for each in got] == expected
+        sizes = pool.map(lambda n: (Node(n).value, ctypes.sizeof(Line)), [3])
+        assert sizes == [(3, ctypes.sizeof(Line))]
         Point.more = 3  # so that it is sent again
 print("the same")
 """

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What ``__main__`` and its like define: there under one identity, and home as the program's own."""
+"""What ``__main__`` and its like define.
+
+There under one identity, and home as the program's own.
+"""
 
 import os
 import threading
@@ -83,22 +86,26 @@ def same(value): return value
 
 IDENTITY = """
 pool = ts.Pool("process", workers=2, start_method=METHOD)
-things = [Point, Point.Inner, Point.scaled, Color, Color.RED, Bits.A, Ranks.HIGH, Planet, Planet.EARTH, Child,
-          Pair, Typed, MISSING, Missing, T, UserId, Box, Shape, fib, kind, Cached.times, Cached.static, Local,
-          wrapped, same, Slotted]
+things = [Point, Point.Inner, Point.scaled, Color, Color.RED, Bits.A, Ranks.HIGH, Planet,
+          Planet.EARTH, Child, Pair, Typed, MISSING, Missing, T, UserId, Box, Shape, fib, kind,
+          Cached.times, Cached.static, Local, wrapped, same, Slotted]
 for thing in things:
     assert all(got is thing for got in pool.map(same, [thing] * 3)), thing
     assert all(got is thing for got in pool.map(lambda _: thing, range(3))), thing
 assert pool.map(lambda value: value is MISSING, [MISSING, 1]) == [True, False]
-for value in [Point(1), Point.Inner(), Slotted(1), Child(), Private(1), Data(1), Pair(1, 2), Typed(1), Box(), Cached(), Local()]:
+for value in [Point(1), Point.Inner(), Slotted(1), Child(), Private(1), Data(1), Pair(1, 2),
+              Typed(1), Box(), Cached(), Local()]:
     assert all(type(got) is type(value) for got in pool.map(same, [value] * 3)), value
 assert pool.map(lambda n: type(pickle.loads(pickle.dumps(Point(n)))).__name__, [1]) == ["Point"]
 assert pool.map(fib, range(9)) == [fib(n) for n in range(9)]
-assert pool.map(lambda each: (kind(each), Cached().value, Cached().times(2)), [1, "a"]) == [("int", 6, 6), ("other", 6, 6)]
+got = pool.map(lambda each: (kind(each), Cached().value, Cached().times(2)), [1, "a"])
+assert got == [("int", 6, 6), ("other", 6, 6)]
 assert pool.map(lambda n: (lambda: n + SCALE), [1])[0].__globals__ is globals()
 assert Base.registry == {"Point": Point} and Base.registry["Point"] is Point
-assert [type(each) is Point for each in pool.map(lambda n: Point(n), range(1_000))] == [True] * 1_000
-assert pool.map(lambda each: (each.shout, Planet.TERRA is each, Child.arg), [Planet.EARTH]) == [("E", True, "told")]
+got = pool.map(lambda n: Point(n), range(1_000))
+assert [type(each) is Point for each in got] == [True] * 1_000
+got = pool.map(lambda each: (each.shout, Planet.TERRA is each, Child.arg), [Planet.EARTH])
+assert got == [("E", True, "told")]
 assert pool.map(lambda each: each | Ranks.LOW, [Ranks.HIGH]) == [Ranks.LOW | Ranks.HIGH]
 assert pool.map(Private.tell, [Private(5)]) == [5]
 print("the same")
@@ -126,7 +133,9 @@ print("as it is now")
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
-def test_things_of_main_are_the_same_everywhere(method: str, run_script: Callable[..., Any]) -> None:
+def test_things_of_main_are_the_same_everywhere(
+    method: str, run_script: Callable[..., Any]
+) -> None:
     script = run_script(MAIN + IDENTITY.replace("METHOD", repr(method)), timeout=60)
     assert (script.stdout, script.stderr) == ("the same\n", "")
 
@@ -184,7 +193,10 @@ if __name__ == "__main__":
 
 
 def test_threads_that_begin_together_have_different_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first keys of a process are made while other threads ask for theirs: 20 threads, each with its first map."""
+    """The first keys of a process are made while other threads ask for theirs.
+
+    20 threads, each with its first map.
+    """
     keys, random_bytes = list[int](), os.urandom
 
     def interrupted(count: int) -> bytes:

@@ -25,7 +25,8 @@ def derive(_):
     @dataclasses.dataclass
     class Derived(Base):
         c: int = 3
-    return repr(Derived(1)), [each.name for each in dataclasses.fields(Base) if each.default is dataclasses.MISSING]
+    names = [each.name for each in dataclasses.fields(Base) if each.default is dataclasses.MISSING]
+    return repr(Derived(1)), names
 def busy(item):
     for k in range(60_000): k ^ 3
     return item is UNSET, item is library.NOTHING
@@ -36,13 +37,16 @@ for backend in ("process", "thread"):
         assert pool.map(derive, [0]) == [derive(0)]
         assert all(each.value is UNSET for each in pool.map(lambda _: Option(), range(3)))
         assert pool.map(lambda _: (UNSET, library.NOTHING), [0]) == [(UNSET, library.NOTHING)]
-        assert pool.map(lambda item: item is library.NOTHING, [library.NOTHING, object()]) == [True, False]
+        items = [library.NOTHING, object()]
+        assert pool.map(lambda item: item is library.NOTHING, items) == [True, False]
 assert ts.map(busy, [UNSET, library.NOTHING] * 80) == [(True, False), (False, True)] * 80
 print("the same")
 """
 
 
-def test_a_sentinel_is_one_object_everywhere(tmp_path: Path, run_script: Callable[..., Any]) -> None:
+def test_a_sentinel_is_one_object_everywhere(
+    tmp_path: Path, run_script: Callable[..., Any]
+) -> None:
     (tmp_path / "library.py").write_text("NOTHING = object()\n")
     script = run_script(PROGRAM, str(tmp_path), timeout=60)
     assert (script.stdout, script.stderr) == ("the same\n", "")

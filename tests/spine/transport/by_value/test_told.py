@@ -29,7 +29,8 @@ def count(_):
     return STATE["size"], STATE["calls"]
 
 with ts.Pool("process", workers=1, initializer=prepare, initargs=(5,)) as pool:
-    assert pool.map(look, [0]) == pool.map(lambda n: look(n), [0]) == [(5, 5, 5, {"value": 5}, 5, [5])]
+    seen = pool.map(look, [0])
+    assert seen == pool.map(lambda n: look(n), [0]) == [(5, 5, 5, {"value": 5}, 5, [5])]
     assert pool.map(count, [0]) == [(3, 1)]
     STATE["size"] = 4
     assert pool.map(count, [0]) == [(4, 2)]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`backend="interpreter"`: real interpreters where Python has them (3.14), else a stand-in that only keeps the calls' rules.
+"""`backend="interpreter"`: real interpreters where Python has them (3.14), else a stand-in that
+only keeps the calls' rules.
 
-The stand-in runs everything in this interpreter, with arguments and results that are bytes; so it shows what our code makes of the
-calls, and nothing about isolation.
+The stand-in runs everything in this interpreter, with arguments and results that are bytes; so it
+shows what our code makes of the calls, and nothing about isolation.
 """
 
 import contextvars
@@ -20,7 +21,9 @@ from teamster.spine.workers.interpreter.backend import has_interpreters
 
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME", default="nobody")
 REAL = has_interpreters()
-only_real = pytest.mark.skipif(not REAL, reason="this Python has no concurrent.interpreters (3.14 and newer have)")
+only_real = pytest.mark.skipif(
+    not REAL, reason="this Python has no concurrent.interpreters (3.14 and newer have)"
+)
 
 
 class StandIn:
@@ -57,7 +60,10 @@ def interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
     module.create = StandIn  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "concurrent.interpreters", module)
     monkeypatch.setattr("concurrent.interpreters", module, raising=False)
-    monkeypatch.setattr("teamster.spine.transport.by_value.originals.become_worker", lambda *, forked: None)  # a stand-in is none
+    # A stand-in is none
+    monkeypatch.setattr(
+        "teamster.spine.transport.by_value.originals.become_worker", lambda *, forked: None
+    )
     monkeypatch.setattr("teamster.spine.workers.worker_info._of_process", None)
 
 
@@ -71,7 +77,10 @@ def fragile(number: int) -> float:
 
 @pytest.mark.skipif(REAL, reason="this Python has interpreters")
 def test_without_interpreters_it_says_what_is_needed() -> None:
-    with pytest.raises(ts.UsageError, match=r"needs Python 3\.14 or newer, and this is 3\.\d+; use 'process' instead"):
+    with pytest.raises(
+        ts.UsageError,
+        match=r"needs Python 3\.14 or newer, and this is 3\.\d+; use 'process' instead",
+    ):
         ts.Pool("interpreter")
 
 
@@ -99,7 +108,9 @@ class TestOneWorker:
         with ts.Pool("interpreter", workers=1) as pool:
             arguments = pool.map(type, [1, sys._getframe(), 2], on_error="return", chunksize=3)
             assert [arguments[0], type(arguments[1]), arguments[2]] == [int, ts.TransferError, int]
-            results = pool.map(lambda n: (x for x in ()) if n == 1 else n, range(3), on_error="return", chunksize=3)
+            results = pool.map(
+                lambda n: (x for x in ()) if n == 1 else n, range(3), on_error="return", chunksize=3
+            )
             assert [results[0], type(results[1]), results[2]] == [0, ts.TransferError, 2]
             with pytest.raises(ts.TransferError, match="the function"):
                 frame = sys._getframe()
@@ -132,5 +143,8 @@ class TestOneWorker:
 @only_real
 def test_python_code_runs_in_parallel_and_apart() -> None:
     with ts.Pool("interpreter", workers=2) as pool:
-        kinds = pool.map(lambda _: (ts.current_worker().kind, ts.current_worker().index), range(200))  # type: ignore[union-attr]
+        kinds = pool.map(
+            lambda _: (ts.current_worker().kind, ts.current_worker().index),  # type: ignore[union-attr]
+            range(200),
+        )
     assert set(kinds) == {("interpreter", 0), ("interpreter", 1)}

@@ -18,7 +18,8 @@ def state(_):
     mask = os.umask(0)
     os.umask(mask)
     limit, cpus = resource.getrlimit(resource.RLIMIT_NOFILE), sorted(os.sched_getaffinity(0))
-    return mask, os.nice(0), limit, cpus, os.getcwd(), os.environ.get("MARK"), os.getresuid(), os.getgroups()
+    mark, rights = os.environ.get("MARK"), (os.getresuid(), os.getgroups())
+    return mask, os.nice(0), limit, cpus, os.getcwd(), mark, *rights
 
 def give_up_rights():
     os.setgroups([])
@@ -45,7 +46,9 @@ with ts.Pool("process", workers=2, start_method=sys.argv[1]) as pool:
 
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
-def test_tasks_find_what_they_would_find_in_the_program(run_script: RunScript, start_method: str) -> None:
+def test_tasks_find_what_they_would_find_in_the_program(
+    run_script: RunScript, start_method: str
+) -> None:
     script = run_script(CHANGES, start_method, "any")
     assert (script.returncode, script.stderr) == (0, "")
 

@@ -42,7 +42,9 @@ def run(run_script: RunScript, change: str, options: str = "backend='process'") 
         ("sys.frozen = True", "this program is frozen"),
     ],
 )
-def test_one_line_says_why_nothing_can_be_started(run_script: RunScript, change: str, reason: str) -> None:
+def test_one_line_says_why_nothing_can_be_started(
+    run_script: RunScript, change: str, reason: str
+) -> None:
     for options in ("backend='process'", "backend='process', start_method='spawn'"):
         said = run(run_script, change, options)
         assert said.count("\n") == 1
@@ -54,15 +56,22 @@ def test_what_never_answers_is_given_up(run_script: RunScript, tmp_path: Path) -
     waiting = tmp_path / "waits-for-its-user"
     waiting.write_text(HANGS)
     waiting.chmod(0o755)
-    assert "was started and does not answer" in run(run_script, f"sys.executable = {str(waiting)!r}")
+    assert "was started and does not answer" in run(
+        run_script, f"sys.executable = {str(waiting)!r}"
+    )
 
 
 @pytest.mark.parametrize("change", ["sys.executable = None", "sys.frozen = True"])
-def test_forks_need_no_interpreter_and_auto_needs_no_processes(run_script: RunScript, change: str) -> None:
+def test_forks_need_no_interpreter_and_auto_needs_no_processes(
+    run_script: RunScript, change: str
+) -> None:
     assert run(run_script, change, "backend='process', start_method='fork'") == "[1, 2]\n"
     assert run(run_script, change, "backend='auto'") == "[1, 2]\n"
 
 
 def test_the_executable_of_multiprocessing_counts(run_script: RunScript) -> None:
-    change = f"import multiprocessing; sys.executable = '/bin/false'; multiprocessing.set_executable({sys.executable!r})"
+    change = (
+        "import multiprocessing; sys.executable = '/bin/false'; "
+        f"multiprocessing.set_executable({sys.executable!r})"
+    )
     assert run(run_script, change) == "[1, 2]\n"

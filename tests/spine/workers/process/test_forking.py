@@ -33,6 +33,8 @@ with ts.record(sys.argv[1]):
 """
 
 
-def test_futures_and_a_recording_need_no_other_start_method(run_script: RunScript, tmp_path: object) -> None:
+def test_futures_and_a_recording_need_no_other_start_method(
+    run_script: RunScript, tmp_path: object
+) -> None:
     script = run_script(BESIDE, f"{tmp_path}/run.html", timeout=60)
     assert (script.returncode, script.stderr) == (0, "")

@@ -36,7 +36,9 @@ assert ts.map(slow, range(40), backend="process", workers=2, retries=1) == list(
 """
 
 
-def test_a_server_that_is_killed_while_idle_and_its_successor_in_the_middle(run_script: RunScript) -> None:
+def test_a_server_that_is_killed_while_idle_and_its_successor_in_the_middle(
+    run_script: RunScript,
+) -> None:
     script = run_script(KILLED, timeout=60)
     assert script.returncode == 0, script.stderr
 
@@ -51,23 +53,35 @@ def interpreter(_: object) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 def test_workers_are_the_programs_interpreter(start_method: str) -> None:
-    assert ts.map(interpreter, [0], backend="process", workers=1, start_method=start_method) == [interpreter(0)]
+    found = ts.map(interpreter, [0], backend="process", workers=1, start_method=start_method)
+    assert found == [interpreter(0)]
 
 
 def test_modules_that_a_pth_file_finds_are_found(run_script: RunScript, tmp_path: Path) -> None:
-    """As those of an editable install are: what adds their folder to the path runs when `site` is loaded."""
+    """As those of an editable install are.
+
+    What adds their folder to the path runs when `site` is loaded.
+    """
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "found_by_site.py").write_text("def double(n):\n    return 2 * n\n")
-    finder = f"import importlib.machinery, sys; sys.meta_path.append(Finder({str(tmp_path / 'package')!r}))"
+    finder = (
+        "import importlib.machinery, sys; "
+        f"sys.meta_path.append(Finder({str(tmp_path / 'package')!r}))"
+    )
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.machinery as m\n"
         "class Finder:\n"
         "    def __init__(self, folder):\n"
         "        self.folder = folder\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        return m.PathFinder.find_spec(name, [self.folder]) if name == 'found_by_site' else None\n" + finder + "\n"
+        "        return "
+        "m.PathFinder.find_spec(name, [self.folder]) if name == 'found_by_site' else None\n"
+        f"{finder}\n"
     )
-    text = "import teamster as ts, found_by_site\nprint(ts.map(found_by_site.double, [1, 2], backend='process', workers=2))"
+    text = (
+        "import teamster as ts, found_by_site\n"
+        "print(ts.map(found_by_site.double, [1, 2], backend='process', workers=2))"
+    )
     script = run_script(text, env={"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})
     assert script.stdout == "[2, 4]\n", script.stderr
 
@@ -92,7 +106,8 @@ def die(n):
     os.kill(os.getpid(), signal.SIGKILL) if n == 2 else None
     return n
 
-got = ts.map(die, range(4), backend="process", workers=2, on_error="return", start_method=sys.argv[2])
+options = dict(backend="process", workers=2, on_error="return", start_method=sys.argv[2])
+got = ts.map(die, range(4), **options)
 assert [got[0], got[1], got[3]] == [0, 1, 3], got
 assert got[2].signal == signal.SIGKILL, got[2]
 """
@@ -100,6 +115,8 @@ assert got[2].signal == signal.SIGKILL, got[2]
 
 @pytest.mark.parametrize("start_method", ["forkserver", "fork"])
 @pytest.mark.parametrize("way", ["blocked", "ignored", "collected"])
-def test_an_end_is_seen_whatever_the_program_does_with_its_children(run_script: RunScript, way: str, start_method: str) -> None:
+def test_an_end_is_seen_whatever_the_program_does_with_its_children(
+    run_script: RunScript, way: str, start_method: str
+) -> None:
     script = run_script(UNSEEN, way, start_method)
     assert script.returncode == 0, script.stderr

@@ -17,7 +17,14 @@ METHODS = ["forkserver", "spawn"]
 def kin(_: object) -> tuple[object, ...]:
     current, parent = multiprocessing.current_process(), multiprocessing.parent_process()
     assert parent is not None
-    return current.name, current._identity, current.daemon, parent.pid, parent.name, parent.is_alive()
+    return (
+        current.name,
+        current._identity,
+        current.daemon,
+        parent.pid,
+        parent.name,
+        parent.is_alive(),
+    )
 
 
 @pytest.mark.parametrize("start_method", METHODS)
@@ -76,5 +83,7 @@ ts.map(work, [0], backend="process", workers=1)
 """
 
 
-def test_log_records_name_it_and_it_starts_processes_as_the_program_does(run_script: RunScript) -> None:
+def test_log_records_name_it_and_it_starts_processes_as_the_program_does(
+    run_script: RunScript,
+) -> None:
     assert run_script(LOGGED).stdout == "TeamsterWorker-1 spawn\n"

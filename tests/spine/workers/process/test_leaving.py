@@ -30,7 +30,10 @@ print("over")
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
 def test_a_worker_ends_as_a_program_does(run_script: RunScript, start_method: str) -> None:
     script = run_script(LEAVES, start_method, "0.6", "20")
-    assert (script.stdout.split(), script.stderr) == (["thread", "handler", "finalizer", "over"], "")
+    assert (script.stdout.split(), script.stderr) == (
+        ["thread", "handler", "finalizer", "over"],
+        "",
+    )
 
 
 def test_one_that_does_not_end_is_ended_with_a_line(run_script: RunScript) -> None:

@@ -32,7 +32,10 @@ def test_after_gevent_has_patched_the_program(run_script: RunScript) -> None:
 
 
 def test_patches_that_come_too_late_are_refused(run_script: RunScript) -> None:
-    late = "import teamster as ts\nts.map(abs, [1], backend='thread')\nfrom gevent import monkey\nmonkey.patch_all()\n"
+    late = (
+        "import teamster as ts\nts.map(abs, [1], backend='thread')\nfrom gevent import monkey\n"
+        "monkey.patch_all()\n"
+    )
     script = run_script(late + "ts.map(abs, [1, 2], backend='thread')")
     assert script.returncode == 1
     assert script.stderr.splitlines()[-1].startswith(

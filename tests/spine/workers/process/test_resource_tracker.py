@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Shared memory belongs to the program and its workers together: the end of a worker unlinks nothing, that of the program all."""
+"""Shared memory belongs to the program and its workers together.
+
+The end of a worker unlinks nothing, that of the program all.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,9 @@ def test_what_workers_make_is_the_programs(run_script: RunScript, start_method: 
     assert (script.returncode, script.stderr) == (0, "")
 
 
-def test_what_nobody_unlinks_goes_with_the_program(run_script: RunScript, wait_until: WaitUntil) -> None:
+def test_what_nobody_unlinks_goes_with_the_program(
+    run_script: RunScript, wait_until: WaitUntil
+) -> None:
     script = run_script(MADE, "forkserver", "keep")
     names = script.stdout.split()
     assert len(names) == 6

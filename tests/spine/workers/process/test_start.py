@@ -22,12 +22,23 @@ TABLE = ts.map(work, range(4), backend="process", workers=2, start_method="{}")
 
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
-@pytest.mark.parametrize("how", ["import settings_of_a_test", "ts.map(__import__, ['settings_of_a_test'], backend='process')"])
-def test_the_chain_ends_with_the_error_that_explains_it(run_script: RunScript, tmp_path: Path, how: str, start_method: str) -> None:
+@pytest.mark.parametrize(
+    "how",
+    ["import settings_of_a_test", "ts.map(__import__, ['settings_of_a_test'], backend='process')"],
+)
+def test_the_chain_ends_with_the_error_that_explains_it(
+    run_script: RunScript, tmp_path: Path, how: str, start_method: str
+) -> None:
     (tmp_path / "settings_of_a_test.py").write_text(SETTINGS.format(start_method))
-    script = run_script(f"import teamster as ts\n{how}", env={"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})
+    script = run_script(
+        f"import teamster as ts\n{how}",
+        env={"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
     assert script.returncode == 1
-    assert "processes are started while a worker imports settings_of_a_test, line 7 of" in script.stderr
+    assert (
+        "processes are started while a worker imports settings_of_a_test, line 7 of"
+        in script.stderr
+    )
     assert not script.survivors()
 
 
@@ -45,6 +56,8 @@ for workers in (2, 12, 12):
 
 
 @pytest.mark.parametrize("limit", ["32", "64"])
-def test_where_not_all_workers_can_be_had_some_do_the_work(run_script: RunScript, limit: str) -> None:
+def test_where_not_all_workers_can_be_had_some_do_the_work(
+    run_script: RunScript, limit: str
+) -> None:
     script = run_script(FEW_DESCRIPTORS, limit, timeout=60)
     assert (script.returncode, script.stderr) == (0, "")

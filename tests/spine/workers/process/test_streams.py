@@ -47,9 +47,16 @@ def test_a_reader_that_is_gone_ends_the_call(run_script: RunScript, backend: str
 
 
 @pytest.mark.parametrize("backend", ["serial", "process"])
-def test_text_that_cannot_be_encoded_is_the_tasks_error(run_script: RunScript, backend: str) -> None:
-    strict, replacing = {**os.environ, "PYTHONIOENCODING": "ascii"}, {**os.environ, "PYTHONIOENCODING": "ascii:replace"}
-    assert run_script(UNENCODABLE, backend, env=strict).stdout == "greetings\n0 UnicodeEncodeError\n"
+def test_text_that_cannot_be_encoded_is_the_tasks_error(
+    run_script: RunScript, backend: str
+) -> None:
+    strict, replacing = (
+        {**os.environ, "PYTHONIOENCODING": "ascii"},
+        {**os.environ, "PYTHONIOENCODING": "ascii:replace"},
+    )
+    assert (
+        run_script(UNENCODABLE, backend, env=strict).stdout == "greetings\n0 UnicodeEncodeError\n"
+    )
     assert run_script(UNENCODABLE, backend, env=replacing).stdout == "greetings\ngr??e\n0 1\n"
 
 
@@ -100,7 +107,8 @@ ts.map(wrapped, [1], backend="process", workers=1)
 
 def test_streams_take_bytes_and_what_programs_set_of_them(run_script: RunScript) -> None:
     script = run_script(
-        f"import subprocess, sys\nsys.stdout.write(ascii(subprocess.run([sys.executable, '-c', {BYTES!r}], capture_output=True)))"
+        "import subprocess, sys\nsys.stdout.write(ascii(subprocess.run([sys.executable, '-c', "
+        f"{BYTES!r}], capture_output=True)))"
     )
     assert "stdout=b'\\xff bytes \\xc3\\xbc\\nwrapped 1\\n', stderr=b''" in script.stdout
 
@@ -147,7 +155,8 @@ def test_processes_that_a_task_has_forked_print_and_bring_no_results(run_script:
     ]
     assert script.stdout == "".join(lines)
     assert [
-        f"ERROR:mine:{how}" in script.stderr and f"UserWarning: {how}" in script.stderr for how in ("process", "exit", "return")
+        f"ERROR:mine:{how}" in script.stderr and f"UserWarning: {how}" in script.stderr
+        for how in ("process", "exit", "return")
     ] == [True] * 3
 
 
@@ -161,6 +170,8 @@ print(ts.map(lambda n: logging.error("%d", "no number") or n, [1, 2], backend=sy
 
 
 @pytest.mark.parametrize("backend", ["serial", "process"])
-def test_a_mistake_in_a_log_message_is_printed_and_not_the_tasks(run_script: RunScript, backend: str) -> None:
+def test_a_mistake_in_a_log_message_is_printed_and_not_the_tasks(
+    run_script: RunScript, backend: str
+) -> None:
     script = run_script(MISTAKEN, backend)
     assert (script.stdout, script.stderr.count("Message: '%d'")) == ("[1, 2]\n", 2)

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a function carries: everything outside of it that its code names, and that a copy in another process would have a copy of.
+"""What a function carries.
+
+That is everything outside of it that its code names, and that a copy in another process would have
+a copy of.
 
 ::
 
     function --> closure, defaults, attributes, the object it is bound to, arguments of a partial
-             --> globals that its code names --> the user's functions and classes among them --> what those carry
+             --> globals that its code names
+                 --> the user's functions and classes among them --> what those carry
 
-Code of the standard library and of installed packages is not looked into: its caches are its own affair.
+Code of the standard library and of installed packages is not looked into: its caches are its own
+affair.
 """
 
 from __future__ import annotations
@@ -24,8 +29,15 @@ from teamster.spine.plan.safety.fingerprint import bound_to_process
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-_MOST = 2_000  # functions and classes looked into; a program that large is judged by what was found so far
-_CODE = (types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.MethodDescriptorType, types.WrapperDescriptorType)
+# Functions and classes looked into; a program that large is judged by what was found so far
+_MOST = 2_000
+_CODE = (
+    types.ModuleType,
+    types.BuiltinFunctionType,
+    types.CodeType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+)
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
 _HEAP_TYPE = 1 << 9  # made by a class statement, and not part of the interpreter
 _ASSIGNMENTS = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
@@ -35,7 +47,7 @@ class Captures:
     """What a function carries.
 
     Attributes:
-        values: by the name that a person would know it by.
+        values: by the name that the user would know it by.
         assigned: names outside of it that its code assigns.
         imported: those of the values that another process would take from a module that it imports.
         packages: libraries that its code names.
@@ -60,8 +72,11 @@ class Captures:
         self.library: dict[str, Any] = {}
         self.packages: set[str] = set()
         self._seen: set[int] = set()
-        self._asked: set[tuple[int, int]] = set()  # modules, by the code that names something of them
-        self._visit(function, getattr(function, "__qualname__", f"its {type(function).__name__} object"))
+        # Modules, by the code that names something of them
+        self._asked: set[tuple[int, int]] = set()
+        self._visit(
+            function, getattr(function, "__qualname__", f"its {type(function).__name__} object")
+        )
         for argument in arguments:  # their methods are called, or they are
             if isinstance(argument, (types.FunctionType, types.MethodType, functools.partial)):
                 self._visit(argument, "its argument")
@@ -85,7 +100,8 @@ class Captures:
             self._visit_class(value)
         elif isinstance(value, _CODE):
             return
-        elif isinstance(value, functools._lru_cache_wrapper):  # what it caches does not change what it returns
+        elif isinstance(value, functools._lru_cache_wrapper):
+            # What it caches does not change what it returns
             self.caches[name] = value
             self._visit(value.__wrapped__, name)
             for each in _cached(value):
@@ -104,25 +120,38 @@ class Captures:
         return unique
 
     def _visit_function(self, function: types.FunctionType) -> None:
-        if id(function) in self._seen or len(self._seen) > _MOST or is_library(function.__code__.co_filename):
+        if (
+            id(function) in self._seen
+            or len(self._seen) > _MOST
+            or is_library(function.__code__.co_filename)
+        ):
             return
         self._seen.add(id(function))
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        for name, cell in zip(
+            function.__code__.co_freevars, function.__closure__ or (), strict=True
+        ):
             try:
                 self._visit(cell.cell_contents, name)
             except ValueError:  # not assigned yet
                 continue
-        for position, default in enumerate([*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]):
+        for position, default in enumerate(
+            [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        ):
             self._visit(default, f"default {position} of {function.__name__}")
         for attribute, value in function.__dict__.items():
-            if attribute != "__wrapped__":  # it is in the closure of the wrapper, too, if it is used
+            # What is wrapped is in the closure of the wrapper, too, if it is used
+            if attribute != "__wrapped__":
                 self._visit(value, f"{function.__name__}.{attribute}")
         for code in _codes(function.__code__):
             self._visit_code(code, function)
 
     def _visit_code(self, code: types.CodeType, function: types.FunctionType) -> None:
         names = function.__globals__
-        self.assigned += [name for name in _assigned(code, function.__code__.co_freevars) if name not in self.assigned]
+        self.assigned += [
+            name
+            for name in _assigned(code, function.__code__.co_freevars)
+            if name not in self.assigned
+        ]
         self.hashes |= "hash" in code.co_names and code.co_name != "__hash__"
         for name in code.co_names:
             if name in names:
@@ -132,7 +161,8 @@ class Captures:
                 else:
                     self._visit(value, name)
                     self._note_import(value, names.get("__name__"))
-            for imported in (name, f"{names.get('__package__')}.{name}"):  # by an import in the function itself
+            for imported in (name, f"{names.get('__package__')}.{name}"):
+                # Named by an import in the function itself
                 if (module := sys.modules.get(imported)) is not None:
                     self._visit_module(module, code)
 
@@ -142,7 +172,11 @@ class Captures:
             return
         self._asked.add((id(module), id(code)))
         if is_library(getattr(module, "__file__", None) or _LIBRARY):
-            names = (name for name in code.co_names if _may_be_replaced(module, module.__dict__.get(name, ...)))
+            names = (
+                name
+                for name in code.co_names
+                if _may_be_replaced(module, module.__dict__.get(name, ...))
+            )
             self.packages.add(module.__name__.partition(".")[0])
             self.library |= {f"{module.__name__}.{name}": module.__dict__[name] for name in names}
             return
@@ -171,29 +205,39 @@ class Captures:
                 for accessor in (value.fget, value.fset):
                     if accessor is not None:
                         self._visit(accessor, name)
-            elif isinstance(value, types.FunctionType) or not (name.startswith("__") or hasattr(value, "__get__")):
+            elif isinstance(value, types.FunctionType) or not (
+                name.startswith("__") or hasattr(value, "__get__")
+            ):
                 self._visit(value, f"{kind.__name__}.{name}")
                 self._note_import(value, kind.__module__)
 
 
 def _cached(wrapper: Any) -> list[Any]:
-    """What belongs to this process among the values that are kept for later calls, such as a connection."""
-    kept = gc.get_referents(wrapper)  # with a bound on their number values are among these, without one in a table
+    """What belongs to this process, such as a connection, of the values kept for later calls."""
+    # With a bound on their number the values are among these, without one they are in a table
+    kept = gc.get_referents(wrapper)
     kept += [value for each in kept if type(each) is dict for value in each.values()]
     return [each for each in kept if bound_to_process(each)]
 
 
 def is_library(filename: str) -> bool:
     """Whether code of that file is the interpreter's, an installed package's, or our own."""
-    return filename.startswith((_LIBRARY, _OURS, "<frozen")) or any(part in filename for part in _INSTALLED)
+    return filename.startswith((_LIBRARY, _OURS, "<frozen")) or any(
+        part in filename for part in _INSTALLED
+    )
 
 
 def _may_be_replaced(module: types.ModuleType, value: Any) -> bool:
-    """Whether a library's function or class comes from elsewhere, or it is a constant of a package, which programs do set."""
+    """Whether a library's function or class comes from elsewhere, or it is a constant of a package.
+
+    Programs do set such constants.
+    """
     if isinstance(value, (types.FunctionType, type)):
         home = str(value.__module__).partition(".")[0].lstrip("_")
         return home != module.__name__.partition(".")[0].lstrip("_")
-    return isinstance(value, _CONSTANTS) and any(part in (getattr(module, "__file__", None) or "") for part in _INSTALLED)
+    return isinstance(value, _CONSTANTS) and any(
+        part in (getattr(module, "__file__", None) or "") for part in _INSTALLED
+    )
 
 
 def is_users(kind: type) -> bool:
@@ -227,4 +271,8 @@ def _assigned(code: types.CodeType, free: tuple[str, ...]) -> list[str]:
     import dis
 
     assignments = (each for each in dis.get_instructions(code) if each.opname in _ASSIGNMENTS)
-    return [str(each.argval) for each in assignments if each.opname.endswith("_GLOBAL") or each.argval in free]
+    return [
+        str(each.argval)
+        for each in assignments
+        if each.opname.endswith("_GLOBAL") or each.argval in free
+    ]

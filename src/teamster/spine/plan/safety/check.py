@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Whether a function means the same in another process: asked of one item that runs here, before and after.
+"""Whether a function means the same in another process.
+
+It is asked of one item that runs here, before and after.
 
 ::
 
-    before: what the function carries, the argument, the random generators     --> fingerprints
-    after:  the same again --> anything changed?                               --> it stays here, and this is why
+    before: what the function carries, the argument,
+            the random generators                     --> fingerprints
+    after:  the same again --> anything changed?      --> it stays here, and this is why
             the result, pickled and unpickled --> does it survive?
 
-A function that changes a counter of its module works in threads, and would lose the change in a process without a word.
+A function that changes a counter of its module works in threads, and would lose the change in a
+process without a word.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ from teamster.spine.plan.safety.fingerprint import Bound, TooLong, checksum, is_
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack, pack_by_reference, pack_by_value, unpack
 
-_COMPARE_BYTES = 1 << 20  # results up to this size are compared after the journey; larger ones only make it
+# Results up to this size are compared after the journey; larger ones only make it
+_COMPARE_BYTES = 1 << 20
 _SHORT_S = 0.0002  # an item that takes this long is worth a look that takes longer
 _SHORT_LOOK_S = 0.001  # at what the others carry
 _LOADING_S = 0.02  # to import cloudpickle
@@ -35,7 +40,8 @@ class Meaning:
     """The check of one function, to be asked around one item after the other until `settled`.
 
     Attributes:
-        stays: why the function must stay in this process; empty while nothing speaks against leaving.
+        stays: why the function must stay in this process; empty while nothing speaks against
+            leaving.
         one_thread: why it must stay in this thread; empty while nothing speaks against others.
         settled: whether the answer will not change any more.
         argument_bytes: pickled size of an argument; None before the first check.
@@ -68,11 +74,14 @@ class Meaning:
         self.move_s = 0.0
 
     def prints(self) -> dict[str, Any]:
-        """Of what the function carried when the answer was found; to be compared with those of a later call."""
+        """The fingerprints of what the function carried when the answer was found.
+
+        They are to be compared with those of a later call.
+        """
         return self._before
 
     def is_as_before(self, prints: dict[str, Any], arguments: Any) -> bool:
-        """Whether the function carries now what it carried then, as far as a short look can tell."""
+        """Whether the function carries now what it carried then, as far as a short look tells."""
         self._deadline = perf_counter() + _SHORT_LOOK_S
         try:
             return self._prints(self._look_at(arguments)) == prints and not self.stays
@@ -82,7 +91,7 @@ class Meaning:
             self.stays, self.settled = "", False
 
     def adopt(self, evidence: Evidence) -> None:
-        """Take over what was found in an earlier call of the function, with arguments of the same type."""
+        """Take over what an earlier call of the function found, with arguments of the same type."""
         self.stays, self.settled, self.move_s = evidence.stays, True, evidence.move_s
         self.one_thread = evidence.one_thread
         self.argument_bytes, self.result_bytes = evidence.argument_bytes, evidence.result_bytes
@@ -109,7 +118,10 @@ class Meaning:
             if captures.assigned:
                 return self._stay(f"it assigns `{captures.assigned[0]}`, which it carries")
             if captures.hashes and not os.environ.get("PYTHONHASHSEED", "").isdigit():
-                return self._stay("it calls `hash`, which is not the same in a new process unless PYTHONHASHSEED is set")
+                return self._stay(
+                    "it calls `hash`, which is not the same in a new process unless PYTHONHASHSEED "
+                    "is set"
+                )
             self._before = self._prints(captures)
             self._random = {} if self._seeded else _random_state()
             self._argument = self._print_argument(arguments)
@@ -141,7 +153,9 @@ class Meaning:
                 self._stay(changed)
             else:
                 self._send_there_and_back(arguments, result)
-        except TooLong:  # it has grown, or the journey needs what is not loaded: with more time, after another item
+        except TooLong:
+            # It has grown, or the journey needs what is not loaded: it is asked again after another
+            # item, with more time
             return
         except Exception as error:
             self._stay(f"what it carries cannot be looked at: {first_line(error)}")
@@ -166,7 +180,9 @@ class Meaning:
         return prints
 
     def _look_at(self, arguments: Any) -> Captures:
-        return Captures(self._function, [arguments, *(arguments if isinstance(arguments, tuple) else ())])
+        return Captures(
+            self._function, [arguments, *(arguments if isinstance(arguments, tuple) else ())]
+        )
 
     def _changes(self, arguments: Any) -> str:
         after = self._prints(self._look_at(arguments))
@@ -175,14 +191,22 @@ class Meaning:
                 return f"the call changes `{name}`, which it carries"
         states = {} if self._seeded else _random_state()
         if states.keys() - self._random.keys():
-            raise TooLong  # the call has loaded a generator: whether it draws from it, the next one will tell
+            # The call has loaded a generator: whether it draws from it, the next one will tell
+            raise TooLong
         for name, state in states.items():
             if self._random[name] != state:
-                return f"it draws random numbers from `{name}`, whose order the loop keeps; with seed= each item has its own"
+                return (
+                    f"it draws random numbers from `{name}`, whose order the loop keeps; with "
+                    "seed= each item has its own"
+                )
         return ""
 
     def _argument_changes(self, arguments: Any) -> str:
-        return "the call changes its argument" if self._print_argument(arguments) != self._argument else ""
+        return (
+            "the call changes its argument"
+            if self._print_argument(arguments) != self._argument
+            else ""
+        )
 
     def _send_there_and_back(self, arguments: Any, result: Any) -> None:
         what = "argument"
@@ -199,13 +223,20 @@ class Meaning:
         self.move_s = there_s + back_s
         self.argument_bytes, self.result_bytes = there.nbytes, back.nbytes
         if back.nbytes < _COMPARE_BYTES and not _same(result, back, copy):
-            self._stay(f"its result, of type {type(result).__name__}, is another one after pickling")
+            self._stay(
+                f"its result, of type {type(result).__name__}, is another one after pickling"
+            )
         self.settled = True
 
     def _travel(self, value: object) -> tuple[Parcel, float]:
-        """Pickle and unpickle; returns the parcel, and seconds beyond what anything takes, since items travel many at a time."""
+        """Pickle and unpickle.
+
+        Returns the parcel, and seconds beyond what anything takes, since items travel many at a
+        time.
+        """
         took = []
-        for each in (value, None, value, None):  # twice, for the first time finds nothing in the caches
+        # Twice each, for the first time finds nothing in the caches
+        for each in (value, None, value, None):
             began = perf_counter()
             parcel = self._pack(each)
             unpack(parcel.data, parcel.buffers)
@@ -225,9 +256,10 @@ class Meaning:
 
 
 def _same(result: Any, parcel: Parcel, copy: Any) -> bool:
-    """Whether a result has survived the journey: it pickles as before, or is equal, or settles after one journey more.
+    """Whether a result has survived the journey.
 
-    The last is for objects whose attribute names are interned on the way, so that the first pickle looks different.
+    It pickles as before, or is equal, or settles after one journey more. The last is for objects
+    with attribute names that are interned on the way, so that the first pickle looks different.
     """
     if type(copy) is not type(result):
         return False
@@ -249,7 +281,9 @@ def _random_state() -> dict[str, int]:
         states["random"] = hash(python.getstate())
     if (numpy := sys.modules.get("numpy.random")) is not None:
         state = numpy.get_state(legacy=False)
-        states["numpy.random"] = hash((state["state"]["key"].tobytes(), state["state"]["pos"], state["has_gauss"]))
+        states["numpy.random"] = hash(
+            (state["state"]["key"].tobytes(), state["state"]["pos"], state["has_gauss"])
+        )
     if (torch := sys.modules.get("torch")) is not None and hasattr(torch, "get_rng_state"):
         states["torch"] = hash(torch.get_rng_state().numpy().tobytes())
     return states

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What code does to things outside of it, read from the code: one item that is run tells nothing of what is done to few of them.
+"""What code does to things outside of it, read from the code: one item that is run may not do it.
 
 ::
 
-    failed.append(item), table[key] = ..., self.count += 1, helper(failed)   --> it changes what it carries: not in processes
-    os.chdir(...), redirect_stdout(...), os.environ[key] = ..., seed(...)    --> it sets what all threads share: not in threads
+    failed.append(item), table[key] = ..., self.count += 1, helper(failed)
+        --> it changes what it carries: not in processes
+    os.chdir(...), redirect_stdout(...), os.environ[key] = ..., seed(...)
+        --> it sets what all threads share: not in threads
 
-The instructions are gone through once, in their order, with a stack of what is known: values that the function carries. What
-becomes of others is passed over.
+The instructions are gone through once, in their order, with a stack of what is known: values that
+the function carries. What becomes of others is passed over.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import types
@@ -24,40 +25,23 @@ from typing import Any
 
 from teamster.spine.plan.safety.captures import is_library, is_users
 from teamster.spine.plan.safety.instructions import NOTHING, UNKNOWN, Interpreter, Thing
-
-_CHANGING = (
-    *("append", "appendleft", "extend", "extendleft", "insert", "remove", "pop", "popitem", "popleft", "clear", "add", "discard"),
-    *("update", "setdefault", "subtract", "sort", "reverse", "fill", "put"),
-    *("difference_update", "intersection_update", "symmetric_difference_update"),
+from teamster.spine.plan.safety.known_effects import (
+    BUFFERS,
+    CHANGING,
+    CHANGING_FIRST,
+    ELSEWHERE,
+    FOR_ALL,
+    TIMERS,
+    WRITING,
+    home_of,
+    is_generator,
+    is_of_container,
 )
-_CHANGING_FIRST = {
-    **dict.fromkeys(("heappush", "heappop", "heapify", "heapreplace", "heappushpop"), ("_heapq", "heapq")),
-    **dict.fromkeys(("insort", "insort_left", "insort_right"), ("_bisect", "bisect")),
-    **dict.fromkeys(("setattr", "delattr", "next"), ("builtins",)),
-    **dict.fromkeys(("setitem", "delitem"), ("_operator", "operator")),
-    "copyto": ("numpy",),
-}  # functions that change their first argument, and the packages that have them
-_CONTAINERS = ("builtins", "collections", "array", "numpy", "os")
-_ELSEWHERE = ("multiprocessing", "contextvars", "_contextvars")  # what is set there is seen by all, or by one context
-_GENERATORS = ("random.Random", "numpy.random._generator.Generator", "numpy.random.mtrand.RandomState")
-_FOR_ALL = {
-    **dict.fromkeys(("chdir", "fchdir", "umask", "putenv", "unsetenv"), ("posix", "nt", "contextlib")),
-    **dict.fromkeys(("redirect_stdout", "redirect_stderr"), ("contextlib",)),
-    **dict.fromkeys(("seed", "setstate", "set_state"), ("random", "numpy")),
-    **dict.fromkeys(("signal", "setitimer", "alarm"), ("signal", "_signal")),
-    "catch_warnings": ("warnings",),
-    "manual_seed": ("torch",),
-    "patch": ("unittest",),
-    "setlocale": ("locale", "_locale"),
-    "tzset": ("time",),
-}  # what sets something for the whole process, and the packages that have it
-_WRITING, _BUFFERS = ("write", "writelines", "truncate"), (io.StringIO, io.BytesIO)
-_TIMERS = ("setitimer", "alarm")
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What a call has made of a class of the program's: nobody else has it, but its methods are known."""
+    """What a call has made of a class of the program's: its own, with methods that are known."""
 
     kind: type
 
@@ -102,11 +86,13 @@ class Effects:
     _depth: int = 0
     _seen: set[tuple[Any, ...]] = field(default_factory=set)
 
-    def look_at(self, function: Callable[..., Any], given: dict[int | str, Thing] | None = None) -> Effects:
+    def look_at(
+        self, function: Callable[..., Any], given: dict[int | str, Thing] | None = None
+    ) -> Effects:
         """Go through a function, and those that it calls.
 
         Args:
-            function: whatever can be called.
+            function: anything that can be called.
             given: its arguments, as far as they are known.
 
         Returns:
@@ -114,11 +100,18 @@ class Effects:
         """
         given = given or {}
         if isinstance(function, partial):
-            bound: dict[int | str, Thing] = {name: Thing(each, name) for name, each in function.keywords.items()}
-            bound |= {i: Thing(each, f"argument {i} of the partial") for i, each in enumerate(function.args)}
+            bound: dict[int | str, Thing] = {
+                name: Thing(each, name) for name, each in function.keywords.items()
+            }
+            bound |= {
+                i: Thing(each, f"argument {i} of the partial")
+                for i, each in enumerate(function.args)
+            }
             return self.look_at(function.func, bound | _shifted(given, len(function.args)))
         if isinstance(function, types.MethodType):
-            return self.look_at(function.__func__, {0: _owner(function.__self__), **_shifted(given, 1)})
+            return self.look_at(
+                function.__func__, {0: _owner(function.__self__), **_shifted(given, 1)}
+            )
         if isinstance(function, types.FunctionType):
             self._enter(function, given)
         elif isinstance(method := _find(type(function), "__call__"), types.FunctionType):
@@ -145,62 +138,89 @@ class Effects:
         self._go_through(code, function.__globals__, variables)
         self._depth -= 1
 
-    def _go_through(self, code: types.CodeType, names: dict[str, Any], variables: dict[str, Thing]) -> None:
+    def _go_through(
+        self, code: types.CodeType, names: dict[str, Any], variables: dict[str, Thing]
+    ) -> None:
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
-                self._go_through(constant, names, {name: variables[name] for name in constant.co_freevars if name in variables})
+                self._go_through(
+                    constant,
+                    names,
+                    {name: variables[name] for name in constant.co_freevars if name in variables},
+                )
         self.trains |= "backward" in code.co_names
         if variables or code.co_names:
             Interpreter(names, dict(variables), self).run(code)
 
     def against_threads(self) -> str:
-        """Why threads beside each other would not mean what the loop means; empty where nothing was found."""
+        """Why threads would not mean what the loop means; empty where nothing was found."""
         if self.shared:
             return f"it uses `{self.shared[0]}`, which sets something for all threads at once"
         if self.trains and self.learning:
-            return f"it trains `{self.learning[0]}`, whose gradients are those of one step at a time"
+            return (
+                f"it trains `{self.learning[0]}`, whose gradients are those of one step at a time"
+            )
         mine = (name for name, each in self.own.items() if vars(each).keys() - self.filled)
-        return next((f"it uses `{name}`, of which each thread has its own, and this one has set it" for name in mine), "")
+        return next(
+            (
+                f"it uses `{name}`, of which each thread has its own, and this one has set it"
+                for name in mine
+            ),
+            "",
+        )
 
     def against_processes(self, *, seeded: bool) -> str:
-        """Why a copy in a process would not mean what the function means here; empty where nothing was found."""
+        """Why a copy in a process would mean something else; empty where nothing was found."""
         if self.changed:
             what = self.changed[0]
-            return "it changes its argument" if what.startswith("its argument") else f"it changes `{what}`, which it carries"
+            return (
+                "it changes its argument"
+                if what.startswith("its argument")
+                else f"it changes `{what}`, which it carries"
+            )
         if self.trains and self.learning:
             return f"it trains `{self.learning[0]}`, which it carries"
         if self.drawn and not seeded:
-            return f"it draws from `{self.drawn[0]}`, whose order the loop keeps; with seed= each item has numbers of its own"
+            return (
+                f"it draws from `{self.drawn[0]}`, whose order the loop keeps; with seed= each "
+                "item has numbers of its own"
+            )
         if self.lone:
             return f"it returns `{self.lone[0]}`, an object() that is told by its identity"
         if self.numbered:
             return f"it asks for `{self.numbered[0]}(...)`, which each process gives anew"
-        timers = [name for name in self.shared if name in _TIMERS and "signal" not in self.shared]
+        timers = [name for name in self.shared if name in TIMERS and "signal" not in self.shared]
         return f"it uses `{timers[0]}`, whose signal only this process handles" if timers else ""
 
-    # --- what the interpreter meets --------------------------------------------------------------------------------------------
+    # --- what the interpreter meets ---------------------------------------------------------------
 
     def set_in(self, thing: Thing, attribute: str) -> None:
         """An attribute or an element is set or deleted."""
         kind = type(thing.value)
         if kind is _Made:
             return
-        if thing.library or (isinstance(thing.value, types.ModuleType) and _is_library(thing.value)):
+        if thing.library or (
+            isinstance(thing.value, types.ModuleType) and _is_library(thing.value)
+        ):
             _add(self.shared, f"{thing.name}.{attribute}" if attribute else thing.name)
         elif kind is threading.local:
             self.filled.add(attribute)
-        elif not kind.__module__.startswith(_ELSEWHERE):
+        elif not kind.__module__.startswith(ELSEWHERE):
             _add(self.changed, thing.name)
 
     def get_from(self, thing: Thing, name: str) -> Thing:
-        """An attribute is asked for; a method that changes its object counts, though it is not called yet."""
+        """An attribute is asked for; a method that changes its object counts before its call."""
         value = thing.value
         if isinstance(value, types.ModuleType):
             found = value.__dict__.get(name, NOTHING)
             return self.get(Thing(found, f"{value.__name__}.{name}", _is_library(value)))
-        if (name in _CHANGING and _is_of_container(type(value), name)) or (name in _WRITING and type(value) in _BUFFERS):
+        if (name in CHANGING and is_of_container(type(value), name)) or (
+            name in WRITING and type(value) in BUFFERS
+        ):
             self.set_in(thing, "")
-        elif _is_generator(value) or (type(value).__module__ == "torch" and name.endswith("_") and not name.endswith("__")):
+        elif is_generator(value) or (
+            type(value).__module__ == "torch" and name.endswith("_") and not name.endswith("__")
+        ):
             _add(self.changed, thing.name)
         own = getattr(value, "__dict__", None)
         if type(own) is dict and name in own:
@@ -213,11 +233,13 @@ class Effects:
         self._see(thing)
         if value is id or value is hash:
             _add(self.numbered, name)
-        packages = _FOR_ALL.get(getattr(value, "__name__", name))
-        if packages is not None and _home(value) in packages:
+        packages = FOR_ALL.get(getattr(value, "__name__", name))
+        if packages is not None and home_of(value) in packages:
             _add(self.shared, value.__name__)
-        elif isinstance(value, types.BuiltinMethodType | types.MethodType) and _is_generator(value.__self__):
-            _add(self.drawn, f"{_home(value)}.{value.__name__}")
+        elif isinstance(value, types.BuiltinMethodType | types.MethodType) and is_generator(
+            value.__self__
+        ):
+            _add(self.drawn, f"{home_of(value)}.{value.__name__}")
         return thing
 
     def _see(self, thing: Thing) -> Thing:
@@ -226,7 +248,8 @@ class Effects:
         if kind is threading.local:
             self.own[thing.name] = thing.value
         elif hasattr(kind, "zero_grad") or (
-            kind.__module__.startswith("torch") and getattr(thing.value, "requires_grad", None) is True
+            kind.__module__.startswith("torch")
+            and getattr(thing.value, "requires_grad", None) is True
         ):
             _add(self.learning, thing.name)
         return thing
@@ -237,7 +260,7 @@ class Effects:
             _add(self.lone, thing.name)
 
     def call(self, target: Thing, given: dict[int | str, Thing]) -> Thing:
-        """Something is called: functions of the program are entered, those that it hands to others, too."""
+        """Something is called: functions of the program are entered, also those it hands on."""
         value = target.value
         for each in given.values():
             if isinstance(each.value, types.FunctionType | types.MethodType):
@@ -256,13 +279,13 @@ class Effects:
         return UNKNOWN
 
     def _call_library(self, function: Any, given: dict[int | str, Thing]) -> None:
-        """A function of a library, or a method of a container, of which it is known what it changes."""
+        """A function of a library or a method of a container changes what is known of it."""
         name, owner = function.__name__, getattr(function, "__self__", None)
-        if 0 in given and _home(function) in _CHANGING_FIRST.get(name, ()):
+        if 0 in given and home_of(function) in CHANGING_FIRST.get(name, ()):
             self.set_in(given[0], "")
-        elif name in _CHANGING and owner is not None and _is_of_container(type(owner), name):
+        elif name in CHANGING and owner is not None and is_of_container(type(owner), name):
             self.set_in(Thing(owner, name), "")
-        elif name == "print" and type(given.get("file", UNKNOWN).value) in _BUFFERS:
+        elif name == "print" and type(given.get("file", UNKNOWN).value) in BUFFERS:
             self.set_in(given["file"], "")
 
     def _call_back(self, owner: Thing) -> None:
@@ -278,12 +301,16 @@ def _defaults(function: types.FunctionType) -> dict[str, Thing]:
     """Of the parameters that have one."""
     positional = function.__code__.co_varnames[: function.__code__.co_argcount]
     values = function.__defaults__ or ()
-    named = dict(zip(positional[len(positional) - len(values) :], values, strict=True)) | (function.__kwdefaults__ or {})
+    named = dict(zip(positional[len(positional) - len(values) :], values, strict=True)) | (
+        function.__kwdefaults__ or {}
+    )
     return {name: Thing(value, f"default of {name}") for name, value in named.items()}
 
 
 def _shifted(given: dict[int | str, Thing], by: int) -> dict[int | str, Thing]:
-    return {where + by if isinstance(where, int) else where: thing for where, thing in given.items()}
+    return {
+        where + by if isinstance(where, int) else where: thing for where, thing in given.items()
+    }
 
 
 def _owner(value: Any) -> Thing:
@@ -293,22 +320,6 @@ def _owner(value: Any) -> Thing:
 def _add(names: list[str], name: str) -> None:
     if name not in names:
         names.append(name)
-
-
-def _is_of_container(kind: type, method: str) -> bool:
-    owner = next((each for each in kind.__mro__ if method in vars(each)), None)
-    return owner is not None and owner.__module__.partition(".")[0] in _CONTAINERS
-
-
-def _is_generator(value: Any) -> bool:
-    return any(f"{kind.__module__}.{kind.__qualname__}" in _GENERATORS for kind in type(value).__mro__)
-
-
-def _home(value: Any) -> str:
-    """The package that a function, a class or a method of an object is from."""
-    owner = getattr(value, "__self__", None)
-    module = getattr(value, "__module__", None) if owner is None or isinstance(owner, types.ModuleType) else type(owner).__module__
-    return str(module).partition(".")[0]
 
 
 def _is_of_library(function: Any) -> bool:

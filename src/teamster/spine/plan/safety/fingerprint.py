@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Whether a value is still what it was: a checksum of its pickle, made without keeping the pickle.
 
-Functions, classes and modules count by identity, so lambdas are welcome. What is bound to this process (locks, open files,
-sockets) is named instead. A fingerprint has a deadline: a table of ten million entries is not worth the look.
+Functions, classes and modules count by identity, so lambdas are welcome. What is bound to this
+process (locks, open files, sockets) is named instead. A fingerprint has a deadline: a table of ten
+million entries is not worth the look.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import zlib
 from time import perf_counter
 from typing import Any
 
-_BYTES_PER_S = 1e9  # of a checksum; a guess on the safe side, to see beforehand what a large buffer will take
+# Of a checksum; a guess on the safe side, to see beforehand what a large buffer will take
+_BYTES_PER_S = 1e9
 
 
 class Bound(Exception):
@@ -31,14 +33,18 @@ class TooLong(Exception):
     """The value is larger than there is time for."""
 
 
-def checksum(value: object, deadline: float, *, anywhere: bool = False, alone: bool = False) -> tuple[int, int]:
+def checksum(
+    value: object, deadline: float, *, anywhere: bool = False, alone: bool = False
+) -> tuple[int, int]:
     """Checksum and size of the pickle of `value`, its buffers included.
 
     Args:
         value: anything.
         deadline: moment of `time.perf_counter` at which to give up.
-        alone: whether it is to travel without the function, which may ask whether it is the very object that it has, too.
-        anywhere: whether it is to be compared with that of another process: then code counts by name, and sets in order.
+        alone: whether it is to travel without the function, which may ask whether it is the very
+            object that it has, too.
+        anywhere: whether it is to be compared with that of another process: then code counts by
+            name, and sets in order.
 
     Returns:
         The checksum and the bytes; equal for equal values.
@@ -78,7 +84,10 @@ class _Sink:
         return len(data)
 
     def take_buffer(self, buffer: pickle.PickleBuffer) -> bool:
-        """A large buffer, in place of a copy of it in the pickle; what is not contiguous goes through the pickle."""
+        """A large buffer, in place of a copy of it in the pickle.
+
+        What is not contiguous goes through the pickle.
+        """
         try:
             self.write(buffer.raw())
         except BufferError:
@@ -92,7 +101,10 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if value is int:
             return NotImplemented  # by name, since it stands for all the others
-        if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.CodeType)):
+        if isinstance(
+            value,
+            (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.CodeType),
+        ):
             return int, (id(value),)
         if (what := bound_to_process(value)) is not None:
             raise Bound(what, value)
@@ -112,9 +124,15 @@ class _NamePickler(_Pickler):
     """Refers to code by name."""
 
     def reducer_override(self, value: Any) -> Any:
-        if value is not str and isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
-            line = value.__code__.co_firstlineno if isinstance(value, types.FunctionType) else ""  # what wraps has its name
-            return str, (f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}{line}",)
+        if value is not str and isinstance(
+            value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+        ):
+            # What wraps a function has its name, too
+            line = value.__code__.co_firstlineno if isinstance(value, types.FunctionType) else ""
+            return str, (
+                f"{getattr(value, '__module__', '')}."
+                f"{getattr(value, '__qualname__', value.__name__)}{line}",
+            )
         return NotImplemented if value is str else super().reducer_override(value)
 
 
@@ -130,7 +148,13 @@ def bound_to_process(value: object) -> str | None:
     if isinstance(value, io.IOBase):
         return None if isinstance(value, (io.BytesIO, io.StringIO)) else "an open file"
     if kind.__module__ in ("_thread", "threading", "multiprocessing.synchronize", "asyncio.locks"):
-        return None if kind.__name__ == "_local" else "a lock" if "ock" in kind.__name__ else f"a {kind.__name__}"
+        return (
+            None
+            if kind.__name__ == "_local"
+            else "a lock"
+            if "ock" in kind.__name__
+            else f"a {kind.__name__}"
+        )
     if kind.__module__ in ("socket", "_socket", "ssl"):
         return "a socket"
     if kind.__module__ == "sqlite3":
@@ -149,7 +173,10 @@ def is_bound_to_thread(value: Any) -> bool:
 
     Example:
         >>> import sqlite3
-        >>> [is_bound_to_thread(sqlite3.connect(":memory:", check_same_thread=check)) for check in (True, False)]
+        >>> [
+        ...     is_bound_to_thread(sqlite3.connect(":memory:", check_same_thread=check))
+        ...     for check in (True, False)
+        ... ]
         [True, False]
     """
     kind = type(value)
@@ -161,7 +188,8 @@ def is_bound_to_thread(value: Any) -> bool:
 
     def ask() -> None:
         try:
-            getattr(value, "connection", value).cursor()  # of a cursor, or the connection itself: it tells only when it is used
+            # The connection of a cursor, or the connection itself: it tells only when it is used
+            getattr(value, "connection", value).cursor()
         except Exception as error:
             refused.append(error)
 

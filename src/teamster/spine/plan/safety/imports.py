@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Whether a function finds in a new process what it finds here.
 
-A function of a module travels by name, and a new process imports the module anew. What the program has set there since
-(``config.depth = 3``, a table that it has loaded) is not there; the function would quietly run without it.
+A function of a module travels by name, and a new process imports the module anew. What the program
+has set there since (``config.depth = 3``, a table that it has loaded) is not there; the function
+would quietly run without it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def imported_states(function: Callable[..., Any]) -> States:
         >>> imported_states(abs)
         {}
 
-    Beside the program's own modules, that are functions and constants of libraries, as far as its code names them.
+    Beside the program's own modules, that are functions and constants of libraries, as far as its
+    code names them.
     """
     deadline = perf_counter() + _SECONDS
     captures = Captures(function)
@@ -43,7 +45,10 @@ def imported_states(function: Callable[..., Any]) -> States:
 
 
 def look_there(function: Callable[..., Any], names: tuple[str, ...]) -> tuple[States, Origins]:
-    """In a worker: what `function` finds there, and where the code of libraries comes from that the program has replaced."""
+    """In a worker: what `function` finds there, and where the code of libraries comes from.
+
+    `names` are those of the code that the program has replaced.
+    """
     return imported_states(function), origins(names)
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Goes through the instructions of a function without running them, and says what is done to values that are known."""
+"""Goes through the instructions of a function without running them.
+
+It says what is done to values that are known.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,17 @@ _ONLY_TAKE = ("STORE_", "DELETE_", "POP_", "RETURN_", "RAISE_")
 _CHANGED_IN_PLACE = (list, set, dict, bytearray, deque, Counter)
 _LEAVING = ("JUMP_FORWARD", "JUMP_BACKWARD", "RETURN_", "RAISE_", "RERAISE")
 _JUMPS = frozenset((*dis.hasjrel, *dis.hasjabs))
-_ONLY_GIVE = ("LOAD_", "PUSH_", "MAKE_CELL", "COPY_FREE_VARS", "RESUME", "NOP", "CACHE", "EXTENDED_ARG", "JUMP_")
+_ONLY_GIVE = (
+    "LOAD_",
+    "PUSH_",
+    "MAKE_CELL",
+    "COPY_FREE_VARS",
+    "RESUME",
+    "NOP",
+    "CACHE",
+    "EXTENDED_ARG",
+    "JUMP_",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +45,7 @@ UNKNOWN = Thing(NOTHING, "")
 
 
 class KnownNames(Protocol):
-    """Who wants to know."""
+    """The object that wants to know what is done to values, and answers for names."""
 
     def set_in(self, thing: Thing, attribute: str) -> None:
         """An attribute, or an element (then its name is empty), is set or deleted."""
@@ -44,7 +57,10 @@ class KnownNames(Protocol):
         """A global is asked for; returns it."""
 
     def call(self, target: Thing, given: dict[int | str, Thing]) -> Thing:
-        """Something is called, with such of its arguments as are known; returns what is known of the result."""
+        """Something is called, with such of its arguments as are known.
+
+        Returns what is known of the result.
+        """
 
     def give(self, thing: Thing) -> None:
         """It is returned."""
@@ -56,10 +72,12 @@ class Interpreter:
     Args:
         names: globals.
         variables: of the function, and those of others that it uses.
-        told: who wants to know.
+        told: the object that wants to know.
     """
 
-    def __init__(self, names: dict[str, Any], variables: dict[str, Thing], told: KnownNames) -> None:
+    def __init__(
+        self, names: dict[str, Any], variables: dict[str, Thing], told: KnownNames
+    ) -> None:
         self._names = names
         self._variables = variables
         self._told = told
@@ -84,19 +102,26 @@ class Interpreter:
             else:
                 self._other(each)
             if each.opcode in _JUMPS:
-                less = dis.stack_effect(each.opcode, each.arg, jump=False) - dis.stack_effect(each.opcode, each.arg, jump=True)
+                less = dis.stack_effect(each.opcode, each.arg, jump=False) - dis.stack_effect(
+                    each.opcode, each.arg, jump=True
+                )
                 self._jumps[each.argval] = self._stack[: len(self._stack) - max(0, less)]
 
     def _meet(self, came: list[Thing], *, alone: bool) -> None:
-        """Go on with what a jump has brought here, where the way from above brings nothing, or knows less."""
+        """Go on with what a jump brings, where the way from above brings nothing, or knows less."""
         if alone:
             self._stack = came
         elif len(came) == len(self._stack):
-            self._stack = [mine if mine.name else theirs for mine, theirs in zip(self._stack, came, strict=True)]
+            self._stack = [
+                mine if mine.name else theirs
+                for mine, theirs in zip(self._stack, came, strict=True)
+            ]
 
     def _pop(self, count: int = 1) -> list[Thing]:
         """The uppermost, the lowest of them first."""
-        found = self._stack[len(self._stack) - count :] if len(self._stack) >= count else self._stack[:]
+        found = (
+            self._stack[len(self._stack) - count :] if len(self._stack) >= count else self._stack[:]
+        )
         del self._stack[max(0, len(self._stack) - count) :]
         return [UNKNOWN] * (count - len(found)) + found
 
@@ -105,7 +130,9 @@ class Interpreter:
         effect = dis.stack_effect(each.opcode, each.arg, jump=False)
         if each.opname.startswith(_ONLY_TAKE):
             self._pop(-effect)
-        elif each.opname.startswith(_ONLY_GIVE) or (effect > 0 and each.opname.startswith("BUILD_")):
+        elif each.opname.startswith(_ONLY_GIVE) or (
+            effect > 0 and each.opname.startswith("BUILD_")
+        ):
             self._stack += [UNKNOWN] * effect
             if effect < 0:
                 self._pop(-effect)
@@ -115,7 +142,9 @@ class Interpreter:
 
     def _fast(self, name: str, argval: Any) -> None:
         variables = argval if isinstance(argval, tuple) else (argval,)
-        for act, variable in zip(re.findall("LOAD_FAST|STORE_FAST|DELETE_FAST", name), variables, strict=False):
+        for act, variable in zip(
+            re.findall("LOAD_FAST|STORE_FAST|DELETE_FAST", name), variables, strict=False
+        ):
             if act == "LOAD_FAST":
                 self._stack.append(self._variables.get(variable, UNKNOWN))
             elif act == "STORE_FAST":
@@ -123,15 +152,20 @@ class Interpreter:
 
     def _global(self, each: dis.Instruction) -> None:
         name = each.argval
-        extra = dis.stack_effect(each.opcode, each.arg, jump=False) - 1  # a place for the object of a method
+        # A place for the object of a method
+        extra = dis.stack_effect(each.opcode, each.arg, jump=False) - 1
         value = self._names.get(name, vars(builtins).get(name, NOTHING))
-        self._stack += [UNKNOWN] * extra + [UNKNOWN if value is NOTHING else self._told.get(Thing(value, name))]
+        self._stack += [UNKNOWN] * extra + [
+            UNKNOWN if value is NOTHING else self._told.get(Thing(value, name))
+        ]
 
     def _cell(self, each: dis.Instruction) -> None:
         self._stack.append(self._variables.get(each.argval, UNKNOWN))
 
     def _constant(self, each: dis.Instruction) -> None:
-        self._stack.append(Thing(each.argval, "") if isinstance(each.argval, (str, int, tuple)) else UNKNOWN)
+        self._stack.append(
+            Thing(each.argval, "") if isinstance(each.argval, (str, int, tuple)) else UNKNOWN
+        )
 
     def _attribute(self, each: dis.Instruction) -> None:
         (owner,) = self._pop()
@@ -155,7 +189,9 @@ class Interpreter:
             self._element(each)
             return
         owner, _ = self._pop(2)
-        in_place = each.argrepr.endswith("=") and (type(owner.value) in _CHANGED_IN_PLACE or _is_array(owner.value))
+        in_place = each.argrepr.endswith("=") and (
+            type(owner.value) in _CHANGED_IN_PLACE or _is_array(owner.value)
+        )
         if in_place and owner.name:
             self._told.set_in(owner, "")
         self._stack.append(owner if in_place else UNKNOWN)
@@ -200,13 +236,19 @@ class Interpreter:
         self._keywords = ()
         wheres = [*range(len(arguments) - len(keywords)), *keywords]
         known = {where: thing for where, thing in zip(wheres, arguments, strict=True) if thing.name}
-        result = Thing(self._names, "globals()") if target.value is globals else self._told.call(target, known)
+        result = (
+            Thing(self._names, "globals()")
+            if target.value is globals
+            else self._told.call(target, known)
+        )
         self._stack.append(result)
 
     def _call_unpacked(self, each: dis.Instruction) -> None:
         """With ``*arguments``, of which nothing is known."""
         taken = self._pop(1 - dis.stack_effect(each.opcode, each.arg, jump=False))
-        self._stack.append(self._told.call(next((thing for thing in taken if thing.name), UNKNOWN), {}))
+        self._stack.append(
+            self._told.call(next((thing for thing in taken if thing.name), UNKNOWN), {})
+        )
 
 
 _STEPS = {
@@ -231,7 +273,9 @@ _STEPS = {
 
 
 def _is_array(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(type(value), "__setitem__")
+    return type(value).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(
+        type(value), "__setitem__"
+    )
 
 
 def _part(owner: Thing, key: Thing) -> Thing:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Library functions that the program has replaced: a new process imports the library anew, and has the original ones.
+"""Library functions that the program has replaced.
 
-A module of a library, or one of its classes, that holds code of the program has been changed by it. What packages change when they
-are imported they change in a worker, too; what they change later is seen where the function itself names it (captures.py).
+A new process imports the library anew, and has the original ones. A module of a library, or one of
+its classes, that holds code of the program has been changed by it. What packages change when they
+are imported they change in a worker, too; what they change later is seen where the function itself
+names it (captures.py).
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import Any
 
 from teamster.spine.plan.safety.captures import is_library
 
-_FIRST = ("builtins", "sys", "time", "os", "io", "socket", "ssl", "json", "random", "datetime")  # those that are replaced most
+# Those that are replaced most
+_FIRST = ("builtins", "sys", "time", "os", "io", "socket", "ssl", "json", "random", "datetime")
 
 Origins = dict[str, str]
 """Where the code comes from, by module and name in it."""
@@ -47,9 +50,18 @@ def replaced(seconds: float, first: Collection[str] = ()) -> Origins:
 
 def _replaced_in(name: str) -> Origins:
     module = sys.modules.get(name)
-    if module is None or name == "__main__" or name.startswith("teamster.") or not _is_of_library(name):
+    if (
+        module is None
+        or name == "__main__"
+        or name.startswith("teamster.")
+        or not _is_of_library(name)
+    ):
         return {}
-    return {label: _origin(value) for label, value in _foreign_code_in(name, module) if _is_of_program(value)}
+    return {
+        label: _origin(value)
+        for label, value in _foreign_code_in(name, module)
+        if _is_of_program(value)
+    }
 
 
 def origins(names: Iterable[str]) -> Origins:
@@ -91,7 +103,8 @@ def _is_of_program(value: Any) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_program_file(file: str) -> bool:
-    return not file.startswith("<") and not is_library(file)  # "<string>": made by the library itself, as namedtuple does
+    # "<string>": made by the library itself, as namedtuple does
+    return not file.startswith("<") and not is_library(file)
 
 
 @lru_cache(maxsize=4096)
@@ -104,4 +117,7 @@ def _origin(value: Any) -> str:
     """A name for it that is the same in every process."""
     code = value.__code__ if type(value) is types.FunctionType else None
     place = f" {code.co_filename}:{code.co_firstlineno}" if code is not None else ""
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}{place}"
+    return (
+        f"{getattr(value, '__module__', '')}."
+        f"{getattr(value, '__qualname__', type(value).__name__)}{place}"
+    )

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A timeline in Chrome's trace event format: for ui.perfetto.dev, chrome://tracing, and every other viewer that reads it.
+"""A timeline in Chrome's trace event format.
+
+It is for ui.perfetto.dev, chrome://tracing, and every other viewer that reads it.
 
 ::
 
@@ -7,8 +9,9 @@
      "traceEvents": [names of the lanes, spans "X", curves "C", marks "i"],
      "otherData": {what is left out, the lanes with their pids, plan and report of each pool}}
 
-All lanes are threads of one process, so that viewers show them below each other and in order: real pids would be groups of one
-line, sorted as the viewer likes. Times are microseconds since "begin_ns" of otherData, with three decimals: to the nanosecond.
+All lanes are threads of one process, so that viewers show them below each other and in order: real
+pids would be groups of one line, sorted as the viewer likes. Times are microseconds since
+"begin_ns" of otherData, with three decimals: to the nanosecond.
 """
 
 from __future__ import annotations
@@ -47,7 +50,12 @@ def to_chrome_json(timeline: Timeline) -> Iterator[str]:
     timeline = timeline.reduced(MOST_SPANS)
     origin = _origin(timeline)
     yield '{"displayTimeUnit":"ms","traceEvents":[\n'
-    events = chain(_headings(timeline), _spans(timeline, origin), _curves(timeline, origin), _marks(timeline, origin))
+    events = chain(
+        _headings(timeline),
+        _spans(timeline, origin),
+        _curves(timeline, origin),
+        _marks(timeline, origin),
+    )
     between = ""
     while piece := list(islice(events, _EVENTS_A_PIECE)):
         yield between + ",\n".join(piece)
@@ -96,7 +104,10 @@ def _curves(timeline: Timeline, origin: int) -> Iterator[str]:
     for curve in timeline.curves:
         name, unit = json.dumps(curve.label), json.dumps(curve.unit)
         for at_ns, value in _finite(curve):
-            yield f'{{"ph":"C","name":{name},"pid":{_PID},"ts":{_us(at_ns - origin)},"args":{{{unit}:{float(value)!r}}}}}'
+            yield (
+                f'{{"ph":"C","name":{name},"pid":{_PID},"ts":{_us(at_ns - origin)},'
+                f'"args":{{{unit}:{float(value)!r}}}}}'
+            )
 
 
 def _finite(curve: Curve) -> Iterable[tuple[int, float]]:
@@ -112,7 +123,10 @@ def _marks(timeline: Timeline, origin: int) -> Iterator[str]:
 
 def _mark(mark: Mark, tid: int | None, moment: str) -> str:
     where = f'"tid":{tid},"s":"t"' if tid is not None else '"tid":0,"s":"g"'
-    return f'{{"ph":"i","name":{json.dumps(mark.text)},"cat":"mark","pid":{_PID},{where},"ts":{moment}}}'
+    return (
+        f'{{"ph":"i","name":{json.dumps(mark.text)},"cat":"mark","pid":{_PID},'
+        f'{where},"ts":{moment}}}'
+    )
 
 
 def _other(timeline: Timeline, origin: int) -> dict[str, Any]:
@@ -124,12 +138,21 @@ def _other(timeline: Timeline, origin: int) -> dict[str, Any]:
         "seconds": timeline.seconds,
         "left_out": timeline.left_out,
         "lanes": [_lane(tid, lane) for tid, lane in enumerate(timeline.lanes, 1)],
-        "jobs": [{"title": job.title, "plan": job.plan, "report": job.report, "facts": job.facts} for job in timeline.jobs],
+        "jobs": [
+            {"title": job.title, "plan": job.plan, "report": job.report, "facts": job.facts}
+            for job in timeline.jobs
+        ],
     }
 
 
 def _lane(tid: int, lane: Lane) -> dict[str, Any]:
-    return {"tid": tid, "label": lane.label, "kind": lane.kind, "index": lane.index, "pid": lane.pid}
+    return {
+        "tid": tid,
+        "label": lane.label,
+        "kind": lane.kind,
+        "index": lane.index,
+        "pid": lane.pid,
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -138,6 +161,10 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(each) for each in value]
-    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+    if (
+        value is None
+        or isinstance(value, str | int)
+        or (isinstance(value, float) and math.isfinite(value))
+    ):
         return value
     return str(value)

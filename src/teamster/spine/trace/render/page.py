@@ -3,12 +3,14 @@
 
 ::
 
-    Timeline  ->  reduced            a page stays bounded, however long the run was
-              ->  what is described  lanes, names, curves, marks as JSON
-              ->  columns            begins, durations, ... of all spans: typed arrays, deflated, base64
-    page_assets/  ->  page.html with page.css, vendor/*.js (D3: zoom, drag, pinch), *.js (the picture) put into it
+    Timeline  ->  reduced    a page stays bounded, however long the run was
+              ->  described  lanes, names, curves, marks as JSON
+              ->  columns    begins, durations, ... of all spans: typed arrays, deflated, base64
+    page_assets/  ->  page.html with page.css, vendor/*.js (D3: zoom, drag, pinch),
+                      *.js (the picture) put into it
 
-What can be read without a picture, the plan, the report, the table, is plain HTML and needs no script.
+What can be read without a picture, the plan, the report, the table, is plain HTML and needs no
+script.
 """
 
 from __future__ import annotations
@@ -39,12 +41,24 @@ _PAGE = Path(__file__).parent / "page_assets"
 _BINS = 1_000
 
 # Each needs those before it.
-_VENDOR = ("dispatch", "selection", "timer", "color", "interpolate", "ease", "array", "drag", "transition", "zoom")
+_VENDOR = (
+    "dispatch",
+    "selection",
+    "timer",
+    "color",
+    "interpolate",
+    "ease",
+    "array",
+    "drag",
+    "transition",
+    "zoom",
+)
 _SCRIPTS = ("format", "data", "layout", "draw", "curves", "view", "panel", "find", "page")
 
 _HOLE = re.compile(r"\{\{(\w+)\}\}")
 
-# One job of a timeline is not worth more than this in a page; a pool that lives long may have thousands.
+# One job of a timeline is not worth more than this in a page; a pool that lives long may have
+# thousands.
 _MOST_JOBS = 50
 
 
@@ -75,19 +89,25 @@ def to_html(
         (True, True)
     """
     if not timelines:
-        raise ValueError("a page needs at least one timeline to show; give a list of (name, timeline)")
+        raise ValueError(
+            "a page needs at least one timeline to show; give a list of (name, timeline)"
+        )
     small = [(name, timeline.reduced(MOST_SPANS)) for name, timeline in timelines]
     described = {
         "kinds": KINDS,
         "atWork": sorted(AT_WORK),
-        "groups": [{**_describe(*shown), **_measured(whole, shown[1])} for (_, whole), shown in zip(timelines, small, strict=True)],
+        "groups": [
+            {**_describe(*shown), **_measured(whole, shown[1])}
+            for (_, whole), shown in zip(timelines, small, strict=True)
+        ],
     }
     parts = {
         "title": escape(title),
         "style": _asset("page.css"),
         "intro": _intro(small, table, notes),
         "jobs": _jobs(small),
-        # A name may hold "</script>"; JSON may say "<" in another way, and HTML then sees nothing in it.
+        # A name may hold "</script>"; JSON may say "<" in another way, and HTML then sees nothing
+        # in it.
         "data": json.dumps(described, separators=(",", ":")).replace("<", "\\u003c"),
         "script": _script(),
     }
@@ -107,7 +127,7 @@ def _script() -> str:
     return f"/*\n{_asset('vendor/LICENSE')}*/\n{vendor}\n(() => {{\n'use strict';\n{ours}\n}})();"
 
 
-# ---------------------------------------------------------------------------------------------------------- the data
+# ----------------------------------------------------------------------------------------- the data
 
 
 def _describe(name: str, timeline: Timeline) -> dict[str, Any]:
@@ -128,7 +148,7 @@ def _describe(name: str, timeline: Timeline) -> dict[str, Any]:
 
 
 def _measured(whole: Timeline, shown: Timeline) -> dict[str, Any]:
-    """What has to be counted before spans are drawn together, because the gaps between them go then."""
+    """What has to be counted before spans are drawn together: the gaps between them go then."""
     if shown is whole:
         return {}
     alone = (replace(whole, lanes=(lane,)) for lane in whole.lanes)
@@ -160,7 +180,10 @@ def _curve(curve: Curve, origin_ns: int) -> dict[str, Any]:
 
 
 def _sorted(spans: Spans) -> tuple[Spans, list[int]]:
-    """With the order by begin; of those that begin together the longest is first: what contains comes before its content."""
+    """The spans, with their order by begin.
+
+    Of those that begin together the longest is first: what contains comes before its content.
+    """
     order = sorted(range(len(spans) - 1, -1, -1), key=spans.end.__getitem__, reverse=True)
     order.sort(key=spans.begin.__getitem__)
     return spans, order
@@ -176,14 +199,18 @@ def _columns(lanes: list[tuple[Spans, list[int]]], origin_ns: int) -> str:
     for spans, order in lanes:
         begins = [spans.begin[index] for index in order]
         ends = [spans.end[index] for index in order]
-        steps.extend([begin - before for begin, before in zip(begins, [origin_ns, *begins], strict=False)])
+        steps.extend(
+            [begin - before for begin, before in zip(begins, [origin_ns, *begins], strict=False)]
+        )
         durations.extend([max(0, end - begin) for begin, end in zip(begins, ends, strict=True)])
         arguments.extend([spans.argument[index] for index in order])
         counts.extend([spans.count[index] for index in order])
         names.extend([spans.name[index] for index in order])
         kinds.extend([spans.kind[index] for index in order])
     columns = (steps, durations, arguments, counts, names, kinds)
-    return base64.b64encode(zlib.compress(b"".join(map(_little_endian, columns)), 6)).decode("ascii")
+    return base64.b64encode(zlib.compress(b"".join(map(_little_endian, columns)), 6)).decode(
+        "ascii"
+    )
 
 
 def _little_endian(column: array[int]) -> bytes:
@@ -193,57 +220,98 @@ def _little_endian(column: array[int]) -> bytes:
     return column.tobytes()
 
 
-# ---------------------------------------------------------------------------------------------------------- the words
+# ---------------------------------------------------------------------------------------- the words
 
 
-def _intro(timelines: list[tuple[str, Timeline]], table: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+def _intro(
+    timelines: list[tuple[str, Timeline]], table: Sequence[Sequence[str]], notes: Sequence[str]
+) -> str:
     parts = [_table(table)] if table else []
     if notes:
-        parts.append(f'<div class="notes">{"".join(f"<p>{escape(note)}</p>" for note in notes)}</div>')
+        parts.append(
+            f'<div class="notes">{"".join(f"<p>{escape(note)}</p>" for note in notes)}</div>'
+        )
     for name, timeline in timelines:
         if timeline.left_out:
             whose = f"{escape(name)}: " if len(timelines) > 1 else ""
-            parts.append(f'<p class="left-out">Not shown as it was: {whose}{escape(timeline.left_out)}.</p>')
-    return f'<section class="intro" aria-label="Summary">{"".join(parts)}</section>' if parts else ""
+            parts.append(
+                f'<p class="left-out">Not shown as it was: {whose}{escape(timeline.left_out)}.</p>'
+            )
+    return (
+        f'<section class="intro" aria-label="Summary">{"".join(parts)}</section>' if parts else ""
+    )
 
 
 def _table(table: Sequence[Sequence[str]]) -> str:
     head, *rows = table
-    # A column is one of words when any of its cells is; numbers stand to the right, under each other.
-    words = [not all(_is_number(row[index]) for row in rows if index < len(row)) for index in range(len(head))]
+    # A column is one of words when any of its cells is; numbers stand to the right, under each
+    # other.
+    words = [
+        not all(_is_number(row[index]) for row in rows if index < len(row))
+        for index in range(len(head))
+    ]
 
     def line(cells: Sequence[str], tag: str) -> str:
-        marked = [' class="words"' if index < len(words) and words[index] else "" for index in range(len(cells))]
-        return f"<tr>{''.join(f'<{tag}{mark}>{escape(cell)}</{tag}>' for mark, cell in zip(marked, cells, strict=True))}</tr>"
+        marked = [
+            ' class="words"' if index < len(words) and words[index] else ""
+            for index in range(len(cells))
+        ]
+        shown = "".join(
+            f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marked, cells, strict=True)
+        )
+        return f"<tr>{shown}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
-    return f'<div class="compare wide"><table><thead>{line(head, "th")}</thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="compare wide"><table><thead>{line(head, "th")}</thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _is_number(cell: str) -> bool:
     """With a sign or a unit; so is an empty cell, and a dash for one that has no value."""
-    return re.fullmatch(r"\W?", cell.strip()) is not None or re.match(r"\W?\d", cell.strip()) is not None
+    return (
+        re.fullmatch(r"\W?", cell.strip()) is not None
+        or re.match(r"\W?\d", cell.strip()) is not None
+    )
 
 
 def _jobs(timelines: list[tuple[str, Timeline]]) -> str:
-    said = [_job(job, name if len(timelines) > 1 else "") for name, timeline in timelines for job in timeline.jobs[:_MOST_JOBS]]
+    said = [
+        _job(job, name if len(timelines) > 1 else "")
+        for name, timeline in timelines
+        for job in timeline.jobs[:_MOST_JOBS]
+    ]
     hidden = sum(max(0, len(timeline.jobs) - _MOST_JOBS) for _, timeline in timelines)
     if hidden:
-        said.append(f'<section class="card"><p class="hint">{hidden:,} more jobs are not listed.</p></section>')
+        said.append(
+            f'<section class="card"><p class="hint">{hidden:,} more jobs are not '
+            "listed.</p></section>"
+        )
     return "\n".join(said)
 
 
 def _job(job: JobNote, name: str) -> str:
-    whose = f'<span class="from">{escape(name)}</span> ' if name and not job.title.startswith(name) else ""
+    whose = (
+        f'<span class="from">{escape(name)}</span> '
+        if name and not job.title.startswith(name)
+        else ""
+    )
     parts = [f"<h2>{whose}{escape(job.title)}</h2>"]
     for heading, text in (("Plan", job.plan), ("Report", job.report)):
         if text:
-            parts.append(f'<h3>{heading}</h3><div class="lines">{"".join(map(_line, text.splitlines()))}</div>')
+            parts.append(
+                f"<h3>{heading}</h3><div "
+                f'class="lines">{"".join(map(_line, text.splitlines()))}</div>'
+            )
     return f'<section class="card job">{"".join(parts)}</section>'
 
 
 def _line(line: str) -> str:
-    """One of a plan or a report; what is broken off of "items    3,000 in ..." is to stand under the value."""
+    """A line of a plan or a report.
+
+    What is broken off of "items    3,000 in ..." is to stand under the value.
+    """
     term = re.match(r"\S(?:\S| (?! )){0,20} {2,}(?=\S)", line)
     hang = f' style="--hang:{term.end()}ch"' if term else ""
     return f"<span{hang}>{escape(line)}</span>"

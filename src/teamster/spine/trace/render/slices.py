@@ -8,8 +8,8 @@
           [resize]         ->      depth 1    [decode][resize]
     [work            ]
 
-Viewers keep a stack for each lane: a slice that begins inside another must end inside it, too. What really ran on one thread does
-so by itself; spans that were drawn together may cross.
+Viewers keep a stack for each lane: a slice that begins inside another must end inside it, too. What
+really ran on one thread does so by itself; spans that were drawn together may cross.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ Late = list[tuple[int, int, int, Row]]
 
 
 def nested(spans: Spans) -> Iterator[tuple[int, Row]]:
-    """Spans by their begin, the longer first, each with its depth; those that cross another are cut.
+    """Spans by their begin, the longer first, each with its depth.
 
-    Of a span that begins inside another and ends after it, the longer part is kept: the one inside or the one after it.
+    Those that cross another are cut. Of a span that begins inside another and ends after it, the
+    longer part is kept: the one inside or the one after it.
 
     Args:
         spans: of one lane.
@@ -79,7 +80,8 @@ def title(timeline: Timeline, name: int, kind: int) -> str:
         The name; that of the kind where there is none.
 
     Example:
-        >>> title(Timeline(0, 1, 0.0, ("", "work"), ()), 1, 0), title(Timeline(0, 1, 0.0, ("",), ()), 0, 1)
+        >>> timeline = Timeline(0, 1, 0.0, ("", "work"), ())
+        >>> title(timeline, 1, 0), title(timeline, 0, 1)
         ('work', 'wait')
     """
     return (timeline.names[name] if name < len(timeline.names) else "") or KINDS[kind]
@@ -92,14 +94,17 @@ def facts(row: Row) -> list[tuple[str, int]]:
         row: the span.
 
     Returns:
-        Name and number: "index" and "items" of a computation, "bytes" of a transfer or a pickle; "spans" where several are one.
+        Name and number: "index" and "items" of a computation, "bytes" of a transfer or a pickle;
+        "spans" where several are one.
 
     Example:
         >>> facts((0, 9, 4, 2, 1, 0)), facts((0, 9, 4096, 1, 1, 3)), facts((0, 9, -1, 1, 0, 1))
         ([('index', 4), ('items', 2)], [('bytes', 4096)], [])
     """
     _, _, argument, count, _, kind = row
-    found = [("bytes" if kind in (SERIALISE, TRANSFER) else "index", argument)] if argument >= 0 else []
+    found = (
+        [("bytes" if kind in (SERIALISE, TRANSFER) else "index", argument)] if argument >= 0 else []
+    )
     if kind == COMPUTE:
         found.append(("items", count))
     elif count > 1:

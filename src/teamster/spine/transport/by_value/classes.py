@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Classes by value: taken apart by cloudpickle, with what it loses of slots, of enumerations, and of bases that take part."""
+"""Classes by value: taken apart by cloudpickle, with what it loses.
+
+It loses something of slots, of enumerations, and of bases that take part.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from teamster.spine.transport.by_value.locks import with_own_locks
 from teamster.spine.transport.by_value.modules import namespace
 
 _OF_ENUM = ("_name_", "_value_", "_sort_order_", "__objclass__")  # what every member has
-_OF_STRUCTURE = ("_anonymous_", "_pack_")  # what there must be before a ctypes structure gets its fields
+# What there must be before a ctypes structure gets its fields
+_OF_STRUCTURE = ("_anonymous_", "_pack_")
 
 
 def take_class_apart(kind: type, mentioned: dict[str, Any]) -> Any:
@@ -31,20 +35,42 @@ def take_class_apart(kind: type, mentioned: dict[str, Any]) -> Any:
         members = kind.__members__
         values = {each: member.value for each, member in members.items()}
         attributes = {each: value for each, value in attributes.items() if each not in members}
-        state = fill, (attributes, slots), {each: _attributes_of(member) for each, member in members.items()}
+        state = (
+            fill,
+            (attributes, slots),
+            {each: _attributes_of(member) for each, member in members.items()},
+        )
         return make, (bases, name, qualname, values, *rest), state, None, None, _fill_enum
     if vars(kind).get("__slots__"):  # an empty one is a named tuple's, which sets it itself
         arguments[3]["__slots__"] = vars(kind)["__slots__"]
     if ctypes is not None and issubclass(kind, ctypes.Structure | ctypes.Union):
-        arguments[3].update({each: attributes.pop(each) for each in _OF_STRUCTURE if each in attributes})
-        attributes = {each: value for each, value in attributes.items() if type(value).__name__ != "CField"}
-    parts = fill, (with_own_locks(attributes, kind.__module__, kind.__qualname__), slots), kind.__module__, mentioned
+        arguments[3].update(
+            {each: attributes.pop(each) for each in _OF_STRUCTURE if each in attributes}
+        )
+        attributes = {
+            each: value for each, value in attributes.items() if type(value).__name__ != "CField"
+        }
+    parts = (
+        fill,
+        (with_own_locks(attributes, kind.__module__, kind.__qualname__), slots),
+        kind.__module__,
+        mentioned,
+    )
     return _make_class, (make, *arguments), parts, None, None, _fill_class
 
 
 def _reduce_type_of_c(kind: type, ctypes: types.ModuleType) -> Any:
-    """Reduce what ctypes makes and has no name for: metaclasses, numbers of another byte order, arrays, pointers; else None."""
-    for base in (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData, ctypes._Pointer):
+    """Reduce what ctypes makes and has no name for.
+
+    That is metaclasses, numbers of another byte order, arrays, pointers; None for other types.
+    """
+    for base in (
+        ctypes.Structure,
+        ctypes.Union,
+        ctypes.Array,
+        ctypes._SimpleCData,
+        ctypes._Pointer,
+    ):
         if kind is type(base):
             return type, (base,)
     name, _, order = kind.__name__.rpartition("_")
@@ -63,7 +89,11 @@ def _attributes_of(member: enum.Enum) -> dict[str, Any]:
 
 
 def _make_class(make: Callable[..., type], *arguments: Any) -> type:
-    """Make it, empty; without the ``__init_subclass__`` of its bases where that wants arguments that nobody knows any more."""
+    """Make it, empty.
+
+    The ``__init_subclass__`` of its bases is left out where it wants arguments that are not known
+    any more.
+    """
     try:
         return make(*arguments)
     except Exception:
@@ -73,14 +103,17 @@ def _make_class(make: Callable[..., type], *arguments: Any) -> type:
         took_part = vars(owner)["__init_subclass__"]
         owner.__init_subclass__ = classmethod(lambda kind, **_: None)  # type: ignore[assignment]
         try:
-            return make(*arguments)  # what was done to the class is among its attributes, which come next
+            # What was done to the class is among its attributes, which come next
+            return make(*arguments)
         finally:
             owner.__init_subclass__ = took_part  # type: ignore[method-assign]
 
 
 def _who_takes_part(bases: tuple[Any, ...]) -> type | None:
     kinds = (kind for base in bases for kind in base.__mro__)
-    return next((kind for kind in kinds if kind is not object and "__init_subclass__" in vars(kind)), None)
+    return next(
+        (kind for kind in kinds if kind is not object and "__init_subclass__" in vars(kind)), None
+    )
 
 
 def _fill_class(kind: type, parts: Any) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 
 
 def find_context_variable(module: str, name: str) -> contextvars.ContextVar[Any]:
-    """The context variable called `name` of `module` (by its attribute there); in ``__main__`` it is made when missing."""
+    """The context variable called `name` of `module` (by its attribute there).
+
+    In ``__main__`` it is made when missing.
+    """
     if module == "__main__":
         main = sys.modules["__main__"].__dict__
         made: contextvars.ContextVar[Any] = main.setdefault(name, contextvars.ContextVar(name))
@@ -21,7 +24,10 @@ def find_context_variable(module: str, name: str) -> contextvars.ContextVar[Any]
 
 
 def locate_context_variable(variable: contextvars.ContextVar[Any]) -> tuple[str, str] | None:
-    """Module and attribute name that hold `variable`, None when no module does: it is an object without an address."""
+    """Module and attribute name that hold `variable`, None when no module does.
+
+    Then it is an object without an address.
+    """
     for module_name, module in list(sys.modules.items()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is variable:
@@ -37,5 +43,7 @@ def reduce_context_variable(variable: contextvars.ContextVar[Any]) -> Any:
     """
     address = locate_context_variable(variable)
     if address is None:
-        raise pickle.PicklingError(f"context variable {variable.name!r} is not a global of any module")
+        raise pickle.PicklingError(
+            f"context variable {variable.name!r} is not a global of any module"
+        )
     return find_context_variable, address

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What one peer has been told: definitions of originals, places of modules, each before the first thing that needs it."""
+"""What one peer has been told.
+
+That is definitions of originals and places of modules, each told before the first thing that needs
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,11 @@ from teamster.spine.transport.parcel import Definition, Parcel
 _PLACES, _GONE = 0, -1  # numbers that no definition has
 
 Lesson = tuple[int, Any]
-"""Number and stowed pickle of a definition; or 0 and places; or -1 and the keys of originals that are gone."""
+"""What a peer is to learn: a number, and what belongs to it.
+
+It is the number and the stowed pickle of a definition; or 0 and places; or -1 and the keys of
+originals that are gone.
+"""
 
 
 class Lessons:
@@ -35,7 +43,9 @@ class Lessons:
                 self._next += [(_PLACES, definition.data)] if definition.data else []
             elif definition.number not in self._taught:
                 self._taught.add(definition.number)
-                self._next.append((definition.number, stow(Parcel(definition.data, [], (), definition.passed))))
+                self._next.append(
+                    (definition.number, stow(Parcel(definition.data, [], (), definition.passed)))
+                )
 
     def _mourn(self, key: int) -> None:
         if key in self._keys:
@@ -50,12 +60,12 @@ class Lessons:
         return lessons
 
     def close(self) -> None:
-        """Nobody learns here any more."""
+        """No peer learns here any more."""
         originals.mourners.discard(self._mourn)
 
 
 def learn(lessons: list[Lesson], parts: Callable[[Any], tuple[Any, list[memoryview]]]) -> None:
-    """Keep what has come until somebody asks for it."""
+    """Keep what has come until it is asked for."""
     for number, lesson in lessons:
         if number == _PLACES:
             modules.adopt(lesson)

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Locks of a script, which each process has for itself, as where each process runs the script: globals, attributes of classes.
+"""Locks of a script, which each process has for itself, as where each process runs the script.
+
+They are globals, or attributes of classes.
 
 ::
 
-    LOCK = threading.Lock()          program: its own        worker: one of its own, the same for all functions that name it
+    LOCK = threading.Lock()  program: its own
+                             worker:  one of its own, the same for all functions that name it
 """
 
 from __future__ import annotations
@@ -31,11 +34,15 @@ def with_own_locks(values: dict[str, Any], module: str, owner: str = "") -> dict
 
     Args:
         values: by name.
-        module: whose they are.
+        module: the name of the one that has them.
         owner: the qualified name of the class that has them; empty for globals.
     """
     locks = {name: _MAKERS[type(value)] for name, value in values.items() if type(value) in _MAKERS}
-    return {**values, **{name: _OwnLock(maker, module, owner, name) for name, maker in locks.items()}} if locks else values
+    return (
+        {**values, **{name: _OwnLock(maker, module, owner, name) for name, maker in locks.items()}}
+        if locks
+        else values
+    )
 
 
 def _own_lock(maker: str, module: str, owner: str, name: str) -> Any:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What definitions use without naming it: names in annotations that are texts, globals that are looked up by a text.
+"""What definitions use without naming it.
+
+That is names in annotations that are texts, and globals that are looked up by a text.
 
 ::
 
-    from __future__ import annotations         class Order: item: Item          --> Item
-    globals()["do_" + kind], eval(text)        pickle.load(file)                --> whatever travels of the module
+    from __future__ import annotations   class Order: item: Item  --> Item
+    globals()["do_" + kind], eval(text)  pickle.load(file)        --> whatever travels of the module
     sys.modules["__main__"], Base.__subclasses__()
-    gettext.install("app")                     _("text")                        --> `_`, which the program has among the built-ins
+    gettext.install("app")               _("text")                --> `_`, which the program has
+                                                                      among the built-ins
 """
 
 from __future__ import annotations
@@ -35,24 +38,37 @@ _everything: dict[int, tuple[int, dict[str, Any]]] = {}
 
 
 def of_function(function: FunctionType, travels: Travels) -> dict[str, Any]:
-    """Globals that a function of a module by value may look for, beside those that its code names."""
+    """Globals that a function of a module by value may look for, beside those its code names."""
     values, names = function.__globals__, _names_in(function.__code__)
-    found = {name: value for name, value in _in_texts(function.__annotations__, values).items() if type(value) is not ModuleType}
-    added = {name: _BUILTINS[name] for name in names if name not in values and _is_added(_BUILTINS.get(name))}
+    found = {
+        name: value
+        for name, value in _in_texts(function.__annotations__, values).items()
+        if type(value) is not ModuleType
+    }
+    added = {
+        name: _BUILTINS[name]
+        for name in names
+        if name not in values and _is_added(_BUILTINS.get(name))
+    }
     found |= {name: value for name, value in added.items() if _goes_along(value, travels)}
     return {**_all(values, travels), **found} if _look_up(names, values) else found
 
 
 def of_class(kind: type) -> dict[str, Any]:
     """Globals that its annotations name."""
-    if kind.__module__ not in modules.by_value or (module := sys.modules.get(kind.__module__)) is None:
+    if (
+        kind.__module__ not in modules.by_value
+        or (module := sys.modules.get(kind.__module__)) is None
+    ):
         return {}
     return _in_texts(vars(kind).get("__annotations__", {}), vars(module))
 
 
 def _in_texts(annotations: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     texts: Iterable[str] = (each for each in annotations.values() if isinstance(each, str))
-    return {name: values[name] for text in texts for name in _IDENTIFIER.findall(text) if name in values}
+    return {
+        name: values[name] for text in texts for name in _IDENTIFIER.findall(text) if name in values
+    }
 
 
 def _names_in(code: CodeType) -> set[str]:
@@ -84,7 +100,11 @@ def _all(values: dict[str, Any], travels: Travels) -> dict[str, Any]:
         return known
     found: dict[str, Any] = {}
     _everything[id(values)] = originals.call, found  # what is tried may look up something itself
-    chosen = {name: value for name, value in list(values.items()) if not name.startswith("__") and _goes_along(value, travels)}
+    chosen = {
+        name: value
+        for name, value in list(values.items())
+        if not name.startswith("__") and _goes_along(value, travels)
+    }
     found.update(chosen)
     return found
 
@@ -93,6 +113,9 @@ def _goes_along(value: Any, travels: Travels) -> bool:
     if isinstance(value, ModuleType):
         return sys.modules.get(value.__name__) is value and value.__name__ not in modules.by_value
     try:
-        return not (hasattr(value, "__len__") and not isinstance(value, type) and len(value) > _MANY) and travels(value) <= _LARGE
+        return (
+            not (hasattr(value, "__len__") and not isinstance(value, type) and len(value) > _MANY)
+            and travels(value) <= _LARGE
+        )
     except Exception:
         return False

@@ -3,12 +3,15 @@
 
 ::
 
-    __main__                         no worker imports it: what it defines travels by value, into a module of that name there
-    a file that no finder finds      (a plugin loaded by its path, a test under another import mode, a relative entry of
-                                     ``sys.path`` after a chdir): workers are told the file, and load it when they import it
-    no file                          (``types.ModuleType`` and ``exec``): by value, like ``__main__``
+    __main__                     no worker imports it: what it defines travels by value, into a
+                                 module of that name there
+    a file that no finder finds  (a plugin loaded by its path, a test under another import mode, a
+                                 relative entry of ``sys.path`` after a chdir): workers are told
+                                 the file, and load it when they import it
+    no file                      (``types.ModuleType`` and ``exec``): by value, like ``__main__``
 
-The program is surveyed when a function is pickled, and only what it has loaded since the last time is looked at.
+The program is surveyed when a function is pickled, and only what it has loaded since the last time
+is looked at.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ Place = tuple[str | None, list[str] | None]
 """The file of a module, None for a package without one; and where a package's submodules are."""
 
 by_value = {"__main__"}
-"""Names of modules whose definitions travel by value."""
+"""Names of modules with definitions that travel by value."""
 
 places: dict[str, Place] = {}
 """Modules that workers load from where this program has found them."""
@@ -47,7 +50,8 @@ def survey() -> None:
         _surveyed[name] = id(module)
         by_value.discard(name)
         places.pop(name, None)
-        if name == "__mp_main__":  # the program's, in a process that multiprocessing has spawned, or that it is just starting
+        if name == "__mp_main__":
+            # The program's, in a process that multiprocessing has spawned or is just starting
             by_value.add(name)
         elif module is sys.modules.get("__main__"):
             if name in ("__main__", module.__name__):
@@ -58,13 +62,20 @@ def survey() -> None:
 
 
 def _is_below(name: str, module: Any, folders: dict[str, str]) -> bool:
-    """Whether it is a module of the standard library, or lies in the folder of a package that is importable: a short look."""
+    """Whether a short look is enough to know that workers can import it.
+
+    It is a module of the standard library, or lies in the folder of a package that is importable.
+    """
     top, _, rest = name.partition(".")
     if top in sys.stdlib_module_names or not isinstance(module, ModuleType):
         return True
     file = module.__dict__.get("__file__")
     if not rest:
-        if module.__dict__.get("__path__") and isinstance(file, str) and _is_importable(name, module):
+        if (
+            module.__dict__.get("__path__")
+            and isinstance(file, str)
+            and _is_importable(name, module)
+        ):
             folders[name] = os.path.dirname(file) + os.sep
         return name in folders
     if top not in folders and top in sys.modules and top not in by_value and top not in places:
@@ -73,7 +84,7 @@ def _is_below(name: str, module: Any, folders: dict[str, str]) -> bool:
 
 
 def named_by_value(data: bytes) -> bool:
-    """Whether a pickle names a module whose definitions travel by value."""
+    """Whether a pickle names a module with definitions that travel by value."""
     return b"__main__" in data or (bool(_marks) and any(mark in data for mark in _marks))
 
 
@@ -100,7 +111,7 @@ def _place(name: str, module: ModuleType) -> None:
         return
     places[name] = file and os.path.abspath(file), None if locations is None else list(locations)
     for parent in parents:
-        if parent in by_value:  # made up by whoever loaded the file
+        if parent in by_value:  # made up by the code that loaded the file
             by_value.discard(parent)
             places[parent] = None, []
 
@@ -112,24 +123,30 @@ def _is_importable(name: str, module: ModuleType) -> bool:
     if parent_name and (parent is None or parent_name in by_value):
         return False
     if parent is not None and (spec is None or file == getattr(parent, "__file__", None)):
-        return parent_name not in places and not str(file).endswith(".py")  # it comes into being with its parent
+        # It comes into being with its parent
+        return parent_name not in places and not str(file).endswith(".py")
     if spec is None:
         return not _has_code(module)
-    if sys.modules.get(spec.name, module) is module and spec.name != name:  # another name of it: things have the first one
+    if sys.modules.get(spec.name, module) is module and spec.name != name:
+        # Another name of it: things have the first one
         return True
     if spec.origin in ("built-in", "frozen"):
         return True
     path = sys.path if parent is None else getattr(parent, "__path__", None)
     if spec.has_location and spec.origin is not None and path is not None:
         folder = os.path.dirname(spec.origin)
-        if (os.path.dirname(folder) if spec.submodule_search_locations is not None else folder) in path:
+        if (
+            os.path.dirname(folder) if spec.submodule_search_locations is not None else folder
+        ) in path:
             return True
     return _is_found(name, None if parent is None else path, spec)
 
 
 def _has_code(module: ModuleType) -> bool:
     """Whether Python code was run in it; others are made by extensions."""
-    return "__builtins__" in vars(module) or any(isinstance(value, FunctionType) for value in list(vars(module).values()))
+    return "__builtins__" in vars(module) or any(
+        isinstance(value, FunctionType) for value in list(vars(module).values())
+    )
 
 
 def _is_found(name: str, path: Any, spec: ModuleSpec) -> bool:
@@ -153,11 +170,14 @@ def _is_of_program(finder: Any) -> bool:
 def _is_same(found: ModuleSpec, spec: ModuleSpec) -> bool:
     if isinstance(found.origin, str) and isinstance(spec.origin, str):
         return os.path.realpath(found.origin) == os.path.realpath(spec.origin)
-    elsewhere = set(spec.submodule_search_locations or ()) - set(found.submodule_search_locations or ())
-    return found.origin == spec.origin and not elsewhere  # packages without a file are known by their folders
+    elsewhere = set(spec.submodule_search_locations or ()) - set(
+        found.submodule_search_locations or ()
+    )
+    # Packages without a file are known by their folders
+    return found.origin == spec.origin and not elsewhere
 
 
-# --- in a worker -----------------------------------------------------------------------------------------------------------
+# --- in a worker ----------------------------------------------------------------------------------
 
 
 class PlaceFinder:
@@ -186,7 +206,10 @@ def adopt(told: dict[str, Place]) -> None:
 
 
 def namespace(name: str, **about: Any) -> dict[str, Any]:
-    """The namespace of a module whose definitions travel by value; it is made where this process has none of that name."""
+    """The namespace of a module with definitions that travel by value.
+
+    It is made where this process has none of that name.
+    """
     module = sys.modules.get(name)
     if module is None:
         module = sys.modules[name] = ModuleType(name)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the program has defined and its workers cannot import: each thing is one and the same, wherever it travels.
+"""What the program has defined and its workers cannot import.
+
+Each thing is one and the same, wherever it travels.
 
 ::
 
@@ -8,10 +10,11 @@
     Point(1, 2)   --recall(definition, key), state---> an instance of that copy
     the very Point  <------------recall(0, key)------- the copy goes home as a reference
 
-A class, function, sentinel or cached function of ``__main__`` (or of any module that travels by value) has a key from its first
-journey on. A definition is sent to a worker before the first thing that needs it, and is opened when that asks for it, so that
-what does not load is the failure of its item alone. It is made again for each call, since the program may have changed it, and
-sent again if so.
+A class, function, sentinel or cached function of ``__main__`` (or of any module that travels by
+value) has a key from its first journey on. A definition is sent to a worker before the first thing
+that needs it, and is opened when that asks for it, so that what does not load is the failure of its
+item alone. It is made again for each call, since the program may have changed it, and sent again if
+so.
 """
 
 from __future__ import annotations
@@ -43,19 +46,21 @@ class Original:
 
 _by_id: dict[int, Original] = {}
 _by_key: dict[int, Original] = {}
-_pending: dict[int, Any] = {}  # definitions that nobody has asked for yet
-_planted: dict[int, dict[str, Told]] = {}  # what the program has put into namespaces and classes here, by their ids
-_inherited: dict[str, Any] = {}  # what a forked copy of the program had in __main__ from the beginning
+_pending: dict[int, Any] = {}  # definitions that were not asked for yet
+# What the program has put into namespaces and classes here, by their ids
+_planted: dict[int, dict[str, Told]] = {}
+# What a forked copy of the program had in __main__ from the beginning
+_inherited: dict[str, Any] = {}
 _numbers = itertools.count(1)
 _keys: Any = None
-_owner = 0  # the process whose keys these are
+_owner = 0  # the process that these keys belong to
 mourners: set[Callable[[int], None]] = set()
 """Told the keys of originals that the program has let go of, in whatever thread that shows."""
 
 call = 0  # what is sent is as the program has it when a call begins
 
 
-# --- in the program --------------------------------------------------------------------------------------------------------
+# --- in the program -------------------------------------------------------------------------------
 
 
 def original_of(value: Any) -> Original:
@@ -101,11 +106,14 @@ def begin_call() -> None:
     call += 1
 
 
-# --- in a worker -----------------------------------------------------------------------------------------------------------
+# --- in a worker ----------------------------------------------------------------------------------
 
 
 def become_worker(*, forked: dict[str, Any] | None) -> None:
-    """From now on what is known here is the program's; `forked`: the ``__main__`` that a forked copy of it has."""
+    """From now on what is known here is the program's.
+
+    `forked`: the ``__main__`` that a forked copy of it has.
+    """
     for original in list(_by_key.values()):
         original.mine = False
     if forked is not None:
@@ -121,11 +129,13 @@ def is_inherited(name: str, main: dict[str, Any]) -> bool:
 
 def is_planted(values: dict[str, Any], name: str) -> bool:
     """Whether a global of the namespace `values` is as the program has it."""
-    return name in (planted := _planted.get(id(values), {})) and planted[name].value is values.get(name)
+    return name in (planted := _planted.get(id(values), {})) and planted[name].value is values.get(
+        name
+    )
 
 
 def expect(number: int, data: Any) -> None:
-    """Keep a definition until somebody asks for it."""
+    """Keep a definition until it is asked for."""
     _pending[number] = data
 
 
@@ -142,12 +152,15 @@ def recall(number: int, key: int) -> Any:
     original = _by_key.get(key)
     value = None if original is None else original.find()
     if value is None:
-        raise LookupError("a class or function that the program has let go of, or that this process has never seen")
+        raise LookupError(
+            "a class or function that the program has let go of, or that this process has never "
+            "seen"
+        )
     return value
 
 
 def let_go(keys: list[int]) -> None:
-    """Forget copies whose originals are gone."""
+    """Forget the copies of originals that are gone."""
     for key in keys:
         if (original := _by_key.pop(key, None)) is not None:
             identity = id(original.find())
@@ -160,8 +173,13 @@ def known(value: Any) -> Original | None:
     return _by_id.get(id(value))
 
 
-def obtain(key: int, place: tuple[str, str] | None, make: Callable[..., Any], *arguments: Any) -> Any:
-    """The copy with this key, made now where there is none yet, and put where the program has it: module and name."""
+def obtain(
+    key: int, place: tuple[str, str] | None, make: Callable[..., Any], *arguments: Any
+) -> Any:
+    """The copy with this key, made now where there is none yet, and put where the program has it.
+
+    `place` is the module and the name there.
+    """
     original = _by_key.get(key)
     value = None if original is None else original.find()
     if value is None:
@@ -173,7 +191,10 @@ def obtain(key: int, place: tuple[str, str] | None, make: Callable[..., Any], *a
 
 
 def is_mine(value: Any) -> bool:
-    """Whether it is the program's own, and this the program: then nothing that came from elsewhere may change it."""
+    """Whether it is the program's own, and this the program.
+
+    Then nothing that came from elsewhere may change it.
+    """
     original = _by_id.get(id(value))
     return original is not None and original.mine
 
@@ -181,18 +202,26 @@ def is_mine(value: Any) -> bool:
 def plant(values: dict[str, Any], told: dict[str, Any]) -> None:
     """Set globals as the program has them; those that the worker itself has changed meanwhile stay.
 
-    The initializer may have replaced some of them (``db = connect()``), or what is in them (``state["db"] = connect()``); a later
-    function must find that and not the ``None`` of the program.
+    The initializer may have replaced some of them (``db = connect()``), or what is in them
+    (``state["db"] = connect()``); a later function must find that and not the ``None`` of the
+    program.
     """
     planted = _planted.setdefault(id(values), {})
     values.update(news := untouched(planted, values, told))
     planted.update({name: Told(value) for name, value in news.items()})
 
 
-def fill_class(kind: type, attributes: dict[str, Any], fill: Callable[[dict[str, Any]], Any]) -> None:
-    """Have a copy of a class filled with attributes, but for those that the worker itself has changed meanwhile."""
+def fill_class(
+    kind: type, attributes: dict[str, Any], fill: Callable[[dict[str, Any]], Any]
+) -> None:
+    """Have a copy of a class filled with attributes.
+
+    Those that the worker itself has changed meanwhile stay.
+    """
     planted = _planted.get(id(kind))
     news = attributes if planted is None else untouched(planted, vars(kind), attributes)
     fill(news)
     now = vars(kind)
-    _planted.setdefault(id(kind), {}).update({name: Told(now[name]) for name in news if name in now})
+    _planted.setdefault(id(kind), {}).update(
+        {name: Told(now[name]) for name in news if name in now}
+    )

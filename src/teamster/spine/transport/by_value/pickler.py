@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Picklers for what plain pickle cannot send: the definitions of ``__main__`` and its like, by value or by a key.
+"""Picklers for what plain pickle cannot send: definitions of ``__main__``, by value or by a key.
 
 ::
 
-    ItemPickler         program to worker     a key for each original, and its definition beside the pickle
-    DefinitionPickler   program to worker     everything inside, each original marked with its key
-    HomePickler         worker to program     a key for what came from the program, by value for what is new
+    ItemPickler        program to worker  a key for each original, its definition beside the pickle
+    DefinitionPickler  program to worker  everything inside, each original marked with its key
+    HomePickler        worker to program  a key for what came from it, by value for what is new
 
-All functions of such a module share *one* namespace in a worker, so a global that the initializer set is there when the task
-looks. cloudpickle takes functions and classes apart; it is slow to import, so this file is imported when it is needed first.
+All functions of such a module share *one* namespace in a worker, so a global that the initializer
+set is there when the task looks. cloudpickle takes functions and classes apart; it is slow to
+import, so this file is imported when it is needed first.
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ from teamster.spine.transport.by_value import mentions, modules, originals, sent
 from teamster.spine.transport.by_value.classes import take_class_apart
 from teamster.spine.transport.by_value.context_variables import reduce_context_variable
 from teamster.spine.transport.by_value.locks import with_own_locks
+from teamster.spine.transport.by_value.namespaces import (
+    Namespace,
+    fill_function,
+    fill_function_at_home,
+    fill_module,
+    find_module,
+    namespace_name,
+)
 from teamster.spine.transport.by_value.originals import Original
 from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.parcel import Definition, Parcel, keep_inside
@@ -43,7 +52,7 @@ from teamster.spine.transport.tensors import Reducers, reducers
 _PROTOCOL = 5  # the first with buffers beside the pickle (PEP 574)
 _LARGE_BYTES = 1 << 20  # a pickler that has written so much is not kept
 _TABLE = cloudpickle.Pickler._dispatch_table
-_HEAP_TYPE = 1 << 9  # made by a class statement: of others nobody knows how to make one
+_HEAP_TYPE = 1 << 9  # made by a class statement: how to make one of others is not known
 _Cached = type(functools.lru_cache(int))
 
 
@@ -74,15 +83,21 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         except IndexError:
             pickler = cls()
         pickler._whole = whole
-        pickler._known = multiprocessing_objects.reducers(for_any_socket=True) or copyreg.dispatch_table
+        pickler._known = (
+            multiprocessing_objects.reducers(for_any_socket=True) or copyreg.dispatch_table
+        )
         try:
             with Passing() as passed:
                 pickler.dump(value)
             data = pickler._stream.getvalue()
-            needs = *pickler._needs.values(), *((Definition(0, {}, (), pickler._keys),) if pickler._keys else ())
+            needs = (
+                *pickler._needs.values(),
+                *((Definition(0, {}, (), pickler._keys),) if pickler._keys else ()),
+            )
             parcel = Parcel(data, pickler._buffers, needs, passed)
         finally:
-            pickler._reset()  # its callback makes it a cycle: the value and its bytes would stay until the next collection
+            # Its callback makes it a cycle, which would keep the value until the next collection
+            pickler._reset()
         if len(data) < _LARGE_BYTES:
             cls.spares.append(pickler)
         return parcel
@@ -113,15 +128,25 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return reduce(value)
         if kind in _TABLE:
             return NotImplemented
-        if isinstance(table := reducers(self._known), Reducers) and isinstance(value, sys.modules["torch"].Tensor):
+        if isinstance(table := reducers(self._known), Reducers) and isinstance(
+            value, sys.modules["torch"].Tensor
+        ):
             with contextlib.suppress(KeyError):
                 return table[kind](value)
         reduced = value.__reduce_ex__(_PROTOCOL)
         if type(reduced) is str:
             return self._reduce_named(value, reduced)
-        if len(reduced) < 3 or reduced[2] is not None or (place := sentinels.place_of(value, reduced)) is None:
+        if (
+            len(reduced) < 3
+            or reduced[2] is not None
+            or (place := sentinels.place_of(value, reduced)) is None
+        ):
             return reduced
-        return self._reduce_original(value, place) if place[0] in modules.by_value else (getattr, (sys.modules[place[0]], place[1]))
+        return (
+            self._reduce_original(value, place)
+            if place[0] in modules.by_value
+            else (getattr, (sys.modules[place[0]], place[1]))
+        )
 
     def _reduce_known(self, value: Any) -> Any:
         """Reduce what has travelled before, without a further look; None where that takes one."""
@@ -131,11 +156,12 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Reduce a function or a class."""
         place = _place_of(value)
         if place is not None and place[0] not in modules.by_value:
-            return super().reducer_override(value)  # which knows types that pickle does not find by their names
+            return super().reducer_override(value)  # it knows types that pickle does not find
         if place is None and isinstance(value, type) and value.__module__ == "builtins":
             return super().reducer_override(value)
         if place is None and isinstance(value, types.FunctionType) and "<" in value.__qualname__:
-            return self._take_apart(value)  # a lambda, or local to a function: made anew wherever it comes
+            # A lambda, or local to a function: made anew wherever it comes
+            return self._take_apart(value)
         return self._reduce_original(value, place)
 
     def _reduce_named(self, value: Any, name: str) -> Any:
@@ -151,8 +177,9 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         name = module.__name__
         if name not in modules.by_value or sys.modules.get(name) is not module:
             return NotImplemented
-        values = {} if name == "__main__" else {key: each for key, each in vars(module).items() if not key.startswith("__")}
-        return _find_module, (name,), values, None, None, _fill_module
+        own = {} if name == "__main__" else vars(module)
+        values = {key: each for key, each in own.items() if not key.startswith("__")}
+        return find_module, (name,), values, None, None, fill_module
 
     def _reduce_original(self, value: Any, place: tuple[str, str] | None) -> Any:
         raise NotImplementedError
@@ -165,7 +192,11 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return take_class_apart(value, self._mentioned(value))
         if isinstance(value, _Cached):
             parameters = value.cache_parameters()
-            return _make_cached, (parameters["maxsize"], parameters["typed"], value.__wrapped__), vars(value)
+            return (
+                _make_cached,
+                (parameters["maxsize"], parameters["typed"], value.__wrapped__),
+                vars(value),
+            )
         kind = type(value)
         if kind.__module__ == "typing" and kind is not typing.NewType:
             return kind, (value.__name__,)
@@ -177,13 +208,15 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return mentions.of_class(kind)
 
     def _take_function_apart(self, function: types.FunctionType) -> Any:
-        name = _namespace_name(function.__globals__)
+        name = namespace_name(function.__globals__)
         if name is not None:
-            self.globals_ref[id(function.__globals__)] = _Namespace(name)
+            self.globals_ref[id(function.__globals__)] = Namespace(name)
         make, arguments, state, _, _, fill = self._dynamic_function_reduce(function)
         if name is not None:
-            state[1]["__globals__"] = with_own_locks({**mentions.of_function(function, _size), **state[1]["__globals__"]}, name)
-        return make, arguments, (fill, state), None, None, _fill_function
+            state[1]["__globals__"] = with_own_locks(
+                {**mentions.of_function(function, _size), **state[1]["__globals__"]}, name
+            )
+        return make, arguments, (fill, state), None, None, fill_function
 
 
 class DefinitionPickler(_ByValuePickler):
@@ -206,7 +239,11 @@ class ItemPickler(_ByValuePickler):
 
     def _reduce_known(self, value: Any) -> Any:
         original = originals.known(value)
-        if original is None or original.call != originals.call or (definition := original.definition) is None:
+        if (
+            original is None
+            or original.call != originals.call
+            or (definition := original.definition) is None
+        ):
             return None
         self._needs[definition.number] = definition
         return originals.recall, (definition.number, original.key)
@@ -219,7 +256,7 @@ class ItemPickler(_ByValuePickler):
 
 
 class HomePickler(_ByValuePickler):
-    """What came from the program by key; by value what is new, without a word on the program's own globals."""
+    """What came from the program by key; by value what is new, without the program's globals."""
 
     spares: ClassVar[list[Any]] = []
 
@@ -233,22 +270,35 @@ class HomePickler(_ByValuePickler):
     def _reduce_original(self, value: Any, place: tuple[str, str] | None) -> Any:
         if (known := self._reduce_known(value)) is not None:
             return known
-        if place is not None and place[0] == "__main__" and originals.is_inherited(place[1], _find_module("__main__").__dict__):
+        if (
+            place is not None
+            and place[0] == "__main__"
+            and originals.is_inherited(place[1], find_module("__main__").__dict__)
+        ):
             return NotImplemented if isinstance(value, type | types.FunctionType) else place[1]
         return self._take_apart(value)
 
     def _take_function_apart(self, function: types.FunctionType) -> Any:
-        name = _namespace_name(function.__globals__)
+        name = namespace_name(function.__globals__)
         if name is None:
             return super()._take_function_apart(function)
         make, (code, _, *more), state, _, _, fill = self._dynamic_function_reduce(function)
         told = state[1]["__globals__"]
         here = function.__globals__
-        state[1]["__globals__"] = {each: told[each] for each in told if not originals.is_planted(here, each)}
-        return make, (code, _Namespace(name, tuple(told)), *more), (fill, state), None, None, _fill_function_at_home
+        state[1]["__globals__"] = {
+            each: told[each] for each in told if not originals.is_planted(here, each)
+        }
+        return (
+            make,
+            (code, Namespace(name, tuple(told)), *more),
+            (fill, state),
+            None,
+            None,
+            fill_function_at_home,
+        )
 
 
-# --- definitions ---------------------------------------------------------------------------------------------------------------
+# --- definitions ----------------------------------------------------------------------------------
 
 
 def _define(original: Original, value: Any) -> Definition:
@@ -268,7 +318,7 @@ def _size(value: Any) -> int:
     return len(DefinitionPickler.pack(value, whole=True).data)
 
 
-# --- where things are --------------------------------------------------------------------------------------------------------
+# --- where things are -----------------------------------------------------------------------------
 
 
 def _is_plainly_importable(value: Any) -> bool:
@@ -298,72 +348,7 @@ def _place_of(value: Any, name: str | None = None) -> tuple[str, str] | None:
     return (module, name) if found is value else None
 
 
-def _namespace_name(values: dict[str, Any]) -> str | None:
-    """Name of the module by value whose namespace this is."""
-    name = values.get("__name__")
-    if not isinstance(name, str) or name not in modules.by_value:
-        return None
-    return name if getattr(sys.modules.get(name), "__dict__", None) is values else None
-
-
-def _find_module(name: str) -> types.ModuleType:
-    modules.namespace(name)
-    return sys.modules[name]
-
-
-class _Namespace:
-    """Stands for the globals of a module by value; with `names`, on the way home, for a function that needs those."""
-
-    def __init__(self, name: str, names: tuple[str, ...] | None = None) -> None:
-        self._name = name
-        self._names = names
-
-    def __reduce__(self) -> Any:
-        if self._names is None:
-            return _namespace_there, (self._name, _about(self._name))
-        return _namespace_at_home, (self._name, self._names)
-
-
-def _about(name: str) -> dict[str, Any]:
-    """What a module made in a worker must know of itself."""
-    own = vars(sys.modules[name])
-    return {} if name == "__main__" else {each: own[each] for each in ("__file__", "__package__", "__path__") if each in own}
-
-
-def _namespace_there(name: str, about: dict[str, Any]) -> dict[str, Any]:
-    return modules.namespace(name, **about)
-
-
-def _namespace_at_home(name: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The program's own namespace where that has all the names; else one for this function, that what is new stays out of it."""
-    own = modules.namespace(name)
-    if all(each in own for each in names):
-        return own
-    return {each: own[each] for each in ("__name__", "__package__", "__file__", *names) if each in own}
-
-
-# --- putting together --------------------------------------------------------------------------------------------------------
-
-
-def _fill_function(function: Any, parts: Any) -> None:
-    fill, (attributes, slots) = parts
-    if originals.is_mine(function):
-        return
-    values = slots["__globals__"]
-    if _namespace_name(function.__globals__) is not None:
-        originals.plant(function.__globals__, values)
-        values = {}
-    fill(function, (attributes, {**slots, "__globals__": values}))
-
-
-def _fill_function_at_home(function: Any, parts: Any) -> None:
-    fill, (attributes, slots) = parts
-    missing = {name: value for name, value in slots["__globals__"].items() if name not in function.__globals__}
-    fill(function, (attributes, {**slots, "__globals__": missing}))
-
-
-def _fill_module(module: types.ModuleType, values: dict[str, Any]) -> None:
-    originals.plant(vars(module), values)
+# --- putting together -----------------------------------------------------------------------------
 
 
 def _make_cached(maxsize: int | None, typed: bool, function: Callable[..., Any]) -> Any:

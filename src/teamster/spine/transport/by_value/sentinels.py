@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Objects that are nothing but themselves: ``UNSET = object()``, ``dataclasses.MISSING``.
 
-Code asks ``value is UNSET``, and a copy is another object. So one that is a global of a module is known by its place.
+Code asks ``value is UNSET``, and a copy is another object. So one that is a global of a module is
+known by its place.
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ _surveyed = (-1, 0)  # what it was looked at for last
 
 
 def may_hold_one(data: bytes) -> bool:
-    """Whether there may be an ``object()`` in a pickle: near its beginning, since a look at a megabyte takes 0.4 ms."""
+    """Whether there may be an ``object()`` in a pickle.
+
+    It is looked for near the beginning only, since a look at a megabyte takes 0.4 ms.
+    """
     return data.find(_PICKLED, 0, _BEGINNING) >= 0
 
 
 def place_of(value: Any, reduced: Any) -> tuple[str, str] | None:
-    """Module and name of a global that is `value`, which has no state, where it is `reduced` to its class."""
+    """Module and name of a global that is `value`.
+
+    Only of one that has no state, where it is `reduced` to its class.
+    """
     if reduced[0] is not copyreg.__newobj__ or len(reduced[1]) > 1:  # type: ignore[attr-defined]
         return None
     if any(each is not None for each in reduced[3:]):
@@ -39,17 +46,27 @@ def _place_of_object(value: object) -> tuple[str, str] | None:
     """Any module may have one; they are looked through once a call at most."""
     global _places, _surveyed
     place = _places.get(id(value))
-    if place is not None and getattr(sys.modules.get(place[0]), "__dict__", {}).get(place[1]) is value:
+    if (
+        place is not None
+        and getattr(sys.modules.get(place[0]), "__dict__", {}).get(place[1]) is value
+    ):
         return place
     now = originals.call, len(sys.modules)
     if _surveyed == now:
         return None
-    names = sorted(sys.modules, key=modules.by_value.__contains__, reverse=True)  # what a library calls it wins
-    _places = {id(each): (module, name) for module in names for name, each in _globals_of(module) if type(each) is object}
+    # What a library calls it wins
+    names = sorted(sys.modules, key=modules.by_value.__contains__, reverse=True)
+    _places = {
+        id(each): (module, name)
+        for module in names
+        for name, each in _globals_of(module)
+        if type(each) is object
+    }
     _surveyed = now
     return _places.get(id(value))
 
 
 def _globals_of(module: str) -> list[tuple[str, Any]]:
     values = getattr(sys.modules.get(module), "__dict__", {})
-    return list(values.items()) if values.get("__name__") == module else []  # else another name of it, as __mp_main__ is
+    # Where the names differ it is another name of the module, as __mp_main__ is
+    return list(values.items()) if values.get("__name__") == module else []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A value that the program has told a worker, which may change it there, as the program may at home.
+"""A value that the program has told a worker: both may change it, each in its own process.
 
 ::
 
-    told: state = {"size": 3}       here: state["db"] = connect()        told again: {"size": 4}       --> both
+    told: state = {"size": 3}    here: state["db"] = connect()    told again: {"size": 4}   --> both
 """
 
 from __future__ import annotations
@@ -30,16 +30,23 @@ class Told:
         """Whether this process has changed nothing in it."""
         now = _content(self.value)
         if type(now) is dict and type(self._held) is dict:
-            return now.keys() == self._held.keys() and all(map(operator.is_, now.values(), self._held.values()))
+            return now.keys() == self._held.keys() and all(
+                map(operator.is_, now.values(), self._held.values())
+            )
         return len(now) == len(self._held) and all(map(operator.is_, now, self._held))
 
     def learn(self, value: Any) -> None:
-        """The program tells it again: what this process has changed in it stays, the rest becomes as it is there."""
+        """The program tells it again.
+
+        What this process has changed in it stays, the rest becomes as it is there.
+        """
         told, held, here = _content(value), self._held, _entries(self.value)
         if here is None or type(held) is not dict or type(told) is not dict:
             return
         for name in told.keys() | held.keys():
-            if (name in here) is not (name in held) or (name in here and here[name] is not held[name]):
+            if (name in here) is not (name in held) or (
+                name in here and here[name] is not held[name]
+            ):
                 continue
             if name in told:
                 here[name] = told[name]
@@ -48,8 +55,13 @@ class Told:
         self._held = told
 
 
-def untouched(told_before: Mapping[str, Told], now: Mapping[str, Any], told: dict[str, Any]) -> dict[str, Any]:
-    """Those of the names that are `told` which are to be set; what this process has changed in the others stays."""
+def untouched(
+    told_before: Mapping[str, Told], now: Mapping[str, Any], told: dict[str, Any]
+) -> dict[str, Any]:
+    """Those of the names that are `told` which are to be set.
+
+    What this process has changed in the others stays.
+    """
     news = {}
     for name, value in told.items():
         before = told_before.get(name)
@@ -64,7 +76,10 @@ def untouched(told_before: Mapping[str, Told], now: Mapping[str, Any], told: dic
 
 
 def _entries(value: Any) -> Any:
-    """The dictionary that holds what is in a dictionary or an object; None where it is something else."""
+    """The dictionary that holds what is in a dictionary or an object.
+
+    None where the value is something else.
+    """
     kind = type(value)
     if issubclass(kind, dict):
         return value
@@ -72,7 +87,10 @@ def _entries(value: Any) -> Any:
 
 
 def _content(value: Any) -> Any:
-    """What is in a container or an object, as a copy; of large ones nothing but that they are large."""
+    """What is in a container or an object, as a copy.
+
+    Of large ones it holds nothing but that they are large.
+    """
     kind = type(value)
     if issubclass(kind, dict | list | set | deque):
         if len(value) > _MANY:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The backend of interpreter workers: threads, each of which enters an interpreter with a lock of its own (Python 3.14, PEP 734).
+"""The backend of interpreter workers.
+
+Each is a thread that enters an interpreter with a lock of its own (Python 3.14, PEP 734).
 
 ::
 
-    thread of the worker --> interpreter.call(run_batch, pickles) --> pickles of results      (interpreter/worker.py)
+    thread of the worker --> interpreter.call(run_batch, pickles) --> pickles of results
+                             in interpreter/worker.py
 
-Python code runs in parallel as in processes; data goes by pickle, and a crash ends the program as in threads. Modules
-that do not support several interpreters (NumPy among them) fail to import in there, so nothing chooses this kind but the user.
+Python code runs in parallel as in processes; data goes by pickle, and a crash ends the program as
+in threads. Modules that do not support several interpreters (NumPy among them) fail to import in
+there, so nothing chooses this kind but the user.
 """
 
 from __future__ import annotations
@@ -42,7 +46,9 @@ def has_interpreters() -> bool:
     """
     from importlib.util import find_spec
 
-    return "concurrent.interpreters" in sys.modules or find_spec("concurrent.interpreters") is not None
+    return (
+        "concurrent.interpreters" in sys.modules or find_spec("concurrent.interpreters") is not None
+    )
 
 
 class InterpreterBackend(ThreadBackend):
@@ -53,7 +59,10 @@ class InterpreterBackend(ThreadBackend):
     def __init__(self, staff: Staff) -> None:
         if not has_interpreters():
             version = ".".join(map(str, sys.version_info[:2]))
-            raise UsageError(f"backend='interpreter' needs Python 3.14 or newer, and this is {version}; use 'process' instead")
+            raise UsageError(
+                f"backend='interpreter' needs Python 3.14 or newer, and this is {version}; use "
+                "'process' instead"
+            )
         super().__init__(Staff(staff.count, native_threads=staff.native_threads))
         self._initializer = pack_whole((staff.initializer, staff.initargs))
 
@@ -62,7 +71,9 @@ class InterpreterBackend(ThreadBackend):
         try:
             spec.parcel = Parcel(pack_whole(spec.function), [])
         except Exception as reason:
-            raise transfer_error(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
+            raise transfer_error(
+                f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason
+            ) from reason
         spec.context = carry(context) if len(context) else []
 
     def _place(self, info: WorkerInfo) -> Place:
@@ -81,7 +92,9 @@ class _InInterpreter:
 
         self._interpreter = interpreters.create()
         self._known = -1
-        self._interpreter.exec(f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}")
+        self._interpreter.exec(
+            f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}"
+        )
         raised = self._interpreter.call(inside.begin, pickle.dumps(info), initializer)
         if raised:
             self.close()
@@ -99,12 +112,20 @@ class _InInterpreter:
         began = perf_counter_ns()
         try:
             records = self._call(spec, items, batch)
-        except BaseException as error:  # what it names cannot be imported in there, or the items cannot be unpickled
+        except BaseException as error:
+            # What it names cannot be imported in there, or the items cannot be unpickled
             records = []
             for number in range(batch.number, batch.number + batch.size):
                 sink.keep_failure(number, RemoteError(f"the interpreter could not run it: {error}"))
-        if (ring := current_ring()) is not None:  # this thread's: in there nobody records
-            ring.write(began, perf_counter_ns(), batch.first, batch.size, ring.name(title_of(spec.function)), COMPUTE)
+        if (ring := current_ring()) is not None:  # this thread's: nothing records in there
+            ring.write(
+                began,
+                perf_counter_ns(),
+                batch.first,
+                batch.size,
+                ring.name(title_of(spec.function)),
+                COMPUTE,
+            )
         for first, count, failed, data in records:
             if failed:
                 sink.keep_failure(first, rebuild(pickle.loads(data)))
@@ -126,10 +147,14 @@ class _InInterpreter:
         records: list[inside.Record] = pickle.loads(answer)
         return records
 
-    def _refuse(self, batch: Batch, worker: ThreadHandle, sink: ReportSink, reason: BaseException) -> int:
+    def _refuse(
+        self, batch: Batch, worker: ThreadHandle, sink: ReportSink, reason: BaseException
+    ) -> int:
         """Items that do not pickle are found one by one; the others run."""
         if batch.size == 1:
-            sink.tell([BatchResults(worker, batch.number, [None], transfer_error("the argument", reason))])
+            sink.tell(
+                [BatchResults(worker, batch.number, [None], transfer_error("the argument", reason))]
+            )
             return 1
         for offset in range(batch.size):
             alone = Batch(batch.job, batch.first + offset, batch.items[offset : offset + 1])

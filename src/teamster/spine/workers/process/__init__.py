@@ -3,10 +3,11 @@
 
 ::
 
-    the program                      the fork server           a child
-    children --- start, forking ---> forkserver(_main) ------> child_main --> an entry point
-       ^  child: channel, scoreboard, end                          |            worker: batches, results to result_log
-       |                                                           |            tasks/spawned.py: one call
-    backend, handle, functions: batches <-------- messages --------+
+    the program                    the fork server       a child
+    children -- start, forking --> forkserver(_main) --> child_main --> an entry point
+       ^  child: channel, scoreboard, end                    |            worker: batches,
+       |                                                     |              results to result_log
+       |                                                     |            tasks/spawned.py: one call
+    backend, handle, functions: batches <---- messages ------+
     environment, streams, kinship, resource_tracker, main_module: a child is like the program
 """

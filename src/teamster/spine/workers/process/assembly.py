@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The first step of a team of processes: the fork server starts, and comes up while the program loads what drives it."""
+"""The first step of a team of processes.
+
+The fork server starts, and comes up while the program loads what drives it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ def make_backend(staff: Staff) -> ProcessBackend:
 
 
 def refuse_while_importing() -> None:
-    """End a chain that would never end: the workers would import the same module, and start workers.
+    """End a chain that would never end.
+
+    The workers would import the same module, and start workers.
 
     Raises:
         StartMethodRefused: this worker is in the middle of that.
@@ -38,6 +43,7 @@ def refuse_while_importing() -> None:
     module = module_being_imported()
     if module is not None:
         raise StartMethodRefused(
-            f"processes are started while a worker imports {module}, to find its function: every worker would import"
-            " it and start workers, without end. Put that call into a function, or under if __name__ == '__main__'"
+            f"processes are started while a worker imports {module}, to find its function: every "
+            "worker would import it and start workers, without end. Put that call into a function, "
+            "or under if __name__ == '__main__'"
         )

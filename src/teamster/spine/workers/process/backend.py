@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The backend of process workers: batches to children, and what the children tell to events of the team.
+"""The backend of process workers.
+
+It sends batches to children, and makes events of the team from what the children tell.
 
 ::
 
@@ -48,7 +50,9 @@ class ProcessBackend(Backend):
             the_fork_server().warm_up()  # it starts while this process goes on importing
         self._entry = Entry(SERVE_BATCHES, (staff.initializer, staff.initargs), staff.start_method)
         self._workers: dict[Child, ProcessHandle] = {}
-        self._children = Children(ChildSetup(staff.start_method, staff.native_threads), partial(_give_up, self._workers))
+        self._children = Children(
+            ChildSetup(staff.start_method, staff.native_threads), partial(_give_up, self._workers)
+        )
         self._looked_for = -1  # the function with which the program was last looked at
         self._functions = Functions()
 
@@ -58,7 +62,9 @@ class ProcessBackend(Backend):
 
     def start(self, index: int, count: int) -> ProcessHandle:
         """Start a child; it takes work from now on."""
-        child = self._children.start(index, f"process {index}", self._entry, (WorkerInfo(index, self.kind, count),))
+        child = self._children.start(
+            index, f"process {index}", self._entry, (WorkerInfo(index, self.kind, count),)
+        )
         worker = self._workers[child] = ProcessHandle(index, child, self._children, self._workers)
         return worker
 
@@ -85,11 +91,22 @@ class ProcessBackend(Backend):
         began = time.perf_counter_ns()
         wire = worker.channel.stow(parcel)
         spans.note(ring, TRANSFER, "copy arguments to shared memory", began, parcel.nbytes)
-        message = ("batch", spec.identity, batch.number, batch.size, batch.first, batch.one_by_one, wire)
+        message = (
+            "batch",
+            spec.identity,
+            batch.number,
+            batch.size,
+            batch.first,
+            batch.one_by_one,
+            wire,
+        )
         self._children.put(worker.child, message)
 
     def _tell_function(self, worker: ProcessHandle, spec: FunctionSpec) -> None:
-        """With the first items of a call, and after what of the program has changed since this worker was told."""
+        """Tell a worker of a function, with the first items of a call.
+
+        What of the program has changed since this worker was told goes before it.
+        """
         if spec.identity != self._looked_for:
             self._looked_for = spec.identity
             self._children.look_again()
@@ -101,7 +118,7 @@ class ProcessBackend(Backend):
         self._children.flush()
 
     def forget(self, spec: FunctionSpec) -> None:
-        """Nobody will use this function again: workers drop it."""
+        """No call will use this function again: workers drop it."""
         self._functions.forget(spec)
         for worker in list(self._workers.values()):
             if spec.identity in worker.known:
@@ -118,14 +135,19 @@ class ProcessBackend(Backend):
         for child, what in told:
             if (worker := self._workers.get(child)) is None:  # released since
                 continue
-            events += worker.translate(what) if not isinstance(what, Death) else self._bury(worker, what)
+            events += (
+                worker.translate(what) if not isinstance(what, Death) else self._bury(worker, what)
+            )
         spans.note(ring, SERIALISE, "unpickle results", began)
         return events
 
     def _bury(self, worker: ProcessHandle, death: Death) -> list[Event]:
         """What it had finished, and that it died."""
         running = worker.running()
-        return [*worker.salvage(), Died(worker, running and running[:2], death.error, death.by_memory())]
+        return [
+            *worker.salvage(),
+            Died(worker, running and running[:2], death.error, death.by_memory()),
+        ]
 
     def wake(self) -> None:
         """Make a `wait` in another thread return."""
@@ -137,7 +159,10 @@ class ProcessBackend(Backend):
         return pickled, arena + self._functions.bytes_shared()
 
     def close(self, seconds: float) -> None:
-        """End all workers: those without work by themselves within `seconds`, then everything by force."""
+        """End all workers.
+
+        Those without work end by themselves within `seconds`; then everything is ended by force.
+        """
         self._children.close(seconds)
         self._functions.close()
         self._workers.clear()

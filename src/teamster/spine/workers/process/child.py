@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One child process, as its parent sees it: its channel, its scoreboard, and what is known of its end."""
+"""One child process, as its parent sees it.
+
+That is its channel, its scoreboard, and what is known of its end.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from teamster.spine.workers.scoreboard import LEAVING, PHASE, TRACING, Scoreboar
 
 
 class Traced:
-    """A child, as who records it sees it."""
+    """A child, as a recording sees it."""
 
     kind = "process"
 
@@ -63,7 +66,8 @@ class Child:
         self.told: Environment = {}  # of the program, when it was told last
         self.pid = 0  # as soon as the fork server has told
         self.closed_ns = 0  # when its channel ended
-        self.hung_up = False  # it has closed its end of the channel and lived on, until it was killed for that
+        # It has closed its end of the channel and lived on, until it was killed for that
+        self.hung_up = False
         self.status: tuple[int | None, int] | None = None  # exit status, peak memory in bytes
         self.refusal: TeamsterError | None = None  # why it was never started
 
@@ -79,12 +83,23 @@ class Child:
         """What is known of its end.
 
         Args:
-            killed_before: OOM kills of this cgroup counted when it was started; None where that cannot be read.
+            killed_before: OOM kills of this cgroup counted when it was started; None where that
+                cannot be read.
             forked: whether the program itself forked it; else the fork server did.
         """
         status, peak_bytes = self.status or (None, 0)
         initialising, words = self.scoreboard.initialising_ns() > 0, self.scoreboard.last_words()
-        return Death(self.index, status, peak_bytes, words, killed_before, initialising, forked, self.refusal, self.hung_up)
+        return Death(
+            self.index,
+            status,
+            peak_bytes,
+            words,
+            killed_before,
+            initialising,
+            forked,
+            self.refusal,
+            self.hung_up,
+        )
 
 
 Told = tuple[Child, "tuple[Any, ...] | Death"]

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The life of a child process: it becomes like the program, does what its parent has named, and ends as an interpreter ends.
+"""The life of a child process.
+
+It becomes like the program, does what its parent has named, and ends as an interpreter ends.
 
 ::
 
-    channel --> ("setup", settings, index, entry, told, argument)    the first message: environment, paths, streams, state
-                whatever else                                        is for the entry point: entry(child, argument, *told)
-                end of file                                          the parent is gone or wants no more
+    channel --> ("setup", settings, index, entry, told, argument)
+                               the first message: environment, paths, streams, state
+                whatever else  is for the entry point: entry(child, argument, *told)
+                end of file    the parent is gone or wants no more
 
-An entry point (worker.py: `serve_batches`) takes its place with `take_place`, opens its argument with `argument`, reads the channel
-until that ends, and hands ("adapt", ...) to `adapt`. What it returns is the exit code, None for 0.
+An entry point (worker.py: `serve_batches`) takes its place with `take_place`, opens its argument
+with `argument`, reads the channel until that ends, and hands ("adapt", ...) to `adapt`. What it
+returns is the exit code, None for 0.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ from teamster.spine.workers.scoreboard import LEAVING, Scoreboard
 class ChildProcess:
     """This process, as its entry point sees it."""
 
-    def __init__(self, channel: Channel, scoreboard: Scoreboard, tracker: int, inherited: Any) -> None:
+    def __init__(
+        self, channel: Channel, scoreboard: Scoreboard, tracker: int, inherited: Any
+    ) -> None:
         self.channel = channel
         self.scoreboard = scoreboard
         self.tracing = WorkerRecorder(scoreboard)
@@ -60,7 +66,12 @@ class ChildProcess:
         self.channel.unread(messages)
         apply_settings(self._settings, self.channel.put)
         set_all(load(self._settings["state"]))
-        spans.note(self.tracing.ring_if_asked(), INITIALISE, "start the process", self._settings["asked_ns"])
+        spans.note(
+            self.tracing.ring_if_asked(),
+            INITIALISE,
+            "start the process",
+            self._settings["asked_ns"],
+        )
         if self._tracker >= 0:
             use_tracker(self._tracker)
         module, _, function = entry.partition(":")
@@ -73,7 +84,10 @@ class ChildProcess:
         return kin
 
     def take_place(self) -> None:
-        """Be a child of the program for `multiprocessing`, with no more native threads than are its own."""
+        """Be a child of the program for `multiprocessing`.
+
+        It has no more native threads than are its own.
+        """
         become_child(self._index + 1)
         follow(self.kin)
         if (threads := self._settings["native_threads"]) is not None:
@@ -81,10 +95,17 @@ class ChildProcess:
 
     def argument(self, wire: Wire) -> Any:
         """What the entry point is given."""
-        return self._inherited if self._inherited is not None else self.open(unpack, *self.channel.parts(wire))
+        return (
+            self._inherited
+            if self._inherited is not None
+            else self.open(unpack, *self.channel.parts(wire))
+        )
 
     def open(self, unpack: Callable[..., Any], *parts: Any) -> Any:
-        """Unpickle what the program sent, which may import modules of the user's: none of them may start processes meanwhile."""
+        """Unpickle what the program sent, which may import modules of the user's.
+
+        None of them may start processes meanwhile.
+        """
         worker_info.importing = True
         try:
             return unpack(*parts)
@@ -110,13 +131,17 @@ def apply_settings(settings: dict[str, Any], post: Callable[[tuple[Any, ...]], A
     adapt(settings["environment"])
     if settings["main"] is not None:
         make_main(settings["main"])
-    originals.become_worker(forked=sys.modules["__main__"].__dict__ if settings["main"] is None else None)
+    originals.become_worker(
+        forked=sys.modules["__main__"].__dict__ if settings["main"] is None else None
+    )
     from teamster.spine.workers.process.streams import redirect
 
     redirect(post, settings)
 
 
-def main(channel_descriptor: int, scoreboard_descriptor: int, tracker: int = -1, inherited: Any = None) -> None:
+def main(
+    channel_descriptor: int, scoreboard_descriptor: int, tracker: int = -1, inherited: Any = None
+) -> None:
     """Live as a child on these descriptors; never returns.
 
     Args:
@@ -138,7 +163,7 @@ def main(channel_descriptor: int, scoreboard_descriptor: int, tracker: int = -1,
         code = ChildProcess(channel, scoreboard, tracker, inherited).live()
         scoreboard.enter(LEAVING)
     except (BrokenPipeError, ConnectionResetError):
-        code = 0  # the parent is gone, nobody to tell
+        code = 0  # the parent is gone, and cannot be told
     except BaseException:
         report_crash(scoreboard_descriptor)
     finally:

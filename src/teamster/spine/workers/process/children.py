@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Child processes and their channels, as their parent sees them: started, watched, explained and ended. Knows no batch.
+"""Child processes and their channels: started, watched, explained and ended. Knows no batch.
 
 ::
 
-    start(entry) --> fork server --> child: entry(...)       what it does is chosen by the entry point that is named (child_main.py)
-    put(message) --> channel ------> child                   shared memory of the channel, its scoreboard: arena.py, scoreboard.py
-    wait()       <-- epoll <-- messages, prints              the child's channel: end of file = it died
-                           <-- "born", "died" with status    control channel of the fork server (forkserver.py)
+    start(entry) --> fork server --> child: entry(...)     the parent names what it does
+    put(message) --> channel ------> child                 with shared memory, and a scoreboard
+    wait()       <-- epoll <-- messages, prints            the channel; its end of file = a death
+                           <-- "born", "died" with status  control channel of the fork server
 
-A death is told when both are known: the end of file, after everything that the child had sent, and the exit status. What is asked
-for while the fork server is gone, or the program has closed our descriptors, begins afresh with another server.
+A death is told when both are known: the end of file, after everything that the child had sent, and
+the exit status. What is asked for while the fork server is gone, or the program has closed our
+descriptors, begins afresh with another server.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from teamster.spine.workers.process.resource_tracker import adopt_tracker, descr
 from teamster.spine.workers.process.start import ChildSetup, Entry, Starter
 
 _STATUS_PATIENCE_NS = 1_000_000_000  # how long a death waits for its exit status
-_LEAVE_S = 10.0  # how long exit handlers of a child may take after the last task; multiprocessing waits without end
+# How long exit handlers of a child may take after the last task; multiprocessing waits without end
+_LEAVE_S = 10.0
 
 
 class Children:
@@ -43,8 +45,10 @@ class Children:
 
     Args:
         setup: how they are started, and what they are told of the program.
-        on_given_up: told of each that is ended since our descriptors were closed, or the program is another user's now.
-        on_broken_output: told what the program's stream has raised that did not take a child's print; else `wait` raises it.
+        on_given_up: told of each that is ended since our descriptors were closed, or the program is
+            another user's now.
+        on_broken_output: told what the program's stream has raised that did not take a child's
+            print; else `wait` raises it.
     """
 
     def __init__(
@@ -59,22 +63,22 @@ class Children:
         self._starter = Starter(setup)
         self._poller = Poller()
         self._arming, self._renewing = threading.Lock(), threading.Lock()
-        # Who waits changes these without the lock of who starts: others walk over a copy. ("dictionary changed size", said a test.)
+        # The thread that waits changes these without the lock of one that starts: walk over a copy
         self._by_descriptor: dict[int, Child] = {}  # of their channel
         self._by_token: dict[int, Child] = {}
-        self._lost: list[Child] = []  # whose channel has ended, and whose death was not told
-        self._paused: set[Child] = set()  # from whom nothing is read
+        self._lost: list[Child] = []  # their channel has ended, and their death was not told
+        self._paused: set[Child] = set()  # nothing is read from them
         self._watched_control = self._watched_generation = -1
         self._next_token = 0
         self._closing = False
-        self._broken_output: Exception | None = None  # the program's stream did not take what a child had printed
+        self._broken_output: Exception | None = None  # raised by the program's stream for a print
         self._killed_before = oom_kills()
         self._settled_bytes = (0, 0)  # by pickle, by arena, of children that are gone
 
-    # --- their start -------------------------------------------------------------------------------------------------------
+    # --- their start ------------------------------------------------------------------------------
 
     def start(self, index: int, label: str, entry: Entry, told: tuple[Any, ...] = ()) -> Child:
-        """Start one; its channel takes messages from now on. One that cannot be started is dead at once.
+        """Start one; its channel takes messages from now on. What cannot be started is dead.
 
         Args:
             index: its number, counted from 0, of those beside it.
@@ -105,8 +109,11 @@ class Children:
             child.state = take()
             settings = {**self._setup.settings(), "state": dump(library_part(child.state))}
             child.told = self._setup.environment
-            self.put(child, ("setup", settings, index, entry.name, told, child.channel.stow(entry.argument)))
-        except BaseException:  # Ctrl-C: nobody would ever tell it what to do
+            self.put(
+                child,
+                ("setup", settings, index, entry.name, told, child.channel.stow(entry.argument)),
+            )
+        except BaseException:  # Ctrl-C: it would never be told what to do
             self._starter.kill(child.token)
             raise
         return child
@@ -121,7 +128,7 @@ class Children:
         self._lost.append(child)
 
     def start_afresh_if_needed(self, user: Child | None = None) -> None:
-        """Have new children where the program, a daemon perhaps, has closed our descriptors, or is another user's than they are."""
+        """Have new ones where the program has closed our descriptors, or has changed its user."""
         with self._renewing:
             whole = self._poller.is_whole() and (user is None or user.channel.is_whole())
             if not whole or not self._starter.is_current():
@@ -147,32 +154,38 @@ class Children:
             if self._watched_control >= 0:  # else no other server could be had
                 self._poller.register(self._watched_control)
 
-    # --- what they are told ------------------------------------------------------------------------------------------------
+    # --- what they are told -----------------------------------------------------------------------
 
     def look_again(self) -> None:
-        """Who starts from now on, or is told the news, is told of the program as it is now."""
+        """What starts from now on, or is told the news, is told of the program as it is now."""
         self.start_afresh_if_needed()
         self._setup.look_again()
 
     def tell_news(self, child: Child) -> None:
-        """Tell of what has changed in the program since this one was told; to be called after `look_again`."""
+        """After `look_again`: tell of what has changed in the program since this one was told."""
         if child.told is not (now := self._setup.environment):
             child.told, news = now, changes(child.told, now)
             tracker = descriptor_of_the_tracker()
             self.put(child, ("adapt", news), () if tracker is None else (os.dup(tracker),))
 
-    def put(self, child: Child, message: tuple[Any, ...] | None, descriptors: tuple[int, ...] = ()) -> bool:
+    def put(
+        self, child: Child, message: tuple[Any, ...] | None, descriptors: tuple[int, ...] = ()
+    ) -> bool:
         """Send a message, or (None) what was held back.
 
         Returns:
-            Whether all of it is on its way; else the rest follows while somebody waits.
+            Whether all of it is on its way; else the rest follows while a thread waits.
         """
         with self._arming:
             try:
                 channel = child.channel
-                sent = channel.put(message, descriptors) if message is not None else channel.uncork()
+                sent = (
+                    channel.put(message, descriptors) if message is not None else channel.uncork()
+                )
                 if not sent:
-                    self._poller.arm(channel.fileno(), readable=child not in self._paused, writable=True)
+                    self._poller.arm(
+                        channel.fileno(), readable=child not in self._paused, writable=True
+                    )
                 return sent
             except (OSError, ValueError):
                 return True  # it died; the end of file tells, after what it had sent
@@ -183,7 +196,7 @@ class Children:
             if child.closed_ns or (child in self._paused) is on:
                 return
             (self._paused.add if on else self._paused.discard)(child)
-            # Writable, whether anything waits or not: who waits for that to be sent is told by `_attend`, and by nobody else.
+            # Writable, whether anything is held back or not: only `_attend` tells that it was sent
             self._poller.arm(child.channel.fileno(), readable=not on, writable=True)
 
     def flush(self) -> None:
@@ -192,7 +205,7 @@ class Children:
             if child.channel.corked:
                 self.put(child, None)
 
-    # --- what they tell ----------------------------------------------------------------------------------------------------
+    # --- what they tell ---------------------------------------------------------------------------
 
     def wait(self, seconds: float | None, *, eager: bool = False) -> list[Told]:
         """Read whatever arrives first: messages, each with its child, and deaths."""
@@ -221,7 +234,7 @@ class Children:
             return []
 
     def _patience_s(self, seconds: float | None) -> float | None:
-        """How long to wait at most, with those in view of whom something is due without a message."""
+        """How long to wait at most, as something may be due of which no message tells."""
         due = [0.0 if child.status is not None else 0.05 for child in list(self._lost)]
         if (answer := self._starter.seconds_to_answer()) is not None:
             due.append(answer)
@@ -233,10 +246,15 @@ class Children:
 
     def _attend(self, child: Child, mask: int, told: list[Told]) -> None:
         if mask & WRITABLE:
-            with self._arming:  # another thread may fill the outbox between the flush and the change
+            with self._arming:
+                # Another thread may fill the outbox between the flush and the change
                 try:
                     if child.channel.flush():
-                        self._poller.arm(child.channel.fileno(), readable=child not in self._paused, writable=False)
+                        self._poller.arm(
+                            child.channel.fileno(),
+                            readable=child not in self._paused,
+                            writable=False,
+                        )
                         told.append((child, ("sent",)))
                 except OSError:
                     pass
@@ -282,18 +300,21 @@ class Children:
                 else:
                     named.status = message[2], message[3]
 
-    # --- their end ---------------------------------------------------------------------------------------------------------
+    # --- their end --------------------------------------------------------------------------------
 
     def _tell_deaths(self, told: list[Told]) -> None:
         now = time.perf_counter_ns()
         for child in list(self._lost):
             if child.status is None:
                 child.status = self._starter.status(child.token)
-            if child.status is None and now - child.closed_ns >= _STATUS_PATIENCE_NS and not child.hung_up:
-                child.hung_up, child.closed_ns = True, now  # it lives, and has closed its end: nothing can be had of it any more
+            late = child.status is None and now - child.closed_ns >= _STATUS_PATIENCE_NS
+            if late and not child.hung_up:
+                # It lives, and has closed its end: nothing can be had of it any more
+                child.hung_up, child.closed_ns = True, now
                 self._starter.kill(child.token)
-            elif child.status is not None or now - child.closed_ns >= _STATUS_PATIENCE_NS:
-                told.append((child, child.describe_end(self._killed_before, forked=self._setup.start_method == "fork")))
+            elif late or child.status is not None:
+                forked = self._setup.start_method == "fork"
+                told.append((child, child.describe_end(self._killed_before, forked=forked)))
 
     def signal(self, child: Child, number: int) -> None:
         """Send a signal to the process itself, if it still lives."""
@@ -305,7 +326,7 @@ class Children:
 
     def shut(self, child: Child) -> None:
         """Close its channel: it ends by itself."""
-        spans.part(child.traced)  # it is idle; and whoever takes its place is on the timeline in its lane
+        spans.part(child.traced)  # it is idle; the one in its place has its lane of the timeline
         child.channel.shut()
 
     def release(self, child: Child) -> None:
@@ -321,12 +342,15 @@ class Children:
 
     def bytes_moved(self) -> tuple[int, int]:
         """Bytes by pickle and by arena, both directions, so far."""
-        return _sum_up([self._settled_bytes, *(child.bytes_moved() for child in list(self._by_token.values()))])
+        return _sum_up(
+            [self._settled_bytes, *(child.bytes_moved() for child in list(self._by_token.values()))]
+        )
 
     def close(self, seconds: float) -> None:
         """End all: those that are idle by themselves within `seconds`, then everything by force.
 
-        What has left its entry point and runs exit handlers, or has threads that are no daemons, is given `_LEAVE_S` for that.
+        What has left its entry point and runs exit handlers, or has threads that are no daemons, is
+        given `_LEAVE_S` for that.
         """
         self._closing = True
         self.start_afresh_if_needed()
@@ -349,7 +373,9 @@ class Children:
         """Wait until these are gone, by default all."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            if not any(child.token in self._by_token for child in awaited or list(self._by_token.values())):
+            if not any(
+                child.token in self._by_token for child in awaited or list(self._by_token.values())
+            ):
                 return
             for child, told in self.wait(left):
                 if isinstance(told, Death):

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What of the program's process its tasks may see, but for what it sets in its own interpreter: paths, file mode, limits, kin.
+"""What of the program's process its tasks may see, but for what it sets in its own interpreter.
 
-A worker is told when it starts, and again with the first items of each later call if something has changed since: a task then finds
-what it would find in the program. What a task itself has changed in its worker stays until the program changes the same thing.
-User and groups cannot be told to a process that has others, so a change of those brings new workers (forkserver.py). Environment
-and folder are told here at the start, and for each function in library_state.py.
+That is paths, file mode, limits and kin. A worker is told when it starts, and again with the first
+items of each later call if something has changed since: a task then finds what it would find in the
+program. What a task itself has changed in its worker stays until the program changes the same
+thing. User and groups cannot be told to a process that has others, so a change of those brings new
+workers (forkserver.py). Environment and folder are told here at the start, and for each function in
+library_state.py.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from teamster.spine.workers.process.kinship import follow, kin_of_the_program
 from teamster.spine.workers.process.resource_tracker import descriptor_of_the_tracker
 
 _LIMITS = ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "NPROC", "STACK")
-_KINDS = tuple(getattr(resource, f"RLIMIT_{name}") for name in _LIMITS if hasattr(resource, f"RLIMIT_{name}"))
+_KINDS = tuple(
+    getattr(resource, f"RLIMIT_{name}") for name in _LIMITS if hasattr(resource, f"RLIMIT_{name}")
+)
 
 Environment = dict[str, Any]
 
@@ -55,14 +59,17 @@ def changes(before: Environment, now: Environment) -> Environment:
 def adapt(told: Environment) -> None:
     """In a worker: make them its own, as far as it may."""
     for name, value in told.items():
-        with contextlib.suppress(OSError, ValueError):  # not allowed, or gone: the program may have rights that its workers lost
+        with contextlib.suppress(OSError, ValueError):
+            # Not allowed, or gone: the program may have rights that its workers lost
             _ADAPT[name](value)
 
 
 def _set_environment(environ: dict[str, str]) -> None:
     for name in os.environ.keys() - environ.keys():
         del os.environ[name]
-    os.environ.update({name: value for name, value in environ.items() if os.environ.get(name) != value})
+    os.environ.update(
+        {name: value for name, value in environ.items() if os.environ.get(name) != value}
+    )
 
 
 def _set_path(entries: list[str]) -> None:
@@ -107,7 +114,10 @@ def _folder() -> str:
 
 
 def _absolute(entry: str) -> str:
-    """An entry of ``sys.path`` as the import system understands it: a relative one was meant from where it was first used."""
+    """An entry of ``sys.path`` as the import system understands it.
+
+    A relative one was meant from where it was first used.
+    """
     finder = sys.path_importer_cache.get(entry) if entry and not os.path.isabs(entry) else None
     return getattr(finder, "path", entry)
 
@@ -115,8 +125,9 @@ def _absolute(entry: str) -> str:
 def _umask() -> int:
     """Mode bits that new files do not get.
 
-    The call that tells them sets others for a moment, which would show in files of other threads. Where there are some the kernel's
-    page about this process is read, for 15 us and on a busy machine 100.
+    The call that tells them sets others for a moment, which would show in files of other threads.
+    Where there are some the kernel's page about this process is read, for 15 us and on a busy
+    machine 100.
     """
     if len(set(threading.enumerate()) - threads_of_ours()) <= 1:
         mask = os.umask(0o077)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Workers that are forked from the program itself: when that is refused, and how such a worker is begun, watched and ended.
+"""Workers that are forked from the program itself.
 
-Threads of ours (machine/own_threads.py) are no reason to refuse it: what they may hold in the moment of the fork is not used in
-the copy, or made anew there (teamster/lifetime.py), as are the locks of
-`logging` and of the standard streams. What remains is a lock of the user's own that a callback of a future holds just then.
+Here is when that is refused, and how such a worker is begun, watched and ended. Threads of ours
+(machine/own_threads.py) are no reason to refuse it: what they may hold in the moment of the fork is
+not used in the copy, or made anew there (teamster/lifetime.py), as are the locks of `logging` and
+of the standard streams. What remains is a lock of the user's own that a callback of a future holds
+just then.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class Forked:
     def permit(self) -> None:
         """Let it begin.
 
-        A parent that was killed between the fork and the message to the guard left a worker that nobody knew of; now it waits.
+        A parent that was killed between the fork and the message to the guard left a worker that
+        no process knew of; now it waits.
         """
         with contextlib.suppress(OSError):  # it was killed
             self._permit.send(b"1", SILENTLY)
@@ -48,7 +51,10 @@ class Forked:
         kill_group(self.pid)
 
     def status(self) -> tuple[int | None, int] | None:
-        """Exit status and peak memory in bytes; None while it lives. A status of None: somebody else took it from the kernel."""
+        """Exit status and peak memory in bytes; None while it lives.
+
+        The status is None where other code has taken it from the kernel.
+        """
         if self._witness is not None:
             return self._witness.status()
         try:
@@ -67,8 +73,9 @@ class Forked:
 class Witness:
     """A process between the program and its worker that sees how the worker ends.
 
-    It stands there where the program's children are not left to who forked them: where SIGCHLD is ignored the kernel forgets
-    their end at once, and a handler of the program's may collect all of them.
+    It stands there where the program's children are not left to the code that forked them: where
+    SIGCHLD is ignored the kernel forgets their end at once, and a handler of the program's may
+    collect all of them.
     """
 
     def __init__(self, pid: int, report: int) -> None:
@@ -77,7 +84,7 @@ class Witness:
 
     @staticmethod
     def is_needed() -> bool:
-        """Whether others than we may learn of the end of our children."""
+        """Whether other code than ours may learn of the end of our children."""
         return signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, None)
 
     def status(self) -> tuple[int | None, int] | None:
@@ -96,7 +103,10 @@ class Witness:
         try:
             os.setpgid(0, 0)
             os.dup2(report, KEPT_FROM)
-            os.closerange(KEPT_FROM + 1, os.sysconf("SC_OPEN_MAX") if not os.path.isdir("/proc/self/fd") else _highest())
+            os.closerange(
+                KEPT_FROM + 1,
+                os.sysconf("SC_OPEN_MAX") if not os.path.isdir("/proc/self/fd") else _highest(),
+            )
             _, status, usage = os.wait4(worker, 0)
             os.write(KEPT_FROM, pickle.dumps((status, usage.ru_maxrss * 1024)))
         finally:
@@ -108,12 +118,15 @@ def _highest() -> int:
 
 
 def fork_worker(theirs: socket.socket, scoreboard_descriptor: int, inherited: Any) -> Forked:
-    """Fork a worker that lives on its end of the channel, which is closed here; it begins when it is permitted.
+    """Fork a worker that lives on its end of the channel, which is closed here.
+
+    It begins when it is permitted.
 
     Raises:
         StartMethodRefused: a fork would hang or corrupt.
     """
-    # Loaded once, here, for every worker: a program that has changed its user may not be allowed to read them any more.
+    # Loaded once, here, for every worker: a program that has changed its user may not be allowed to
+    # read them any more.
     from multiprocessing import context, process, resource_tracker, spawn, util  # noqa: F401
 
     try:
@@ -123,7 +136,8 @@ def fork_worker(theirs: socket.socket, scoreboard_descriptor: int, inherited: An
         theirs.close()
         raise
     tracker = descriptor_of_the_tracker()
-    tracker = -1 if tracker is None else os.dup(tracker)  # newer Pythons close the module's own in a forked process
+    # Newer Pythons close the module's own in a forked process
+    tracker = -1 if tracker is None else os.dup(tracker)
     pid, witness = _fork_before_a_witness() if Witness.is_needed() else (_fork(), None)
     if pid == 0:
         permit.close()
@@ -137,13 +151,17 @@ def fork_worker(theirs: socket.socket, scoreboard_descriptor: int, inherited: An
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # Python warns of a fork beside any thread; those beside which this one happens are ours, and known.
+        # Python warns of a fork beside any thread; those beside which this one happens are ours,
+        # and known.
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         return os.fork()
 
 
 def _fork_before_a_witness() -> tuple[int, Witness | None]:
-    """Fork twice: returns 0 in the worker, and in the program the worker's process id and its witness."""
+    """Fork twice.
+
+    It returns 0 in the worker, and in the program the worker's process id and its witness.
+    """
     report, told = os.pipe()
     pid = _fork()
     if pid == 0:
@@ -163,7 +181,13 @@ def _fork_before_a_witness() -> tuple[int, Witness | None]:
     return worker, Witness(pid, report)
 
 
-def _live(waiting: socket.socket, theirs: socket.socket, scoreboard_descriptor: int, tracker: int, inherited: Any) -> None:
+def _live(
+    waiting: socket.socket,
+    theirs: socket.socket,
+    scoreboard_descriptor: int,
+    tracker: int,
+    inherited: Any,
+) -> None:
     try:
         os.setpgid(0, 0)
         if not waiting.recv(1):
@@ -189,26 +213,32 @@ def refuse_unsafe_fork() -> None:
     """Raise where a fork of this process would hang or corrupt.
 
     Raises:
-        StartMethodRefused: CUDA is initialised, Python threads of the program's run, or OpenMP threads do.
+        StartMethodRefused: CUDA is initialised, Python threads of the program's run, or OpenMP
+            threads do.
     """
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     instead = "leave start_method out (the default is a fork server), or fork before that"
     if cuda is not None and cuda.is_initialized():
-        raise StartMethodRefused(f"start_method='fork' after CUDA was initialised: a forked CUDA context cannot be used; {instead}")
+        raise StartMethodRefused(
+            "start_method='fork' after CUDA was initialised: a forked CUDA context cannot be "
+            f"used; {instead}"
+        )
     ours = threads_of_ours()
-    if threading.current_thread() in ours:  # which replaces a worker, as a thread of multiprocessing.Pool does
+    if threading.current_thread() in ours:
+        # It replaces a worker, as a thread of multiprocessing.Pool does
         ours.add(threading.main_thread())
     ours.add(threading.current_thread())
     others = [thread.name for thread in threading.enumerate() if thread not in ours]
     if others:
         raise StartMethodRefused(
-            f"start_method='fork' while other threads run ({', '.join(others[:3])}): a lock that one of them holds would never"
-            f" be released in the worker; {instead}"
+            f"start_method='fork' while other threads run ({', '.join(others[:3])}): a lock that "
+            f"one of them holds would never be released in the worker; {instead}"
         )
     if _native_threads() > sum(thread.is_alive() for thread in ours) and _openmp_loaded():
         raise StartMethodRefused(
-            f"start_method='fork' after OpenMP has started its threads: a parallel region in the worker would hang; {instead}"
+            "start_method='fork' after OpenMP has started its threads: a parallel region in the "
+            f"worker would hang; {instead}"
         )
 
 

@@ -3,20 +3,23 @@ r"""The fork server, as the program sees it: a small clean process from which wo
 
 ::
 
-    program ==root==> fork server          one for the program, started with the first process pool (forkserver_main.py)
-       |                 |  \\
-       pool ==control====+   fork --> worker      ("spawn", token, ...)  -->  ("born", token, pid)
-       pool ==control====+   fork --> worker      ("kill", token)        -->  ("died", token, status, peak_bytes)
-            \\__________channel__________/         control ends: its workers are killed at once
+    program ==root==> fork server         one for the program, started with the first process pool
+       |                 |  \             (forkserver_main.py)
+       pool ==control====+   fork --> worker     ("spawn", token, ...) --> ("born", token, pid)
+       pool ==control====+   fork --> worker     ("kill", token)       --> ("died", token, status,
+            \__________channel__________/                                    peak_bytes)
+                                                 control ends: its workers are killed at once
 
-Why a server: a fork of the user's process copies locks that other threads hold and a CUDA context that cannot be copied; this
-one has a single thread and no library of the user's loaded. Why it is also the guard: the kernel closes its sockets however the
-program ends (``kill -9`` included), and it is never busy with a user's code, so it always notices. Each worker leads a process
-group of its own; what a task started goes down with it, and a terminal's Ctrl-C reaches the program alone.
+Why a server: a fork of the user's process copies locks that other threads hold and a CUDA context
+that cannot be copied; this one has a single thread and no library of the user's loaded. Why it is
+also the guard: the kernel closes its sockets however the program ends (``kill -9`` included), and
+it is never busy with a user's code, so it always notices. Each worker leads a process group of its
+own; what a task started goes down with it, and a terminal's Ctrl-C reaches the program alone.
 
-It is the program's interpreter with the program's flags, environment and user, and has loaded `site` as the program has: what is
-forked from it is what `multiprocessing` makes. The first message of a control says that it is there (``"serving"``); what never
-says so is no Python, and its end is told with that reason.
+It is the program's interpreter with the program's flags, environment and user, and has loaded
+`site` as the program has: what is forked from it is what `multiprocessing` makes. The first message
+of a control says that it is there (``"serving"``); what never says so is no Python, and its end is
+told with that reason.
 """
 
 from __future__ import annotations
@@ -30,8 +33,18 @@ from teamster import lifetime
 from teamster.errors import WorkerStartError
 from teamster.spine.transport.channel import Channel
 from teamster.spine.transport.sockets import pair
-from teamster.spine.workers.process.executable import cannot_start, command, find_executable, patience_s
-from teamster.spine.workers.process.offspring import KEPT_FROM, end_now, fill_standard_numbers, wait_for
+from teamster.spine.workers.process.executable import (
+    cannot_start,
+    command,
+    find_executable,
+    patience_s,
+)
+from teamster.spine.workers.process.offspring import (
+    KEPT_FROM,
+    end_now,
+    fill_standard_numbers,
+    wait_for,
+)
 
 _MARKER = "teamster-forkserver"
 _MOST_TRIES = 3  # it may be killed once or twice; a third time is no accident
@@ -55,7 +68,8 @@ class ForkServer:
         """A control channel for one pool; starts the server when there is none.
 
         Args:
-            to_guard: nothing will be started by it, it only sees to the end of what this process forks.
+            to_guard: nothing will be started by it, it only sees to the end of what this process
+                forks.
 
         Raises:
             WorkerStartError: there is no Python to start.
@@ -97,11 +111,15 @@ class ForkServer:
         return self._rights == _rights()
 
     def _is_current(self) -> bool:
-        """Whether the server is there for the program as it is now: not of another user, not closed by the program."""
+        """Whether the server is there for the program as it is now.
+
+        It is not of another user, and was not closed by the program.
+        """
         return self._root is None or (self.is_of_this_user() and self._root.is_whole())
 
     def _running(self, to_guard: bool) -> Channel:
-        if self._owner != os.getpid():  # a forked child of the program: the server belongs to the parent
+        if self._owner != os.getpid():
+            # A forked child of the program: the server belongs to the parent
             self._root, self._pid, self._owner = None, -1, os.getpid()
         if not self._is_current() or (self._only_guards and not to_guard):
             self._forget()
@@ -132,14 +150,27 @@ class ForkServer:
     def _spawn(self, descriptor: int) -> int:
         self._executable = executable = find_executable()
         server = "teamster.spine.workers.process.forkserver_main"
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {server} import serve; serve({KEPT_FROM})"
-        moves = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, descriptor, KEPT_FROM)]
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from {server} import serve; "
+            f"serve({KEPT_FROM})"
+        )
+        moves = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, descriptor, KEPT_FROM),
+        ]
         arguments = command(executable, code, _MARKER)
-        # A program that has blocked SIGCHLD, or ignores it, must not have a server that never hears of its workers' ends.
+        # A program that has blocked SIGCHLD, or ignores it, must not have a server that never hears
+        # of its workers' ends.
         clean = [signal.SIGCHLD]
         try:
             return os.posix_spawn(
-                executable, arguments, os.environ, file_actions=moves, setpgroup=0, setsigmask=[], setsigdef=clean
+                executable,
+                arguments,
+                os.environ,
+                file_actions=moves,
+                setpgroup=0,
+                setsigmask=[],
+                setsigdef=clean,
             )
         except OSError as error:
             raise cannot_start(executable, f"does not run ({error.strerror})") from error
@@ -149,7 +180,9 @@ class ForkServer:
         return patience_s(self._executable)
 
     def why_silent(self, generation: int) -> WorkerStartError | None:
-        """The error for the server of this generation, which has never answered and is ended if it still tries.
+        """The error for the server of this generation, which has never answered.
+
+        The server is ended if it still tries.
 
         Returns:
             None when it was killed, or has a successor: that one may answer.
@@ -194,12 +227,18 @@ class ForkServer:
 
 
 def _rights() -> tuple[object, ...]:
-    """Whose the program is: a server from before a change of user would have the rights of the other one."""
+    """The user and the groups of the program.
+
+    A server from before a change of user would have the rights of the other one.
+    """
     return os.getresuid(), os.getresgid(), os.getgroups()
 
 
 def _fork_copy(descriptor: int) -> int:
-    """A server without an interpreter of its own: a copy of this process, for what was asked to be copies of it anyway."""
+    """A server without an interpreter of its own.
+
+    It is a copy of this process, for what was asked to be copies of it anyway.
+    """
     pid = os.fork()
     if pid:
         return pid

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The fork server itself: a process with one thread and nobody's code, which forks, reaps and kills workers (forkserver.py)."""
+"""The fork server itself, which forks, reaps and kills workers (forkserver.py).
+
+It is a process with one thread, and without code of the user's.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from teamster.spine.workers.process.offspring import KEPT_FROM, fill_standard_nu
 from teamster.spine.workers.process.resource_tracker import TrackerOnDemand
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_PLACES = (KEPT_FROM, KEPT_FROM + 1, KEPT_FROM + 2, 1, 2)  # of a worker's channel, scoreboard, tracker, stdout and stderr
+# The numbers of a worker's channel, scoreboard, tracker, stdout and stderr
+_PLACES = (KEPT_FROM, KEPT_FROM + 1, KEPT_FROM + 2, 1, 2)
 
 
 class _Pool:
@@ -31,7 +35,7 @@ class _Pool:
 
 
 class Server:
-    """Forks, reaps and kills; runs nobody's code."""
+    """Forks, reaps and kills; runs no code of the user's."""
 
     def __init__(self, root: Channel) -> None:
         self._root = root
@@ -71,7 +75,10 @@ class Server:
                         self._tell_of_the_tracker(pool)
 
     def _preload(self) -> bool:
-        """With nothing to do, load what unpickles functions by value: workers forked from now on have it."""
+        """With nothing to do, load what unpickles functions by value.
+
+        Workers forked from now on have it.
+        """
         if self._owners and "teamster.spine.transport.by_value.pickler" not in sys.modules:
             from teamster.spine.transport.by_value import pickler as by_value  # noqa: F401
 
@@ -112,7 +119,8 @@ class Server:
 
     def _spawn(self, pool: _Pool, token: int, executable: list[str] | None) -> None:
         descriptors = [pool.control.attached.pop(0) for _ in _PLACES]
-        if not stat.S_ISFIFO(os.fstat(descriptors[2]).st_mode):  # the program has no resource tracker
+        if not stat.S_ISFIFO(os.fstat(descriptors[2]).st_mode):
+            # The program has no resource tracker
             os.dup2(self._tracker.writer, descriptors[2], inheritable=False)
         pid = os.fork()
         if pid == 0:
@@ -137,7 +145,9 @@ class Server:
                 del pool.workers[token]
                 self._tell(pool, ("died", token, status, usage.ru_maxrss * 1024))
 
-    def _tell(self, pool: _Pool, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()) -> None:
+    def _tell(
+        self, pool: _Pool, message: tuple[Any, ...], descriptors: tuple[int, ...] = ()
+    ) -> None:
         with contextlib.suppress(OSError):  # the pool is closing; its end of file comes next
             pool.control.put(message, descriptors)
 
@@ -153,7 +163,10 @@ class Server:
         pool.control.close()
 
     def _learn_guarded(self, pool: _Pool) -> None:
-        """Read what the program could still say: it may have died right after it forked a worker and told of it."""
+        """Read what the program could still say.
+
+        It may have died right after it forked a worker and told of it.
+        """
         pool.control.set_blocking(False)
         with contextlib.suppress(BlockingIOError):
             while (messages := pool.control.take()) is not None:
@@ -171,7 +184,8 @@ def serve(root_descriptor: int) -> None:
         fill_standard_numbers()
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
-        # Loaded once, here, for every worker. multiprocessing costs 7 ms; it has to be told about each worker.
+        # Loaded once, here, for every worker. multiprocessing costs 7 ms; it has to be told about
+        # each worker.
         from teamster.spine.workers.process import child_main, kinship, worker  # noqa: F401
 
         server = Server(Channel(socket.socket(fileno=root_descriptor), blocking=True))
@@ -195,7 +209,10 @@ def serve_as_copy(root_descriptor: int) -> None:
 
 
 def become_worker(descriptors: Iterable[int], executable: list[str] | None) -> None:
-    """In a fresh child of the server: keep nothing that is not the worker's, and live as one. Never returns."""
+    """In a fresh child of the server: keep nothing that is not the worker's, and live as one.
+
+    Never returns.
+    """
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
@@ -230,10 +247,11 @@ def _highest_descriptor() -> int:
 
 
 def _die_with_parent() -> None:
-    """Ask Linux for a SIGKILL when the server dies; the end of file on the channel is what counts everywhere else.
+    """Ask Linux for a SIGKILL when the server dies.
 
-    The signal is bound to the *thread* that forked and races with the start; the server has one thread, and a worker whose
-    server died before this line finds its channel closed.
+    The end of file on the channel is what counts everywhere else. The signal is bound to the
+    *thread* that forked and races with the start; the server has one thread, and a worker finds
+    its channel closed if its server died before this line.
     """
     try:
         import ctypes

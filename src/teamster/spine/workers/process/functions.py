@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What process workers know of functions: each gets one once, and what it carries of large things in one segment for all."""
+"""What process workers know of functions.
+
+Each worker gets a function once, and what that carries of large things in one segment for all.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ class Functions:
         try:
             spec.parcel = pack_function(spec.function)
         except Exception as reason:
-            raise transfer_error(f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason) from reason
+            raise transfer_error(
+                f"the function {getattr(spec.function, '__qualname__', spec.function)!r}", reason
+            ) from reason
         spec.context = carry(context) if len(context) else []
         spec.state = take()
 
@@ -58,19 +63,22 @@ class Functions:
             except ArenaFull:
                 self._broadcasts[spec.identity] = None
         if (broadcast := self._broadcasts[spec.identity]) is not None:
-            with contextlib.suppress(OSError):  # no descriptor left to send: a copy for this worker then
+            with contextlib.suppress(OSError):
+                # No descriptor left to send: a copy for this worker then
                 return worker.channel.stow_broadcast(parcel, broadcast)
         return worker.channel.stow(parcel)
 
     def forget(self, spec: FunctionSpec) -> None:
-        """Nobody will use this function again."""
+        """No call will use this function again."""
         if broadcast := self._broadcasts.pop(spec.identity, None):
             self._settled_bytes += broadcast.nbytes
             broadcast.close()
 
     def bytes_shared(self) -> int:
         """Bytes that went through segments, so far."""
-        return self._settled_bytes + sum(broadcast.nbytes for broadcast in self._broadcasts.values() if broadcast)
+        return self._settled_bytes + sum(
+            broadcast.nbytes for broadcast in self._broadcasts.values() if broadcast
+        )
 
     def close(self) -> None:
         """Let go of all segments."""

@@ -18,14 +18,17 @@ class ProcessHandle(WatchedHandle):
 
     __slots__ = ("_children", "_fellows", "channel", "child", "known", "salvaged")
 
-    def __init__(self, index: int, child: Child, children: Children, fellows: dict[Child, ProcessHandle]) -> None:
+    def __init__(
+        self, index: int, child: Child, children: Children, fellows: dict[Child, ProcessHandle]
+    ) -> None:
         super().__init__(index, scoreboard=child.scoreboard)
         self._children = children
         self._fellows = fellows
         self.child = child
         self.channel = child.channel
         self.known: set[int] = set()  # specs that it has
-        self.salvaged = (0, 0)  # the state of its log when that was read last, before its results were sent
+        # The state of its log when that was read last, before its results were sent
+        self.salvaged = (0, 0)
 
     @property
     def pid(self) -> int:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A worker as a child of the program in the eyes of `multiprocessing`: what that module hands to its own children at their start.
+"""A worker as a child of the program in the eyes of `multiprocessing`.
 
-``current_process()`` has a name, a number and a parent, and says that it is a daemon: joblib then stays serial inside of a task,
-``%(processName)s`` names the worker. A real daemon may have no children, and a task may: the fork server ends whatever a worker
-leaves behind. The authentication key makes proxies of a Manager work, the start method is what a task's own processes use.
+It gets what that module hands to its own children at their start. ``current_process()`` has a
+name, a number and a parent, and says that it is a daemon: joblib then stays serial inside of a
+task, ``%(processName)s`` names the worker. A real daemon may have no children, and a task may: the
+fork server ends whatever a worker leaves behind. The authentication key makes proxies of a Manager
+work, the start method is what a task's own processes use.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ def kin_of_the_program() -> dict[str, Any]:
     process = sys.modules.get("multiprocessing.process")
     if process is None:
         return {"pid": os.getpid(), "name": "MainProcess"}
-    kin = {"pid": os.getpid(), "name": process.current_process().name, "authkey": bytes(process.current_process().authkey)}
+    kin = {
+        "pid": os.getpid(),
+        "name": process.current_process().name,
+        "authkey": bytes(process.current_process().authkey),
+    }
     kin["folder"] = process.ORIGINAL_DIR
     if context := sys.modules.get("multiprocessing.context"):
         kin["start_method"] = context._default_context.get_start_method(allow_none=True)
@@ -44,7 +50,8 @@ def _worker_process(number: int) -> Any:
     from multiprocessing import process
 
     class WorkerProcess(process.BaseProcess):
-        # For who asks. Its configuration, which multiprocessing looks at before it starts a child, says nothing.
+        # For code that asks. Its configuration, which multiprocessing looks at before it starts a
+        # child, says nothing.
         daemon = True
 
         def __init__(self, before: Any) -> None:
@@ -76,7 +83,10 @@ def follow(kin: dict[str, Any]) -> None:
 
 
 def _parent(kin: dict[str, Any]) -> Any:
-    """The program as ``multiprocessing.parent_process()`` shows it; its sentinel is ready when it has ended."""
+    """The program as ``multiprocessing.parent_process()`` shows it.
+
+    Its sentinel is ready when it has ended.
+    """
     from multiprocessing import process
 
     try:
@@ -87,7 +97,10 @@ def _parent(kin: dict[str, Any]) -> Any:
 
 
 def forget_the_program() -> None:
-    """In a worker that was forked from the program: what it has registered for its own end is the program's to run."""
+    """In a worker that was forked from the program: forget what the program does at its end.
+
+    What it has registered for that is the program's to run.
+    """
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         import atexit

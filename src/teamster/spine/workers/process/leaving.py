@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a worker process ends, and what it leaves for those who ask why it died."""
+"""How a worker process ends, and what it leaves that tells why it died."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def report_crash(scoreboard_descriptor: int) -> None:
 
 
 def leave(code: int) -> None:
-    """End as an interpreter ends, but without the teardown of its modules, which can hang in foreign threads.
+    """End as an interpreter ends, but without the teardown of its modules.
 
-    Threads that are no daemons are waited for, then what the user registered runs. The parent sets the limit.
+    That can hang in foreign threads. Threads that are no daemons are waited for, then what the user
+    registered runs. The parent sets the limit.
     """
     import atexit
 
@@ -47,7 +48,10 @@ def leave(code: int) -> None:
 
 
 def end_copy(error: BaseException | None) -> NoReturn:
-    """End a process that a task has forked, which has come to the end of the task: as a program ends that this has happened to."""
+    """End a process that a task has forked, which has come to the end of the task.
+
+    It ends as a program ends that this has happened to.
+    """
     code = 0
     try:
         if isinstance(error, SystemExit) and isinstance(error.code, int | None):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The ``__main__`` of a worker: it looks like the program's and is empty, since what tasks use of it comes with them."""
+"""The ``__main__`` of a worker.
+
+It looks like the program's and is empty, since what tasks use of it comes with them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def describe_main() -> dict[str, Any]:
 
 
 def make_main(told: dict[str, Any]) -> None:
-    """Have a ``__main__`` of which this is known: what is imported by a relative name in there is found in its package."""
+    """Have a ``__main__`` of which this is known.
+
+    What is imported by a relative name in there is found in its package.
+    """
     main = ModuleType("__main__")
     main.__dict__.update({**told, "__builtins__": __builtins__})
     if (spec := told["__spec__"]) is not None:

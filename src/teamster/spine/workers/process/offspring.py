@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the program and its fork server do alike with processes that they start: their numbers, their end."""
+"""What the program and its fork server do alike with processes that they start.
+
+That concerns the numbers of their descriptors, and their end.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ KEPT_FROM = 3
 def fill_standard_numbers() -> None:
     """Open /dev/null as 0, 1 and 2 where those are closed.
 
-    A daemon closes them, and whatever is opened next gets their numbers. A channel that is also number 1 receives what is printed.
-    (A test found the output of a task in the control channel of the fork server.)
+    A daemon closes them, and whatever is opened next gets their numbers. A channel that is also
+    number 1 receives what is printed. (A test found the output of a task in the control channel of
+    the fork server.)
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < KEPT_FROM:
         pass
@@ -24,7 +28,10 @@ def fill_standard_numbers() -> None:
 
 
 def wait_for(pid: int, seconds: float) -> int | None:
-    """The exit status of a child of ours; 0 when somebody else has seen it; None when it still lives after so many seconds."""
+    """The exit status of a child of ours; 0 when other code has seen it.
+
+    None when it still lives after so many seconds.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -44,7 +51,7 @@ def end_now(pid: int) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """SIGKILL to the process group that `pid` leads, or to `pid` where it had no time to found one."""
+    """SIGKILL to the process group of `pid`, or to `pid` where it had no time to found one."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

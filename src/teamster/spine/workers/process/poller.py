@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Waiting for many descriptors at once, in a way that another thread can end, or change, meanwhile."""
+"""Waiting for many descriptors at once; another thread can end or change the wait meanwhile."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Poller:
         self._set.register(descriptor, READABLE)
 
     def unregister(self, descriptor: int) -> None:
-        """Look at it no more; nothing happens where somebody has closed it."""
+        """Look at it no more; nothing happens where it was closed."""
         with contextlib.suppress(OSError, ValueError):
             self._set.unregister(descriptor)
 
@@ -61,14 +61,20 @@ class Poller:
         self._set.modify(descriptor, (READABLE if readable else 0) | (WRITABLE if writable else 0))
 
     def poll(self, seconds: float | None, *, eager: bool) -> list[tuple[int, int]]:
-        """Descriptors and what they are ready for; at first without sleeping: a processor that sleeps takes 50 us to wake up."""
+        """Descriptors and what they are ready for.
+
+        It looks without sleeping at first: a processor that sleeps takes 50 us to wake up.
+        """
         until = time.perf_counter_ns() + SPIN_NS if eager and seconds != 0 else 0
         while time.perf_counter_ns() < until:
             if ready := self._set.poll(0):
                 return self._but_for_wakes(ready)
-            os.sched_yield()  # whoever has work goes first
+            os.sched_yield()  # a thread that has work goes first
         if not self.is_whole():
-            raise OSError(errno.EBADF, "the program has closed the descriptors that its workers are watched by")
+            raise OSError(
+                errno.EBADF,
+                "the program has closed the descriptors that its workers are watched by",
+            )
         return self._but_for_wakes(self._set.poll(seconds))
 
     def _but_for_wakes(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -106,7 +112,10 @@ class Poller:
 
 
 class _PolledSet:
-    """The same where there is no epoll: on macOS, and where gevent or eventlet have taken it away."""
+    """The same where there is no epoll.
+
+    That is on macOS, and where gevent or eventlet have taken it away.
+    """
 
     def __init__(self, poller: Poller) -> None:
         self._poller = poller

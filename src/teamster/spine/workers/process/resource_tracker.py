@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The resource tracker of `multiprocessing`: one for the program and all of its workers.
 
-Whatever names shared memory or a semaphore tells the tracker of its process, which unlinks what is left when the last process that
-can write to it is gone. A worker with a tracker of its own takes the program's memory down when it ends: the worker only attached
-to it, and its tracker does not know of anybody else. So a worker writes to the program's::
+Whatever names shared memory or a semaphore tells the tracker of its process, which unlinks what is
+left when the last process that can write to it is gone. A worker with a tracker of its own takes
+the program's memory down when it ends: the worker only attached to it, and its tracker does not
+know of any other process. So a worker writes to the program's::
 
-    the program has one      its pipe is handed to each worker, also to those that run already
-    it has none              a pipe that the fork server watches: what is written into it first starts a tracker, and the program
-                             makes it its own. No process before that.
+    the program has one  its pipe is handed to each worker, also to those that run already
+    it has none          a pipe that the fork server watches: what is written into it first
+                         starts a tracker, and the program makes it its own. No process before
+                         that.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ def use_tracker(descriptor: int) -> None:
 
 
 def adopt_tracker(descriptor: int) -> None:
-    """In the program, whose workers have begun to use a tracker: have the same one, as a child of `multiprocessing` has."""
+    """In the program, when its workers have begun to use a tracker: have the same one.
+
+    A child of `multiprocessing` has that of its parent, too.
+    """
     from multiprocessing import resource_tracker
 
     tracker: Any = resource_tracker._resource_tracker

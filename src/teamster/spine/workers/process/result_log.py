@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The log of a process worker: finished results, safe on the scoreboard until they are sent.
 
-A result that waits for others to go with it would be lost with the worker; from the scoreboard, which the parent has mapped as
-well, it is taken back.
+A result that waits for others to go with it would be lost with the worker; from the scoreboard,
+which the parent has mapped as well, it is taken back.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ from teamster.spine.transport.parcel import Parcel
 from teamster.spine.workers.encoding import PLAIN, join_results, keep_one_by_one, pack_results
 from teamster.spine.workers.exceptions import describe
 from teamster.spine.workers.process.leaving import end_copy
-from teamster.spine.workers.scoreboard import FAILED_BIT, LOG_END, LOG_START, NBYTES, RECORD, Scoreboard
+from teamster.spine.workers.scoreboard import (
+    FAILED_BIT,
+    LOG_END,
+    LOG_START,
+    NBYTES,
+    RECORD,
+    Scoreboard,
+)
 
 FLUSH_NS = 5_000_000
-"""How long a finished result waits for others to be sent with it; what nobody waits for may wait longer (`PATIENT_NS`).
+"""How long a finished result waits for others to be sent with it.
 
-The parent that reads a message takes a processor from a worker for some 0.2 ms. (0.2 ms tasks in C on 2 cores: 1.05 times the time
-of Pool.map when every message went after 5 ms, 1.02 with 50 ms.)
+What no thread waits for may wait longer (`PATIENT_NS`). The parent that reads a message takes a
+processor from a worker for some 0.2 ms. (0.2 ms tasks in C on 2 cores: 1.05 times the time of
+Pool.map when every message went after 5 ms, 1.02 with 50 ms.)
 """
 PATIENT_NS = 50_000_000  # see above
 
@@ -46,11 +54,15 @@ class ResultSink:
         self._end = LOG_START
         self._sent_ns = perf_counter_ns()
         self.patience_ns = FLUSH_NS
-        self.ring: Ring | None = None  # while somebody records
+        self.ring: Ring | None = None  # while the parent records
 
     def keep(self, first: int, values: list[Any]) -> None:
-        """Save the results of consecutive items; one that does not pickle becomes that item's failure."""
-        if len(values) == 1 and type(values[0]) in PLAIN:  # most frequent, and between two items: no more calls
+        """Save the results of consecutive items.
+
+        One that does not pickle becomes that item's failure.
+        """
+        if len(values) == 1 and type(values[0]) in PLAIN:
+            # The most frequent case, and between two items: no more calls
             data = pickle.dumps(values, 5)
             if self._end + RECORD.size + len(data) <= NBYTES:
                 self._log(first, 1, data)
@@ -73,7 +85,10 @@ class ResultSink:
             self.flush()
 
     def part(self) -> None:
-        """In a forked copy of the worker: what the task comes to there is nobody's result, and ends the copy."""
+        """In a forked copy of the worker: keep no results.
+
+        What the task comes to there is no item's result, and ends the copy.
+        """
         self._log = self._save = lambda *_: end_copy(None)  # type: ignore[assignment, method-assign]
         self.keep_failure = lambda _, error: end_copy(error)  # type: ignore[assignment, method-assign]
 
@@ -102,7 +117,10 @@ class ResultSink:
         self._words[LOG_END] = stop - LOG_START
 
     def _join(self, first: int, data: bytes) -> None:
-        """Add one result to the record of those before it: what the parent pays for a record, it pays for a hundred items then."""
+        """Add one result to the record of those before it.
+
+        What the parent pays for a record, it pays for a hundred items then.
+        """
         if first != self._run_next:
             self._end_run()
             self._run_first = first
@@ -120,7 +138,10 @@ class ResultSink:
             self.flush()
 
     def finish(self, *batch: int) -> None:
-        """A batch is over, as `BatchDone` tells it, to be told with the next results; no record reaches into the next batch."""
+        """A batch is over, as `BatchDone` tells it, to be told with the next results.
+
+        No record reaches into the next batch.
+        """
         self._end_run()
         self._finished.append(batch)
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a child process comes to life: forked from the fork server, spawned by it, or forked from the program itself."""
+"""How a child process comes to life.
+
+It is forked from the fork server, spawned by it, or forked from the program itself.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +48,12 @@ class Entry:
 
 
 class ChildSetup:
-    """Whose environment children live in, and how they are started.
+    """The environment that children live in, and how they are started.
 
     Args:
         start_method: "forkserver", "spawn" or "fork".
-        native_threads: how many threads of OpenMP and its like each may have; None leaves them alone.
+        native_threads: how many threads of OpenMP and its like each may have; None leaves them
+            alone.
     """
 
     def __init__(self, start_method: str, native_threads: int | None) -> None:
@@ -73,7 +77,7 @@ class ChildSetup:
         }
 
     def look_again(self) -> None:
-        """Whoever starts from now on, or is told the news, is told of the program as it is now."""
+        """Children that start or get the news from now on are told of the program as it is now."""
         now = current_environment()
         if now != self.environment:
             self.environment = now
@@ -99,7 +103,9 @@ class Starter:
         self._server_generation = the_fork_server().generation
         return control
 
-    def start(self, token: int, theirs: socket.socket, scoreboard_descriptor: int, entry: Entry) -> None:
+    def start(
+        self, token: int, theirs: socket.socket, scoreboard_descriptor: int, entry: Entry
+    ) -> None:
         """Start a child on its end of the channel, which is closed here.
 
         Raises:
@@ -117,7 +123,10 @@ class Starter:
             return
         executable = _spawn_command() if self._method == "spawn" else None
         with contextlib.closing(theirs):
-            message, given = ("spawn", token, executable), _descriptors(theirs.fileno(), scoreboard_descriptor)
+            message, given = (
+                ("spawn", token, executable),
+                _descriptors(theirs.fileno(), scoreboard_descriptor),
+            )
             try:
                 self.control.put(message, given)
             except OSError:
@@ -136,23 +145,32 @@ class Starter:
         self._serving = True
 
     def seconds_to_answer(self) -> float | None:
-        """How long the fork server may take to answer, None when it has; one whose time is over is ended."""
+        """How long the fork server may take to answer, None when it has.
+
+        A server that has used up its time is ended.
+        """
         if self._serving or self.why_not is not None:
             return None
         left = the_fork_server().patience_s() - (perf_counter_ns() - self._asked_ns) / 1e9
         if left <= 0:
-            self.why_not = the_fork_server().why_silent(self._server_generation)  # and its end is read from the control
+            # The server's end is then read from the control
+            self.why_not = the_fork_server().why_silent(self._server_generation)
         return max(0.0, left)
 
     def is_current(self) -> bool:
         """Whether what was started is still of use to the program as it is now."""
         fork_server = the_fork_server()
         return self.why_not is not None or (
-            self.control.is_whole() and fork_server.is_of_this_user() and fork_server.generation == self._server_generation
+            self.control.is_whole()
+            and fork_server.is_of_this_user()
+            and fork_server.generation == self._server_generation
         )
 
     def renew(self) -> None:
-        """Have another control channel, of another server where the program cannot use this one any more."""
+        """Have another control channel.
+
+        It is another server's where the program cannot use this one any more.
+        """
         self._serving = True  # or it would be blamed for not having answered yet
         self.reconnect()
 
@@ -160,10 +178,14 @@ class Starter:
         """The fork server died: its workers die with it, the next ones come from a new server.
 
         Returns:
-            Why there is none: the last one had not even answered, or there is no Python to start. The next worker that is asked for
-            is refused with that.
+            Why there is none: the last one had not even answered, or there is no Python to start.
+            The next worker that is asked for is refused with that.
         """
-        why_not = None if self._serving or self.why_not else the_fork_server().why_silent(self._server_generation)
+        why_not = (
+            None
+            if self._serving or self.why_not
+            else the_fork_server().why_silent(self._server_generation)
+        )
         self.control.close()
         try:
             self.control = self._connect()
@@ -194,7 +216,10 @@ class Starter:
             self.control.put(("kill", token))
 
     def status(self, token: int) -> tuple[int | None, int] | None:
-        """Exit status and peak memory (bytes) of a worker that this process forked; None while it lives, or is another's."""
+        """Exit status and peak memory (bytes) of a worker that this process forked.
+
+        None while it lives, or is another's.
+        """
         forked = self._forked.get(token)
         ended = forked.status() if forked is not None else None
         if forked is not None and ended is not None:
@@ -213,7 +238,9 @@ class Starter:
 
 
 def _descriptors(channel: int, scoreboard: int) -> tuple[int, ...]:
-    """What a worker is given: copies of its channel, its scoreboard, the program's tracker and output.
+    """What a worker is given.
+
+    These are copies of its channel, its scoreboard, the program's tracker and output.
 
     Raises:
         OSError: the system gives no more.
@@ -233,14 +260,17 @@ def _descriptors(channel: int, scoreboard: int) -> tuple[int, ...]:
 
 
 def _spawn_command() -> list[str]:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from teamster.spine.workers.process.child_main import main; main(3, 4, 5)"
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from teamster.spine.workers.process.child_main "
+        "import main; main(3, 4, 5)"
+    )
     return command(find_executable(), code, "teamster-worker")
 
 
 def _standard(number: int) -> int:
     """A duplicate of a standard descriptor; /dev/null where the program has closed it.
 
-    A number that was closed is given to whatever is opened next. Python opens nothing that children inherit, and a standard stream
-    is there to be inherited: that tells them apart.
+    A number that was closed is given to whatever is opened next. Python opens nothing that children
+    inherit, and a standard stream is there to be inherited: that tells them apart.
     """
     return os.dup(number) if os.get_inheritable(number) else os.open(os.devnull, os.O_WRONLY)

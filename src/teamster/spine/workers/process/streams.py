@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a task prints, logs and warns, brought home: whole lines to the parent's streams, records to its loggers and filters.
+"""What a task prints, logs and warns, brought home.
+
+Whole lines go to the parent's streams, records and warnings to its loggers and filters.
 
 ::
 
     worker                                   parent
     print --> LineStream --("text", ...)---> sys.stdout / sys.stderr, as they are at that moment
-    logging -> Forwarder --("log", ...)----> the logger of the same name, if it is enabled for the level
-    warnings -> show -----("warning", ...)-> warnings.warn_explicit: the parent's filters, once for all workers
+    logging -> Forwarder --("log", ...)----> the logger of the same name, if it is enabled for the
+                                             level
+    warnings -> show -----("warning", ...)-> warnings.warn_explicit: the parent's filters, once for
+                                             all workers
 
-What goes past Python's streams (a C library, a subprocess) writes to the parent's descriptors directly, and so do processes that a
-task has forked (``multiprocessing.Process``).
+What goes past Python's streams (a C library, a subprocess) writes to the parent's descriptors
+directly, and so do processes that a task has forked (``multiprocessing.Process``).
 """
 
 from __future__ import annotations
@@ -30,7 +34,10 @@ Post = Callable[[tuple[Any, ...]], Any]
 
 
 class _Bytes(io.RawIOBase):
-    """What a `LineStream` is on top of: bytes become text for the way, and bytes again where that is no text."""
+    """What a `LineStream` is on top of.
+
+    Bytes become text for the way, and bytes again where that is no text.
+    """
 
     def __init__(self, lines: LineStream) -> None:
         self.lines = lines
@@ -84,23 +91,32 @@ class LineStream(io.TextIOBase):
         """How the program's stream treats what it cannot encode."""
         return self._errors
 
-    def reconfigure(self, *, encoding: str | None = None, errors: str | None = None, **_: Any) -> None:
+    def reconfigure(
+        self, *, encoding: str | None = None, errors: str | None = None, **_: Any
+    ) -> None:
         """Take what a program sets of its streams; when lines are sent is decided here."""
-        self._encoding, self._errors = encoding or self._encoding, errors or ("strict" if encoding else self._errors)
+        self._encoding, self._errors = (
+            encoding or self._encoding,
+            errors or ("strict" if encoding else self._errors),
+        )
 
     def detach(self) -> Any:
         """The stream of bytes."""
         return self.buffer
 
     def fileno(self) -> int:
-        """The descriptor that the parent's stream had when the worker started, for subprocesses of a task."""
+        """The descriptor that the parent's stream had when the worker started.
+
+        It is for subprocesses of a task.
+        """
         return 1 if self._name == "stdout" else 2
 
     def write(self, text: str) -> int:
         """Send every line that is complete; keep the rest until it is.
 
         Raises:
-            UnicodeEncodeError: the program's stream cannot take this text; it would have said so to the task.
+            UnicodeEncodeError: the program's stream cannot take this text; it would have said so to
+                the task.
         """
         if self._encoding is not None and not text.isascii() and not self.closed:
             text.encode(self._encoding, self._errors or "strict")
@@ -118,13 +134,19 @@ class LineStream(io.TextIOBase):
         return len(text)
 
     def close(self) -> None:
-        """Send what has no end of line yet; later writes go nowhere, as a task that closes its streams asks for."""
+        """Send what has no end of line yet.
+
+        Later writes go nowhere, as a task that closes its streams asks for.
+        """
         if not self.closed:
             self.drain()
         super().close()
 
     def part(self) -> None:
-        """In a forked copy of the worker: what waits is the worker's, and nobody says when the copy ends."""
+        """In a forked copy of the worker: drop what waits, and send everything at once.
+
+        What waits is the worker's, and nothing says when the copy ends.
+        """
         self._rest, self._in_lines = "", False
 
     def drain(self) -> None:
@@ -135,13 +157,19 @@ class LineStream(io.TextIOBase):
 
 
 def redirect(post: Post, settings: dict[str, Any]) -> None:
-    """In a worker: send prints, log records and warnings by `post`; `settings` is what `snapshot` saw in the parent."""
+    """In a worker: send prints, log records and warnings by `post`.
+
+    `settings` is what `snapshot` saw in the parent.
+    """
     posts = [post]  # the last counts
 
     def post_now(message: tuple[Any, ...]) -> None:
         posts[-1](message)
 
-    streams = [LineStream(name, post_now, coding) for name, coding in zip(("stdout", "stderr"), settings["coding"], strict=True)]
+    streams = [
+        LineStream(name, post_now, coding)
+        for name, coding in zip(("stdout", "stderr"), settings["coding"], strict=True)
+    ]
     sys.stdout, sys.stderr = streams
 
     def part() -> None:
@@ -156,7 +184,10 @@ def redirect(post: Post, settings: dict[str, Any]) -> None:
 
 
 def _show_here(message: tuple[Any, ...]) -> None:
-    """In a process that a task has forked, which has no way to the program: write to the descriptors that it shares with it."""
+    """In a process that a task has forked: write to the descriptors shared with the program.
+
+    It has no other way to the program.
+    """
     import logging
     import warnings
 
@@ -164,7 +195,9 @@ def _show_here(message: tuple[Any, ...]) -> None:
     if message[0] == "text":
         text = message[2]
     elif message[0] == "log":
-        text = logging.Formatter(logging.BASIC_FORMAT).format(logging.makeLogRecord(message[1])) + "\n"
+        text = (
+            logging.Formatter(logging.BASIC_FORMAT).format(logging.makeLogRecord(message[1])) + "\n"
+        )
     else:
         text = warnings.formatwarning(message[2], pickle.loads(message[1]), *message[3:])
     data = text.encode("utf-8", "surrogateescape")
@@ -173,27 +206,32 @@ def _show_here(message: tuple[Any, ...]) -> None:
 
 
 def snapshot() -> dict[str, Any]:
-    """In the parent: what a worker needs to know to send only what somebody wants."""
+    """In the parent: what a worker needs to know to send only what is wanted."""
     import warnings
 
     entries: list[Any] = list(warnings.filters)
-    filters = [(*entry[:2], (entry[2].__module__, entry[2].__qualname__), *entry[3:]) for entry in entries]
-    coding = [(_text_of(stream, "encoding"), _text_of(stream, "errors")) for stream in (sys.stdout, sys.stderr)]
+    filters = [
+        (*entry[:2], (entry[2].__module__, entry[2].__qualname__), *entry[3:]) for entry in entries
+    ]
+    coding = [
+        (_text_of(stream, "encoding"), _text_of(stream, "errors"))
+        for stream in (sys.stdout, sys.stderr)
+    ]
     return {"warning_filters": filters, "log_level": _lowest_level(), "coding": coding}
 
 
 def _text_of(stream: Any, name: str) -> str | None:
-    """An attribute of a stream that may be anybody's."""
+    """An attribute of a stream that may be any object."""
     value = getattr(stream, name, None)
     return value if isinstance(value, str) else None
 
 
 def deliver(message: tuple[Any, ...]) -> Exception | None:
-    """In the parent: give a worker's text, record or warning to whom it was meant for.
+    """In the parent: give a worker's text, record or warning to what it was meant for.
 
     Returns:
-        What the stream raised that a text was written to: the reader of a pipe is gone, the disk is full. It would have ended the
-        loop, and is to end the call, when nothing is lost by it.
+        What the stream raised that a text was written to: the reader of a pipe is gone, the disk is
+        full. It would have ended the loop, and is to end the call, when nothing is lost by it.
     """
     kind = message[0]
     try:
@@ -245,7 +283,11 @@ def _lowest_level() -> int | None:
     if logging is None:
         return None
     levels: list[int] = [logging.root.level]
-    levels += [logger.level for logger in list(logging.root.manager.loggerDict.values()) if getattr(logger, "level", 0)]
+    levels += [
+        logger.level
+        for logger in list(logging.root.manager.loggerDict.values())
+        if getattr(logger, "level", 0)
+    ]
     return max(min(levels), int(logging.root.manager.disable) + 1)
 
 
@@ -256,14 +298,17 @@ def _forward_logs(post: Post, level: int) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             try:
                 post(("log", self.prepare(record)))
-            except Exception:  # as any handler: a mistake in a message is printed, and is not the task's
+            except Exception:
+                # As in any handler: a mistake in a message is printed, and is not the task's
                 self.handleError(record)
 
         def prepare(self, record: logging.LogRecord) -> dict[str, Any]:
             state = dict(vars(record))
             state["msg"], state["args"] = record.getMessage(), None
             if record.exc_info:
-                state["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)
+                state["exc_text"] = record.exc_text or logging.Formatter().formatException(
+                    record.exc_info
+                )
                 state["exc_info"] = None
             for name, value in list(state.items()):
                 if type(value) not in _PLAIN:
@@ -280,8 +325,8 @@ _PLAIN = (str, int, float, bool, type(None))
 class _ByName(type):
     """A class that stands for the one of its name, which this process may load later or never.
 
-    NumPy filters warnings of a class of its own; a filter that came with that class had every worker import NumPy before its first
-    task. (A pool of two did nothing in 135 ms instead of 18.)
+    NumPy filters warnings of a class of its own; a filter that came with that class had every
+    worker import NumPy before its first task. (A pool of two did nothing in 135 ms instead of 18.)
     """
 
     def __subclasscheck__(cls, other: type) -> bool:
@@ -302,7 +347,14 @@ def _category(module: str, name: str) -> type:
 def _forward_warnings(post: Post, filters: list[Any]) -> None:
     import warnings
 
-    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        *_: Any,
+        **__: Any,
+    ) -> None:
         try:
             name = pickle.dumps(category)
         except Exception:

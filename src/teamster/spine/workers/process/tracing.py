@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a process worker records: into the ring behind its scoreboard, while its parent asks for it."""
+"""What a process worker records.
+
+It writes into the ring behind its scoreboard, while its parent asks for it.
+"""
 
 from __future__ import annotations
 

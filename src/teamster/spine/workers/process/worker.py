@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A child that runs batches: takes them from its channel, keeps results safe, ends with its channel.
+"""A child that runs batches.
+
+It takes them from its channel, keeps results safe, and ends with its channel.
 
 ::
 
-    channel --> (the set-up)    initializer                                   --> ("ready", error)
+    channel --> (the set-up)    initializer               --> ("ready", error)
                 ("spec", ...)   a function, kept unopened until it is needed
-                ("batch", ...)  run; each result goes to the scoreboard's log --> ("results", records, finished)
-                                it could not be unpickled                     --> ("unreadable", number, error, part)
+                ("batch", ...)  run; each result goes to  --> ("results", records, finished)
+                                  the scoreboard's log
+                                it could not be unpickled --> ("unreadable", number, error, part)
                 ("drop", ...)   forget a function
                 ("adapt", ...)  what has changed in the program since
                 ("home",)       only carries segments home
                 end of file     the parent is gone or has closed: end
 
-Results are sent when a batch ends, when they do not fit the log, and by the first one that finds the last message long ago.
+Results are sent when a batch ends, when they do not fit the log, and by the first one that finds
+the last message long ago.
 """
 
 from __future__ import annotations
@@ -48,14 +52,20 @@ from teamster.spine.workers.scoreboard import (
 from teamster.spine.workers.worker_info import WorkerInfo
 
 _SHORT_NS = 100_000
-"""After a batch that took less, its results wait for those of the next one if that is here already: a message costs 15 us."""
+"""After a batch that took less, its results wait for those of the next one if that is here already.
+
+A message costs 15 us.
+"""
 
 Parts = tuple[bytes | memoryview, list[memoryview]] | OSError
-"""Data and buffers of a function that nobody has asked for yet, or why they could not be had."""
+"""Data and buffers of a function that no batch has asked for yet, or why they could not be had."""
 
 
 def serve_batches(child: ChildProcess, argument: Wire, info: WorkerInfo) -> None:
-    """Run the initializer, then batches until the channel ends: the entry point of process workers."""
+    """Run the initializer, then batches until the channel ends.
+
+    This is the entry point of process workers.
+    """
     before: State | None = None
     ring, began = child.tracing.ring_if_asked(), perf_counter_ns()
     worker_info.set_process_worker(info)
@@ -64,7 +74,8 @@ def serve_batches(child: ChildProcess, argument: Wire, info: WorkerInfo) -> None
         function, arguments = child.argument(argument)
         if function is not None:
             before = take()
-            child.scoreboard.enter(INITIALISING)  # whose time a timeout bounds; what is imported before is nobody's fault
+            # A timeout bounds the initializer's time; what is imported before is not its fault
+            child.scoreboard.enter(INITIALISING)
             function(*arguments)
     except BaseException as error:
         child.channel.put(("ready", describe(error)))
@@ -117,18 +128,30 @@ class ProcessWorker:
         self._runners.pop(identity, None)
         self._specs.pop(identity, None)
 
-    def _batch(self, identity: int, number: int, count: int, first: int, one_by_one: bool, wire: Wire) -> None:
+    def _batch(
+        self, identity: int, number: int, count: int, first: int, one_by_one: bool, wire: Wire
+    ) -> None:
         words = self._scoreboard.words
         words[WIDTH] = count
-        words[STARTED_NS] = 0  # the clock of a timeout stands while the function is fetched: it may import torch for the first time
-        words[STARTED] = number  # unpickling runs code of the user's, too: a death in there must find its item
+        # The clock of a timeout stands while the function is fetched: it may import torch for the
+        # first time
+        words[STARTED_NS] = 0
+        # Unpickling runs code of the user's, too: a death in there must find its item
+        words[STARTED] = number
         self._sink.ring = ring = self._tracing.ring_if_asked()
         spans.note(ring, WAIT, "wait for work", self._idle_ns)
         part, what = "function", "the function"
         try:
-            runner, context, state = self._runners.get(identity) or self._child.open(self._prepare, identity)
+            runner, context, state = self._runners.get(identity) or self._child.open(
+                self._prepare, identity
+            )
             context.run(self._scene.enter, state)
-            part, what = "argument", f"the argument of item {first}" if first >= 0 else "the arguments of a submitted call"
+            part, what = (
+                "argument",
+                f"the argument of item {first}"
+                if first >= 0
+                else "the arguments of a submitted call",
+            )
             opened = words[STARTED_NS] = perf_counter_ns()
             items = self._child.open(self._channel.open, wire)
             spans.note(ring, SERIALISE, "unpickle arguments", opened)
@@ -145,7 +168,14 @@ class ProcessWorker:
         ran = context.run(runner.run, items, number, max(first, 0), self._sink)
         del items
         self._idle_ns = ended = perf_counter_ns()
-        self._sink.finish(number, ran, ended - began, thread_time_ns() - cpu_began, self._delay.read_ns() - delay_began, ended)
+        self._sink.finish(
+            number,
+            ran,
+            ended - began,
+            thread_time_ns() - cpu_began,
+            self._delay.read_ns() - delay_began,
+            ended,
+        )
         if ended - began > _SHORT_NS:
             self._sink.flush()
             self._idle_ns = perf_counter_ns()
@@ -155,7 +185,9 @@ class ProcessWorker:
         from teamster.spine.workers.context_vars import unfold
 
         began = perf_counter_ns()
-        (style, seed, one_by_one, low_latency, carried, dumped, generators), parts = self._specs[identity]
+        (style, seed, one_by_one, low_latency, carried, dumped, generators), parts = self._specs[
+            identity
+        ]
         context, state = unfold(carried), load(dumped)
         context.run(self._scene.enter, state)  # modules that it names are imported in there
         for name in generators:

@@ -13,12 +13,15 @@ from torch.nn import functional
 
 from teamster.errors import UsageError
 from teamster.parallel import DataParallel
-from teamster.parallel.stepping import check_loss, deposit
+from teamster.parallel.autograd.gradients import deposit
+from teamster.parallel.criterion import check_loss
 
 pytestmark = pytest.mark.usefixtures("doubles")
 
 
-def loss_of(module: nn.Module, x: torch.Tensor, y: torch.Tensor, factor: float = 1.0) -> torch.Tensor:
+def loss_of(
+    module: nn.Module, x: torch.Tensor, y: torch.Tensor, factor: float = 1.0
+) -> torch.Tensor:
     return factor * functional.mse_loss(module(x), y)
 
 
@@ -97,7 +100,9 @@ def test_sparse_gradients() -> None:
         plain(tokens).pow(2).mean().backward()
         parallel.step(lambda module, given: module(given).pow(2).mean(), tokens)
     assert parallel.module[0].weight.grad.is_sparse
-    torch.testing.assert_close(parallel.module[0].weight.grad.to_dense(), plain[0].weight.grad.to_dense())
+    torch.testing.assert_close(
+        parallel.module[0].weight.grad.to_dense(), plain[0].weight.grad.to_dense()
+    )
     parallel.close()
 
 
@@ -132,7 +137,11 @@ def test_gradients_are_deposited_beside_what_is_there() -> None:
     sparse.grad = torch.ones(2)
     kept = full.grad
     deposit([(empty, torch.ones(2)), (full, torch.ones(2)), (sparse, torch.ones(2).to_sparse())])
-    assert [each.grad.tolist() for each in (empty, full, sparse) if each.grad is not None] == [[1, 1], [2, 2], [2, 2]]
+    assert [each.grad.tolist() for each in (empty, full, sparse) if each.grad is not None] == [
+        [1, 1],
+        [2, 2],
+        [2, 2],
+    ]
     assert full.grad is kept  # in place, as autograd has it
 
 
