@@ -76,7 +76,11 @@ def test_what_the_first_call_opens_belongs_to_its_thread(cached: bool) -> None:
         time.sleep(0.003)
         return int(get().execute("select ?", (item,)).fetchone()[0])
 
-    assert ts.map(insert, range(60)) == [*range(60)]
+    try:
+        assert ts.map(insert, range(60)) == [*range(60)]
+    finally:
+        for each in opened:
+            each.close()
 
 
 @functools.cache

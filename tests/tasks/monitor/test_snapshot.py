@@ -46,9 +46,14 @@ def test_what_workers_are_doing(tmp_path: Path, wait_until: Callable[..., None])
         finally:
             (tmp_path / "go").touch()
             futures[0].join()
-        after = [each for each in take_snapshot()["pools"] if each["title"] == "process(2)"][-1]
-    assert (after["items"], after["queue"], after["calls"]) == (3, 0, [])
-    assert {worker["state"] for worker in after["workers"]} == {"idle"}
+
+        def after() -> dict[str, Any]:
+            pools: list[dict[str, Any]] = take_snapshot()["pools"]
+            return [each for each in pools if each["title"] == "process(2)"][-1]
+
+        # A worker sends its last results, and marks then that it runs nothing
+        wait_until(lambda: {worker["state"] for worker in after()["workers"]} == {"idle"})
+        assert (after()["items"], after()["queue"], after()["calls"]) == (3, 0, [])
 
 
 def test_the_caller_that_runs_items_itself_is_a_worker() -> None:
