@@ -50,12 +50,12 @@ def whole_of(
     loss: Callable[..., Any], outputs: torch.Tensor, targets: torch.Tensor, replicas: int = 3
 ) -> torch.Tensor:
     in_slice = in_slices(loss)
-    pieces = [in_slice(*piece) for piece in scatter((outputs, targets), ["cpu"] * replicas)]
-    total = torch.stack([each for each, _ in pieces]).sum()
+    chunks = [in_slice(*chunk) for chunk in scatter((outputs, targets), ["cpu"] * replicas)]
+    total = torch.stack([each for each, _ in chunks]).sum()
     return (
         total
         if getattr(loss, "reduction", "") == "sum"
-        else total / torch.stack([count for _, count in pieces]).sum()
+        else total / torch.stack([count for _, count in chunks]).sum()
     )
 
 

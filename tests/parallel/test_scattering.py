@@ -105,16 +105,16 @@ def check_same(found: Any, expected: Any) -> None:
 @SLICES
 @given(cases())
 def test_scatter_then_gather_is_the_identity(case: Case) -> None:
-    pieces = scatter(case.value, ["cpu"] * case.replicas, case.dim)
-    assert 1 <= len(pieces) <= case.replicas
-    check_same(gather(pieces, "cpu", case.dim), case.value)
+    chunks = scatter(case.value, ["cpu"] * case.replicas, case.dim)
+    assert 1 <= len(chunks) <= case.replicas
+    check_same(gather(chunks, "cpu", case.dim), case.value)
 
 
 @SLICES
 @given(cases())
 def test_no_replica_gets_more_than_one_sample_more_than_another(case: Case) -> None:
-    pieces = scatter(case.value, ["cpu"] * case.replicas, case.dim)
-    held = [{tensor.shape[case.dim] for tensor in tensors_of(piece)} for piece in pieces]
+    chunks = scatter(case.value, ["cpu"] * case.replicas, case.dim)
+    held = [{tensor.shape[case.dim] for tensor in tensors_of(chunk)} for chunk in chunks]
     if held[0]:
         assert all(len(sizes) == 1 for sizes in held)
         flat = [size for sizes in held for size in sizes]
@@ -150,8 +150,8 @@ def test_weights_that_make_no_sense_are_refused(weights: list[float]) -> None:
 
 
 def test_weights_decide_who_gets_how_much() -> None:
-    assert [len(piece) for piece in scatter(torch.arange(8), TWO, weights=[3, 1])] == [6, 2]
-    assert [len(piece) for piece in scatter(torch.arange(8), TWO, weights=[1, 0])] == [8]
+    assert [len(chunk) for chunk in scatter(torch.arange(8), TWO, weights=[3, 1])] == [6, 2]
+    assert [len(chunk) for chunk in scatter(torch.arange(8), TWO, weights=[1, 0])] == [8]
 
 
 def test_gradients_lead_back_through_the_slices() -> None:
@@ -180,8 +180,8 @@ def test_other_objects_go_to_every_device_by_reference() -> None:
 
 
 def test_fewer_samples_than_devices_reach_as_many_devices() -> None:
-    assert [piece.tolist() for piece in scatter(torch.arange(2), ["cpu"] * 4)] == [[0], [1]]
-    assert [len(piece) for piece in scatter(torch.arange(0), ["cpu"] * 4)] == [0]
+    assert [chunk.tolist() for chunk in scatter(torch.arange(2), ["cpu"] * 4)] == [[0], [1]]
+    assert [len(chunk) for chunk in scatter(torch.arange(0), ["cpu"] * 4)] == [0]
 
 
 def test_keyword_arguments_have_as_many_parts_as_positional_ones() -> None:
@@ -198,17 +198,17 @@ def test_keyword_arguments_have_as_many_parts_as_positional_ones() -> None:
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_numpy_arrays_are_sliced_like_tensors(dim: int) -> None:
     array = np.arange(12).reshape(3, 4)
-    pieces = scatter([array, torch.from_numpy(array), np.array(5)], TWO, dim)
-    for piece in pieces:
-        assert isinstance(piece[0], np.ndarray)
-        assert np.array_equal(piece[0], piece[1].numpy())
-        assert piece[2] == 5
-    joined = gather(pieces_without_scalars(pieces), "cpu", dim)
+    chunks = scatter([array, torch.from_numpy(array), np.array(5)], TWO, dim)
+    for chunk in chunks:
+        assert isinstance(chunk[0], np.ndarray)
+        assert np.array_equal(chunk[0], chunk[1].numpy())
+        assert chunk[2] == 5
+    joined = gather(pieces_without_scalars(chunks), "cpu", dim)
     assert np.array_equal(joined[0], array)
 
 
-def pieces_without_scalars(pieces: list[list[Any]]) -> list[list[Any]]:
-    return [piece[:2] for piece in pieces]
+def pieces_without_scalars(chunks: list[list[Any]]) -> list[list[Any]]:
+    return [chunk[:2] for chunk in chunks]
 
 
 def test_a_packed_sequence_is_refused_wherever_it_is() -> None:

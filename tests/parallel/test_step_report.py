@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from teamster.parallel import step_report as timing
-from teamster.parallel.step_report import PHASES, StepReport, Timing
+from teamster.parallel.step_report import PHASES, StepReport, StepTimer
 
 SECOND = 1_000_000_000
 
@@ -20,21 +20,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return now
 
 
-def step(told: Timing, clock: list[int], forward: list[int]) -> None:
+def step(told: StepTimer, clock: list[int], forward: list[int]) -> None:
     """One step: a second of scatter, then replicas at once for so many seconds."""
     told.begin_step(len(forward))
     began = clock[0]
     clock[0] = began + SECOND
-    told.tell("scatter", -1, began)
+    told.note_phase("scatter", -1, began)
     began = clock[0]
     for index, seconds in enumerate(forward):
         clock[0] = began + seconds * SECOND
-        told.tell("forward", index, began, seconds * SECOND)
+        told.note_phase("forward", index, began, seconds * SECOND)
     clock[0] = began + max(forward) * SECOND
 
 
 def test_of_replicas_that_run_at_once_the_longest_counts(clock: list[int]) -> None:
-    told = Timing()
+    told = StepTimer()
     step(told, clock, [2, 5])
     step(told, clock, [4, 1])
     report = told.read()
@@ -45,13 +45,13 @@ def test_of_replicas_that_run_at_once_the_longest_counts(clock: list[int]) -> No
 
 
 def test_reading_twice_counts_nothing_twice(clock: list[int]) -> None:
-    told = Timing()
+    told = StepTimer()
     step(told, clock, [2, 5])
     assert told.read() == told.read()
 
 
 def test_how_many_replicas_computed_at_one_time(clock: list[int]) -> None:
-    told = Timing()
+    told = StepTimer()
     assert told.at_once == 1.0  # one replica, so far
     step(told, clock, [4, 2])
     assert told.at_once == pytest.approx(1.5)

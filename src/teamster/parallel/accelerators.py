@@ -18,8 +18,8 @@ from torch import nn
 from teamster.parallel.calling import LossFunction, ModuleCall
 from teamster.parallel.criterion import check_loss, in_slices, run_with_loss
 from teamster.parallel.replicas import replicate
-from teamster.parallel.scattering import Piece
-from teamster.parallel.step_report import Timing
+from teamster.parallel.scattering import Chunk
+from teamster.parallel.step_report import StepTimer
 
 
 class OneGraph:
@@ -33,26 +33,26 @@ class OneGraph:
     Example:
         >>> from teamster.parallel.applying import parallel_apply
         >>> cpu = torch.device("cpu")
-        >>> pieces = [Piece((torch.ones(size, 2),), {}, size, cpu) for size in (2, 1)]
+        >>> chunks = [Chunk((torch.ones(size, 2),), {}, size, cpu) for size in (2, 1)]
         >>> call = ModuleCall((torch.ones(3, 2),), {}, 0, cpu, {})
-        >>> graph = OneGraph(nn.Linear(2, 1), cpu, Timing())
-        >>> outputs = graph.apply(pieces, call, parallel_apply)
+        >>> graph = OneGraph(nn.Linear(2, 1), cpu, StepTimer())
+        >>> outputs = graph.apply(chunks, call, parallel_apply)
         >>> [tuple(output.shape) for output in outputs]
         [(2, 1), (1, 1)]
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, timing: Timing) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, timing: StepTimer) -> None:
         self._module = module
         self._device = device
         self._timing = timing
 
     def apply(
-        self, pieces: list[Piece], call: ModuleCall, apply_here: Callable[..., Any]
+        self, chunks: list[Chunk], call: ModuleCall, apply_here: Callable[..., Any]
     ) -> list[Any]:
         """A forward pass.
 
         Args:
-            pieces: one a replica.
+            chunks: one a replica.
             call: of forward.
             apply_here: step 3 where no subclass has its own, as of `parallel_apply`.
 
@@ -60,16 +60,16 @@ class OneGraph:
             The outputs, as functions of the module's parameters and the inputs; losses in slices
             where the call has a criterion in slices.
         """
-        runs: list[Any] = list(self._replicate(pieces, call))
+        runs: list[Any] = list(self._replicate(chunks, call))
         if call.sliced is not None:
-            losses = [self._loss_on(piece.device, call) for piece in pieces]
+            losses = [self._loss_on(chunk.device, call) for chunk in chunks]
             runs = [partial(run_with_loss, *pair) for pair in zip(runs, losses, strict=True)]
-        return _apply(runs, pieces, call, apply_here)
+        return _apply(runs, chunks, call, apply_here)
 
     def step(
         self,
         loss_fn: LossFunction,
-        pieces: list[Piece],
+        chunks: list[Chunk],
         call: ModuleCall,
         apply_here: Callable[..., Any],
     ) -> torch.Tensor:
@@ -77,22 +77,22 @@ class OneGraph:
 
         Args:
             loss_fn: takes a module and the slices, returns the slice's mean loss.
-            pieces: one a replica.
+            chunks: one a replica.
             call: of step.
             apply_here: as above.
 
         Returns:
             The whole batch's mean loss.
         """
-        runs = [partial(loss_fn, module) for module in self._replicate(pieces, call)]
-        return backward_of_all(_apply(runs, pieces, call, apply_here), pieces)
+        runs = [partial(loss_fn, module) for module in self._replicate(chunks, call)]
+        return backward_of_all(_apply(runs, chunks, call, apply_here), chunks)
 
-    def _replicate(self, pieces: list[Piece], call: ModuleCall) -> list[nn.Module]:
+    def _replicate(self, chunks: list[Chunk], call: ModuleCall) -> list[nn.Module]:
         began = perf_counter_ns()
         here = partial(replicate, detach=not torch.is_grad_enabled())
         step: Callable[..., Any] = call.own.get("replicate", here)
-        modules: list[nn.Module] = step(self._module, [piece.device for piece in pieces])
-        self._timing.tell("replicate", -1, began)
+        modules: list[nn.Module] = step(self._module, [chunk.device for chunk in chunks])
+        self._timing.note_phase("replicate", -1, began)
         return modules
 
     def _loss_on(self, device: torch.device, call: ModuleCall) -> Callable[..., Any]:
@@ -104,23 +104,23 @@ class OneGraph:
 
 
 def _apply(
-    runs: list[Any], pieces: list[Piece], call: ModuleCall, apply_here: Callable[..., Any]
+    runs: list[Any], chunks: list[Chunk], call: ModuleCall, apply_here: Callable[..., Any]
 ) -> list[Any]:
-    here = partial(apply_here, devices=[piece.device for piece in pieces])
+    here = partial(apply_here, devices=[chunk.device for chunk in chunks])
     step: Callable[..., Any] = call.own.get("parallel_apply", here)
-    inputs, kwargs = [piece.inputs for piece in pieces], [piece.kwargs for piece in pieces]
+    inputs, kwargs = [chunk.inputs for chunk in chunks], [chunk.kwargs for chunk in chunks]
     outputs: list[Any] = step(runs, inputs, kwargs)
     return outputs
 
 
-def backward_of_all(losses: Sequence[Any], pieces: Sequence[Piece]) -> torch.Tensor:
+def backward_of_all(losses: Sequence[Any], chunks: Sequence[Chunk]) -> torch.Tensor:
     """Backward through one graph of all replicas.
 
     On accelerators autograd has a thread for each device.
 
     Args:
         losses: of the slices.
-        pieces: these.
+        chunks: these.
 
     Returns:
         The whole batch's mean loss.
@@ -129,15 +129,15 @@ def backward_of_all(losses: Sequence[Any], pieces: Sequence[Piece]) -> torch.Ten
         UsageError: a loss is not one number.
 
     Example:
-        >>> pieces = [Piece((), {}, size, torch.device("cpu")) for size in (3, 1)]
-        >>> backward_of_all([torch.tensor(1.0), torch.tensor(5.0)], pieces).item()
+        >>> chunks = [Chunk((), {}, size, torch.device("cpu")) for size in (3, 1)]
+        >>> backward_of_all([torch.tensor(1.0), torch.tensor(5.0)], chunks).item()
         2.0
     """
-    samples = sum(piece.size for piece in pieces) or 1
-    device = pieces[0].device
+    samples = sum(chunk.size for chunk in chunks) or 1
+    device = chunks[0].device
     shares = [
-        check_loss(loss).to(device) * (piece.size / samples)
-        for loss, piece in zip(losses, pieces, strict=True)
+        check_loss(loss).to(device) * (chunk.size / samples)
+        for loss, chunk in zip(losses, chunks, strict=True)
     ]
     total = torch.stack(shares).sum()
     if total.requires_grad:

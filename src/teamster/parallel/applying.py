@@ -20,7 +20,7 @@ from teamster.parallel.threads import DeviceThreads
 from teamster.tensors.devices import DeviceLike, as_device
 from teamster.tensors.nest import tensors_of
 
-Tell = Callable[[str, int, int, int], None]
+NotePhase = Callable[[str, int, int, int], None]
 """Takes a phase, the replica (-1: the caller), when it began and its processor time (ns)."""
 
 _shared: dict[tuple[torch.device, ...], DeviceThreads] = {}
@@ -54,13 +54,16 @@ def apply_all(
     kwargs: Sequence[dict[str, Any]],
     devices: list[torch.device],
     threads: DeviceThreads,
-    tell: Tell = lambda phase, replica, began, cpu: None,
+    note_phase: NotePhase = lambda phase, replica, began, cpu: None,
     *,
     in_turn: bool = False,
 ) -> list[Any]:
     """Call replica i with its arguments in thread i, with the caller's state."""
     jobs = [
-        partial(carried.run, partial(_call, replica, given, named, partial(tell, "forward", index)))
+        partial(
+            carried.run,
+            partial(_call, replica, given, named, partial(note_phase, "forward", index)),
+        )
         for index, (replica, given, named, carried) in enumerate(
             zip(replicas, inputs, kwargs, carry_all(devices), strict=True)
         )
@@ -72,13 +75,13 @@ def _call(
     replica: Callable[..., Any],
     given: tuple[Any, ...],
     named: dict[str, Any],
-    tell: Callable[[int, int], None],
+    note_phase: Callable[[int, int], None],
 ) -> Any:
     began, cpu_began = perf_counter_ns(), thread_time_ns()
     try:
         return replica(*given, **named)
     finally:
-        tell(began, thread_time_ns() - cpu_began)
+        note_phase(began, thread_time_ns() - cpu_began)
 
 
 def parallel_apply(
@@ -122,7 +125,7 @@ def apply_checked(
     kwargs_tup: Sequence[dict[str, Any]] | None,
     devices: Sequence[DeviceLike | None] | None,
     threads: Callable[[list[torch.device]], DeviceThreads],
-    tell: Tell = lambda phase, replica, began, cpu: None,
+    note_phase: NotePhase = lambda phase, replica, began, cpu: None,
 ) -> list[Any]:
     """The same in given threads."""
     named = list(kwargs_tup) if kwargs_tup is not None else [{} for _ in modules]
@@ -144,7 +147,7 @@ def apply_checked(
         as_device(place) if place is not None else _device_of(each, own)
         for place, each, own in zip(places, given, named, strict=True)
     ]
-    return apply_all(modules, given, named, found, threads(found), tell, in_turn=is_hooked())
+    return apply_all(modules, given, named, found, threads(found), note_phase, in_turn=is_hooked())
 
 
 def _device_of(inputs: Any, kwargs: dict[str, Any]) -> torch.device:

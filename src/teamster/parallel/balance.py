@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from teamster.parallel.scattering import Piece, chunk_sizes
+from teamster.parallel.scattering import Chunk, chunk_sizes
 
 _LEAST_SHARE = 0.05  # of the fastest device's, for the slowest: or it would never be measured again
 _FRESH = 0.5  # weight of the newest measurement
@@ -63,10 +63,10 @@ class Weighing:
                 sizes[index] = 1
         return sizes
 
-    def learn(self, pieces: Sequence[Piece], took_ns: dict[int, int]) -> None:
+    def learn(self, chunks: Sequence[Chunk], took_ns: dict[int, int]) -> None:
         """A step has ended; see `Speeds.learn`."""
         if self._speeds is not None:
-            self._speeds.learn(pieces, took_ns)
+            self._speeds.learn(chunks, took_ns)
 
 
 class Speeds:
@@ -88,19 +88,19 @@ class Speeds:
         self._warm = False
         self.weights = [1.0] * devices
 
-    def learn(self, pieces: Sequence[Piece], took_ns: dict[int, int]) -> None:
+    def learn(self, chunks: Sequence[Chunk], took_ns: dict[int, int]) -> None:
         """A step has ended.
 
         Args:
-            pieces: what each replica had.
-            took_ns: of its forward pass, by the number of the piece.
+            chunks: what each replica had.
+            took_ns: of its forward pass, by the number of the chunk.
         """
         if not self._warm:  # the first one pays for what the others find done
             self._warm = True
             return
-        for number, piece in enumerate(pieces):
-            speed, before = piece.size / max(1, took_ns.get(number, 1)), self._known[piece.index]
-            self._known[piece.index] = (
+        for number, chunk in enumerate(chunks):
+            speed, before = chunk.size / max(1, took_ns.get(number, 1)), self._known[chunk.index]
+            self._known[chunk.index] = (
                 speed if before is None else before + _FRESH * (speed - before)
             )
         fastest = max(speed for speed in self._known if speed is not None)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from teamster.parallel.criterion import run_with_loss
-from teamster.parallel.scattering import Piece
+from teamster.parallel.scattering import Chunk
 
 Steps = Mapping[str, Callable[..., Any]]
 """Some of the four, by their names."""
@@ -63,13 +63,13 @@ class ModuleCall(NamedTuple):
         """Whether a subclass replicates or applies in its own way: with one graph through all."""
         return "replicate" in self.own or "parallel_apply" in self.own
 
-    def of(self, piece: Piece) -> ModuleCall:
+    def of(self, chunk: Chunk) -> ModuleCall:
         """The same with a slice of the inputs.
 
         Args:
-            piece: of it.
+            chunk: of it.
 
         Returns:
             Another call.
         """
-        return self._replace(inputs=piece.inputs, kwargs=piece.kwargs)
+        return self._replace(inputs=chunk.inputs, kwargs=chunk.kwargs)

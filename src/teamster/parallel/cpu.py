@@ -22,15 +22,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from teamster.parallel.applying import Tell, apply_all
+from teamster.parallel.applying import NotePhase, apply_all
 from teamster.parallel.autograd.backward import apply_joined
 from teamster.parallel.autograd.checkpoints import Recomputing, is_renormalised, looking
 from teamster.parallel.autograd.gradients import deposit, sum_gradients, take_gradients
 from teamster.parallel.calling import LossFunction
 from teamster.parallel.criterion import check_loss, run_with_loss
 from teamster.parallel.replicas import Replicas
-from teamster.parallel.scattering import Piece
-from teamster.parallel.step_report import Timing
+from teamster.parallel.scattering import Chunk
+from teamster.parallel.step_report import StepTimer
 from teamster.parallel.thread_state import carry_all, is_hooked
 from teamster.parallel.threads import DeviceThreads
 from teamster.tensors.nest import walk
@@ -49,15 +49,15 @@ class CpuReplicas:
 
     Example:
         >>> linear = nn.Linear(2, 1)
-        >>> cpu = CpuReplicas(linear, 2, Timing())
+        >>> cpu = CpuReplicas(linear, 2, StepTimer())
         >>> device = torch.device("cpu")
-        >>> pieces = [Piece((torch.ones(size, 2),), {}, size, device) for size in (2, 1)]
-        >>> outputs = cpu.apply(pieces, DeviceThreads([device] * 2, 1), None)
+        >>> chunks = [Chunk((torch.ones(size, 2),), {}, size, device) for size in (2, 1)]
+        >>> outputs = cpu.apply(chunks, DeviceThreads([device] * 2, 1), None)
         >>> [tuple(output.shape) for output in outputs]
         [(2, 1), (1, 1)]
     """
 
-    def __init__(self, module: nn.Module, count: int, timing: Timing) -> None:
+    def __init__(self, module: nn.Module, count: int, timing: StepTimer) -> None:
         self._module = module
         self._count = count
         self._timing = timing
@@ -66,7 +66,7 @@ class CpuReplicas:
 
     def apply(
         self,
-        pieces: list[Piece],
+        chunks: list[Chunk],
         threads: DeviceThreads,
         given: Any,
         loss: Callable[..., Any] | None = None,
@@ -74,28 +74,28 @@ class CpuReplicas:
         """A forward pass.
 
         Args:
-            pieces: one a replica.
+            chunks: one a replica.
             threads: one a replica, too.
-            given: what the pieces are slices of; None where that is not known.
+            given: what the chunks are slices of; None where that is not known.
             loss: a criterion in slices, of the last input; its values are the outputs then.
 
         Returns:
             The outputs, as functions of the module's parameters and the inputs.
         """
-        replicas, modules = self._fresh(len(pieces))
+        replicas, modules = self._fresh(len(chunks))
         if not torch.is_grad_enabled():
             return self._run(
-                modules, loss, threads, pieces, in_turn=is_hooked() or is_renormalised(self._module)
+                modules, loss, threads, chunks, in_turn=is_hooked() or is_renormalised(self._module)
             )
         with self._recomputing.watch(self._module, replicas.built) as watch:
             self._timing.in_turn = watch.in_turn
             run = partial(self._run, modules, loss, threads, in_turn=watch.in_turn)
             outputs = apply_joined(
                 run,
-                pieces,
+                chunks,
                 replicas,
                 threads,
-                self._timing.tell,
+                self._timing.note_phase,
                 given=given,
                 in_turn=watch.in_turn,
             )
@@ -107,36 +107,42 @@ class CpuReplicas:
         modules: list[nn.Module],
         loss: Callable[..., Any] | None,
         threads: DeviceThreads,
-        pieces: list[Piece],
+        chunks: list[Chunk],
         *,
         in_turn: bool,
     ) -> list[Any]:
         runs: list[Any] = list(modules)
         if loss is not None:
             runs = [partial(run_with_loss, module, loss) for module in modules]
-        inputs, kwargs = [each.inputs for each in pieces], [each.kwargs for each in pieces]
-        devices, tell = [each.device for each in pieces], self._timing.tell
-        return apply_all(runs, inputs, kwargs, devices, threads, tell, in_turn=in_turn)
+        inputs, kwargs = [each.inputs for each in chunks], [each.kwargs for each in chunks]
+        devices, note_phase = [each.device for each in chunks], self._timing.note_phase
+        return apply_all(runs, inputs, kwargs, devices, threads, note_phase, in_turn=in_turn)
 
     def step(
-        self, loss_fn: LossFunction, pieces: list[Piece], threads: DeviceThreads
+        self, loss_fn: LossFunction, chunks: list[Chunk], threads: DeviceThreads
     ) -> torch.Tensor:
         """Forward, loss and backward; see `run_step`.
 
         Args:
             loss_fn: takes a module and the slices, returns the slice's mean loss.
-            pieces: one a replica.
+            chunks: one a replica.
             threads: one a replica, too.
 
         Returns:
             The whole batch's mean loss, without a graph.
         """
-        replicas, modules = self._fresh(len(pieces))
+        replicas, modules = self._fresh(len(chunks))
         with self._recomputing.watch(self._module, replicas.built) as watch:
             self._timing.in_turn = watch.in_turn
             told = looking(loss_fn, watch)
             return run_step(
-                told, pieces, modules, replicas, threads, self._timing.tell, in_turn=watch.in_turn
+                told,
+                chunks,
+                modules,
+                replicas,
+                threads,
+                self._timing.note_phase,
+                in_turn=watch.in_turn,
             )
 
     def _fresh(self, count: int) -> tuple[Replicas, list[nn.Module]]:
@@ -144,7 +150,7 @@ class CpuReplicas:
         if self.replicas is None:
             self.replicas = Replicas(self._module, self._count)
         modules = self.replicas.fresh(count)
-        self._timing.tell("replicate", -1, began)
+        self._timing.note_phase("replicate", -1, began)
         return self.replicas, modules
 
     def tidy(self) -> None:
@@ -155,11 +161,11 @@ class CpuReplicas:
 
 def run_step(
     loss_fn: LossFunction,
-    pieces: Sequence[Piece],
+    chunks: Sequence[Chunk],
     modules: Sequence[nn.Module],
     replicas: Replicas,
     threads: DeviceThreads,
-    tell: Tell,
+    note_phase: NotePhase,
     *,
     in_turn: bool,
 ) -> torch.Tensor:
@@ -167,11 +173,11 @@ def run_step(
 
     Args:
         loss_fn: takes a module and the slices, returns the slice's mean loss.
-        pieces: one a replica.
+        chunks: one a replica.
         modules: the replicas, fresh ones.
         replicas: what made them.
         threads: theirs.
-        tell: takes what the phases take.
+        note_phase: takes what the phases take.
         in_turn: whether one replica runs after the other.
 
     Returns:
@@ -180,16 +186,16 @@ def run_step(
     Raises:
         Exception: what a replica raised; no parameter's gradient has changed then.
     """
-    samples = sum(piece.size for piece in pieces)
-    carried = carry_all([piece.device for piece in pieces])
+    samples = sum(chunk.size for chunk in chunks)
+    carried = carry_all([chunk.device for chunk in chunks])
     jobs = []
     links: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for index, (piece, module) in enumerate(zip(pieces, modules, strict=True)):
-        share = piece.size / samples if samples else 1.0
-        inputs, kwargs = walk((piece.inputs, piece.kwargs), partial(_cut, links))
-        own = replace(piece, inputs=inputs, kwargs=kwargs)
+    for index, (chunk, module) in enumerate(zip(chunks, modules, strict=True)):
+        share = chunk.size / samples if samples else 1.0
+        inputs, kwargs = walk((chunk.inputs, chunk.kwargs), partial(_cut, links))
+        own = replace(chunk, inputs=inputs, kwargs=kwargs)
         leaves = replicas.leaves[index]
-        work = partial(_run_piece, loss_fn, module, own, share, leaves, tell, index)
+        work = partial(_run_chunk, loss_fn, module, own, share, leaves, note_phase, index)
         jobs.append(partial(carried[index].run, work))
     found = threads.run(jobs, in_turn=in_turn, guard=replicas.turn)
     began = perf_counter_ns()
@@ -198,7 +204,7 @@ def run_step(
     deposit([(replicas.sources[index], grad) for index, grad in total.items()])
     _pass_on(links)
     replicas.tidy()
-    tell("reduce", -1, began, 0)
+    note_phase("reduce", -1, began, 0)
     return torch.stack([loss for loss, _ in found]).sum()
 
 
@@ -216,23 +222,23 @@ def _pass_on(links: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         torch.autograd.backward([tensor for tensor, _ in found], [grad for _, grad in found])
 
 
-def _run_piece(
+def _run_chunk(
     loss_fn: LossFunction,
     module: nn.Module,
-    piece: Piece,
+    chunk: Chunk,
     share: float,
     leaves: Sequence[torch.Tensor],
-    tell: Tell,
+    note_phase: NotePhase,
     index: int,
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     began, cpu_began = perf_counter_ns(), thread_time_ns()
-    loss = check_loss(loss_fn(module, *piece.inputs, **piece.kwargs)) * share
+    loss = check_loss(loss_fn(module, *chunk.inputs, **chunk.kwargs)) * share
     now, cpu_now = perf_counter_ns(), thread_time_ns()
-    tell("forward", index, began, cpu_now - cpu_began)
+    note_phase("forward", index, began, cpu_now - cpu_began)
     try:
         if loss.requires_grad:
             loss.backward()
     finally:
         grads = take_gradients(leaves)
-    tell("backward", index, now, thread_time_ns() - cpu_now)
+    note_phase("backward", index, now, thread_time_ns() - cpu_now)
     return loss.detach(), grads

@@ -21,7 +21,7 @@ from teamster.parallel.calling import LossFunction, ModuleCall
 from teamster.parallel.criterion import check_loss, whole_loss
 from teamster.parallel.gathering import gather, is_by_sample
 from teamster.parallel.runtime import Runtime
-from teamster.parallel.scattering import Piece, as_pieces, batch_size_or_none
+from teamster.parallel.scattering import Chunk, as_chunks, batch_size_or_none
 
 
 def run_parallel(runtime: Runtime, call: ModuleCall, trial: Trial) -> Any:
@@ -35,15 +35,15 @@ def run_parallel(runtime: Runtime, call: ModuleCall, trial: Trial) -> Any:
     Returns:
         The output for the whole batch, or its loss.
     """
-    pieces = _scatter(runtime, call, trial)
+    chunks = _scatter(runtime, call, trial)
     if trial.replicas == 1:
-        output = call.of(pieces[0]).run(runtime.settings.module)
-    elif len(pieces) == 1 and call.sliced is not None:
-        output = call.of(pieces[0]).run(runtime.settings.module).to(call.output_device)
+        output = call.of(chunks[0]).run(runtime.settings.module)
+    elif len(chunks) == 1 and call.sliced is not None:
+        output = call.of(chunks[0]).run(runtime.settings.module).to(call.output_device)
     else:
-        outputs = _replicate_and_apply(runtime, call, pieces, trial)
+        outputs = _replicate_and_apply(runtime, call, chunks, trial)
         output = _gather(runtime, call, outputs)
-    runtime.learn(pieces, trial, output)
+    runtime.learn(chunks, trial, output)
     return output
 
 
@@ -110,14 +110,14 @@ def step_parallel(
     Returns:
         The whole batch's mean loss, without a graph.
     """
-    pieces = _scatter(runtime, call, trial)
-    if len(pieces) == 1 and not call.replicates:
-        loss = _step(runtime, loss_fn, call.of(pieces[0]))
+    chunks = _scatter(runtime, call, trial)
+    if len(chunks) == 1 and not call.replicates:
+        loss = _step(runtime, loss_fn, call.of(chunks[0]))
     elif not runtime.on_cpu or call.replicates:
-        loss = runtime.accelerators.step(loss_fn, pieces, call, runtime.apply)
+        loss = runtime.accelerators.step(loss_fn, chunks, call, runtime.apply)
     else:
-        loss = runtime.cpu.step(loss_fn, pieces, runtime.lines(trial.replicas))
-    runtime.learn(pieces, trial)
+        loss = runtime.cpu.step(loss_fn, chunks, runtime.lines(trial.replicas))
+    runtime.learn(chunks, trial)
     return loss.detach()
 
 
@@ -172,13 +172,13 @@ def _step(runtime: Runtime, loss_fn: LossFunction, call: ModuleCall) -> torch.Te
 # --- the four steps -------------------------------------------------------------------------------
 
 
-def _scatter(runtime: Runtime, call: ModuleCall, trial: Trial) -> list[Piece]:
+def _scatter(runtime: Runtime, call: ModuleCall, trial: Trial) -> list[Chunk]:
     if "scatter" not in call.own:
         return runtime.scatter(call.inputs, call.kwargs, call.dim, trial)
     devices = runtime.settings.devices
-    pieces = as_pieces(call.own["scatter"](call.inputs, call.kwargs, devices), devices, call.dim)
-    runtime.timing.begin_step(len(pieces))
-    return pieces
+    chunks = as_chunks(call.own["scatter"](call.inputs, call.kwargs, devices), devices, call.dim)
+    runtime.timing.begin_step(len(chunks))
+    return chunks
 
 
 def _to_one(runtime: Runtime, call: ModuleCall) -> ModuleCall:
@@ -187,19 +187,19 @@ def _to_one(runtime: Runtime, call: ModuleCall) -> ModuleCall:
         return call
     devices = runtime.settings.devices[:1]
     scattered = call.own["scatter"](call.inputs, call.kwargs, devices)
-    return call.of(as_pieces(scattered, devices, call.dim)[0])
+    return call.of(as_chunks(scattered, devices, call.dim)[0])
 
 
 def _replicate_and_apply(
-    runtime: Runtime, call: ModuleCall, pieces: list[Piece], trial: Trial
+    runtime: Runtime, call: ModuleCall, chunks: list[Chunk], trial: Trial
 ) -> list[Any]:
     """The outputs, as functions of the module's parameters and the inputs."""
-    if len(pieces) == 1 and not call.replicates:
-        return [call.of(pieces[0]).run(runtime.settings.module)]
+    if len(chunks) == 1 and not call.replicates:
+        return [call.of(chunks[0]).run(runtime.settings.module)]
     if not runtime.on_cpu or call.replicates:
-        return runtime.accelerators.apply(pieces, call, runtime.apply)
+        return runtime.accelerators.apply(chunks, call, runtime.apply)
     given = None if "scatter" in call.own else (call.inputs, call.kwargs)
-    return runtime.cpu.apply(pieces, runtime.lines(trial.replicas), given, call.sliced)
+    return runtime.cpu.apply(chunks, runtime.lines(trial.replicas), given, call.sliced)
 
 
 def _gather(runtime: Runtime, call: ModuleCall, outputs: list[Any]) -> Any:
@@ -208,5 +208,5 @@ def _gather(runtime: Runtime, call: ModuleCall, outputs: list[Any]) -> Any:
         output = whole_loss(call.criterion, outputs, call.output_device)
     else:
         output = call.own.get("gather", partial(gather, dim=call.dim))(outputs, call.output_device)
-    runtime.timing.tell("gather", -1, began)
+    runtime.timing.note_phase("gather", -1, began)
     return output

@@ -212,9 +212,9 @@ def _broadcast(
         flat = torch.cat([sources[index].reshape(-1) for index in bucket]).to(
             device, non_blocking=True
         )
-        pieces = flat.split([tensors[index].numel() for index in bucket])
-        for index, piece in zip(bucket, pieces, strict=True):
-            made[id(tensors[index])] = piece.view(tensors[index].shape)
+        chunks = flat.split([tensors[index].numel() for index in bucket])
+        for index, chunk in zip(bucket, chunks, strict=True):
+            made[id(tensors[index])] = chunk.view(tensors[index].shape)
     return made
 
 

@@ -17,8 +17,8 @@ from teamster.parallel.auto import Choosing, Trial
 from teamster.parallel.balance import Weighing, Weights
 from teamster.parallel.cpu import CpuReplicas
 from teamster.parallel.gathering import Comparing
-from teamster.parallel.scattering import Piece, batch_size, batch_size_or_none, slices
-from teamster.parallel.step_report import Timing
+from teamster.parallel.scattering import Chunk, batch_size, batch_size_or_none, slices
+from teamster.parallel.step_report import StepTimer
 from teamster.parallel.threads import DeviceThreads, StepLock
 from teamster.parallel.validation import check_placement
 from teamster.tensors.devices import DeviceLike
@@ -75,8 +75,8 @@ class Runtime:
         >>> runtime = Runtime(Settings(nn.Identity(), [torch.device("cpu")] * 2, None, True))
         >>> from teamster.parallel.auto import StepKind
         >>> trial = runtime.choosing.begin(StepKind(by_step=False, with_grad=False, training=False))
-        >>> pieces = runtime.scatter((torch.arange(3),), {}, 0, trial)
-        >>> [piece.inputs[0].tolist() for piece in pieces]
+        >>> chunks = runtime.scatter((torch.arange(3),), {}, 0, trial)
+        >>> [chunk.inputs[0].tolist() for chunk in chunks]
         [[0, 1], [2]]
     """
 
@@ -85,7 +85,7 @@ class Runtime:
         devices, fixed = settings.devices, settings.fixed
         self.on_cpu = devices[0].type == "cpu"
         self.threads: dict[int, DeviceThreads] = {}
-        self.timing = Timing()
+        self.timing = StepTimer()
         self.choosing = Choosing(len(devices), fixed=fixed, cpu=self.on_cpu)
         self.comparing = Comparing()
         self.step_lock = StepLock()
@@ -100,7 +100,7 @@ class Runtime:
 
     def scatter(
         self, inputs: tuple[Any, ...], kwargs: dict[str, Any], dim: int, trial: Trial
-    ) -> list[Piece]:
+    ) -> list[Chunk]:
         """Step 1: slices of the batch, one for each replica that has something to do.
 
         Args:
@@ -127,12 +127,12 @@ class Runtime:
         sizes = [sizes[index] for index in used]
         devices = [settings.devices[index] for index in used]
         rows = zip(slices((inputs, kwargs), sizes, devices, dim), sizes, devices, used, strict=True)
-        pieces = [
-            Piece(given, named, size, device, index) for (given, named), size, device, index in rows
+        chunks = [
+            Chunk(given, named, size, device, index) for (given, named), size, device, index in rows
         ]
-        self.timing.begin_step(len(pieces))
-        self.timing.tell("scatter", -1, began)
-        return pieces
+        self.timing.begin_step(len(chunks))
+        self.timing.note_phase("scatter", -1, began)
+        return chunks
 
     def lines(self, replicas: int) -> DeviceThreads:
         """The threads for as many replicas; the fewer they are, the more inner threads each has.
@@ -172,22 +172,22 @@ class Runtime:
             kwargs,
             devices,
             lambda found: self.lines(len(found)),
-            self.timing.tell,
+            self.timing.note_phase,
         )
 
-    def learn(self, pieces: Sequence[Piece], trial: Trial, output: Any = None) -> None:
+    def learn(self, chunks: Sequence[Chunk], trial: Trial, output: Any = None) -> None:
         """A pass, or its forward pass, is over.
 
         Args:
-            pieces: what the replicas had.
+            chunks: what the replicas had.
             trial: of the pass.
             output: its graph tells when the backward pass is over.
         """
         trial.end(output)
         self.tidy()
-        if len(pieces) > 1:
+        if len(chunks) > 1:
             self.choosing.hint(self.timing.steps, self.timing.at_once)
-            self.weighing.learn(pieces, self.timing.latest)
+            self.weighing.learn(chunks, self.timing.latest)
 
     def tidy(self, *, failed: bool = False) -> None:
         """End the threads that a trial has left.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Step 1: slice the batch, one piece a device.
+"""Step 1: slice the batch, one chunk a device.
 
 ::
 
@@ -27,7 +27,7 @@ from teamster.tensors.nest import is_array, parts_of, remake
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Chunk:
     """What one device gets of a call.
 
     Attributes:
@@ -45,8 +45,8 @@ class Piece:
     index: int = 0
 
 
-def as_pieces(scattered: tuple[Any, Any], devices: Sequence[torch.device], dim: int) -> list[Piece]:
-    """What a method `scatter` has made, as pieces.
+def as_chunks(scattered: tuple[Any, Any], devices: Sequence[torch.device], dim: int) -> list[Chunk]:
+    """What a method `scatter` has made, as chunks.
 
     Args:
         scattered: positional and keyword arguments of each device.
@@ -61,7 +61,7 @@ def as_pieces(scattered: tuple[Any, Any], devices: Sequence[torch.device], dim: 
 
     Example:
         >>> inputs = [(torch.ones(2),), (torch.ones(1),)]
-        >>> [piece.size for piece in as_pieces((inputs, [{}, {}]), as_devices(2), 0)]
+        >>> [chunk.size for chunk in as_chunks((inputs, [{}, {}]), as_devices(2), 0)]
         [2, 1]
     """
     inputs, kwargs = scattered
@@ -70,7 +70,7 @@ def as_pieces(scattered: tuple[Any, Any], devices: Sequence[torch.device], dim: 
     named = list(kwargs or ()) or [{} for _ in given]
     if len(given) > len(devices) or len(named) != len(given):
         told = (
-            f"{len(given)} pieces of positional and {len(named)} of keyword arguments for "
+            f"{len(given)} chunks of positional and {len(named)} of keyword arguments for "
             f"{len(devices)} devices"
         )
         raise UsageError(
@@ -79,7 +79,7 @@ def as_pieces(scattered: tuple[Any, Any], devices: Sequence[torch.device], dim: 
     given = [tuple(each) if isinstance(each, (tuple, list)) else (each,) for each in given]
     rows = zip(given, named, devices, range(len(given)), strict=False)
     return [
-        Piece(each, own, batch_size_or_none((each, own), dim) or 1, device, index)
+        Chunk(each, own, batch_size_or_none((each, own), dim) or 1, device, index)
         for each, own, device, index in rows
     ]
 
@@ -213,15 +213,15 @@ def slices(
         As many as there are devices; a single one gets all of it.
 
     Example:
-        >>> pieces = slices({"x": torch.arange(3)}, [2, 1], as_devices(2), 0)
-        >>> [piece["x"].tolist() for piece in pieces]
+        >>> chunks = slices({"x": torch.arange(3)}, [2, 1], as_devices(2), 0)
+        >>> [chunk["x"].tolist() for chunk in chunks]
         [[0, 1], [2]]
     """
     if len(devices) == 1:
         return [value if devices[0].type == "cpu" else _moved(value, devices[0])]
     if isinstance(value, torch.Tensor):
         whole = not value.ndim or is_shared(value)
-        pieces = [value] * len(sizes) if whole else value.split(list(sizes), dim)
+        chunks = [value] * len(sizes) if whole else value.split(list(sizes), dim)
         if (
             not whole
             and devices[0].type == "cpu"
@@ -229,10 +229,10 @@ def slices(
             and not value.is_inference()
         ):
             # One may write into its slice without being in the others' way
-            pieces = [piece.data for piece in pieces]
+            chunks = [chunk.data for chunk in chunks]
         return [
-            piece.to(device, non_blocking=device.type != "cpu")
-            for piece, device in zip(pieces, devices, strict=True)
+            chunk.to(device, non_blocking=device.type != "cpu")
+            for chunk, device in zip(chunks, devices, strict=True)
         ]
     if is_array(value):
         if not value.ndim or is_shared(value):

@@ -55,7 +55,7 @@ class StepReport:
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
-class Timing:
+class StepTimer:
     """Running sums; several threads tell."""
 
     steps: int = 0
@@ -78,7 +78,7 @@ class Timing:
         """In a forked copy of the program: the thread that held the lock is not there."""
         self._lock = threading.Lock()
 
-    def tell(self, phase: str, replica: int, began_ns: int, cpu_ns: int = 0) -> None:
+    def note_phase(self, phase: str, replica: int, began_ns: int, cpu_ns: int = 0) -> None:
         """A phase ends now; of a replica's with the time that it was on a processor."""
         took = perf_counter_ns() - began_ns
         note(

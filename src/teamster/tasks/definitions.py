@@ -166,7 +166,7 @@ class Definitions:
         return carry(context) if len(context) else []
 
     def _job(self, function: Callable[..., Any], chunksize: int | None) -> Job:
-        spec = self._team.dispatcher.learn(
+        spec = self._team.dispatcher.define(
             function, "apply", one_by_one=self._terms.timeout is not None, low_latency=True
         )
         return Job(

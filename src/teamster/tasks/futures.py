@@ -26,7 +26,7 @@ from typing import Any
 from teamster.errors import PoolClosed, UsageError, WorkerStartError
 from teamster.kinds import KINDS
 from teamster.machine.own_threads import own_thread
-from teamster.spine.workers.calls import ANYBODY, Backlog
+from teamster.spine.workers.calls import ANY_THREAD, Backlog
 from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
@@ -36,7 +36,7 @@ from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import Patience
 from teamster.tasks.monitor.registry import finish_calls_at_exit
 
-_NOBODY_YET = -1  # reads, and callbacks wait for the reader
+_NO_THREAD_YET = -1  # reads, and callbacks wait for the reader
 _GRACE_S = 0.0005  # how long an answer may find no thread that reads it
 _LOOKS_S = 0.02  # after so long beside one leader, the reader waits to be told that it has left
 
@@ -187,7 +187,7 @@ class Submitter:
         team.calls.on_change = self._count
         self._reads = team.backend.pulls and team.backend.kind != "serial"
         if self._reads:
-            team.calls.reader = _NOBODY_YET
+            team.calls.reader = _NO_THREAD_YET
         if team.backend.kind != "serial":
             team.calls.wake_reader = self._wake_reader
         finish_calls_at_exit()
@@ -260,7 +260,7 @@ class Submitter:
                 reader.start()
             except RuntimeError:
                 # The interpreter ends, and since Python 3.12 starts none: those that wait read
-                self.team.calls.reader = ANYBODY
+                self.team.calls.reader = ANY_THREAD
                 return
             self._reader = reader
 
@@ -378,7 +378,7 @@ class Submitter:
     def close(self) -> None:
         """Let the reader end."""
         self._closing = True
-        self.team.calls.reader = ANYBODY
+        self.team.calls.reader = ANY_THREAD
         self._waken.set()
         with self.team.lock:
             self.team.nudge()

@@ -31,7 +31,7 @@ from teamster.tasks.results import Raise, Results
 _GLANCE_NS = 1_000_000  # between two looks at the workers while a consumer works
 
 
-class Leg:
+class TeamJob:
     """A team, and the job that this call is for it."""
 
     __slots__ = ("job", "team")
@@ -52,8 +52,8 @@ class Mapping:
         self._bar = call.bar
         self._results = Results(ordered=call.ordered, lazy=call.lazy)
         self._glanced_ns = 0
-        self._legs: list[Leg] = []
-        self._leg: Leg  # its workers get the next items
+        self._placed: list[TeamJob] = []
+        self._current: TeamJob  # its workers get the next items
         self.error: BaseException | None = None
         self._dead = False  # no result will come any more
         self._began = perf_counter()
@@ -71,7 +71,7 @@ class Mapping:
         """An item has failed there; returns whether it is tried elsewhere."""
         return False
 
-    def work_on(self, team: Team, spec: FunctionSpec) -> Leg:
+    def work_on(self, team: Team, spec: FunctionSpec) -> TeamJob:
         """Hand the next items to `team`."""
         job = Job(
             spec,
@@ -82,9 +82,9 @@ class Mapping:
             on_refused=partial(self._take_refused, team.backend.kind),
             on_doubted=partial(self._take_doubted, team.backend.kind),
         )
-        self._leg = Leg(team, job)
-        self._legs.append(self._leg)
-        return self._leg
+        self._current = TeamJob(team, job)
+        self._placed.append(self._current)
+        return self._current
 
     # --- results, from whatever thread leads; the team's lock is held -----------------------------
 
@@ -112,16 +112,16 @@ class Mapping:
         is handed on as it comes, and between two pulls the results are looked at.
         """
         while batches := self._pull_batches():
-            leg = self._leg
-            leg.team.offer(leg.job, batches)
+            placed = self._current
+            placed.team.offer(placed.job, batches)
             if self._source.slow:
-                leg.team.poll_once()
+                placed.team.poll_once()
                 if self._results.ready:
                     return
 
     def _pull_batches(self) -> list[Batch]:
         source, batches = self._source, list[Batch]()
-        team, job = self._leg.team, self._leg.job
+        team, job = self._current.team, self._current.job
         room = team.dispatcher.room(job)
         while (
             len(batches) < room
@@ -138,7 +138,7 @@ class Mapping:
         return batches
 
     def _may_pull(self) -> bool:
-        team, job = self._leg.team, self._leg.job
+        team, job = self._current.team, self._current.job
         under_way = (
             team.dispatcher.capacity(job) * job.batch_items(None, 1) if self._results.ready else 0
         )
@@ -153,7 +153,7 @@ class Mapping:
 
     def _run_until(self, done: Callable[[], bool]) -> None:
         """Make progress until `done`, which is asked with the lock held."""
-        team = self._leg.team
+        team = self._current.team
         team.run_until(done, self._refill, seconds=self._patience.left_s())
         if self._patience.ends():
             team.run_until(done, self._refill)
@@ -220,26 +220,26 @@ class Mapping:
 
     def _look_after(self) -> None:
         """Read what came and hand out what there is room for, without waiting."""
-        self._leg.team.poll_once()
+        self._current.team.poll_once()
         self._refill()
 
     def _abandon(self, reason: BaseException) -> None:
         """Cancel the rest; on Ctrl-C the items that run are ended, too."""
         interrupted = isinstance(reason, KeyboardInterrupt)
         self.over = True
-        for leg in self._legs:
-            leg.team.cancel(leg.job, kill=interrupted)
-            leg.job.let_go()
+        for placed in self._placed:
+            placed.team.cancel(placed.job, kill=interrupted)
+            placed.job.let_go()
         self._source.close()
         self._bar.close()
-        if interrupted and any(leg.team.backend.kind != "serial" for leg in self._legs):
+        if interrupted and any(placed.team.backend.kind != "serial" for placed in self._placed):
             # Where in the polling it struck is of no interest
             raise reason.with_traceback(None) from None
 
     def _end(self) -> None:
         self.over = True
-        for leg in self._legs:
-            leg.team.dispatcher.finish(leg.job)
+        for placed in self._placed:
+            placed.team.dispatcher.finish(placed.job)
         self._bar.set_total(self._results.reported)
         self._bar.close()
 

@@ -19,7 +19,7 @@ from teamster import lifetime
 from teamster.errors import UsageError
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import COMPUTE
-from teamster.spine.transport.channel import Wire
+from teamster.spine.transport.channel import Encoded
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_home, unpack
 from teamster.spine.workers.exceptions import describe, transfer_error
@@ -109,8 +109,8 @@ class Parent:
 
     def _put(self, kind: str, parcel: Parcel) -> None:
         with self._reading:
-            wire = self._channel.stow(parcel)
-        self._channel.put((kind, wire))
+            encoded = self._channel.stow(parcel)
+        self._channel.put((kind, encoded))
 
     def recv(self, timeout: float | None = None) -> Any:
         """The next message that the program has sent with ``process.send(...)``.
@@ -226,7 +226,7 @@ def _pack(what: str, value: Any) -> Parcel:
         raise transfer_error(what, reason, INSTEAD) from reason
 
 
-def make_call(child: ChildProcess, argument: Wire, title: str) -> int:
+def make_call(child: ChildProcess, argument: Encoded, title: str) -> int:
     """Call what the program has asked for, and tell what it comes to.
 
     This is the entry point of spawned processes.

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import pytest
 
-from teamster.cli.top.screen import NOBODY
+from teamster.cli.top.screen import NO_JOB
 
 if TYPE_CHECKING:
     from tests.conftest import Script, StartScript, WaitUntil
@@ -171,7 +171,7 @@ def test_a_job_in_a_terminal(screen: Screen, job: Script, folder: str) -> None:
     screen.keys("Space")
     screen.await_without(f"PAUSED|{counts[0]}")
     os.kill(job.pid, signal.SIGKILL)
-    screen.await_text(NOBODY)
+    screen.await_text(NO_JOB)
     assert os.listdir(f"{folder}/teamster") == []
     screen.keys("q")
     screen.check_usable(0)
@@ -203,12 +203,12 @@ def test_two_jobs_in_a_terminal_of_any_size(
 
 def test_a_page_that_is_ended_from_outside(screen: Screen, folder: str) -> None:
     screen.start_top()
-    screen.await_text(NOBODY)
+    screen.await_text(NO_JOB)
     screen.keys("C-z")
     screen.await_text("Stopped")
     assert (screen.flag("alternate_on"), screen.flag("cursor_flag")) == ("0", "1")
     screen.keys("fg; echo code=$?", "Enter")
-    screen.await_text(NOBODY)
+    screen.await_text(NO_JOB)
     os.kill(int(subprocess.check_output(["pgrep", "-P", screen.flag("pane_pid")])), signal.SIGTERM)
     screen.check_usable(143)
 
@@ -259,7 +259,7 @@ def test_ascii_is_enough(folder: str, job: Script) -> None:
 
 
 def test_nobody(folder: str) -> None:
-    assert call(folder, "--once").stdout == f"{NOBODY}\n"
+    assert call(folder, "--once").stdout == f"{NO_JOB}\n"
     assert json.loads(call(folder, "--json").stdout) == {"jobs": []}
     assert (
         "process 1 is no job that can be looked at" in call(folder, "--once", "--pid", "1").stdout

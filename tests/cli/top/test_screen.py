@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from teamster.cli.top.answers import read_answer
 from teamster.cli.top.jobs import JobView
 from teamster.cli.top.rates import History
-from teamster.cli.top.screen import NOBODY, Page, draw_once, draw_page
+from teamster.cli.top.screen import NO_JOB, Page, draw_once, draw_page
 
 SIZES = [(80, 24), (40, 20), (200, 60)]
 STATES = ("running", "running", "idle", "loading", "running")
@@ -177,8 +177,8 @@ def test_many_calls() -> None:
 
 
 def test_no_job() -> None:
-    assert NOBODY in shown([])
-    assert printed(draw_once([], 2, 80), 80) == [NOBODY]
+    assert NO_JOB in shown([])
+    assert printed(draw_once([], 2, 80), 80) == [NO_JOB]
 
 
 def test_jobs_that_do_not_answer() -> None:

@@ -219,7 +219,7 @@ def test_what_a_scatter_gives_too_much_is_named() -> None:
 
     with pytest.raises(
         UsageError,
-        match="scatter has made 3 pieces of positional and 3 of keyword arguments for 2 devices",
+        match="scatter has made 3 chunks of positional and 3 of keyword arguments for 2 devices",
     ):
         Generous(mlp(), CPUS)(torch.ones(4, 6))
 

@@ -81,21 +81,21 @@ def test_other_devices_another_dimension_other_weights() -> None:
     )
     x = torch.randn(6, 6)
 
-    def pieces() -> list[int]:
+    def chunks() -> list[int]:
         sizes.clear()
         torch.testing.assert_close(parallel(x), parallel.module(x))
         return sorted(sizes[:-1])
 
-    assert pieces() == [3, 3]
+    assert chunks() == [3, 3]
     parallel.device_ids = 3  # type: ignore[assignment]
-    assert (pieces(), len(parallel.device_ids)) == ([2, 2, 2], 3)
+    assert (chunks(), len(parallel.device_ids)) == ([2, 2, 2], 3)
     parallel.device_ids.pop()
-    assert pieces() == [3, 3]
+    assert chunks() == [3, 3]
     parallel.weights = [1, 2]
-    assert pieces() == [2, 4]
+    assert chunks() == [2, 4]
     parallel.device_ids = ["cpu"]  # type: ignore[list-item]
     parallel.weights = None
-    assert pieces() == [6]
+    assert chunks() == [6]
     parallel.device_ids = CPUS  # type: ignore[assignment]
     parallel.output_device = -1  # type: ignore[assignment]
     assert parallel.output_device == torch.device("cpu")
@@ -103,7 +103,7 @@ def test_other_devices_another_dimension_other_weights() -> None:
     parallel.module.register_forward_hook(
         lambda module, inputs, output: sizes.append(inputs[0].shape[1])
     )
-    assert pieces() == [3, 3]
+    assert chunks() == [3, 3]
     parallel.close()
 
 

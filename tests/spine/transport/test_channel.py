@@ -185,8 +185,8 @@ def test_two_sides_that_send_at_once_do_not_stop_each_other(
             pass
 
     with pytest.warns(RuntimeWarning):
-        wire = parent.stow(pack(big))
-    assert not parent.put((wire,))
+        encoded = parent.stow(pack(big))
+    assert not parent.put((encoded,))
     thread = threading.Thread(target=work)
     thread.start()
     received = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from teamster.spine.plan.safety.check import Meaning
+from teamster.spine.plan.safety.check import SafetyCheck
 from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.auto.caller import CallerRunner
@@ -185,9 +185,9 @@ def test_the_first_item_is_good_for_a_guess_only() -> None:
 
 def test_a_checked_item_counts() -> None:
     here, source, results = make(abs, [-1, -2])
-    meaning = Meaning(abs)
-    here.run_checked(meaning, 5.0)
-    assert meaning.settled
+    safety = SafetyCheck(abs)
+    here.run_checked(safety, 5.0)
+    assert safety.settled
     run(here, source)
     assert list(results.values.values()) == [1, 2]
-    here.run_checked(meaning, 5.0)  # nothing is left
+    here.run_checked(safety, 5.0)  # nothing is left

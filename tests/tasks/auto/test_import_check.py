@@ -13,7 +13,7 @@ import pytest
 import teamster as ts
 from teamster.spine.workers.job import CallOptions
 from teamster.tasks.arguments import MapCall
-from teamster.tasks.auto.import_check import Question
+from teamster.tasks.auto.import_check import ImportCheck
 from teamster.tasks.progress import Bar
 from teamster.tasks.source import Source
 
@@ -88,9 +88,9 @@ def remembered(item: int) -> int:
     return item * item
 
 
-def question_about(function: Callable[[int], int]) -> Question:
+def question_about(function: Callable[[int], int]) -> ImportCheck:
     source, terms = Source((range(3),)), CallOptions(0, None, None)
-    return Question(
+    return ImportCheck(
         MapCall(
             function,
             "call",
@@ -107,14 +107,14 @@ def question_about(function: Callable[[int], int]) -> Question:
 
 def test_what_is_remembered_and_asked_for_again_stays_where_it_is_known() -> None:
     remembered.cache_clear()
-    question = question_about(lambda item: burn(item) + remembered(item % 30))
-    assert question.objection("process", 1.0) == ""
+    import_check = question_about(lambda item: burn(item) + remembered(item % 30))
+    assert import_check.objection("process", 1.0) == ""
     for item in range(50):
         remembered(item % 30)
-    assert question.objection("process", 1.0).startswith(
+    assert import_check.objection("process", 1.0).startswith(
         "`remembered` remembers its results, 20 of them were asked for again"
     )
-    assert question.objection("thread", 1.0) == ""
+    assert import_check.objection("thread", 1.0) == ""
 
 
 def test_what_is_remembered_once_is_no_objection() -> None:

@@ -38,7 +38,7 @@ class Workers:
     """
 
     def __init__(
-        self, clock: Clock, kind: str, count: int, cores: int = 2, *, dear: bool = False
+        self, clock: Clock, kind: str, count: int, cores: int = 2, *, long_items: bool = False
     ) -> None:
         nothing: Any = lambda *_: None  # noqa: E731
         self.job = Job(
@@ -50,7 +50,7 @@ class Workers:
         )
         self.clock, self.kind, self.count = clock, kind, count
         self.throughput = Throughput(
-            self.job, lambda: self.job.ran, count, kind, cores, dear=dear, lazy=False
+            self.job, lambda: self.job.ran, count, kind, cores, long_items=long_items, lazy=False
         )
         self.read: list[float] = []
 
@@ -78,7 +78,7 @@ def test_a_trial_of_short_items_begins_after_the_first_batches(clock: Clock) -> 
 
 
 def test_long_items_count_from_the_first(clock: Clock) -> None:
-    workers = Workers(clock, "process", 4, cores=4, dear=True)
+    workers = Workers(clock, "process", 4, cores=4, long_items=True)
     workers.work(0.5, 1, 0.5, 0.5)
     assert workers.read == [pytest.approx(8.0)]
 

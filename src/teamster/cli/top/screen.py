@@ -47,7 +47,7 @@ from teamster.cli.top.rates import PoolView
 from teamster.cli.top.words import say_done, say_rate, say_seconds
 from teamster.machine.memory import format_bytes
 
-NOBODY = "no job of yours is running; jobs show up here after a second"
+NO_JOB = "no job of yours is running; jobs show up here after a second"
 
 _MOST_CALLS = 4  # lines for one pool: the workers are below
 _FOLDED = 16  # workers that are shown where there is no end to the page
@@ -150,7 +150,7 @@ def draw_page(
         lines += (
             _job_lines(jobs, page.pid, width, max(1, (height - 8) // 3))
             if jobs
-            else [Text(), *_wrap(NOBODY, width, "dim")]
+            else [Text(), *_wrap(NO_JOB, width, "dim")]
         )
         lines += _fill(
             [job for job in jobs if job.pid == page.pid], page, width, height - 1 - _height(lines)
@@ -176,7 +176,7 @@ def draw_once(jobs: Sequence[JobView], cores: int, width: int, problem: str = ""
         no job of yours is running; jobs show up here after a second
     """
     if not jobs:
-        return Group(*_wrap(problem, width, "yellow"), Text(NOBODY))
+        return Group(*_wrap(problem, width, "yellow"), Text(NO_JOB))
     lines: list[RenderableType] = [
         _header(jobs, cores, width, False),
         *_wrap(problem, width, "yellow"),

@@ -33,11 +33,11 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from teamster.errors import UsageError
-from teamster.parallel.applying import Tell
+from teamster.parallel.applying import NotePhase
 from teamster.parallel.autograd.gradients import sum_gradients, take_gradients
 from teamster.parallel.autograd.graphs import hooks_after, leaves_below, versions_of
 from teamster.parallel.replicas import Replicas
-from teamster.parallel.scattering import Piece
+from teamster.parallel.scattering import Chunk
 from teamster.parallel.thread_state import carry_all, is_transformed
 from teamster.parallel.threads import DeviceThreads
 from teamster.tensors.nest import tensors_of, walk
@@ -66,7 +66,7 @@ class Joined:
     outer: list[torch.Tensor]
     threads: DeviceThreads
     device: torch.device
-    tell: Tell
+    note_phase: NotePhase
     in_turn: bool
     """Whether one replica runs after the other, in the caller's thread."""
     guard: AbstractContextManager[object]
@@ -129,7 +129,9 @@ class Joined:
             jobs.append(
                 partial(
                     carried.run,
-                    partial(_run_backward, part, given, partial(self.tell, "backward", index)),
+                    partial(
+                        _run_backward, part, given, partial(self.note_phase, "backward", index)
+                    ),
                 )
             )
             at += len(part.outputs)
@@ -139,7 +141,7 @@ class Joined:
             [(part.sources, of_part) for part, of_part in zip(self.parts, found, strict=True)],
             self.threads,
         )
-        self.tell("reduce", -1, began, 0)
+        self.note_phase("reduce", -1, began, 0)
         return [total.get(index) for index in range(len(self.outer))]
 
     def _differentiable(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
@@ -185,11 +187,11 @@ class Joined:
 
 
 def apply_joined(
-    run: Callable[[list[Piece]], list[Any]],
-    pieces: Sequence[Piece],
+    run: Callable[[list[Chunk]], list[Any]],
+    chunks: Sequence[Chunk],
     replicas: Replicas,
     threads: DeviceThreads,
-    tell: Tell,
+    note_phase: NotePhase,
     *,
     given: Any,
     in_turn: bool,
@@ -197,12 +199,12 @@ def apply_joined(
     """Run the replicas, each with a graph of its own, and join these.
 
     Args:
-        run: gives the output of each replica for its piece.
-        pieces: one a replica.
+        run: gives the output of each replica for its chunk.
+        chunks: one a replica.
         replicas: fresh ones.
         threads: theirs.
-        tell: takes what the phases take.
-        given: what the pieces are of.
+        note_phase: takes what the phases take.
+        given: what the chunks are of.
         in_turn: whether one replica's backward pass runs after the other's.
 
     Returns:
@@ -210,14 +212,14 @@ def apply_joined(
     """
     outer: dict[int, int] = {id(each): index for index, each in enumerate(replicas.sources)}
     tensors, parts, cut = list(replicas.sources), [], []
-    for index, piece in enumerate(pieces):
+    for index, chunk in enumerate(chunks):
         part = Part([], list(replicas.leaves[index]), list(range(len(replicas.sources))))
-        inputs, kwargs = walk((piece.inputs, piece.kwargs), partial(_as_leaf, part, outer, tensors))
-        cut.append(replace(piece, inputs=inputs, kwargs=kwargs))
+        inputs, kwargs = walk((chunk.inputs, chunk.kwargs), partial(_as_leaf, part, outer, tensors))
+        cut.append(replace(chunk, inputs=inputs, kwargs=kwargs))
         parts.append(part)
     outputs = run(cut)
     replicas.tidy()
-    versions = versions_of(given, pieces)
+    versions = versions_of(given, chunks)
     for part, output in zip(parts, outputs, strict=True):
         part.outputs = [each for each in tensors_of(output) if each.requires_grad]
     if not any(part.outputs for part in parts):
@@ -229,8 +231,8 @@ def apply_joined(
         tensors = _reached(parts, tensors)
     # Tensors that are not registered may be all that want gradients
     tensors.append(torch.empty(0, requires_grad=True))
-    device, turn = pieces[0].device, replicas.turn
-    joined = Joined(parts, tensors, threads, device, tell, in_turn, turn, versions)
+    device, turn = chunks[0].device, replicas.turn
+    joined = Joined(parts, tensors, threads, device, note_phase, in_turn, turn, versions)
     tied = iter(joined.join())
     return [
         walk(output, lambda each: next(tied) if each.requires_grad else each) for output in outputs
@@ -301,7 +303,7 @@ class Join(torch.autograd.Function):  # type: ignore[misc]  # torch is not follo
 
 
 def _run_backward(
-    part: Part, grads: Sequence[torch.Tensor | None], tell: Callable[[int, int], None]
+    part: Part, grads: Sequence[torch.Tensor | None], note_phase: Callable[[int, int], None]
 ) -> list[torch.Tensor | None]:
     began, cpu_began = perf_counter_ns(), thread_time_ns()
     given = [
@@ -316,7 +318,7 @@ def _run_backward(
             )
     finally:  # what a failed pass has left is not there in the next
         found = take_gradients(part.leaves)
-    tell(began, thread_time_ns() - cpu_began)
+    note_phase(began, thread_time_ns() - cpu_began)
     return found
 
 

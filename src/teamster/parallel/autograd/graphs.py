@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from teamster.parallel.scattering import Piece
+from teamster.parallel.scattering import Chunk
 from teamster.tensors.nest import tensors_of
 
 
-def versions_of(given: Any, pieces: Sequence[Piece]) -> list[tuple[weakref.ref[torch.Tensor], int]]:
+def versions_of(given: Any, chunks: Sequence[Chunk]) -> list[tuple[weakref.ref[torch.Tensor], int]]:
     """Of the tensors that were sliced.
 
     What a replica has written into its slice counts for the whole, too.
 
     Args:
-        given: inputs; None where it is not known what the pieces are of.
-        pieces: of them.
+        given: inputs; None where it is not known what the chunks are of.
+        chunks: of them.
 
     Returns:
         The tensors, and how often each was written into.
@@ -33,8 +33,8 @@ def versions_of(given: Any, pieces: Sequence[Piece]) -> list[tuple[weakref.ref[t
     if given is None:
         return []
     originals = tensors_of(given)
-    for piece in pieces:
-        for original, part in zip(originals, tensors_of((piece.inputs, piece.kwargs)), strict=True):
+    for chunk in chunks:
+        for original, part in zip(originals, tensors_of((chunk.inputs, chunk.kwargs)), strict=True):
             if part is original or original.requires_grad or original.is_inference():
                 continue
             found[id(original)] = original

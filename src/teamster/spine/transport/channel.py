@@ -32,14 +32,14 @@ from typing import Any
 from teamster import lifetime
 from teamster.machine.descriptors import OwnedSocket
 from teamster.spine.transport.arena import ArenaFull, Borrower, Broadcast, Lender, make_file
-from teamster.spine.transport.by_value.definitions import Lessons, learn
+from teamster.spine.transport.by_value.definitions import UnsentDefinitions, define
 from teamster.spine.transport.multiprocessing_objects import Key, Passed, arrive
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import unpack
 from teamster.spine.transport.polling import READABLE, make_poll
 from teamster.spine.transport.sockets import SILENTLY, close_all
 
-Wire = Any
+Encoded = Any
 """A parcel as it stands in a message: its bytes, or a tuple that says where its parts are."""
 
 _LENGTH = struct.Struct("<Q")
@@ -68,7 +68,7 @@ class Channel:
         self._fresh: list[tuple[int | Key, int, int]] = []  # purpose, bytes, descriptor: to be sent
         self._descriptors: deque[int] = deque()  # received with the message that is not whole yet
         self._broadcasts = itertools.count(1)
-        self._lessons = Lessons()
+        self._definitions = UnsentDefinitions()
         self.attached: list[int] = []  # came with `put(..., descriptors)`, for the reader to take
         self._partial = bytearray()
         self._held = bytearray()
@@ -124,10 +124,10 @@ class Channel:
         """Have descriptors go with the next message, for a parcel in it."""
         self._fresh += [(each.key, 0, os.dup(each.number)) for each in passed]
 
-    def stow(self, parcel: Parcel) -> Wire:
+    def stow(self, parcel: Parcel) -> Encoded:
         """Make `parcel` ready for the next message: what is large is copied into shared memory."""
         if parcel.needs:
-            self._lessons.add(parcel.needs, self.stow)
+            self._definitions.add(parcel.needs, self.stow)
         if parcel.passed:
             self.enclose(parcel.passed)
         if not parcel.buffers and len(parcel.data) <= _IN_MESSAGE_BYTES:
@@ -137,7 +137,7 @@ class Channel:
             data = self._lend(memoryview(data))
         return data, [self._lend(view) for view in parcel.buffers]
 
-    def stow_broadcast(self, parcel: Parcel, broadcast: Broadcast) -> Wire:
+    def stow_broadcast(self, parcel: Parcel, broadcast: Broadcast) -> Encoded:
         """Make a parcel ready whose buffers are in shared memory that all receivers have.
 
         Raises:
@@ -145,7 +145,7 @@ class Channel:
         """
         identity = -next(self._broadcasts)
         self._fresh.append((identity, broadcast.nbytes, os.dup(broadcast.descriptor)))
-        self._lessons.add(parcel.needs, self.stow)
+        self._definitions.add(parcel.needs, self.stow)
         self.enclose(parcel.passed)
         return parcel.data, (identity, broadcast.spans)
 
@@ -182,9 +182,9 @@ class Channel:
             home = self._borrower.collect_returned() if self._borrower.has_returned else []
             attached = [descriptor for _, _, descriptor in fresh]
             arrivals = [(purpose, nbytes) for purpose, nbytes, _ in fresh]
-            lessons = self._lessons.take()
-            beside = (home, gone, arrivals, lessons) if home or gone or fresh or lessons else ()
-            body = pickle.dumps((message, *beside), 5)
+            definitions = self._definitions.take()
+            beside = home, gone, arrivals, definitions
+            body = pickle.dumps((message, *beside) if any(beside) else (message,), 5)
             self.bytes_sent += len(body)
             frame = _LENGTH.pack(len(body)) + body
             if self.corked and not attached and len(frame) < _IN_MESSAGE_BYTES:
@@ -327,13 +327,13 @@ class Channel:
 
     def _settle(self, frame: tuple[Any, ...]) -> Any:
         if len(frame) > 1:
-            _, home, gone, arrivals, lessons = frame
+            _, home, gone, arrivals, definitions = frame
             self._lender.take_back(home)
             self._borrower.forget(gone)
             for purpose, nbytes in arrivals:
                 if self._descriptors:  # the kernel drops one for which there is no number left
                     self._install(purpose, nbytes, self._descriptors.popleft())
-            learn(lessons, self.parts)
+            define(definitions, self.parts)
         return frame[0]
 
     def _install(self, purpose: int | Key, nbytes: int, descriptor: int) -> None:
@@ -348,15 +348,15 @@ class Channel:
         else:
             self._borrower.adopt_broadcast(purpose, nbytes, descriptor)
 
-    def open(self, wire: Wire) -> Any:
+    def open(self, encoded: Encoded) -> Any:
         """The object of a stowed parcel; to be called once, or its segments never come home."""
-        return unpack(*self.parts(wire))
+        return unpack(*self.parts(encoded))
 
-    def parts(self, wire: Wire) -> tuple[bytes | memoryview, list[memoryview]]:
+    def parts(self, encoded: Encoded) -> tuple[bytes | memoryview, list[memoryview]]:
         """Data and buffers of a stowed parcel, not yet unpickled."""
-        if type(wire) is bytes:
-            return wire, []
-        data, places = wire
+        if type(encoded) is bytes:
+            return encoded, []
+        data, places = encoded
         if type(data) is not bytes:
             data = self._borrow(data)
         if type(places) is tuple:
@@ -385,7 +385,7 @@ class Channel:
         self._socket.close()
         self._lender.close()
         self._borrower.close()
-        self._lessons.close()
+        self._definitions.close()
         for _, descriptors in self._outbox:
             close_all(descriptors)
         self._outbox.clear()

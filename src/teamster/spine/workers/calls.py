@@ -47,7 +47,7 @@ class Call(Protocol):
 Outcomes = deque[tuple[Call, Any, BaseException | None]]
 
 
-ANYBODY = 0
+ANY_THREAD = 0
 """Stands for the thread that runs callbacks where there is no such thread."""
 
 
@@ -68,7 +68,7 @@ class OpenCalls:
         self._settled = settled
         self._telling: dict[int, int] = {}  # by thread: calls that it is settling
         self._left: deque[Call] = deque()  # with callbacks that the reader is to run
-        self.reader = ANYBODY  # the thread that runs callbacks
+        self.reader = ANY_THREAD  # the thread that runs callbacks
         self.wake_reader: Callable[[], object] = bool
         self.count = 0
         # Told, without the lock, when the first is open, and when the last is over
@@ -102,7 +102,7 @@ class OpenCalls:
         """
         told, thread = 0, get_ident()
         outer = self._telling.get(thread, 0)  # a callback may come here, too
-        calls_back = self.reader in (ANYBODY, thread)
+        calls_back = self.reader in (ANY_THREAD, thread)
         try:
             while (call := self._next(calls_back)) is not None:
                 told += 1

@@ -103,7 +103,7 @@ class Dispatcher:
         many = 0 < batch_ns < _SHORT_NS and job.item_bytes < _LARGE_BYTES
         return self.backend.deepest if many else self.backend.depth
 
-    def learn(
+    def define(
         self,
         function: Callable[..., Any],
         style: CallStyle,

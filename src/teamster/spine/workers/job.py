@@ -45,7 +45,7 @@ class CallOptions:
     chunksize: int | None
 
 
-def _nobody(*_: object) -> None:
+def _too_late(*_: object) -> None:
     """Takes what comes too late."""
 
 
@@ -87,7 +87,7 @@ class Job:
 
     def let_go(self) -> None:
         """It is over: what took its results may go, with all that was to be called for."""
-        self.on_values = self.on_error = self.on_failure = _nobody
+        self.on_values = self.on_error = self.on_failure = _too_late
         self.on_refused = self.on_doubted = _not_mine
 
     def observe(self, batch: BatchDone) -> None:

@@ -42,7 +42,7 @@ class Stragglers:
             return (self._due_ns - now) / 1e9
         self._due_ns = now + _LOOK_NS * len(dispatcher.workers)
         next_ns: list[int] = []
-        hungry = not dispatcher.queue and self._somebody_idle()
+        hungry = not dispatcher.queue and self._any_idle()
         for worker in list(dispatcher.workers):
             worker.return_memory()
             if not worker.outstanding or worker.killed_for is not None:
@@ -69,7 +69,7 @@ class Stragglers:
             dispatcher.dispatch()
         return min(next_ns) / 1e9 if next_ns else None
 
-    def _somebody_idle(self) -> bool:
+    def _any_idle(self) -> bool:
         dispatcher = self._dispatcher
         return len(dispatcher.workers) < dispatcher.count or any(
             not worker.outstanding for worker in dispatcher.workers

@@ -18,10 +18,10 @@ from time import perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any
 
 from teamster.machine.gil import GilSampler, GilShare, has_gil
-from teamster.spine.plan.safety.check import Meaning
+from teamster.spine.plan.safety.check import SafetyCheck
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring
-from teamster.spine.workers import worker_info as whoami
+from teamster.spine.workers import worker_info as worker_info
 from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.runner import title_of
@@ -155,23 +155,23 @@ class CallerRunner:
             self._record(index, self._run_chunk(index, iter([item]), 1))
             self.clock.items += 1
 
-    def run_checked(self, meaning: Meaning, seconds: float) -> None:
+    def run_checked(self, safety: SafetyCheck, seconds: float) -> None:
         """Run one item, with a look at what it means before and after it, of `seconds` each."""
         first, items = self._supply.pulled, self._supply.next_item()
         if not items:
             return
         self._last = []
-        checking = meaning.begin(items[0], seconds)
+        checking = safety.begin(items[0], seconds)
         with self._clocked():
             self._clock_chunk(first, iter(items), 1)
         if checking and self._last:
-            meaning.end(items[0], self._last[0])
+            safety.end(items[0], self._last[0])
         self._last = []
 
     @contextmanager
     def _clocked(self) -> Iterator[None]:
         """Code in here runs as a worker, and what it takes is evidence."""
-        before, self.inside = whoami.set_thread_worker(WorkerInfo(0, "serial", 1)), True
+        before, self.inside = worker_info.set_thread_worker(WorkerInfo(0, "serial", 1)), True
         if self._sampler is not None:
             self._sampler.resume()
         try:
@@ -179,7 +179,7 @@ class CallerRunner:
                 yield
         finally:
             self.inside = False
-            whoami.set_thread_worker(before)
+            worker_info.set_thread_worker(before)
 
     def _kept_state(self) -> AbstractContextManager[None]:
         return nullcontext() if self._seed is None else kept_random_state()

@@ -27,14 +27,14 @@ from teamster.tasks.auto.throughput import Throughput
 from teamster.tasks.teams import Teams
 
 if TYPE_CHECKING:
-    from teamster.tasks.auto.import_check import Question
+    from teamster.tasks.auto.import_check import ImportCheck
 
 _LONG_ITEM_S = 0.02  # items of which a handful is a trial
 _THREAD_START_S = 0.0005  # as measured
 _SERVER_START_S = 0.08  # until the fork server is there, once a program
 _PROCESS_START_S = 0.012  # each, until it can have items
 _DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
-_MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
+_MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no import_check
 _SMALL_PART = 0.05  # of the work
 # Times as fast as processes threads could be, if what is not known yet were in their favour
 _CLEARLY = 1.1
@@ -55,18 +55,18 @@ class ChangingMapping(DoubtfulMapping):
         self._steering = Steering(limits)
         self._throughput: Throughput | None = None
         self._starting: Team | None = None
-        self._asked: Question | None = None
+        self._asked: ImportCheck | None = None
 
     @property
-    def _question(self) -> Question:
+    def _import_check(self) -> ImportCheck:
         """What is asked before others get items.
 
         Most short calls never come to that, and load none of it.
         """
         if self._asked is None:
-            from teamster.tasks.auto.import_check import Question
+            from teamster.tasks.auto.import_check import ImportCheck
 
-            self._asked = Question(self._call)
+            self._asked = ImportCheck(self._call)
         return self._asked
 
     def _start_away(self, workers: int) -> None:
@@ -88,7 +88,7 @@ class ChangingMapping(DoubtfulMapping):
             mark("auto: back to the caller")
             self._working = None
             return
-        if not self._away and (why := self._question.objection(wanted.backend, self._look_s())):
+        if not self._away and (why := self._import_check.objection(wanted.backend, self._look_s())):
             self._steering.race.drop(
                 wanted.backend, f"stays here: {why}" if wanted.backend == "process" else why
             )
@@ -115,15 +115,15 @@ class ChangingMapping(DoubtfulMapping):
         up = self._are_up(team)
         if self._away or team.dispatcher.start_error is not None:
             return up
-        dear = up and self._working is None and self._here.clock.item_s >= _DEAR_S
+        long_items = up and self._working is None and self._here.clock.item_s >= _DEAR_S
         # Asked before all of them are up: the first that is will answer.
-        if not self._question.is_answered(
-            team, self._here.clock.item_s if dear else 0.0, self._look_s()
+        if not self._import_check.is_answered(
+            team, self._here.clock.item_s if long_items else 0.0, self._look_s()
         ):
             return False
-        if self._question.stays:
-            self._steering.race.drop("process", f"stays here: {self._question.stays}")
-        return up and not self._question.stays and not unclear
+        if self._import_check.stays:
+            self._steering.race.drop("process", f"stays here: {self._import_check.stays}")
+        return up and not self._import_check.stays and not unclear
 
     def _look_s(self) -> float:
         """Seconds that a look at the code may take."""
@@ -176,24 +176,24 @@ class ChangingMapping(DoubtfulMapping):
         return 2 * ready >= team.dispatcher.count and (self._away or self._here.clock.items > 1)
 
     def _hand_over(self, wanted: Candidate, team: Team) -> None:
-        spec = team.dispatcher.learn(
+        spec = team.dispatcher.define(
             self._call.function, self._call.style, seed=self._call.seed, low_latency=self._lazy
         )
         self._leave()
         self._steering.race.start(wanted)
         mark(f"auto: {wanted.backend}({wanted.workers})")
-        self._working = leg = self.work_on(team, spec)
-        dear, cores = (
+        self._working = placed = self.work_on(team, spec)
+        long_items, cores = (
             self._steering.evidence is not None and self._steering.evidence.wall_s > _LONG_ITEM_S,
             self._limits.cores,
         )
         self._throughput = Throughput(
-            leg.job,
+            placed.job,
             lambda: self._results.reported,
             wanted.workers,
             wanted.backend,
             cores,
-            dear=dear,
+            long_items=long_items,
             lazy=self._lazy,
         )
 

@@ -25,7 +25,7 @@ from teamster.spine.workers.begun import has_begun
 from teamster.spine.workers.exceptions import RemoteTraceback
 from teamster.tasks.arguments import MapCall
 from teamster.tasks.auto.own_items import OwnItemsMapping
-from teamster.tasks.mapping import Leg
+from teamster.tasks.mapping import TeamJob
 from teamster.tasks.teams import Teams
 
 _FEW = 3  # failures: fewer may be chance
@@ -37,7 +37,7 @@ class DoubtfulMapping(OwnItemsMapping):
 
     def __init__(self, call: MapCall, teams: Teams) -> None:
         super().__init__(call, teams)
-        self._working: Leg | None = None  # None: the caller itself
+        self._working: TeamJob | None = None  # None: the caller itself
         self._away = False  # nothing may run here
         self._kinds_here: set[type[BaseException]] = set()  # what items raised here
         # What items raised elsewhere, after they had begun
@@ -78,7 +78,10 @@ class DoubtfulMapping(OwnItemsMapping):
         """Note a failure that cannot be confirmed."""
         self._kinds_there[kind, type(error)] += 1
         failed = self._kinds_there[kind, type(error)]
-        ran = max(failed, sum(leg.job.ran for leg in self._legs if leg.team.backend.kind == kind))
+        ran = max(
+            failed,
+            sum(placed.job.ran for placed in self._placed if placed.team.backend.kind == kind),
+        )
         if failed >= _FEW and (1 - failed / ran) ** self._here.clock.items < _CHANCE:
             self._rule(
                 kind, f"{failed:,} of {ran:,} items failed there, and none here: {show(error)}"

@@ -28,7 +28,7 @@ _ASKED_AGAIN = 0.1  # of the results
 _CONSTANTS = (int, float, complex, str, bytes, type(None))
 
 
-class Question:
+class ImportCheck:
     """Asked once for a map call.
 
     Attributes:
@@ -83,7 +83,7 @@ class Question:
         return self._answered
 
     def _ask(self, team: Team) -> None:
-        spec = team.dispatcher.learn(look_there, "star", low_latency=True)
+        spec = team.dispatcher.define(look_there, "star", low_latency=True)
         job = Job(
             spec,
             CallOptions(0, None, 1),

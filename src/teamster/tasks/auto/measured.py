@@ -20,7 +20,7 @@ from typing import Any
 
 from teamster.spine.plan.choice import Limits
 from teamster.spine.plan.plan import Evidence, Plan
-from teamster.spine.plan.safety.check import Meaning
+from teamster.spine.plan.safety.check import SafetyCheck
 from teamster.spine.workers.team import Team
 from teamster.tasks.arguments import MapCall
 from teamster.tasks.auto.changing import ChangingMapping
@@ -29,7 +29,7 @@ from teamster.tasks.teams import Teams
 _SLICE_NS = 5_000_000  # of work in the caller, between two looks at everything else
 _SHORT_SLICE_NS = 1_000_000  # the same while the caller waits for single results
 _FEW_S = 0.02  # a job that the caller ends in this time is not worth a thought
-_MANY = 256  # items, of which some might be dear
+_MANY = 256  # items, of which some might be long_items
 _WATCH_NS = 2_000_000  # work in the caller before it gets a lookout
 # Between two thoughts about the next items, and more when they were the same items for long
 _LOOK_S = 0.002
@@ -63,7 +63,7 @@ class MeasuredMapping(ChangingMapping):
         super().__init__(call, teams, limits)
         self._ended = ended
         self._known = known  # from an earlier call of the same function
-        self._meaning = Meaning(call.function, seeded=call.seed is not None)
+        self._safety = SafetyCheck(call.function, seeded=call.seed is not None)
         self._next_look_s = 0.0
         self._checks = 0
 
@@ -121,9 +121,9 @@ class MeasuredMapping(ChangingMapping):
 
         That is done only if the function carries what it carried then.
         """
-        if known.evidence is None or not self._meaning.is_as_before(prints, self._source.peek()):
+        if known.evidence is None or not self._safety.is_as_before(prints, self._source.peek()):
             return
-        self._meaning.adopt(known.evidence)
+        self._safety.adopt(known.evidence)
         choice = next(
             (
                 each
@@ -189,9 +189,9 @@ class MeasuredMapping(ChangingMapping):
         assert self._working is not None
         working = self._working.team
         if not working.backend.pulls:
-            for leg in self._legs:
-                if leg.team.backend.pulls and leg.team.dispatcher.is_busy_with(leg.job):
-                    return leg.team
+            for placed in self._placed:
+                if placed.team.backend.pulls and placed.team.dispatcher.is_busy_with(placed.job):
+                    return placed.team
         return working
 
     def _run_here(self, done: Callable[[], bool]) -> None:
@@ -219,7 +219,7 @@ class MeasuredMapping(ChangingMapping):
 
         The first item is, and more are when time was short.
         """
-        if self._meaning.settled or "process" not in self._limits.allow or self._source.total == 1:
+        if self._safety.settled or "process" not in self._limits.allow or self._source.total == 1:
             return False
         return not self._checks or (
             self._here.clock.seen_s > _SEEN_S
@@ -234,20 +234,20 @@ class MeasuredMapping(ChangingMapping):
         share = _CHECK_SHARES[self._checks]
         self._checks += 1
         self._here.run_checked(
-            self._meaning, max(_CHECK_S, share * self._left() * self._here.clock.item_s)
+            self._safety, max(_CHECK_S, share * self._left() * self._here.clock.item_s)
         )
         if self._checks == len(_CHECK_SHARES):
-            self._meaning.give_up()
+            self._safety.give_up()
 
     def _look(self) -> Evidence:
         """What is known by now, from the items that ran here."""
-        here, meaning = self._here, self._meaning
-        stays = meaning.stays or (
-            "" if meaning.settled or "process" not in self._limits.allow else _NOT_COMPARED
+        here, safety = self._here, self._safety
+        stays = safety.stays or (
+            "" if safety.settled or "process" not in self._limits.allow else _NOT_COMPARED
         )
-        sizes = meaning.argument_bytes, meaning.result_bytes, meaning.move_s
+        sizes = safety.argument_bytes, safety.result_bytes, safety.move_s
         lent = self._source.stays
-        here_only = lent or stays, lent or meaning.one_thread
+        here_only = lent or stays, lent or safety.one_thread
         return Evidence(
             here.clock.items,
             here.clock.item_s,
@@ -333,5 +333,5 @@ class MeasuredMapping(ChangingMapping):
             self._asked.close()
         asked = "process" in self._limits.allow
         self._ended(
-            self.plan(), self._meaning.prints() if self._meaning.settled or not asked else None
+            self.plan(), self._safety.prints() if self._safety.settled or not asked else None
         )

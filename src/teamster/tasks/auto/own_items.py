@@ -43,7 +43,7 @@ class OwnItemsMapping(Mapping):
 
     def list_here(self, first: int) -> list[Any] | None:
         """The results themselves, while the caller is alone: one copy less."""
-        return None if self._legs else self._results.list_from(first)
+        return None if self._placed else self._results.list_from(first)
 
     def took_here(self, count: int) -> None:
         """So many results are in them now."""
@@ -94,23 +94,29 @@ class OwnItemsMapping(Mapping):
 
     def _is_full(self) -> bool:
         """Whether as much as may be waits already behind an item that a worker runs."""
-        return self._lazy and bool(self._legs) and not self._results.ready and not self._may_pull()
+        return (
+            self._lazy and bool(self._placed) and not self._results.ready and not self._may_pull()
+        )
 
     def _wait_for_others(self, done: Callable[[], bool]) -> None:
         """Wait for what is under way.
 
         It waits on processes first: they have to be polled, and their leader hears of threads, too.
         """
-        busy = [leg for leg in self._legs if leg.team.dispatcher.is_busy_with(leg.job)]
+        busy = [
+            placed for placed in self._placed if placed.team.dispatcher.is_busy_with(placed.job)
+        ]
         if busy:
-            leg = next((leg for leg in busy if leg.team.backend.pulls), busy[0])
+            placed = next((placed for placed in busy if placed.team.backend.pulls), busy[0])
 
             def over() -> bool:
                 return (
-                    done() or bool(self._refused) or not leg.team.dispatcher.is_busy_with(leg.job)
+                    done()
+                    or bool(self._refused)
+                    or not placed.team.dispatcher.is_busy_with(placed.job)
                 )
 
-            leg.team.run_until(over)
+            placed.team.run_until(over)
 
     def _abandon(self, reason: BaseException) -> None:
         self._let_go()

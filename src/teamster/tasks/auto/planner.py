@@ -147,7 +147,7 @@ class Planner:
         one_by_one = call.terms.timeout is not None
         mapping.work_on(
             team,
-            team.dispatcher.learn(
+            team.dispatcher.define(
                 call.function,
                 call.style,
                 seed=call.seed,

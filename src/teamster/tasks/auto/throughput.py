@@ -41,13 +41,13 @@ class Throughput:
         kind: str,
         cores: int,
         *,
-        dear: bool,
+        long_items: bool,
         lazy: bool,
     ) -> None:
         self._job = job
         # Results so far, which threads bring more often than whole batches
         self._delivered = delivered
-        self._dear = dear  # items are so long that each of the first counts
+        self._long_items = long_items  # items are so long that each of the first counts
         self._workers = workers
         self._kind = kind
         self._cores = cores
@@ -66,7 +66,7 @@ class Throughput:
             return None
         busy = (
             self._lazy
-            or (self._dear and not self._tried)
+            or (self._long_items and not self._tried)
             or (self._kind == "process" and elapsed < _WINDOW_S)
         )
         rate = self._note(0.0 if busy else elapsed)
@@ -82,10 +82,12 @@ class Throughput:
         """
         job = self._job
         if job.batches < self._workers or (
-            not self._dear and job.batch_ns < _GROWN_NS and perf_counter() - self._since < _TRIAL_S
+            not self._long_items
+            and job.batch_ns < _GROWN_NS
+            and perf_counter() - self._since < _TRIAL_S
         ):
             return False
-        if not self._dear:
+        if not self._long_items:
             self._begin()
         self._warm = True
         return True
@@ -93,7 +95,7 @@ class Throughput:
     def _is_due(self, elapsed: float, batches: int) -> bool:
         if self._tried:
             return elapsed >= _WINDOW_S and batches >= _BATCHES * self._workers
-        return batches >= self._workers and (self._dear or elapsed >= _TRIAL_S)
+        return batches >= self._workers and (self._long_items or elapsed >= _TRIAL_S)
 
     def _begin(self) -> None:
         job = self._job

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from teamster.spine.plan.safety import check as meaning
-from teamster.spine.plan.safety.check import Meaning
+from teamster.spine.plan.safety import check as safety
+from teamster.spine.plan.safety.check import SafetyCheck
 
 LOG: list[int] = []
 MISSING = object()
@@ -76,8 +76,8 @@ def looks_up(item: int) -> int:
 
 def ask(
     function: Callable[[Any], Any], item: Any, seconds: float = 5.0, **options: bool
-) -> Meaning:
-    asked = Meaning(function, **options)
+) -> SafetyCheck:
+    asked = SafetyCheck(function, **options)
     if asked.begin(item, seconds):
         asked.end(item, function(item))
     return asked
@@ -167,7 +167,7 @@ def test_a_generator_that_the_call_loads_is_looked_at_with_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     states = iter([{}, {"numpy.random": 1}])
-    monkeypatch.setattr(meaning, "_random_state", lambda: next(states))
+    monkeypatch.setattr(safety, "_random_state", lambda: next(states))
     assert not ask(abs, 1).settled
 
 

@@ -36,7 +36,7 @@ _SHORT_LOOK_S = 0.001  # at what the others carry
 _LOADING_S = 0.02  # to import cloudpickle
 
 
-class Meaning:
+class SafetyCheck:
     """The check of one function, to be asked around one item after the other until `settled`.
 
     Attributes:
@@ -52,11 +52,11 @@ class Meaning:
         >>> counts = {"calls": 0}
         >>> def count(item):
         ...     counts["calls"] += 1
-        >>> meaning = Meaning(count)
-        >>> meaning.begin((1,), 1.0)
+        >>> safety = SafetyCheck(count)
+        >>> safety.begin((1,), 1.0)
         True
-        >>> meaning.end((1,), count(1))
-        >>> meaning.stays
+        >>> safety.end((1,), count(1))
+        >>> safety.stays
         'the call changes `counts`, which it carries'
     """
 

@@ -54,7 +54,7 @@ _inherited: dict[str, Any] = {}
 _numbers = itertools.count(1)
 _keys: Any = None
 _owner = 0  # the process that these keys belong to
-mourners: set[Callable[[int], None]] = set()
+on_gone: set[Callable[[int], None]] = set()
 """Told the keys of originals that the program has let go of, in whatever thread that shows."""
 
 call = 0  # what is sent is as the program has it when a call begins
@@ -91,7 +91,7 @@ def _next_key() -> int:
 def _forget(identity: int, key: int) -> None:
     if (original := _by_key.pop(key, None)) is not None and _by_id.get(identity) is original:
         del _by_id[identity]
-    for mourn in list(mourners):
+    for mourn in list(on_gone):
         mourn(key)
 
 

@@ -141,7 +141,7 @@ class _InInterpreter:
     def _call(self, spec: FunctionSpec, items: bytes, batch: Batch) -> list[inside.Record]:
         if self._known != spec.identity:
             how = spec.style, spec.seed, spec.one_by_one, spec.context
-            self._interpreter.call(inside.learn, spec.parcel.data, pack_whole(how))
+            self._interpreter.call(inside.define, spec.parcel.data, pack_whole(how))
             self._known = spec.identity
         answer = self._interpreter.call(inside.run_batch, items, batch.number, max(batch.first, 0))
         records: list[inside.Record] = pickle.loads(answer)

@@ -8,7 +8,7 @@ import pickle
 
 from teamster.spine.transport.by_value import originals
 from teamster.spine.transport.pickled import pack_whole
-from teamster.spine.workers import worker_info as whoami
+from teamster.spine.workers import worker_info as worker_info
 from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.context_vars import unfold
 from teamster.spine.workers.encoding import keep_one_by_one
@@ -45,7 +45,7 @@ _prepared: tuple[Runner, contextvars.Context] | None = None
 def begin(info: bytes, initializer: bytes) -> bytes:
     """Run the initializer; returns what it raised, or nothing."""
     originals.become_worker(forked=None)
-    whoami.set_process_worker(pickle.loads(info))
+    worker_info.set_process_worker(pickle.loads(info))
     try:
         function, arguments = pickle.loads(initializer)
         if function is not None:
@@ -55,7 +55,7 @@ def begin(info: bytes, initializer: bytes) -> bytes:
     return b""
 
 
-def learn(function: bytes, how: bytes) -> None:
+def define(function: bytes, how: bytes) -> None:
     """Make a function ready."""
     global _prepared
     style, seed, one_by_one, carried = pickle.loads(how)

@@ -89,7 +89,7 @@ class ProcessBackend(Backend):
             self._tell_function(worker, spec)
         batch.job.item_bytes = parcel.nbytes / batch.size
         began = time.perf_counter_ns()
-        wire = worker.channel.stow(parcel)
+        encoded = worker.channel.stow(parcel)
         spans.note(ring, TRANSFER, "copy arguments to shared memory", began, parcel.nbytes)
         message = (
             "batch",
@@ -98,7 +98,7 @@ class ProcessBackend(Backend):
             batch.size,
             batch.first,
             batch.one_by_one,
-            wire,
+            encoded,
         )
         self._children.put(worker.child, message)
 

@@ -28,7 +28,7 @@ from typing import Any
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import INITIALISE
 from teamster.spine.transport.by_value import originals
-from teamster.spine.transport.channel import Channel, Wire
+from teamster.spine.transport.channel import Channel, Encoded
 from teamster.spine.transport.pickled import unpack
 from teamster.spine.workers import worker_info
 from teamster.spine.workers.library_state import load, set_all
@@ -93,12 +93,12 @@ class ChildProcess:
         if (threads := self._settings["native_threads"]) is not None:
             worker_info.limit_native_threads(threads)
 
-    def argument(self, wire: Wire) -> Any:
+    def argument(self, encoded: Encoded) -> Any:
         """What the entry point is given."""
         return (
             self._inherited
             if self._inherited is not None
-            else self.open(unpack, *self.channel.parts(wire))
+            else self.open(unpack, *self.channel.parts(encoded))
         )
 
     def open(self, unpack: Callable[..., Any], *parts: Any) -> Any:

@@ -11,7 +11,7 @@ import contextvars
 from typing import Any
 
 from teamster.spine.transport.arena import ArenaFull, Broadcast
-from teamster.spine.transport.channel import Wire
+from teamster.spine.transport.channel import Encoded
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_function
 from teamster.spine.workers.batch import FunctionSpec
@@ -53,7 +53,7 @@ class Functions:
         worker.known.add(spec.identity)
         return message
 
-    def _stow(self, worker: ProcessHandle, spec: FunctionSpec) -> Wire:
+    def _stow(self, worker: ProcessHandle, spec: FunctionSpec) -> Encoded:
         parcel: Parcel = spec.parcel
         if not parcel.buffers:
             return worker.channel.stow(parcel)

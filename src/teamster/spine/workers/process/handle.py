@@ -41,8 +41,8 @@ class ProcessHandle(WatchedHandle):
         if kind == "results":
             _, records, finished = message
             events: list[Event] = []
-            for first, count, failed, wire in records:
-                events += unpack_results(self, first, count, failed, *self.channel.parts(wire))
+            for first, count, failed, encoded in records:
+                events += unpack_results(self, first, count, failed, *self.channel.parts(encoded))
             events.extend(BatchDone(self, *batch) for batch in finished)
             return events
         if kind == "ready":

@@ -13,7 +13,7 @@ from typing import Any
 
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import SERIALISE, TRANSFER, Ring
-from teamster.spine.transport.channel import Channel, Wire
+from teamster.spine.transport.channel import Channel, Encoded
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.workers.encoding import PLAIN, join_results, keep_one_by_one, pack_results
 from teamster.spine.workers.exceptions import describe
@@ -36,7 +36,7 @@ Pool.map when every message went after 5 ms, 1.02 with 50 ms.)
 """
 PATIENT_NS = 50_000_000  # see above
 
-Record = tuple[int, int, bool, Wire]
+Record = tuple[int, int, bool, Encoded]
 """First item, items, whether it is a failure, and the data."""
 
 

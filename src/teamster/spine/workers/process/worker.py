@@ -32,7 +32,7 @@ from teamster.errors import annotate
 from teamster.machine.run_delay import RunDelay
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import INITIALISE, SERIALISE, WAIT
-from teamster.spine.transport.channel import Wire
+from teamster.spine.transport.channel import Encoded
 from teamster.spine.transport.pickled import unpack
 from teamster.spine.workers import worker_info
 from teamster.spine.workers.batch import FunctionSpec
@@ -61,7 +61,7 @@ Parts = tuple[bytes | memoryview, list[memoryview]] | OSError
 """Data and buffers of a function that no batch has asked for yet, or why they could not be had."""
 
 
-def serve_batches(child: ChildProcess, argument: Wire, info: WorkerInfo) -> None:
+def serve_batches(child: ChildProcess, argument: Encoded, info: WorkerInfo) -> None:
     """Run the initializer, then batches until the channel ends.
 
     This is the entry point of process workers.
@@ -102,7 +102,7 @@ class ProcessWorker:
         self._scene = Scene(before)
         self._idle_ns = perf_counter_ns()
         self._actions: dict[str, Callable[..., None]] = {
-            "spec": self._learn,
+            "spec": self._define,
             "batch": self._batch,
             "drop": self._drop,
             "adapt": child.adapt,
@@ -118,9 +118,9 @@ class ProcessWorker:
             self._sink.flush()
             self._channel.await_input()
 
-    def _learn(self, identity: int, how: tuple[Any, ...], wire: Wire) -> None:
+    def _define(self, identity: int, how: tuple[Any, ...], encoded: Encoded) -> None:
         try:
-            self._specs[identity] = how, self._channel.parts(wire)
+            self._specs[identity] = how, self._channel.parts(encoded)
         except OSError as error:
             self._specs[identity] = how, error
 
@@ -129,7 +129,7 @@ class ProcessWorker:
         self._specs.pop(identity, None)
 
     def _batch(
-        self, identity: int, number: int, count: int, first: int, one_by_one: bool, wire: Wire
+        self, identity: int, number: int, count: int, first: int, one_by_one: bool, encoded: Encoded
     ) -> None:
         words = self._scoreboard.words
         words[WIDTH] = count
@@ -153,7 +153,7 @@ class ProcessWorker:
                 else "the arguments of a submitted call",
             )
             opened = words[STARTED_NS] = perf_counter_ns()
-            items = self._child.open(self._channel.open, wire)
+            items = self._child.open(self._channel.open, encoded)
             spans.note(ring, SERIALISE, "unpickle arguments", opened)
         except BaseException as error:
             annotate(error, f"raised while a worker unpickled {what}")
