@@ -142,11 +142,3 @@ def test_shm(tmp_path: Path) -> None:
 def test_this_machine() -> None:
     size, _ = memory.memory_limit()
     assert 0 < memory.available_bytes() <= size
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (GIB, "1.0 GiB"), (3 * 2**42, "12.0 TiB")],
-)
-def test_format_bytes(size: int, text: str) -> None:
-    assert memory.format_bytes(size) == text

@@ -24,9 +24,9 @@ from teamster.errors import UsageError
 from teamster.kinds import label
 from teamster.machine.cpus import usable_cores
 from teamster.machine.gil import GilSampler, GilShare
-from teamster.machine.memory import format_bytes
 from teamster.spine.trace.export import check_path, write_whole
 from teamster.tasks.pool import Pool
+from teamster.units import show_bytes
 
 DESCRIPTION = (
     "Call a function with the same inputs in a plain loop, in threads, in "
@@ -187,7 +187,7 @@ def _table(runs: list[Run]) -> list[tuple[str, ...]]:
             f"{each.items_per_s / loop.items_per_s:.2f}",
             f"{each.first_s * 1e3:,.3g} ms",
             f"{each.cpu:.2f}",
-            format_bytes(max(0, each.memory_bytes)),
+            show_bytes(max(0, each.memory_bytes)),
             "   ".join(filter(None, (cut, failed))),
         ))  # fmt: skip
     return rows

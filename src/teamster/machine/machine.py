@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 
 from teamster.machine.cpus import affinity_mask, allowed_cpus, cpu_limit, physical_cores
 from teamster.machine.gpus import Gpu, find_gpus
-from teamster.machine.memory import available_bytes, format_bytes, memory_limit, shm_bytes
+from teamster.machine.memory import available_bytes, memory_limit, shm_bytes
 from teamster.machine.numa import NumaNode, format_cpus, numa_nodes
+from teamster.units import show_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,9 +129,9 @@ class Machine:
             ("usable cores", f"{self.usable_cores}"),
             ("physical cores", f"{self.physical_cores}"),
             ("NUMA nodes", _describe_nodes(self.numa_nodes)),
-            ("memory", f"{format_bytes(self.memory_bytes)}  ({self.memory_limit_source})"),
-            ("available", format_bytes(self.available_memory_bytes)),
-            ("/dev/shm", format_bytes(self.shm_bytes) if self.shm_bytes else "none"),
+            ("memory", f"{show_bytes(self.memory_bytes)}  ({self.memory_limit_source})"),
+            ("available", show_bytes(self.available_memory_bytes)),
+            ("/dev/shm", show_bytes(self.shm_bytes) if self.shm_bytes else "none"),
             ("GPUs", _describe_gpus(self.gpus)),
             (
                 "Python",
@@ -196,7 +197,7 @@ def _describe_nodes(nodes: tuple[NumaNode, ...]) -> str:
     each = []
     for node in nodes:
         cpus = f"CPUs {format_cpus(node.cpus)}" if node.cpus else "no CPU"
-        each.append(f"{node.index}: {cpus}, {format_bytes(node.memory_bytes)}")
+        each.append(f"{node.index}: {cpus}, {show_bytes(node.memory_bytes)}")
     return f"{len(nodes)}  ({'; '.join(each)})"
 
 
@@ -206,7 +207,7 @@ def _describe_gpus(gpus: tuple[Gpu, ...]) -> str:
     for gpu in gpus:
         kinds[gpu.name, gpu.memory_bytes] = kinds.get((gpu.name, gpu.memory_bytes), 0) + 1
     each = (
-        f"{count} x {name}, {format_bytes(size) if size else 'memory not known'}"
+        f"{count} x {name}, {show_bytes(size) if size else 'memory not known'}"
         for (name, size), count in kinds.items()
     )
     return "; ".join(each) or "none"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 
 from teamster.machine.cpus import cgroup_levels, read_text
+from teamster.units import show_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def memory_limit(root: str = "/") -> tuple[int, str]:
     for name, directory in cgroup_levels("memory", root):
         limit = _limit(directory)
         if limit is not None and limit < size:
-            size, source = limit, f"limit of {name}; the machine has {format_bytes(physical)}"
+            size, source = limit, f"limit of {name}; the machine has {show_bytes(physical)}"
     return size, source
 
 
@@ -112,27 +113,6 @@ def oom_kills(root: str = "/") -> int | None:
             if count is not None:
                 return count
     return None
-
-
-def format_bytes(size: int) -> str:
-    """Return a size as people read it.
-
-    Args:
-        size: The size in bytes.
-
-    Returns:
-        One decimal and a unit of 1,024 steps, up to TiB.
-
-    Example:
-        >>> format_bytes(1_610_612_736)
-        '1.5 GiB'
-    """
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def _physical_bytes(root: str) -> int:

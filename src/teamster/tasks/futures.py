@@ -26,13 +26,13 @@ from typing import Any
 from teamster.errors import PoolClosed, UsageError, WorkerStartError
 from teamster.kinds import KINDS
 from teamster.machine.own_threads import own_thread
+from teamster.spine.trace.report import WallClock
 from teamster.spine.workers.calls import ANY_THREAD, Backlog
 from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.job import CallOptions
 from teamster.spine.workers.team import Team
 from teamster.tasks.definitions import Definitions, SubmittedFunction, travels_as_code
 from teamster.tasks.gate import Gate
-from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import Patience
 from teamster.tasks.monitor.registry import finish_calls_at_exit
 

@@ -19,12 +19,12 @@ from functools import partial
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
+from teamster.spine.trace.report import WallClock
 from teamster.spine.workers.batch import Batch, FunctionSpec
 from teamster.spine.workers.job import Job
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
 from teamster.tasks.arguments import MapCall
-from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import Patience
 from teamster.tasks.results import Raise, Results
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
-from teamster.spine.trace.report import Report
+from teamster.spine.trace.report import Report, WallClock
 from teamster.spine.workers.backends import assemble, check_start_method
 from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.job import CallOptions
 from teamster.tasks.arguments import MapCall, OnError, check_limits, check_map
 from teamster.tasks.auto.planner import Planner, decide, what_needs_processes
 from teamster.tasks.mapping import Mapping, ResultStream
-from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.long_calls import shut_before, take_leave
 from teamster.tasks.monitor.notes import attend, leave, record_if_asked
 from teamster.tasks.monitor.registry import open_pools, see_to_the_end

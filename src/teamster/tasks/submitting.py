@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from teamster.spine.plan.plan import Plan
+from teamster.spine.trace.report import WallClock
 from teamster.spine.workers.job import CallOptions
 from teamster.tasks.arguments import check_callable
-from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.notes import Reporting, attend
 from teamster.tasks.teams import Teams
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from teamster.machine.gil import GilShare
-from teamster.spine.plan.plan import Candidate, Evidence, Plan, show_seconds
+from teamster.spine.plan.plan import Candidate, Evidence, Plan
 
 PLAN = Plan(
     "thread",
@@ -51,16 +51,9 @@ def test_the_table() -> None:
         "thread(32): an item waits 98% of its time; throughput rose until 32 workers",
         "  4 items measured here: 100 ms each, 2 ms of it on a processor; GIL held 2% +- 1% (300 "
         "samples), by voluntary switches",
-        "  pickled: argument 120 B, result 4 KiB; 15 us to move an item",
+        "  pickled: argument 120 B, result 4.0 KiB; 15 us to move an item",
         "    candidate   predicted  measured",
         "    serial         10.0/s    10.0/s".replace("10.0", "  10"),
         "  * thread(32)      320/s     310/s",
         "    process(8)       80/s         -",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(2.5, "2.5 s"), (0.0042, "4.2 ms"), (1.5e-8, "15 ns"), (0.0, "0 ns")]
-)
-def test_durations(seconds: float, shown: str) -> None:
-    assert show_seconds(seconds) == shown

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teamster.spine.trace.ring import COMPUTE, TRANSFER, WAIT
-from teamster.spine.trace.timeline import Lane, Spans, Timeline, coarser, show_ns
+from teamster.spine.trace.timeline import Lane, Spans, Timeline, coarser
 
 
 def timeline(*lanes: Lane, end_ns: int = 100) -> Timeline:
@@ -126,11 +126,3 @@ def test_rows_get_coarser_until_they_fit() -> None:
     few = coarser(rows, 100)
     assert len(few) <= 100
     assert sum(row[3] for row in few) == 1_000
-
-
-@pytest.mark.parametrize(
-    ("ns", "text"),
-    [(999, "999 ns"), (1_000, "1 us"), (2_500_000, "2.5 ms"), (61_000_000_000, "61 s")],
-)
-def test_durations_for_people(ns: int, text: str) -> None:
-    assert show_ns(ns) == text

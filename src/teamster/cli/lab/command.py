@@ -225,7 +225,7 @@ def print_tables(lab: Lab, file: TextIO) -> None:
 
 def _print_table(outcome: Outcome, file: TextIO) -> None:
     from teamster.cli.lab.words import judge
-    from teamster.spine.plan.plan import show_seconds
+    from teamster.units import show_seconds
 
     print(
         f"  {'':20}{'time':>10}{'speed-up':>10}{'expected':>10}"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from teamster.cli.lab.conducting import Result
 from teamster.cli.lab.runs import Outcome
-from teamster.spine.plan.plan import show_seconds
 from teamster.spine.trace.render.bars import COLOURS
 from teamster.spine.trace.render.picture import to_figure, to_picture
+from teamster.units import show_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,8 +22,8 @@ from teamster.cli.lab.pictures import draw_timelines, draw_times
 from teamster.cli.lab.runs import Measured, Outcome
 from teamster.cli.lab.summary import describe_auto, describe_result, describe_work, lesson_of
 from teamster.cli.lab.words import describe_others, judge
-from teamster.spine.plan.plan import show_seconds
 from teamster.spine.trace.render.bars import COLOURS
+from teamster.units import show_seconds
 
 _PAGE = Path(__file__).parent / "page"
 _CLEAR = 1.10  # a speed-up that is worth the workers

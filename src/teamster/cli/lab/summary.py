@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from teamster.cli.lab.runs import EVEN, Measured, Outcome
 from teamster.cli.lab.words import WAITS, choice_seconds, judge, start_seconds
-from teamster.spine.plan.plan import show_seconds
+from teamster.units import show_seconds
 
 _CLEAR = 1.10  # a speed-up that is worth a word
 _HELD = 0.5  # of the time: more than half is mostly

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from teamster.cli.lab.runs import Measured, Outcome
-from teamster.spine.plan.plan import show_seconds
+from teamster.units import show_seconds
 
 # Of the expected speed-up: what a second run may differ by, and a little more
 _LESS, _MORE = 0.8, 1.25

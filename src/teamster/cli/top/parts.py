@@ -17,7 +17,7 @@ from rich.text import Text
 from teamster.cli.top.answers import PoolSeen, WorkerSeen
 from teamster.cli.top.rates import CallView, PoolView
 from teamster.cli.top.words import say_rate, say_seconds, say_share
-from teamster.machine.memory import format_bytes
+from teamster.units import show_bytes
 
 NARROW, WIDE = 60, 100
 """Below the first, columns are left out; from the second on, there is room for all."""
@@ -137,7 +137,7 @@ def tell_pool(pool: PoolView) -> list[Text]:
     if len(pool.calls) > 1:
         pieces.append(Text(say_rate(pool.items_per_s)))
     if seen.moved_bytes:
-        pieces.append(Text(f"moved {format_bytes(seen.moved_bytes)}"))
+        pieces.append(Text(f"moved {show_bytes(seen.moved_bytes)}"))
     for count, one, many, style in (
         (seen.failures, "failure", "failures", "bold red"),
         (seen.deaths, "death", "deaths", "bold red"),
@@ -316,6 +316,6 @@ def _worker_cells(worker: WorkerSeen, pool: PoolSeen, mean_s: float) -> dict[str
         ),
         "DONE": Text(f"{worker.items:,}"),
         "BUSY": Text(f"{busy:.0%}"),
-        "MEMORY": Text(format_bytes(worker.memory_bytes) if worker.memory_bytes else ""),
+        "MEMORY": Text(show_bytes(worker.memory_bytes) if worker.memory_bytes else ""),
         "RUNS": Text(worker.function),
     }

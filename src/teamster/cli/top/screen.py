@@ -45,7 +45,7 @@ from teamster.cli.top.parts import (
 )
 from teamster.cli.top.rates import PoolView
 from teamster.cli.top.words import say_done, say_rate, say_seconds
-from teamster.machine.memory import format_bytes
+from teamster.units import show_bytes
 
 NO_JOB = "no job of yours is running; jobs show up here after a second"
 
@@ -289,7 +289,7 @@ def _job_lines(
             cells[2:] = [
                 say_rate(job.items_per_s),
                 _done(job),
-                format_bytes(job.answer.memory_bytes),
+                show_bytes(job.answer.memory_bytes),
             ]
         marker, style = ("▶", "bold") if job.pid == selected else (" ", "")
         shown = cells if width >= NARROW else (cells[0], cells[3])

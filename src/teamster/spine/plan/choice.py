@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 
 from teamster.errors import UsageError
 from teamster.kinds import KINDS, order_of
-from teamster.spine.plan.plan import Candidate, Evidence, Plan, show_seconds
+from teamster.spine.plan.plan import Candidate, Evidence, Plan
+from teamster.units import show_seconds
 
 CANDIDATES = tuple(kind.name for kind in KINDS.values() if kind.chosen)
 """What "auto" chooses from."""

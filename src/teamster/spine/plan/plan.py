@@ -8,7 +8,7 @@ from typing import Any
 
 from teamster.kinds import label
 from teamster.machine.gil import GilShare
-from teamster.spine.trace.report import show_bytes
+from teamster.units import show_bytes, show_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,15 +220,3 @@ def _rate(rate: float | None) -> str:
     if rate is None:
         return "-"
     return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
-
-
-def show_seconds(seconds: float) -> str:
-    """A duration for people.
-
-    Example:
-        >>> show_seconds(0.00042)
-        '420 us'
-    """
-    units = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
-    unit, scale = next((each for each in units if seconds >= each[1]), units[-1])
-    return f"{seconds / scale:.3g} {unit}"

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, fields
-from time import perf_counter_ns, time_ns
+from time import perf_counter, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from teamster.spine.trace.ring import COMPUTE
+from teamster.units import show_bytes
 
 if TYPE_CHECKING:  # a timeline is loaded where one is drawn: no map needs it
     from matplotlib.figure import Figure
 
     from teamster.spine.trace.timeline import JobNote, Row, Timeline
 
-_KIB = 1024.0  # the unit of memory
 _MOST_ROWS = 4096  # as many as a picture has pixels; neighbours are put together then
 
 
@@ -124,6 +125,40 @@ class Ledger:
                 (each.label, each.kind, each.index, tuple(each.rows)) for each in accounts
             ),
         )
+
+
+class WallClock:
+    """How long a pool was at work: runs while calls are under way, a context around each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._began = self._ended = 0.0
+        self._total_s = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._calls:
+                self._began = perf_counter()
+            self._calls += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._calls -= 1
+            if not self._calls:
+                self._ended = perf_counter()
+                self._total_s += self._ended - self._began
+
+    def ran_since(self, moment: float) -> bool:
+        """Whether a call was under way after a moment of `perf_counter`."""
+        with self._lock:
+            return bool(self._calls) or self._ended > moment
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        with self._lock:
+            return self._total_s + (perf_counter() - self._began if self._calls else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,12 +336,3 @@ class Report:
                 zip(self.items_by_worker, self.busy_s, strict=True)
             )
         ]
-
-
-def show_bytes(count: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < _KIB or unit == "GiB":
-            break
-        count /= _KIB
-    return f"{count:.3g} {unit}"

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from teamster.spine.trace.ring import COMPUTE, INITIALISE, SERIALISE, TRANSFER, USER
+from teamster.units import show_seconds
 
 _TYPES = "qqqIHB"
 
@@ -272,10 +273,8 @@ class Timeline:
         """A sentence about what is not shown as it was; empty when all of it is."""
         said = []
         if self.grain_ns:
-            said.append(
-                f"spans shorter than {show_ns(self.grain_ns)} are drawn together with their "
-                "neighbours"
-            )
+            grain = show_seconds(self.grain_ns / 1e9)
+            said.append(f"spans shorter than {grain} are drawn together with their neighbours")
         if self.lost:
             said.append(
                 f"{self.lost:,} spans were too short, or came faster than they could be read, and "
@@ -351,22 +350,3 @@ def _covered(spans: list[tuple[int, int]], origin: int, width: float, bins: int)
             shares[index] += (stop - begin) / width
             begin = stop
     return shares
-
-
-def show_ns(ns: float) -> str:
-    """A duration for people.
-
-    Args:
-        ns: nanoseconds.
-
-    Returns:
-        Three digits and a unit.
-
-    Example:
-        >>> show_ns(1_500), show_ns(2_300_000_000)
-        ('1.5 us', '2.3 s')
-    """
-    for limit, divisor, unit in ((1e3, 1, "ns"), (1e6, 1e3, "us"), (1e9, 1e6, "ms")):
-        if ns < limit:
-            return f"{ns / divisor:.3g} {unit}"
-    return f"{ns / 1e9:.3g} s"

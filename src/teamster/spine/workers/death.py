@@ -12,7 +12,8 @@ import warnings
 from dataclasses import dataclass
 
 from teamster.errors import TeamsterError, WorkerDied
-from teamster.machine.memory import format_bytes, oom_kills
+from teamster.machine.memory import oom_kills
+from teamster.units import show_bytes
 
 _ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -127,7 +128,7 @@ class Death:
                 "those that it has not opened"
             )
         peak = (
-            f"its memory peaked at {format_bytes(self.peak_bytes)}"
+            f"its memory peaked at {show_bytes(self.peak_bytes)}"
             if self.peak_bytes
             else "its memory is not known"
         )

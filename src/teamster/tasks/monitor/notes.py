@@ -11,10 +11,9 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from teamster.spine.trace.report import Report
+from teamster.spine.trace.report import Report, WallClock
 from teamster.spine.trace.spans import current_recorder
 from teamster.spine.workers.worker_info import is_inside_worker
-from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.teams import Teams
 
 if TYPE_CHECKING:

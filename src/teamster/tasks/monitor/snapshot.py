@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from teamster.machine.cpus import usable_cores
 from teamster.machine.usage import resident_bytes
 from teamster.spine.plan.plan import Plan
+from teamster.spine.trace.report import WallClock
 from teamster.spine.workers.handle import WorkerHandle
 from teamster.spine.workers.runner import title_of
 from teamster.spine.workers.team import Team
 from teamster.tasks.monitor import registry
-from teamster.tasks.monitor.clock import WallClock
 from teamster.tasks.monitor.registry import open_pools
 from teamster.tasks.teams import Teams
 

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from teamster.errors import UsageError
 from teamster.spine.trace.render.bars import COLOURS, INK, Bars, seconds_of
 from teamster.spine.trace.ring import KINDS
-from teamster.spine.trace.timeline import Lane, Mark, Timeline, show_ns
+from teamster.spine.trace.timeline import Lane, Mark, Timeline
+from teamster.units import show_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -238,7 +239,7 @@ def _draw_strip(axes: Axes, timeline: Timeline, label: str) -> None:
     axes.set_ylim(0, 1.04)
     axes.set_yticks([0.5], ["at work"])
     axes.set_xticks([])
-    heading = f"{label}   {show_ns(timeline.end_ns - timeline.begin_ns)}".strip()
+    heading = f"{label}   {show_seconds(timeline.seconds)}".strip()
     axes.set_title(heading, loc="left", fontsize=10, color=INK, pad=4, parse_math=False)
     if len(said) > 1:
         axes.set_title(
