@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "teamster"
 
 MOST_FILE_LINES = 400
+MOST_CLASS_LINES = 250
 MOST_BODY_LINES = 50
 MOST_BODY_LINES_P90 = 25
 MOST_PARAMETERS = 8
@@ -47,6 +48,24 @@ def functions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function]]
             yield from functions(child, f"{name}.")
         else:
             yield from functions(child, prefix)
+
+
+def lines_of_code(text: str, node: ast.ClassDef) -> int:
+    """Lines of a class that hold code: no docstrings, comments or empty lines."""
+    documented = {
+        line
+        for each in ast.walk(node)
+        if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)
+        for line in range(each.lineno, (each.end_lineno or each.lineno) + 1)
+    }
+    lines = enumerate(text.splitlines()[: node.end_lineno], 1)
+    return sum(
+        number >= node.lineno
+        and number not in documented
+        and not line.strip().startswith("#")
+        and bool(line.strip())
+        for number, line in lines
+    )
 
 
 def measure(path: Path, name: str, function: Function) -> Measured:
@@ -101,3 +120,14 @@ def test_exceptions_are_needed(name: str) -> None:
         for each in measured()
         if each.name == name and each.parameters > MOST_PARAMETERS
     ]
+
+
+def test_no_class_has_more_than_250_lines_of_code() -> None:
+    """Docstrings, comments and empty lines do not count: a public class is mostly docstrings."""
+    lengths = {
+        f"{path.relative_to(SOURCE)}:{node.name}": lines_of_code(path.read_text(), node)
+        for path in sorted(SOURCE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_CLASS_LINES} == {}

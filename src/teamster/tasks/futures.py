@@ -243,7 +243,7 @@ class Submitter:
             if self.team.backend.is_inside():  # a task has submitted it, and may wait for it
                 self._run_here(future)
             elif not self.team.handled_here:
-                self.team.await_calls()
+                self.drain()
         elif self._reader is None:
             self._start_reader()
         elif self._asleep:
@@ -354,8 +354,9 @@ class Submitter:
     # --- the end ----------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Wait until every future is done."""
-        self.team.await_calls()
+        """Wait until every future is done, but for one with a callback that asks for that."""
+        own = self.team.calls.settled_here
+        self.team.run_until(lambda: self.team.calls.count <= own)
 
     def do_at_last(self, what: Callable[[], object]) -> bool:
         """Whether calls are open; then `what` is done after the last of them."""

@@ -25,7 +25,7 @@ from teamster.errors import TaskError, WorkerStartError
 from teamster.spine.trace.report import Ledger
 from teamster.spine.workers.backend import Backend
 from teamster.spine.workers.batch import Batch, CallStyle, FunctionSpec
-from teamster.spine.workers.calls import Backlog, Outcomes
+from teamster.spine.workers.calls import Backlog, Call, Outcomes
 from teamster.spine.workers.handle import WorkerHandle
 from teamster.spine.workers.job import Job
 
@@ -71,6 +71,17 @@ class Dispatcher:
         self.handler = 0  # the thread that handles an event, with the lock held
         self._exclusive = False  # a batch runs that wants no other beside it
         self._max_tasks = max_tasks
+
+    def enqueue(self, job: Job, call: Call) -> bool:
+        """Queue a single call; whether nothing waits before it, for which there was no room."""
+        last = self.queue[-1] if self.queue else None
+        if not isinstance(last, Backlog) or last.job is not job:
+            self.queue.append(backlog := Backlog(job, self.outcomes))
+            self.jobs.add(job)
+        else:
+            backlog = last
+        backlog.calls.append(call)
+        return last is None
 
     # --- what callers ask -------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from time import perf_counter_ns
 from teamster.errors import TaskTimeout, WorkerStartError
 from teamster.spine.workers.dispatcher import Dispatcher
 from teamster.spine.workers.handle import Ready, WorkerHandle
+from teamster.spine.workers.job import Job
 from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.scoreboard import SETTLE_NS
 
@@ -68,6 +69,19 @@ class Stragglers:
         if dispatcher.queue:
             dispatcher.dispatch()
         return min(next_ns) / 1e9 if next_ns else None
+
+    def cancel(self, job: Job, *, kill: bool) -> None:
+        """Start no more items of `job`; end the workers that run one, or take the rest back."""
+        job.cancelled = True
+        self._dispatcher.drop(job)
+        for worker in self._dispatcher.workers:
+            if not any(batch.job is job for batch in worker.outstanding):
+                continue
+            if kill:
+                worker.killed_for = (0, None)
+                worker.kill()
+            else:
+                self.reclaim(worker)
 
     def _any_idle(self) -> bool:
         dispatcher = self._dispatcher

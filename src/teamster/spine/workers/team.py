@@ -16,9 +16,8 @@ with the lock held: futures are settled after it was let go.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from threading import get_ident
+from threading import RLock, get_ident
 from time import perf_counter_ns
 
 from teamster.errors import PoolClosed, UsageError
@@ -26,7 +25,7 @@ from teamster.spine.trace.ring import WAIT
 from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.backend import Backend
 from teamster.spine.workers.batch import Batch
-from teamster.spine.workers.calls import Backlog, Call, OpenCalls
+from teamster.spine.workers.calls import Call, OpenCalls
 from teamster.spine.workers.closing import Closing
 from teamster.spine.workers.dispatcher import Dispatcher
 from teamster.spine.workers.handle import Event, WorkerHandle
@@ -35,10 +34,14 @@ from teamster.spine.workers.reports import Reports
 from teamster.spine.workers.stragglers import Stragglers
 from teamster.spine.workers.waiting import Waiter, Waiters, sooner
 
-CLOSED = "the pool was closed while this call was under way; close it when all calls have returned"
-WAITS_IN_CALLBACK = "a callback waits for its own pool, which would never end; use another thread"
+CLOSED = (
+    "the pool was closed while this call was under way; close it when its last call has returned"
+)
+WAITS_IN_CALLBACK = (
+    "a callback waits for its own pool, which would never end; wait in another thread"
+)
 WAITS_INSIDE = (
-    "a task waits for its own pool, which may never end; open another pool inside the task"
+    "a task waits for the pool that runs it, which may never end; open another pool inside the task"
 )
 
 
@@ -51,7 +54,7 @@ class Team:
         count: int,
         *,
         max_tasks: int | None = None,
-        lock: threading.RLock | None = None,
+        lock: RLock | None = None,
     ) -> None:
         self.backend = backend
         self.dispatcher = Dispatcher(backend, count, max_tasks=max_tasks, lock=lock)
@@ -59,11 +62,14 @@ class Team:
         self._outcomes = self.dispatcher.outcomes
         self._reports = Reports(self.dispatcher)
         self.beside: list[Team] = []  # teams whose leader wants to know what is reported here
-        self._waiters = Waiters(backend.wake)
-        self.calls = OpenCalls(self.lock, self._outcomes, self._waiters.wake_satisfied)
-        self._closing = Closing(self.lock, self._waiters, backend)
+        self._begin_waiting()
         self._stragglers = Stragglers(self.dispatcher, self._reports)
         backend.report, backend.fail = self._report, self.fail
+
+    def _begin_waiting(self) -> None:
+        self._waiters = Waiters(self.backend.wake)
+        self.calls = OpenCalls(self.lock, self._outcomes, self._waiters.wake_satisfied)
+        self._closing = Closing(self.lock, self._waiters, self.backend)
 
     # --- what callers do --------------------------------------------------------------------------
 
@@ -87,12 +93,7 @@ class Team:
             if job.cancelled:
                 return False
             begins = self.calls.open()
-            last = self.dispatcher.queue[-1] if self.dispatcher.queue else None
-            if not isinstance(last, Backlog) or last.job is not job:
-                self.dispatcher.queue.append(Backlog(job, self._outcomes))
-                self.dispatcher.jobs.add(job)
-            self.dispatcher.queue[-1].calls.append(call)  # type: ignore[union-attr]
-            if last is None:  # else no worker had room for those before it
+            if self.dispatcher.enqueue(job, call):
                 self._dispatch_new(job)
         if begins:
             self.calls.on_change(True)
@@ -234,11 +235,6 @@ class Team:
         if self.handled_here:
             raise UsageError(WAITS_IN_CALLBACK)
 
-    def await_calls(self) -> None:
-        """Wait until every call is settled, but for one whose callback asks for that."""
-        own = self.calls.settled_here
-        self.run_until(lambda: self.calls.count <= own)
-
     # --- leading ----------------------------------------------------------------------------------
 
     def poll_once(self) -> None:
@@ -350,16 +346,7 @@ class Team:
         with self.lock:
             if job not in self.dispatcher.jobs:
                 return
-            job.cancelled = True
-            self.dispatcher.drop(job)
-            for worker in self.dispatcher.workers:
-                if not any(batch.job is job for batch in worker.outstanding):
-                    continue
-                if kill and self.backend.can_kill:
-                    worker.killed_for = (0, None)
-                    worker.kill()
-                else:
-                    self._stragglers.reclaim(worker)
+            self._stragglers.cancel(job, kill=kill and self.backend.can_kill)
             self._waiters.wake_all()
 
     def close(self, seconds: float, error: BaseException | None = None) -> None:
@@ -392,8 +379,6 @@ class Team:
 
     def disown(self) -> None:
         """In a forked copy: the workers are the original's, and so is the holder of a lock."""
-        self.lock = self.dispatcher.lock = threading.RLock()
-        self._waiters = Waiters(self.backend.wake)
-        self.calls = OpenCalls(self.lock, self._outcomes, self._waiters.wake_satisfied)
-        self._closing = Closing(self.lock, self._waiters, self.backend)
+        self.lock = self.dispatcher.lock = RLock()
+        self._begin_waiting()
         self.dispatcher.closed = True

@@ -32,7 +32,7 @@ from teamster.spine.workers.process import streams
 from teamster.spine.workers.process.child import Child, Told
 from teamster.spine.workers.process.environment import changes
 from teamster.spine.workers.process.poller import Poller
-from teamster.spine.workers.process.resource_tracker import adopt_tracker, descriptor_of_the_tracker
+from teamster.spine.workers.process.resource_tracker import descriptor_of_the_tracker
 from teamster.spine.workers.process.start import ChildSetup, Entry, Starter
 
 _STATUS_PATIENCE_NS = 1_000_000_000  # how long a death waits for its exit status
@@ -183,9 +183,7 @@ class Children:
                     channel.put(message, descriptors) if message is not None else channel.uncork()
                 )
                 if not sent:
-                    self._poller.arm(
-                        channel.fileno(), readable=child not in self._paused, writable=True
-                    )
+                    self._arm(child, writable=True)
                 return sent
             except (OSError, ValueError):
                 return True  # it died; the end of file tells, after what it had sent
@@ -197,7 +195,11 @@ class Children:
                 return
             (self._paused.add if on else self._paused.discard)(child)
             # Writable, whether anything is held back or not: only `_attend` tells that it was sent
-            self._poller.arm(child.channel.fileno(), readable=not on, writable=True)
+            self._arm(child, writable=True)
+
+    def _arm(self, child: Child, *, writable: bool) -> None:
+        readable = child not in self._paused
+        self._poller.arm(child.channel.fileno(), readable=readable, writable=writable)
 
     def flush(self) -> None:
         """Send what was held back (`Channel.cork`): one system call for all of a child's."""
@@ -250,11 +252,7 @@ class Children:
                 # Another thread may fill the outbox between the flush and the change
                 try:
                     if child.channel.flush():
-                        self._poller.arm(
-                            child.channel.fileno(),
-                            readable=child not in self._paused,
-                            writable=False,
-                        )
+                        self._arm(child, writable=False)
                         told.append((child, ("sent",)))
                 except OSError:
                     pass
@@ -276,29 +274,15 @@ class Children:
                 told.append((child, message))
 
     def _read_control(self) -> None:
-        control = self._starter.control
-        try:
-            messages = control.take()
-        except BlockingIOError:
+        if self._starter.hear(self._by_token):
             return
-        if messages is None:  # the fork server is gone, and its children with it
-            self._poller.unregister(self._watched_control)
-            refusal = None if self._closing else self._starter.reconnect()
-            for child in list(self._by_token.values()):
-                child.status = child.status or (None, 0)
-                child.refusal = child.refusal or refusal
-            self._watch_control()
-            return
-        for message in messages:
-            if message[0] == "serving":
-                self._starter.greet()
-            elif message[0] == "tracker":
-                adopt_tracker(control.attached.pop(0))
-            elif (named := self._by_token.get(message[1])) is not None:
-                if message[0] == "born":
-                    named.pid = message[2]
-                else:
-                    named.status = message[2], message[3]
+        # The fork server is gone, and its children with it
+        self._poller.unregister(self._watched_control)
+        refusal = None if self._closing else self._starter.reconnect()
+        for child in list(self._by_token.values()):
+            child.status = child.status or (None, 0)
+            child.refusal = child.refusal or refusal
+        self._watch_control()
 
     # --- their end --------------------------------------------------------------------------------
 

@@ -19,12 +19,13 @@ from teamster.spine.transport.channel import Channel
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_function
 from teamster.spine.workers.process import streams
+from teamster.spine.workers.process.child import Child
 from teamster.spine.workers.process.environment import current_environment, place_of_the_program
 from teamster.spine.workers.process.executable import command, find_executable
 from teamster.spine.workers.process.forking import Forked, fork_worker, refuse_unsafe_fork
 from teamster.spine.workers.process.forkserver import the_fork_server
 from teamster.spine.workers.process.main_module import describe_main
-from teamster.spine.workers.process.resource_tracker import descriptor_of_the_tracker
+from teamster.spine.workers.process.resource_tracker import adopt_tracker, descriptor_of_the_tracker
 
 
 class Entry:
@@ -140,10 +141,6 @@ class Starter:
             self.reconnect()
         forked.permit()
 
-    def greet(self) -> None:
-        """The fork server has answered."""
-        self._serving = True
-
     def seconds_to_answer(self) -> float | None:
         """How long the fork server may take to answer, None when it has.
 
@@ -197,6 +194,25 @@ class Starter:
             with contextlib.suppress(OSError):
                 self.control.put(("guard", forked.pid))
         return why_not
+
+    def hear(self, children: dict[int, Child]) -> bool:
+        """Take what the fork server says of children, by their tokens; False: it is gone."""
+        control = self.control
+        try:
+            messages = control.take()
+        except BlockingIOError:
+            return True
+        for message in messages or ():
+            if message[0] == "serving":
+                self._serving = True
+            elif message[0] == "tracker":
+                adopt_tracker(control.attached.pop(0))
+            elif (named := children.get(message[1])) is not None:
+                if message[0] == "born":
+                    named.pid = message[2]
+                else:
+                    named.status = message[2], message[3]
+        return messages is not None
 
     def signal(self, token: int, number: int) -> None:
         """Send a signal to a child, if it still lives; what it started gets none."""
