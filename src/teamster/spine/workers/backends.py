@@ -12,6 +12,7 @@ from typing import Any
 from teamster.errors import UsageError
 from teamster.kinds import KINDS
 from teamster.spine.workers.backend import Backend, Staff, Staffing
+from teamster.spine.workers.dispatcher import Dispatcher
 from teamster.spine.workers.team import Team
 
 _get_ident = threading.get_ident
@@ -76,7 +77,8 @@ def assemble(
     """
     native_threads = max(1, cores // plan.workers)
     staff = Staff(plan.workers, initializer, initargs, native_threads, start_method or "forkserver")
-    return Team(_make(plan.backend, staff), plan.workers, max_tasks=max_tasks, lock=lock)
+    backend = _make(plan.backend, staff)
+    return Team(Dispatcher(backend, plan.workers, max_tasks=max_tasks, lock=lock))
 
 
 def _make(name: str, staff: Staff) -> Backend:

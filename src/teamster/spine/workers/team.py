@@ -23,7 +23,6 @@ from time import perf_counter_ns
 from teamster.errors import PoolClosed, UsageError
 from teamster.spine.trace.ring import WAIT
 from teamster.spine.trace.spans import current_ring, note
-from teamster.spine.workers.backend import Backend
 from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.calls import Call, OpenCalls
 from teamster.spine.workers.closing import Closing
@@ -48,22 +47,15 @@ WAITS_INSIDE = (
 class Team:
     """Workers of one kind and what they have to do."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        count: int,
-        *,
-        max_tasks: int | None = None,
-        lock: RLock | None = None,
-    ) -> None:
-        self.backend = backend
-        self.dispatcher = Dispatcher(backend, count, max_tasks=max_tasks, lock=lock)
-        self.lock = self.dispatcher.lock
-        self._outcomes = self.dispatcher.outcomes
-        self._reports = Reports(self.dispatcher)
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        self.backend = backend = dispatcher.backend
+        self.lock = dispatcher.lock
+        self._outcomes = dispatcher.outcomes
+        self._reports = Reports(dispatcher)
         self.beside: list[Team] = []  # teams whose leader wants to know what is reported here
         self._begin_waiting()
-        self._stragglers = Stragglers(self.dispatcher, self._reports)
+        self._stragglers = Stragglers(dispatcher, self._reports)
         backend.report, backend.fail = self._report, self.fail
 
     def _begin_waiting(self) -> None:
