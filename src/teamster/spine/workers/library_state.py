@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextvars
 import pickle
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -41,6 +41,7 @@ class _Reading:
 
     def __init__(self, rows: tuple[Setting, ...]) -> None:
         self._rows = rows
+        self._readers = [(row.module, row.read) for row in rows]  # a submit reads all: 3 us of it
         self._known: tuple[list[Any], State] = [], {}
 
     def __call__(self) -> State:
@@ -52,15 +53,21 @@ class _Reading:
         return state
 
     def _read_raw(self) -> list[Any]:
-        values: list[Any] = []
-        modules = sys.modules
-        for row in self._rows:
-            module = modules.get(row.module)
-            try:
-                values.append(None if module is None else row.read(module))
-            except Exception:
-                values.append(None)
-        return values
+        loaded = sys.modules.get
+        try:
+            return [
+                None if (module := loaded(name)) is None else read(module)
+                for name, read in self._readers
+            ]
+        except Exception:  # of one row, which counts as not there
+            return [_read_one(read, loaded(name)) for name, read in self._readers]
+
+
+def _read_one(read: Callable[[Any], Any], module: Any) -> Any:
+    try:
+        return None if module is None else read(module)
+    except Exception:
+        return None
 
 
 _all = _Reading(SETTINGS)
