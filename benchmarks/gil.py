@@ -2,8 +2,10 @@
 """How right is the measured GIL-held share, and what does measuring cost?
 
 Question: the share that `GilSampler` finds for work whose share is known, and how much slower the
-work runs under it. Method: each workload runs with and without the sampler in turn, ``--rounds``
-times; medians. Command: ``make bench-gil``. Result: a table on stdout.
+work runs under it.
+Method: each workload runs with and without the sampler in turn, ``--rounds`` times; medians.
+Command: ``make bench-gil``.
+Result: a table on stdout.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Does anything cost more than its number?
 
-Futures, errors, deaths, callers, calls, workers, spans and generators, at three sizes. Question:
-with ten times as many of something, does it take more than ten times as long? Method: each row runs
-at three sizes, once to warm up and then in turn; the exponent is the slope between the logarithms
-of size and of the median time. What a start costs makes it smaller than 1; a loop over all of them
-in each of them makes it 2. Command: ``make bench-growth`` (all), ``make bench-growth ARGS="--only
-futures,errors"``. Result: a table on stdout and ``benchmarks/out/growth.json``. To reach: an
-exponent of at most 1.1.
+Futures, errors, deaths, callers, calls, workers, spans and generators, at three sizes.
+Question: with ten times as many of something, does it take more than ten times as long?
+Method: each row runs at three sizes, once to warm up and then in turn; the exponent is the slope
+between the logarithms of size and of the median time. What a start costs makes it smaller than 1; a
+loop over all of them in each of them makes it 2.
+Command: ``make bench-growth`` (all), ``make bench-growth ARGS="--only futures,errors"``.
+Result: a table on stdout and ``benchmarks/out/growth.json``.
+To reach: an exponent of at most 1.1.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 """How fast is the parallel map beside its peers?
 
 Question: the time of each workload with Teamster and with the tools that people use today, on this
-machine, in this run. Method: every contender of a workload runs once a round, in turn, with warm
-pools (but for the cold start); medians of the rounds. Only the ratios mean anything: machines are
-shared, and absolute times drift. Command: ``make bench`` (all), ``make bench ARGS="--only
-no-op,cold --rounds 3"``. Result: a table on stdout, ``benchmarks/out/map.json``,
-``benchmarks/out/map.png``.
+machine, in this run.
+Method: every contender of a workload runs once a round, in turn, with warm pools (but for the cold
+start); medians of the rounds. Only the ratios mean anything: machines are shared, and absolute
+times drift.
+Command: ``make bench`` (all), ``make bench ARGS="--only no-op,cold --rounds 3"``.
+Result: a table on stdout, ``benchmarks/out/map.json``, ``benchmarks/out/map.png``.
 """
 
 from __future__ import annotations

@@ -2,15 +2,16 @@
 """How much is lost by leaving the choice to Teamster?
 
 Question: how much slower than the best hand-made choice is ``backend="auto"`` on each workload, and
-how bad is every fixed choice, and every peer at its defaults, on its worst workload? Method: each
-contender runs once a round, with a new pool, in an order that moves on by one each round; medians
-of the rounds. Each workload has a fresh process, whose fork servers and imports are warm. What
-takes 3 times as long as the best in the first round (and 0.25 s) keeps that one figure. joblib and
-mpire, which load NumPy, have their rounds after those of all others. The best is the least of many
-medians, so noise alone puts a perfect choice a little above 1. Command: ``python -m
-benchmarks.regret`` (all; an hour or two), ``python -m benchmarks.regret --quick --only
-json,regex``. It needs what ``make bench`` and ``make test`` install. Result: tables on stdout,
-``benchmarks/out/regret.json`` with every run, ``benchmarks/out/regret.png``.
+how bad is every fixed choice, and every peer at its defaults, on its worst workload?
+Method: each contender runs once a round, with a new pool, in an order that moves on by one each
+round; medians of the rounds. Each workload has a fresh process, whose fork servers and imports are
+warm. What takes 3 times as long as the best in the first round (and 0.25 s) keeps that one figure.
+joblib and mpire, which load NumPy, have their rounds after those of all others. The best is the
+least of many medians, so noise alone puts a perfect choice a little above 1.
+Command: ``python -m benchmarks.regret`` (all; an hour or two), ``python -m benchmarks.regret
+--quick --only json,regex``. It needs what ``make bench`` and ``make test`` install.
+Result: tables on stdout, ``benchmarks/out/regret.json`` with every run,
+``benchmarks/out/regret.png``.
 """
 
 from __future__ import annotations
