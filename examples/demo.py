@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The demonstration: measure every source of the Python that runs this.
+"""The demonstration: measure every source of this Python, by a loop and by all cores.
 
-By a plain loop and by all cores; it leaves the timeline.
+It leaves the timeline.
 
 Run it with ``make demo``; ``make demo ARGS="--picture timeline.png"`` draws the classic picture,
 too.

@@ -297,8 +297,7 @@ def cgroup_levels(controller: str, root: str = "/") -> list[tuple[str, str]]:
     for version, mount_root, mount_point in _cgroup_mounts(prefix, controller):
         if version in own_paths:
             levels = _levels_below(mount_root, f"{prefix}{mount_point}", own_paths[version])
-            # The same hierarchy may be mounted twice; the mount that shows more parents shows more
-            # limits.
+            # The same hierarchy may be mounted twice; one that shows more parents has more limits
             views[version] = max(views[version], levels, key=len)
     return views[1] + views[2]
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One model, several devices, one process.
-
-`DataParallel` and its four steps, a drop-in for torch.nn.parallel on any device.
+"""One model, several devices, one process: a drop-in for torch.nn.parallel on any device.
 
 ::
 

@@ -60,7 +60,7 @@ class OneGraph:
             The outputs, as functions of the module's parameters and the inputs; losses in slices
             where the call has a criterion in slices.
         """
-        runs: list[Any] = list(self._replicate(chunks, call))
+        runs: Any = self._replicate(chunks, call)  # as a subclass's own step 2 gives it to step 3
         if call.sliced is not None:
             losses = [self._loss_on(chunk.device, call) for chunk in chunks]
             runs = [partial(run_with_loss, *pair) for pair in zip(runs, losses, strict=True)]
@@ -87,11 +87,11 @@ class OneGraph:
         runs = [partial(loss_fn, module) for module in self._replicate(chunks, call)]
         return backward_of_all(_apply(runs, chunks, call, apply_here), chunks)
 
-    def _replicate(self, chunks: list[Chunk], call: ModuleCall) -> list[nn.Module]:
+    def _replicate(self, chunks: list[Chunk], call: ModuleCall) -> Any:
         began = perf_counter_ns()
         here = partial(replicate, detach=not torch.is_grad_enabled())
         step: Callable[..., Any] = call.own.get("replicate", here)
-        modules: list[nn.Module] = step(self._module, [chunk.device for chunk in chunks])
+        modules = step(self._module, [chunk.device for chunk in chunks])
         self._timing.note_phase("replicate", -1, began)
         return modules
 
@@ -104,7 +104,7 @@ class OneGraph:
 
 
 def _apply(
-    runs: list[Any], chunks: list[Chunk], call: ModuleCall, apply_here: Callable[..., Any]
+    runs: Any, chunks: list[Chunk], call: ModuleCall, apply_here: Callable[..., Any]
 ) -> list[Any]:
     here = partial(apply_here, devices=[chunk.device for chunk in chunks])
     step: Callable[..., Any] = call.own.get("parallel_apply", here)

@@ -71,9 +71,8 @@ class Trial:
         return (perf_counter() - self.began_s) / max(1, self.samples)
 
     def _at_backward(self, grads: Any) -> None:
-        # A second pass over the same graph is another affair, and so is one that goes through later
-        # forward passes, too: of two that come back at once, the first would have had the time of
-        # both.
+        # Not a second pass over the same graph, nor one that goes through later forward passes: of
+        # two that come back at once, the first would have had the time of both
         if not self.began_s and not self.turn.later_seconds and self.turn.is_latest:
             self.began_s = perf_counter()
             torch.autograd.Variable._execution_engine.queue_callback(self._at_its_end)

@@ -120,9 +120,7 @@ def _concatenate(
 
 
 def is_by_sample(output: Any, samples: int, dim: int) -> bool:
-    """Whether an output is one that replicas could put together.
-
-    An entry for each sample wherever there are numbers.
+    """Whether replicas could put an output together: an entry for each sample, in all numbers.
 
     Args:
         output: of the plain module, or gathered.
@@ -138,6 +136,8 @@ def is_by_sample(output: Any, samples: int, dim: int) -> bool:
         (True, False)
     """
     if isinstance(output, torch.Tensor):
+        if output.is_nested:  # it has no shape
+            return False
         return -output.ndim <= dim < output.ndim and bool(output.shape[dim] == samples)
     if output is None or isinstance(output, (str, bytes, bool)):
         return True
@@ -152,8 +152,8 @@ def _warn_of_scalars() -> None:
         _warned = True
         warnings.warn(
             "the module returns a tensor without dimensions on each device, and gather makes a "
-            "vector of them; take its mean, or"
-            " let DataParallel(..., loss=criterion) or step() weigh the losses by their samples",
+            "vector of them; take its mean, or let DataParallel(..., loss=criterion) or step() "
+            "weigh the losses by their samples",
             stacklevel=4,
         )
 

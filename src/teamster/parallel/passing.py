@@ -74,10 +74,12 @@ def try_parallel(runtime: Runtime, call: ModuleCall, trial: Trial, kind: StepKin
     runtime.comparing.keep(given, output)
     if trial.replicas == 1:
         trial.end(output)
-    by_sample = samples is not None and (
-        call.sliced is not None or is_by_sample(output, samples, call.dim)
-    )
-    if trial.replicas > 1 or not by_sample:
+    # In this order: replicas that have failed are ruled out whatever the output looks like
+    if (
+        trial.replicas > 1
+        or samples is None
+        or (call.sliced is None and not is_by_sample(output, samples, call.dim))
+    ):
         runtime.choosing.rule_out(kind)
     runtime.tidy()
     return output

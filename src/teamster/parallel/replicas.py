@@ -3,8 +3,8 @@
 
 ::
 
-    copy_structure  modules, shared ones once, hooks and plain attributes by reference
-    replicate       for accelerators, and for one call: leads back to the module's own parameters
+    copy_structure  modules, shared ones once, hooks and attributes by reference, tensors as told
+    replicate       for accelerators and one call: tensors lead back to the module's parameters
     Replicas        on CPUs, step after step: leaves of their own over the same memory; built once
 
 Replicas on one device share the memory of the parameters. Buffers of the first are the module's
@@ -199,10 +199,7 @@ def _look_up(moved: dict[int, torch.Tensor], tensor: torch.Tensor) -> torch.Tens
 def _broadcast(
     tensors: list[torch.Tensor], device: torch.device, detach: bool
 ) -> dict[int, torch.Tensor]:
-    """Tensors on another device, by the identity of the original.
-
-    Few large copies instead of many small ones.
-    """
+    """Tensors on another device, by the identity of the original, in few large copies."""
     sources = [each.detach() if detach else each for each in tensors]
     if all(each.device == device for each in tensors):
         views = [each if detach else each.view_as(each) for each in sources]
@@ -311,8 +308,7 @@ class Replicas:
         else:
             self.tidy()
         self._used = count
-        # New ones in each step, and not written over: the graph of a step before may have saved
-        # them.
+        # New ones in each step, not written over: the graph of a step before may have saved them
         for places in self._buffers[:count]:
             for holders, original in places:
                 copied = original.detach().clone()

@@ -145,16 +145,14 @@ def batch_size(inputs: Any, dim: int) -> int | None:
     if bad := next((shape for shape in shapes if not -len(shape) <= dim < len(shape)), None):
         raise UsageError(
             f"an input of shape {bad} has no dimension {dim} to be scattered along; one that every "
-            "replica needs whole goes in as"
-            " teamster.parallel.shared(it)"
+            "replica needs whole goes in as teamster.parallel.shared(it)"
         )
     sizes = {shape[dim]: shape for shape in shapes}
     if len(sizes) > 1:
         told = " and ".join(f"{size} in shape {shape}" for size, shape in list(sizes.items())[:3])
         raise UsageError(
             f"inputs cannot be scattered along dimension {dim}: their sizes differ, {told}; one "
-            "that every replica needs whole goes"
-            " in as teamster.parallel.shared(it)"
+            "that every replica needs whole goes in as teamster.parallel.shared(it)"
         )
     return next(iter(sizes), None)
 
@@ -191,8 +189,7 @@ def _sliceable(value: Any) -> list[Any]:
         if isinstance(value, torch.Tensor) and (value.is_nested or value.layout != torch.strided):
             raise UsageError(
                 "a nested or sparse tensor cannot be scattered: pad it, make it dense, or give all "
-                "of it to every replica as"
-                " teamster.parallel.shared(it)"
+                "of it to every replica as teamster.parallel.shared(it)"
             )
         return [value]
     return [found for part in parts_of(value) or () for found in _sliceable(part)]

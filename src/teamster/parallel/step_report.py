@@ -117,8 +117,8 @@ class StepTimer:
     def at_once(self) -> float:
         """How many replicas computed at one time, on average.
 
-        What they were on processors, beside the time of the longest. Of passes in which they were
-        to do so; all of them, where there was none.
+        That is what they were on processors, beside the time of the longest, in the passes in which
+        they were to do so; in all passes, where there was none.
         """
         with self._lock:
             self._settle()

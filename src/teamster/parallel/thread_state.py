@@ -21,7 +21,8 @@ _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 class ThreadState:
     """The calling thread's state, for another thread.
 
-    Grad mode, inference mode, autocast, default device, hooks on saved tensors, context, streams.
+    It is grad mode, inference mode, autocast, default device, hooks on saved tensors, context
+    variables and streams.
 
     Args:
         device: where the thread that takes it over works.
@@ -136,7 +137,7 @@ def is_transformed() -> bool:
 def is_traced() -> bool:
     """Whether a call is recorded and not run.
 
-    Torch.jit.trace, torch.export, torch.compile and torch.fx follow one thread.
+    Recorders follow one thread: torch.jit.trace, torch.export, torch.compile and torch.fx.
 
     Returns:
         True while they look.

@@ -145,10 +145,7 @@ class StepLock:
 
 
 def _let_helpers_go() -> None:
-    """Before the program is forked.
-
-    Libgomp would believe in helpers that are not there, and a replica of the copy crashed.
-    """
+    """Before a fork: libgomp would believe in helpers that are not there (a replica crashed)."""
     if _used:
         release_helpers()
 

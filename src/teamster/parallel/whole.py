@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Arguments that every device gets whole.
-
-An attention mask of (T, T), an adjacency matrix, a table.
-"""
+"""Arguments that every device gets whole: an attention mask, an adjacency matrix, a table."""
 
 from __future__ import annotations
 

@@ -198,9 +198,9 @@ def explain(
         function, style, None, source, terms, bar, raise_errors=True, ordered=True, lazy=False
     )
     return MeasuredMapping(
-        call, Teams(_nobody, None), limits, lambda plan, prints: None, None
+        call, Teams(_no_team, None), limits, lambda plan, prints: None, None
     ).probe()
 
 
-def _nobody(plan: Plan, lock: threading.RLock) -> Team:
+def _no_team(plan: Plan, lock: threading.RLock) -> Team:
     raise AssertionError(f"a probe starts no workers, and {plan} would be some")

@@ -20,9 +20,7 @@ from teamster.tasks.source import Source
 
 OnError = Literal["raise", "return"]
 
-# Coroutine, async generator: flags of code objects. Importing `inspect` would delay a call's first
-# result
-_ASYNC = 0x80 | 0x200
+_ASYNC = 0x80 | 0x200  # coroutine, async generator: as `inspect`, which is slow to import, has it
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,13 +172,13 @@ class Definitions:
         return Job(
             spec,
             replace(self._terms, chunksize=chunksize),
-            on_values=_nobody,
-            on_error=_nobody,
+            on_values=_tell_nothing,
+            on_error=_tell_nothing,
             on_failure=lambda error: self.clear(),
         )
 
 
-def _nobody(*_: object) -> None:
+def _tell_nothing(*_: object) -> None:
     """Batches of calls tell their futures themselves."""
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from teamster.errors import PoolClosed, UsageError
 from teamster.spine.plan.choice import is_count
 from teamster.tasks.arguments import check_callable, check_chunksize
-from teamster.tasks.monitor.notes import Reporting
+from teamster.tasks.monitor.registry import Reporting
 from teamster.tasks.submitting import Calls
 
 DOWN = (

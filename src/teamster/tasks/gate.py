@@ -8,9 +8,7 @@ from typing import Any
 
 
 class Gate(type(threading.RLock())):  # type: ignore[misc]
-    """A lock that is a condition as soon as a thread waits.
-
-    What most futures use of a condition, at a fifth of its price.
+    """A lock that is a condition as soon as a thread waits, at a fifth of the price till then.
 
     Example:
         >>> gate = Gate()

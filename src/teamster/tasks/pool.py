@@ -16,9 +16,8 @@ from teamster.spine.workers.job import CallOptions
 from teamster.tasks.arguments import MapCall, OnError, check_limits, check_map
 from teamster.tasks.auto.planner import Planner, decide, what_needs_processes
 from teamster.tasks.mapping import Mapping, ResultStream
+from teamster.tasks.monitor import registry
 from teamster.tasks.monitor.long_calls import shut_before, take_leave
-from teamster.tasks.monitor.notes import attend, leave, record_if_asked
-from teamster.tasks.monitor.registry import open_pools, see_to_the_end
 from teamster.tasks.progress import Bar, Progress
 from teamster.tasks.source import Source
 from teamster.tasks.submitting import Calls
@@ -87,7 +86,7 @@ class Pool:
         plan: Plan | None = None,
     ) -> None:
         needs = what_needs_processes(retries, timeout, max_tasks_per_worker, start_method)
-        see_to_the_end()
+        registry.see_to_the_end()
         asked, limits = decide(backend, workers, allow, plan, needs)
         check_limits(asked, retries, timeout, max_tasks_per_worker)
         check_start_method(start_method)
@@ -111,8 +110,8 @@ class Pool:
         self._calls = Calls(self._teams, self._planner, self._terms, self._clock)
         if asked.backend not in ("auto", "serial"):
             self._teams.team(asked)
-        open_pools.add(self)
-        record_if_asked()
+        registry.open_pools.add(self)
+        registry.record_if_asked()
 
     @property
     def plan(self) -> Plan:
@@ -344,11 +343,11 @@ class Pool:
         self._end(0.0)
 
     def _end(self, seconds: float, error: BaseException | None = None) -> None:
-        """End all workers; calls under way fail with `error`, or with `PoolClosed`."""
+        """End all workers, idle ones by themselves in `seconds`; open calls fail with `error`."""
         self._calls.close()
         self._teams.close(seconds, error)
         self._calls.join()
-        leave(self)
+        registry.leave(self)
         take_leave(self)
 
     def _disown(self) -> None:
@@ -380,7 +379,7 @@ class Pool:
         ordered: bool = True,
     ) -> Mapping:
         self._teams.check_open()
-        attend(self)
+        registry.attend(self)
         check_map(self._asked, function, chunksize, on_error, seed)
         source = Source(iterables)
         terms, bar = CallOptions(*self._terms, chunksize), Bar(self._progress, source.total)

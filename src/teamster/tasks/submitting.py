@@ -14,7 +14,7 @@ from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import WallClock
 from teamster.spine.workers.job import CallOptions
 from teamster.tasks.arguments import check_callable
-from teamster.tasks.monitor.notes import Reporting, attend
+from teamster.tasks.monitor.registry import Reporting, attend
 from teamster.tasks.teams import Teams
 
 if TYPE_CHECKING:  # futures cost a quarter of the time to a first result

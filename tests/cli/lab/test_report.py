@@ -18,7 +18,8 @@ from teamster.cli.lab.runs import Measured, Outcome, Sizes
 from teamster.cli.ways import Run
 from teamster.machine.gil import GilShare
 from teamster.machine.machine import Machine
-from teamster.spine.trace.timeline import Lane, Spans, Timeline
+from teamster.spine.trace.columns import Spans
+from teamster.spine.trace.timeline import Lane, Timeline
 
 pytest.importorskip("matplotlib")
 

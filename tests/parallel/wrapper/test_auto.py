@@ -67,12 +67,15 @@ class Odd(nn.Module):
             return torch.ones(len(x), 1)
         if self.kind == "hidden":
             return self.rnn(x)[1]
+        if self.kind == "nested":
+            return torch.nested.as_nested_tensor([x[0], x[1, :1]])
         if self.kind == "object":
             return object()
         return len(x)
 
 
-@pytest.mark.parametrize("kind", ["scalar", "strings", "hidden", "object", "length"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", ["scalar", "strings", "hidden", "nested", "object", "length"])
 def test_without_device_ids_outputs_are_the_plain_modules_whatever_they_are(kind: str) -> None:
     plain = Odd(kind)
     parallel = two(plain)
@@ -81,7 +84,12 @@ def test_without_device_ids_outputs_are_the_plain_modules_whatever_they_are(kind
         found, expected = parallel(x), plain(x)
         assert type(found) is type(expected)
         if isinstance(found, torch.Tensor):
-            torch.testing.assert_close(found, expected)
+            together = zip(
+                *(each.unbind() if each.is_nested else [each] for each in (found, expected)),
+                strict=True,
+            )
+            for mine, theirs in together:
+                torch.testing.assert_close(mine, theirs)
         elif isinstance(found, int):
             assert found == expected
     parallel.close()

@@ -240,3 +240,26 @@ def test_the_methods_do_what_the_functions_do() -> None:
             each.requires_grad for each in parallel.replicate(module, CPUS)[0].parameters()
         )
     parallel.close()
+
+
+class Handle:
+    """What a subclass's own step 2 gives to its own step 3, and nothing else looks into."""
+
+    def __init__(self, module: nn.Module, count: int) -> None:
+        self.module, self.count = module, count
+
+
+class WithHandle(DataParallel):
+    def replicate(self, module: nn.Module, device_ids: Any) -> Any:
+        return Handle(module, len(device_ids))
+
+    def parallel_apply(self, replicas: Any, inputs: Any, kwargs: Any) -> list[Any]:
+        assert isinstance(replicas, Handle)
+        assert replicas.count == len(inputs)
+        return [replicas.module(*each, **named) for each, named in zip(inputs, kwargs, strict=True)]
+
+
+def test_what_replicate_gives_goes_to_parallel_apply_as_it_is() -> None:
+    plain = mlp()
+    x = torch.randn(7, 6)
+    torch.testing.assert_close(WithHandle(plain, CPUS)(x), plain(x))

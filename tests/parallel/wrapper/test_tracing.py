@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What looks through a model follows the plain module.
-
-Torch.jit, torch.export, torch.compile, torch.fx, torch.func.
-"""
+"""What looks through a model (torch.jit, export, compile, fx, func) follows the plain module."""
 
 from __future__ import annotations
 

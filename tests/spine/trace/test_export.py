@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import teamster as ts
+from teamster.spine.trace.columns import Spans
 from teamster.spine.trace.export import check_path, save
-from teamster.spine.trace.timeline import Lane, Spans
+from teamster.spine.trace.timeline import Lane
 
 
 def some() -> ts.Timeline:

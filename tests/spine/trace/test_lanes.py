@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 from __future__ import annotations
 
+from teamster.spine.trace.columns import Spans
 from teamster.spine.trace.lanes import Track, lanes_of
-from teamster.spine.trace.timeline import Spans
 
 
 def track(label: str, began: int, ended: int, pid: int = 1) -> Track:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from teamster.spine.trace.columns import Spans, coarser
 from teamster.spine.trace.ring import COMPUTE, TRANSFER, WAIT
-from teamster.spine.trace.timeline import Lane, Spans, Timeline, coarser
+from teamster.spine.trace.timeline import Lane, Timeline
 
 
 def timeline(*lanes: Lane, end_ns: int = 100) -> Timeline:

@@ -88,7 +88,7 @@ def remembered(item: int) -> int:
     return item * item
 
 
-def question_about(function: Callable[[int], int]) -> ImportCheck:
+def import_check_of(function: Callable[[int], int]) -> ImportCheck:
     source, terms = Source((range(3),)), CallOptions(0, None, None)
     return ImportCheck(
         MapCall(
@@ -107,7 +107,7 @@ def question_about(function: Callable[[int], int]) -> ImportCheck:
 
 def test_what_is_remembered_and_asked_for_again_stays_where_it_is_known() -> None:
     remembered.cache_clear()
-    import_check = question_about(lambda item: burn(item) + remembered(item % 30))
+    import_check = import_check_of(lambda item: burn(item) + remembered(item % 30))
     assert import_check.objection("process", 1.0) == ""
     for item in range(50):
         remembered(item % 30)
@@ -122,4 +122,4 @@ def test_what_is_remembered_once_is_no_objection() -> None:
     remembered.cache_clear()
     for _ in range(50):
         remembered(0)
-    assert question_about(lambda item: burn(item) + remembered(0)).objection("process", 1.0) == ""
+    assert import_check_of(lambda item: burn(item) + remembered(0)).objection("process", 1.0) == ""

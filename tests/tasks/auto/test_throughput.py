@@ -10,7 +10,7 @@ from teamster.spine.plan.plan import Evidence
 from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.handle import BatchDone, WorkerHandle
 from teamster.spine.workers.job import CallOptions, Job
-from teamster.tasks.auto import throughput as throughput
+from teamster.tasks.auto import throughput
 from teamster.tasks.auto.throughput import Throughput
 
 BEFORE = Evidence(10, 0.001, 0.001, 0.001, GilShare(0.5, 0.02, 300), stays="it stays")

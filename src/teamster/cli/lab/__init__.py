@@ -6,5 +6,5 @@
     command --> conducting --> runs: each experiment (experiments) under each way, recorded
                    |               work:   what is run
                    |               server: what is downloaded from
-                   +---------> report: one page of words and pictures
+                   +---------> report: one page of words (words, summary) and pictures
 """

@@ -95,7 +95,7 @@ class Joined:
         return self._differentiable(grads) if torch.is_grad_enabled() else self._accumulate(grads)
 
     def _batched(self, grads: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-        """For batched gradients, which know one thread alone, and no gradients on leaves."""
+        """For ``is_grads_batched``, vectorized jacobians: one thread, no gradients on leaves."""
         if torch.is_grad_enabled():
             raise UsageError(
                 "is_grads_batched goes through a DataParallel without create_graph=True only; use "
@@ -240,7 +240,10 @@ def apply_joined(
 
 
 def _reached(parts: list[Part], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Those with a part in the outputs; of others no hook is called, and no gradient is 0."""
+    """Those with a part in the outputs.
+
+    Hooks of the others are not called, and what they came from gets no gradient of 0.
+    """
     numbers: set[int] = set()
     for part in parts:
         found = leaves_below(part.outputs)

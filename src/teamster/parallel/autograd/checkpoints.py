@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""When replicas have to take turns.
+"""When replicas have to take turns: for checkpoints that draw, and renormalised embeddings.
 
-Checkpoints that draw random numbers, embeddings that are renormalised, hooks on saved tensors.
 `torch.utils.checkpoint` runs a part of the module again in the backward pass, with the state that
 the generator of random numbers had at first. torch has one such generator for all threads of a CPU:
 replicas that run at once draw from it in between, and would be run again with other numbers than
@@ -105,16 +104,13 @@ class Recomputing:
 def _warn() -> None:
     warnings.warn(
         "a module that makes checkpoints has begun to draw random numbers: in a step before, "
-        "gradients may be of other numbers than"
-        " outputs; from now on its replicas take turns",
+        "gradients may be of other numbers than outputs; from now on its replicas take turns",
         stacklevel=7,
     )
 
 
 def is_renormalised(module: nn.Module) -> bool:
-    """Whether a forward pass writes into parameters that replicas share.
-
-    Embeddings with a largest norm.
+    """Whether a forward pass writes into shared parameters, as embeddings with a largest norm do.
 
     Args:
         module: the user's.

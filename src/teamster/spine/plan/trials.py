@@ -11,8 +11,7 @@ Such settings are numbers of replicas, numbers of loader workers, strategies.
 What is more than twice as slow as the fastest has no further turn. A step may have a second part
 that comes later, as a backward pass does: where one of each setting had that, both parts count.
 After some hundred steps the settings take turns again, since what was measured on a busy machine
-does not stay for good. This module knows no clock and starts nothing: the caller that
-steps tells the seconds.
+does not stay for good. This module knows no clock and starts nothing: the caller tells the seconds.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns
 
 from teamster.kinds import order_of
-from teamster.spine.trace.timeline import Lane, Spans
+from teamster.spine.trace.columns import Spans
+from teamster.spine.trace.timeline import Lane
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import struct
 from array import array
 from typing import Any
 
+from teamster.spine.trace.columns import Spans
 from teamster.spine.trace.ring import (
     CAPACITY,
     GRAIN_NS,
@@ -21,7 +22,6 @@ from teamster.spine.trace.ring import (
     RECORDS_AT,
     SKIPPED,
 )
-from teamster.spine.trace.timeline import Spans
 
 _WRITERS = 8  # threads that may be in the middle of a record
 
@@ -93,8 +93,7 @@ class RingReader:
         first = max(self._position, head - CAPACITY)
         data = self._copy(first, head)
         # What the writer has begun to write over meanwhile is not what it was. A slot that is taken
-        # and not yet written looks like the oldest record, so a few of those are not trusted
-        # either.
+        # and not yet written looks like the oldest record: a few of those are not trusted either
         safe = max(first, min(head, self._words[HEAD] - CAPACITY + _WRITERS))
         self._overrun += safe - self._position
         self._position = head

@@ -27,11 +27,12 @@ from teamster.machine.gil import GilSampler
 from teamster.machine.own_threads import own_thread
 from teamster.machine.usage import UsageMeter
 from teamster.spine.trace import spans as here
+from teamster.spine.trace.columns import Spans
 from teamster.spine.trace.lanes import Track, lanes_of
 from teamster.spine.trace.reader import Names, RingReader
 from teamster.spine.trace.ring import CAPACITY, Ring
 from teamster.spine.trace.spans import Remote
-from teamster.spine.trace.timeline import Curve, JobNote, Mark, Spans, Timeline
+from teamster.spine.trace.timeline import Curve, JobNote, Mark, Timeline
 
 MOST_SPANS = 1_000_000  # rows of six numbers, and a page that still moves
 _FIRST_GRAIN_NS = 10_000  # below that a span is no wider than a pixel for long

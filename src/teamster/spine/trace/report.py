@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a pool did, in numbers: counted while it works (`Ledger`), read as a `Report`."""
+"""What a pool did, in numbers: counted (`Ledger`) and timed (`WallClock`), read as a `Report`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, fields
 from time import perf_counter, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
+from teamster.spine.trace.columns import Row, Spans, coarser
 from teamster.spine.trace.ring import COMPUTE
 from teamster.units import show_bytes
 
 if TYPE_CHECKING:  # a timeline is loaded where one is drawn: no map needs it
     from matplotlib.figure import Figure
 
-    from teamster.spine.trace.timeline import JobNote, Row, Timeline
+    from teamster.spine.trace.timeline import JobNote, Timeline
 
 _MOST_ROWS = 4096  # as many as a picture has pixels; neighbours are put together then
 
@@ -56,8 +57,6 @@ class Account:
         self.busy_ns += busy_ns
         self.rows.append((ended_ns - busy_ns, ended_ns, -1, items, 1, COMPUTE))
         if len(self.rows) > _MOST_ROWS:
-            from teamster.spine.trace.timeline import coarser
-
             self.rows = coarser(self.rows, _MOST_ROWS // 2)
 
 
@@ -218,7 +217,7 @@ class Report:
         Short ones beside each other are drawn as one. Every pool has this, recorded or not. With
         `ts.record` there is more: every item, what else the workers did, and curves.
         """
-        from teamster.spine.trace.timeline import Lane, Spans, Timeline
+        from teamster.spine.trace.timeline import Lane, Timeline
 
         lanes = tuple(
             Lane(label, kind, index, 0, Spans(list(rows)))

@@ -18,5 +18,5 @@ and recovers.
     scoreboard   what a worker does right now, without a lock
 
     inbox_thread, lockstep      threads that stay, also under replicas and stages
-    library_state, settings     what the program has set around its functions
+    library_state     what the program has set: settings, package_settings, logging_settings
 """

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextvars
 import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -53,21 +53,16 @@ class _Reading:
         return state
 
     def _read_raw(self) -> list[Any]:
-        loaded = sys.modules.get
-        try:
-            return [
-                None if (module := loaded(name)) is None else read(module)
-                for name, read in self._readers
-            ]
-        except Exception:  # of one row, which counts as not there
-            return [_read_one(read, loaded(name)) for name, read in self._readers]
-
-
-def _read_one(read: Callable[[Any], Any], module: Any) -> Any:
-    try:
-        return None if module is None else read(module)
-    except Exception:
-        return None
+        values: list[Any] = []
+        loaded, add = sys.modules.get, values.append
+        while True:
+            try:
+                for name, read in self._readers[len(values) :]:
+                    module = loaded(name)
+                    add(None if module is None else read(module))
+                return values
+            except Exception:
+                add(None)  # of one row, which counts as not there
 
 
 _all = _Reading(SETTINGS)

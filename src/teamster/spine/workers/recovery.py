@@ -68,8 +68,7 @@ def _judge_running(worker: WorkerHandle, died: Died, batch: Batch, verdict: Verd
         return offset + 1
     if width > 1:
         # One of them killed the worker, and the others' results went with it. Which one, only
-        # another run can tell; the death is an attempt of none of them, since most did nothing
-        # wrong.
+        # another run can tell; it is an attempt of none of them, since most did nothing wrong
         verdict.again.extend(
             batch.piece(at, at + 1, one_by_one=True) for at in range(offset, offset + width)
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -134,16 +133,18 @@ def _locale(library: Any) -> Values:
     """By category; the one for characters is set at the start, from the environment."""
     environ = _environ(os)
     asked = environ.get(b"LC_ALL") or environ.get(b"LC_CTYPE") or environ.get(b"LANG") or b"C"
-    return _locales(library, library.setlocale(library.LC_ALL), asked)
-
-
-@lru_cache(4)
-def _locales(library: Any, _: str, asked: bytes) -> Values:
-    """As long as all of them, asked for at once, are the same: that takes a sixth of the time."""
-    values = {name: library.setlocale(getattr(library, name)) for name in _CATEGORIES}
-    if values["LC_CTYPE"] in (asked.decode(), "C", "C.UTF-8"):
-        del values["LC_CTYPE"]
+    now = library.setlocale(library.LC_ALL), asked
+    known, values = _latest_locales[0]
+    if known != now:  # to ask for all at once takes a sixth of the time
+        values = {name: library.setlocale(getattr(library, name)) for name in _CATEGORIES}
+        if values["LC_CTYPE"] in (asked.decode(), "C", "C.UTF-8"):
+            del values["LC_CTYPE"]
+        if library.setlocale(library.LC_ALL) == now[0]:  # no other thread has set one meanwhile
+            _latest_locales[0] = now, values
     return values
+
+
+_latest_locales: list[tuple[Any, Values]] = [(None, {})]
 
 
 def _zone(library: Any) -> Values:

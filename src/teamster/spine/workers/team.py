@@ -185,9 +185,11 @@ class Team:
             self._step_down(waiter)
             self._settle_if_any(waiter)
             self._end_if_asked()
+        if refill is None:
+            return False
         with self.lock:
-            asked = refill is not None and self._waiters.is_asked(waiter)
-        if refill is not None and asked:
+            asked = self._waiters.is_asked(waiter)
+        if asked:
             self._step_down(waiter)
             refill()
         return asked
@@ -264,7 +266,7 @@ class Team:
             waiter.polls = False
 
     def ask_for_lead(self, deputy: Callable[[], None]) -> bool:
-        """Whether no thread reads the workers' answers; `deputy` is called once when none does."""
+        """Whether no thread reads the workers' answers; else `deputy` is called when none does."""
         with self.lock:
             return self._waiters.ask(deputy)
 
@@ -288,7 +290,7 @@ class Team:
             self._waiters.offer_room()
 
     def nudge(self) -> None:
-        """Have all that wait look at what to do next: something has changed that is no report."""
+        """Have all that wait look at what to do next, for what is no report; the lock is held."""
         self._waiters.wake_all()
 
     # --- events -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ item takes unexpectedly long, it takes the items behind it back, so that others 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import starmap
 from time import perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from teamster.machine.gil import GilSampler, GilShare, has_gil
 from teamster.spine.plan.safety.check import SafetyCheck
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring
-from teamster.spine.workers import worker_info as worker_info
+from teamster.spine.workers import worker_info
 from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.exceptions import wrap_control_flow
 from teamster.spine.workers.runner import title_of
@@ -174,15 +174,17 @@ class CallerRunner:
         before, self.inside = worker_info.set_thread_worker(WorkerInfo(0, "serial", 1)), True
         if self._sampler is not None:
             self._sampler.resume()
+        began = self.clock.begin()
         try:
-            with self.clock.running(), self._kept_state():
+            if self._seed is None:
                 yield
+            else:
+                with kept_random_state():
+                    yield
         finally:
             self.inside = False
             worker_info.set_thread_worker(before)
-
-    def _kept_state(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._seed is None else kept_random_state()
+            self.clock.end(began)
 
     def _clock_chunk(
         self, first: int, pending: Iterator[Any], count: int, tickets: Iterator[Any] | None = None

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import get_ident
 from time import perf_counter_ns, process_time_ns, thread_time_ns
 
@@ -20,8 +18,9 @@ class CallerClock:
 
     Example:
         >>> clock = CallerClock()
-        >>> with clock.running():
-        ...     clock.items += 2
+        >>> began = clock.begin()
+        >>> clock.items += 2
+        >>> clock.end(began)
         >>> clock.items, clock.seen_s > 0, clock.item_s == clock.seen_s / 2
         (2, True, True)
     """
@@ -57,22 +56,23 @@ class CallerClock:
         """The same in all threads of the process."""
         return self._all_cpu_ns / self._seen / 1e9 if self._seen else 0.0
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """What this block takes is that of the items that were counted in it."""
-        ran, began = self.items, perf_counter_ns()
-        cpu, all_cpu = thread_time_ns(), process_time_ns()
+    def begin(self) -> tuple[int, int, int, int]:
+        """Items run from now on."""
+        began = self.items, perf_counter_ns(), thread_time_ns(), process_time_ns()
         if self._thread != get_ident():  # the first, or results are now consumed in another thread
             self._open_delay()
-        try:
-            yield
-        finally:
-            if self.items > ran:
-                wall_ns = perf_counter_ns() - began
-                cpu_ns, all_cpu_ns = thread_time_ns() - cpu, process_time_ns() - all_cpu
-                self.run_ns += wall_ns
-                pull_ns, self.pull_ns = min(self.pull_ns, wall_ns // 2), 0
-                self._account(self.items - ran, wall_ns, cpu_ns, all_cpu_ns, pull_ns)
+        return began
+
+    def end(self, began: tuple[int, int, int, int]) -> None:
+        """What it took since then is that of the items that were counted."""
+        ran, wall, cpu, all_cpu = began
+        if self.items == ran:
+            return
+        wall_ns = perf_counter_ns() - wall
+        cpu_ns, all_cpu_ns = thread_time_ns() - cpu, process_time_ns() - all_cpu
+        self.run_ns += wall_ns
+        pull_ns, self.pull_ns = min(self.pull_ns, wall_ns // 2), 0
+        self._account(self.items - ran, wall_ns, cpu_ns, all_cpu_ns, pull_ns)
 
     def _account(
         self, items: int, wall_ns: int, cpu_ns: int, all_cpu_ns: int, pull_ns: int

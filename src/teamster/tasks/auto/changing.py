@@ -33,8 +33,8 @@ _LONG_ITEM_S = 0.02  # items of which a handful is a trial
 _THREAD_START_S = 0.0005  # as measured
 _SERVER_START_S = 0.08  # until the fork server is there, once a program
 _PROCESS_START_S = 0.012  # each, until it can have items
-_DEAR_S = 0.1  # no item of this length is begun here while others could soon have it
-_MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no import_check
+_TOO_LONG_S = 0.1  # no item of this length is begun here while others could soon have it
+_MOSTLY = 0.5  # of an item's time is spent waiting: then the lock is no question
 _SMALL_PART = 0.05  # of the work
 # Times as fast as processes threads could be, if what is not known yet were in their favour
 _CLEARLY = 1.1
@@ -115,7 +115,7 @@ class ChangingMapping(DoubtfulMapping):
         up = self._are_up(team)
         if self._away or team.dispatcher.start_error is not None:
             return up
-        long_items = up and self._working is None and self._here.clock.item_s >= _DEAR_S
+        long_items = up and self._working is None and self._here.clock.item_s >= _TOO_LONG_S
         # Asked before all of them are up: the first that is will answer.
         if not self._import_check.is_answered(
             team, self._here.clock.item_s if long_items else 0.0, self._look_s()
@@ -141,7 +141,7 @@ class ChangingMapping(DoubtfulMapping):
         if evidence.gil is not None or not is_available() or not here.watched:
             return False
         cores = self._limits.cores
-        if here.clock.item_s > _DEAR_S and cores - 1 > _SMALL_PART * self._left():
+        if here.clock.item_s > _TOO_LONG_S and cores - 1 > _SMALL_PART * self._left():
             # An item run here leaves the others idle
             return False
         if wanted.backend == "thread":
@@ -168,7 +168,7 @@ class ChangingMapping(DoubtfulMapping):
             return False
         if (
             self._working is None
-            and self._here.clock.item_s >= _DEAR_S
+            and self._here.clock.item_s >= _TOO_LONG_S
             and not self._teams.has_initializer
         ):
             return True

@@ -3,9 +3,9 @@
 
 ::
 
-    Here: the first items, in the caller  evidence --> predict --> Race --> what gets the next items
-      |                                                             ^
-      +--> threads, processes, or here again -- measured rate ------+
+    caller: the first items -- evidence --> predict --> Race --> what gets the next items
+      |                                                  ^
+      +--> threads, processes, or here again -- rate ----+
 
 Every item goes to what works at the moment and is never run again because of a change: what is
 under way comes back from where it is. While process workers start, the caller goes on with the

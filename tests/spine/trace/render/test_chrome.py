@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from teamster.spine.trace.columns import Row, Spans
 from teamster.spine.trace.render.chrome import MOST_SPANS, to_chrome_json
 from teamster.spine.trace.ring import COMPUTE, KINDS, SERIALISE, TRANSFER, USER, WAIT
-from teamster.spine.trace.timeline import Curve, JobNote, Lane, Mark, Row, Spans, Timeline
+from teamster.spine.trace.timeline import Curve, JobNote, Lane, Mark, Timeline
 
 BEGIN = 863_000_000_000_123
 NAMES = ("", "work", 'o"dd \\ \n\x00 </script> \U0001f40d \u2028')

@@ -7,9 +7,10 @@ import re
 
 import pytest
 
+from teamster.spine.trace.columns import Spans
 from teamster.spine.trace.render.page import MOST_SPANS, to_html
 from teamster.spine.trace.ring import COMPUTE
-from teamster.spine.trace.timeline import Lane, Spans, Timeline
+from teamster.spine.trace.timeline import Lane, Timeline
 from tests.spine.trace.render.timelines import EVIL, small
 
 

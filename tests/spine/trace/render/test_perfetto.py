@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from teamster.spine.trace.columns import Row, Spans
 from teamster.spine.trace.render.chrome import to_chrome_json
 from teamster.spine.trace.render.perfetto import to_pftrace, varint
 from teamster.spine.trace.render.slices import facts
 from teamster.spine.trace.ring import COMPUTE, KINDS, TRANSFER, USER, WAIT
-from teamster.spine.trace.timeline import Curve, JobNote, Lane, Mark, Row, Spans, Timeline
+from teamster.spine.trace.timeline import Curve, JobNote, Lane, Mark, Timeline
 
 pytest.importorskip("perfetto")
 

@@ -12,10 +12,11 @@ from xml.etree import ElementTree
 import pytest
 
 from teamster.errors import UsageError
+from teamster.spine.trace.columns import Row, Spans
 from teamster.spine.trace.render.bars import COLOURS, bar_height, majorities
 from teamster.spine.trace.render.picture import MOST_BARS, to_figure, to_picture
 from teamster.spine.trace.ring import COMPUTE, KINDS, TRANSFER, USER, WAIT
-from teamster.spine.trace.timeline import Curve, Lane, Mark, Row, Spans, Timeline
+from teamster.spine.trace.timeline import Curve, Lane, Mark, Timeline
 
 pytest.importorskip("matplotlib")
 

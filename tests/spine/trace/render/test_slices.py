@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import random
 
+from teamster.spine.trace.columns import Row, Spans
 from teamster.spine.trace.render.slices import facts, nested
 from teamster.spine.trace.ring import COMPUTE, SERIALISE, TRANSFER, USER, WAIT
-from teamster.spine.trace.timeline import Row, Spans
 
 
 def span(begin: int, end: int, kind: int = COMPUTE) -> Row:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import random
 
+from teamster.spine.trace.columns import Spans
 from teamster.spine.trace.ring import COMPUTE, INITIALISE, SERIALISE, TRANSFER, USER, WAIT
-from teamster.spine.trace.timeline import Curve, JobNote, Lane, Mark, Spans, Timeline
+from teamster.spine.trace.timeline import Curve, JobNote, Lane, Mark, Timeline
 
 MS = 1_000_000
 ORIGIN = 7_000_000_000_000

@@ -41,7 +41,7 @@ from teamster.spine.plan.safety.known_effects import (
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What a call has made of a class of the program's: its own, with methods that are known."""
+    """What a call has made of a class: it alone has it, so that a change does no harm."""
 
     kind: type
 
@@ -279,7 +279,7 @@ class Effects:
         return UNKNOWN
 
     def _call_library(self, function: Any, given: dict[int | str, Thing]) -> None:
-        """A function of a library or a method of a container changes what is known of it."""
+        """A function of a library, or a method of a container: what it changes is known."""
         name, owner = function.__name__, getattr(function, "__self__", None)
         if 0 in given and home_of(function) in CHANGING_FIRST.get(name, ()):
             self.set_in(given[0], "")

@@ -28,7 +28,7 @@ CHANGING_FIRST = {
 
 _CONTAINERS = ("builtins", "collections", "array", "numpy", "os")
 ELSEWHERE = ("multiprocessing", "contextvars", "_contextvars")
-"""What is set there is seen by all, or by one context."""
+"""Modules: what is set in objects of theirs is seen by all, or by one context."""
 
 _GENERATORS = (
     "random.Random",

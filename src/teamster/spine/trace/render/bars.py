@@ -6,10 +6,11 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from teamster.spine.trace.columns import Row
 from teamster.spine.trace.render.slices import nested
 from teamster.spine.trace.render.slices import title as title_of
 from teamster.spine.trace.ring import KINDS, USER, WAIT
-from teamster.spine.trace.timeline import Lane, Row, Timeline
+from teamster.spine.trace.timeline import Lane, Timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -29,8 +29,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from teamster.spine.trace.columns import Spans
 from teamster.spine.trace.ring import KINDS
-from teamster.spine.trace.timeline import AT_WORK, Curve, JobNote, Lane, Spans, Timeline
+from teamster.spine.trace.timeline import AT_WORK, Curve, JobNote, Lane, Timeline
 
 MOST_SPANS = 300_000
 """More are drawn together with their neighbours."""
@@ -57,9 +58,7 @@ _SCRIPTS = ("format", "data", "layout", "draw", "curves", "view", "panel", "find
 
 _HOLE = re.compile(r"\{\{(\w+)\}\}")
 
-# One job of a timeline is not worth more than this in a page; a pool that lives long may have
-# thousands.
-_MOST_JOBS = 50
+_MOST_JOBS = 50  # more are not worth their place in a page; a long run may have thousands
 
 
 def to_html(
@@ -244,8 +243,7 @@ def _intro(
 
 def _table(table: Sequence[Sequence[str]]) -> str:
     head, *rows = table
-    # A column is one of words when any of its cells is; numbers stand to the right, under each
-    # other.
+    # A column is one of words when any of its cells is; numbers stand to the right
     words = [
         not all(_is_number(row[index]) for row in rows if index < len(row))
         for index in range(len(head))

@@ -25,9 +25,10 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 
+from teamster.spine.trace.columns import Row, Spans
 from teamster.spine.trace.render.slices import FACTS, facts, nested
 from teamster.spine.trace.ring import KINDS
-from teamster.spine.trace.timeline import Lane, Mark, Row, Spans, Timeline
+from teamster.spine.trace.timeline import Lane, Mark, Timeline
 
 MOST_SPANS = 1_000_000
 """Viewers in a browser hold no more."""

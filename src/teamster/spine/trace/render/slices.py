@@ -17,8 +17,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
+from teamster.spine.trace.columns import Row, Spans
 from teamster.spine.trace.ring import COMPUTE, KINDS, SERIALISE, TRANSFER
-from teamster.spine.trace.timeline import Row, Spans, Timeline
+from teamster.spine.trace.timeline import Timeline
 
 Late = list[tuple[int, int, int, Row]]
 """A heap of spans that begin later than they did."""

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What plain pickle cannot send.
+"""What plain pickle cannot send: definitions of the program, by value or by a key.
 
-The definitions of the program itself travel by value or by a key that both sides know.
+::
+
+    pickler      three picklers: items, definitions, results     classes, locks, context_variables
+    modules      what is by value, and where it is put           namespaces, mentions, told
+    originals    what both sides know by a key                   sentinels
+    definitions  what one peer has been told
 """

@@ -91,8 +91,8 @@ def _next_key() -> int:
 def _forget(identity: int, key: int) -> None:
     if (original := _by_key.pop(key, None)) is not None and _by_id.get(identity) is original:
         del _by_id[identity]
-    for mourn in list(on_gone):
-        mourn(key)
+    for note_gone in list(on_gone):
+        note_gone(key)
 
 
 def next_number() -> int:

@@ -8,7 +8,7 @@ import pickle
 
 from teamster.spine.transport.by_value import originals
 from teamster.spine.transport.pickled import pack_whole
-from teamster.spine.workers import worker_info as worker_info
+from teamster.spine.workers import worker_info
 from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.context_vars import unfold
 from teamster.spine.workers.encoding import keep_one_by_one

@@ -8,6 +8,6 @@
        ^  child: channel, scoreboard, end                    |            worker: batches,
        |                                                     |              results to result_log
        |                                                     |            tasks/spawned.py: one call
-    backend, handle, functions: batches <---- messages ------+
+    backend, handle, functions: batches <---- messages ------+    (each is named in messages.py)
     environment, streams, kinship, resource_tracker, main_module: a child is like the program
 """

@@ -248,8 +248,7 @@ class Children:
 
     def _attend(self, child: Child, mask: int, told: list[Told]) -> None:
         if mask & WRITABLE:
-            with self._arming:
-                # Another thread may fill the outbox between the flush and the change
+            with self._arming:  # another thread may fill the outbox between flush and change
                 try:
                     if child.channel.flush():
                         self._arm(child, writable=False)

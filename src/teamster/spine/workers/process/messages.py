@@ -52,6 +52,6 @@ FROM_SERVER = {
     "born": "token, pid",
     "died": "token, status, peak_bytes",
 }
-"""From the fork server (forkserver_main.py; children.py has them)."""
+"""From the fork server (forkserver_main.py; start.py hears them)."""
 
 MESSAGES = TO_CHILD | FROM_CHILD | TO_WORKER | FROM_WORKER | TO_SERVER | FROM_SERVER

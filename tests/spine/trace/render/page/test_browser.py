@@ -11,8 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
+from teamster.spine.trace.columns import Spans
 from teamster.spine.trace.render.page import to_html
-from teamster.spine.trace.timeline import Lane, Spans, Timeline
+from teamster.spine.trace.timeline import Lane, Timeline
 from tests.spine.trace.render.timelines import EVIL, many, small
 
 PIXEL = """([x, y]) => {
