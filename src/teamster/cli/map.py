@@ -32,9 +32,8 @@ Answer = tuple[str, str | None, dict[str, str] | None]
 """The input, its line of output, or what went wrong."""
 
 DESCRIPTION = (
-    "Call a function with each input (a path, or a line) and write one JSON line "
-    "per result:"
-    ' {"input": ..., "result": ...}. Exit code 1 when an item failed, 2 when the command line '
+    "Call a function with each input (a path, or a line) and write one JSON line per result: "
+    '{"input": ..., "result": ...}. Exit code 1 when an item failed, 2 when the command line '
     "makes no sense."
 )
 

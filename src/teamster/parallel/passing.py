@@ -115,7 +115,7 @@ def step_parallel(
     chunks = _scatter(runtime, call, trial)
     if len(chunks) == 1 and not call.replicates:
         loss = _step(runtime, loss_fn, call.of(chunks[0]))
-    elif not runtime.on_cpu or call.replicates:
+    elif _in_one_graph(runtime, call):
         loss = runtime.accelerators.step(loss_fn, chunks, call, runtime.apply)
     else:
         loss = runtime.cpu.step(loss_fn, chunks, runtime.lines(trial.replicas))
@@ -192,13 +192,17 @@ def _to_one(runtime: Runtime, call: ModuleCall) -> ModuleCall:
     return call.of(as_chunks(scattered, devices, call.dim)[0])
 
 
+def _in_one_graph(runtime: Runtime, call: ModuleCall) -> bool:
+    return not runtime.on_cpu or call.replicates
+
+
 def _replicate_and_apply(
     runtime: Runtime, call: ModuleCall, chunks: list[Chunk], trial: Trial
 ) -> list[Any]:
     """The outputs, as functions of the module's parameters and the inputs."""
     if len(chunks) == 1 and not call.replicates:
         return [call.of(chunks[0]).run(runtime.settings.module)]
-    if not runtime.on_cpu or call.replicates:
+    if _in_one_graph(runtime, call):
         return runtime.accelerators.apply(chunks, call, runtime.apply)
     given = None if "scatter" in call.own else (call.inputs, call.kwargs)
     return runtime.cpu.apply(chunks, runtime.lines(trial.replicas), given, call.sliced)

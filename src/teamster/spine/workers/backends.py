@@ -54,8 +54,8 @@ def _refuse_late_patches() -> None:
     if threading.get_ident is not _get_ident:
         raise UsageError(
             "threads were patched (gevent's monkey.patch_all(), eventlet's monkey_patch()) after "
-            "Teamster was imported, and would"
-            " wait for each other for ever: patch first, in the first line of the program"
+            "Teamster was imported, and would wait for each other for ever: patch first, in the "
+            "first line of the program"
         )
 
 

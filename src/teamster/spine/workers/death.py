@@ -171,8 +171,8 @@ class Death:
         if self.forked:
             return (
                 "Something in this program collects all children (os.waitpid(-1), a handler of "
-                "SIGCHLD), and had the status"
-                " before: leave start_method out, and a process of its own sees to the workers"
+                "SIGCHLD), and had the status before: leave start_method out, and a process of its "
+                "own sees to the workers"
             )
         return (
             "SIGKILL to it comes from the out-of-memory killer or from a person. retries=1 would "
@@ -184,8 +184,8 @@ def warn_of_late_ends(workers: list[int], seconds: float) -> None:
     """Say that workers were ended in the middle of what they did at their end."""
     warnings.warn(
         f"teamster: worker {', '.join(map(str, workers))} was ended {seconds:g} s after its last "
-        "task: exit handlers, or threads"
-        " that are no daemons, had not come to an end. Give them less to do, or do it in a task",
+        "task: exit handlers, or threads that are no daemons, had not come to an end. Give them "
+        "less to do, or do it in a task",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -76,9 +76,8 @@ def rebuild(description: Description) -> BaseException:
     if error is None:
         error = RemoteError(
             f"the task raised {shown}; its type cannot be rebuilt in this process, so only the "
-            "text arrived;"
-            " define the class in a module, and pass all that its __init__ takes on to "
-            "super().__init__"
+            "text arrived; define the class in a module, and pass all that its __init__ takes on "
+            "to super().__init__"
         )
     error = wrap_control_flow(error)
     set_cause(error, RemoteTraceback(text, begun))

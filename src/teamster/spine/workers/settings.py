@@ -89,17 +89,6 @@ def _environ(library: Any) -> Values:
     return data
 
 
-_latest_environ: list[Values] = [{}]
-
-
-def _environment(library: Any) -> Values:
-    """A copy; the same one while nothing changes, which is compared faster later."""
-    now, latest = _environ(library), _latest_environ[0]
-    if now != latest:
-        _latest_environ[0] = latest = dict(now)
-    return latest
-
-
 def _set_environ(library: Any, name: Any, value: Any) -> None:
     if value is ...:
         library.environb.pop(name, None)
@@ -212,22 +201,31 @@ def _set_dialect(library: Any, name: str, value: Any) -> None:
 
 
 class LargeTable:
-    """What was chosen from a table of a thousand entries, as long as it is the same table.
+    """What was chosen from a large table: the same object, as long as it is the same table.
 
     Args:
-        choose: of the library and its table, what the program has set.
+        choose: of the library and a copy of its table, what the program has set.
     """
 
     def __init__(self, choose: Callable[[Any, Values], Values]) -> None:
         self._choose = choose
-        self._table: Values = {}
-        self._chosen: Values = {}
+        self._known: tuple[Values, Values] = {}, {}  # table and choice, set in one step
 
     def choose(self, library: Any, table: Values) -> Values:
         """What the program has set in the table."""
-        if table != self._table:
-            self._chosen, self._table = self._choose(library, table), table.copy()
-        return self._chosen
+        known, chosen = self._known
+        if table != known:
+            copied = table.copy()  # first: another thread may change the table meanwhile
+            chosen = self._choose(library, copied)
+            self._known = copied, chosen
+        return chosen
+
+
+_variables = LargeTable(lambda _, copied: copied)
+
+
+def _environment(library: Any) -> Values:
+    return _variables.choose(library, _environ(library))
 
 
 def _added_types(library: Any, table: Values) -> Values:

@@ -151,8 +151,7 @@ class Stragglers:
         """
         error = WorkerStartError(
             f"the initializer of worker {worker.index} ran for more than {limit_ns / 1e9:g} s, as "
-            "no item may, and was ended;"
-            " raise timeout= if it needs longer"
+            "no item may, and was ended; raise timeout= if it needs longer"
         )
         self._reports.handle_all([Ready(worker, error)])
         worker.kill()
@@ -164,8 +163,7 @@ class Stragglers:
         what = f"item {index}" if index >= 0 else "a submitted call"
         return TaskTimeout(
             f"{what} ran for more than {limit_ns / 1e9:g} s in worker {worker.index}, which was "
-            "killed and replaced;"
-            " raise timeout= if the item needs longer",
+            "killed and replaced; raise timeout= if the item needs longer",
             index=index,
             seconds=limit_ns / 1e9,
             worker=worker.index,

@@ -39,7 +39,7 @@ MOST_VECTOR_BARS = 5_000
 """More of them are pixels in an SVG file, too: it would be large and slow otherwise."""
 
 _GREY, _LINE = "#6B7280", "#E5E7EB"
-DPI = 120  # sharp on a page, and small as a file
+_DPI = 120  # sharp on a page, and small as a file
 _WIDTH, _LEFT, _RIGHT = 11.0, 1.25, 0.25  # inches
 _HEAD, _STRIP, _BETWEEN, _FOOT = 0.32, 0.4, 0.48, 0.55  # inches, by eye
 _PER_LANE, _MOST_LANES = 0.3, 6.4  # inches, by eye
@@ -108,7 +108,7 @@ def to_picture(figure: Figure, ending: str) -> bytes:
     figure.savefig(
         content,
         format=ending,
-        dpi=DPI,
+        dpi=_DPI,
         facecolor="white",
         transparent=False,
         bbox_inches=None,
@@ -124,7 +124,7 @@ def _sheet(lanes: Sequence[int]) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     """A figure of the right height, and two axes a group, placed in inches (engines are slow)."""
     tall = [min(_MOST_LANES, max(1.2, count) * _PER_LANE) for count in lanes]
     height = _HEAD + sum(_BETWEEN + _STRIP + each for each in tall) + _FOOT
-    figure = _figure(figsize=(_WIDTH, height), dpi=DPI, facecolor="white")
+    figure = _figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
     groups, top = [], height - _HEAD
     for each in tall:
         strip_bottom = top - _BETWEEN - _STRIP
@@ -292,7 +292,7 @@ def _labelled(lanes: Sequence[Lane]) -> list[int]:
 def _pixel(axes: Axes) -> float:
     """Seconds of a pixel."""
     left, right = axes.get_xlim()
-    return (right - left) / ((_WIDTH - _LEFT - _RIGHT) * DPI)
+    return (right - left) / ((_WIDTH - _LEFT - _RIGHT) * _DPI)
 
 
 def _short(text: str, most: int = 18) -> str:

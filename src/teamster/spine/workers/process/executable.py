@@ -62,6 +62,5 @@ def patience_s(executable: str) -> float:
 def _instead() -> str:
     return (
         ". Name a Python that has this program's packages with "
-        "multiprocessing.set_executable(path), or use backend='thread'"
-        " or start_method='fork'"
+        "multiprocessing.set_executable(path), or use backend='thread' or start_method='fork'"
     )
