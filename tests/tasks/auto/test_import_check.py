@@ -4,6 +4,7 @@
 import contextlib
 import functools
 import io
+import reprlib
 import sqlite3
 import time
 from collections.abc import Callable
@@ -123,3 +124,17 @@ def test_what_is_remembered_once_is_no_objection() -> None:
     for _ in range(50):
         remembered(0)
     assert import_check_of(lambda item: burn(item) + remembered(0)).objection("process", 1.0) == ""
+
+
+def test_a_table_of_a_library_that_the_program_has_filled_keeps_the_function_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reprlib.aRepr, "maxlist", 2)
+
+    def show(item: int) -> str:
+        burn(60_000)
+        return reprlib.repr([item] * 5)
+
+    with ts.Pool(allow=("serial", "process")) as pool:
+        assert pool.map(show, range(300)) == [f"[{item}, {item}, ...]" for item in range(300)]
+        assert "reprlib.repr.__self__" in pool.plan.reason

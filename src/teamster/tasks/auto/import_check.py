@@ -11,12 +11,15 @@ from contextlib import suppress
 from time import perf_counter, thread_time
 
 from teamster.errors import first_line
+from teamster.spine.plan.safety import library_data
 from teamster.spine.plan.safety.captures import Captures
 from teamster.spine.plan.safety.effects import Effects
 from teamster.spine.plan.safety.fingerprint import Bound, checksum, is_bound_to_thread
 from teamster.spine.plan.safety.imports import States, difference, imported_states, look_there
 from teamster.spine.plan.safety.instructions import Thing
+from teamster.spine.plan.safety.library_data import loaded_beside
 from teamster.spine.plan.safety.patches import Origins, replaced
+from teamster.spine.plan.safety.reached import library_states
 from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.job import CallOptions, Job
 from teamster.spine.workers.library_state import library_part, take, unsendable
@@ -42,6 +45,7 @@ class ImportCheck:
         self._effects: Effects | None = None
         self._here: States | None = None
         self._replaced: Origins = {}
+        self._library: library_data.States = {}
         self._answered = False
         self._over: Callable[[], None] = lambda: None
         self.stays = ""
@@ -72,10 +76,12 @@ class ImportCheck:
         """
         if self._here is None:
             self._here = imported_states(self._function)
-            self._replaced = replaced(look_s, Captures(self._function).packages)
+            captures = Captures(self._function)
+            self._replaced = replaced(look_s, captures.packages)
+            self._library = library_states(captures, look_s)
             lost = unsendable(library_part(take()))
             self.stays = f"{lost}, as the program has set it, does not pickle" if lost else ""
-            self._answered = bool(lost) or not (self._here or self._replaced)
+            self._answered = bool(lost) or not (self._here or self._replaced or self._library)
             if not self._answered:
                 self._ask(team)
         if seconds and not self._answered:
@@ -92,15 +98,21 @@ class ImportCheck:
             on_failure=self._refuse,
         )
         self._over = lambda: team.dispatcher.finish(job)
-        team.offer(job, [Batch(job, 0, [(self._function, tuple(self._replaced))])])
+        question = (
+            self._function,
+            tuple(self._replaced),
+            self._library,
+            loaded_beside(self._library),
+        )
+        team.offer(job, [Batch(job, 0, [question])])
 
     def close(self) -> None:
         """Whatever the answer, the call waits for it no more."""
         over, self._over = self._over, lambda: None
         over()
 
-    def _compare(self, there: States, origins: Origins) -> None:
-        name = difference(self._here or {}, there)
+    def _compare(self, there: States, origins: Origins, library: str) -> None:
+        name = difference(self._here or {}, there) or library
         name = name or next(
             (
                 each.replace(":", ".")

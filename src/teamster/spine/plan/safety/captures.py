@@ -38,7 +38,6 @@ _CODE = (
     types.MethodDescriptorType,
     types.WrapperDescriptorType,
 )
-_CONSTANTS = (bool, int, float, str, bytes, type(None))
 _HEAP_TYPE = 1 << 9  # made by a class statement, and not part of the interpreter
 _ASSIGNMENTS = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
 
@@ -53,7 +52,9 @@ class Captures:
         packages: libraries that its code names.
         caches: functions of it that remember their results, by name.
         hashes: whether its code calls `hash`, which is another for texts in each process.
-        library: what its code names of libraries and the program may have put there.
+        library: what its code names of libraries that is not theirs.
+        codes: the code of the program that was looked into, each with its globals.
+        foreign: functions and classes of libraries that it carries.
 
     Example:
         >>> def outer():
@@ -71,6 +72,8 @@ class Captures:
         self.hashes = False
         self.library: dict[str, Any] = {}
         self.packages: set[str] = set()
+        self.codes: list[tuple[types.CodeType, dict[str, Any]]] = []
+        self.foreign: dict[int, Any] = {}
         self._seen: set[int] = set()
         # Modules, by the code that names something of them
         self._asked: set[tuple[int, int]] = set()
@@ -120,11 +123,10 @@ class Captures:
         return unique
 
     def _visit_function(self, function: types.FunctionType) -> None:
-        if (
-            id(function) in self._seen
-            or len(self._seen) > _MOST
-            or is_library(function.__code__.co_filename)
-        ):
+        if id(function) in self._seen or len(self._seen) > _MOST:
+            return
+        if is_library(function.__code__.co_filename):
+            self.foreign[id(function)] = function
             return
         self._seen.add(id(function))
         for name, cell in zip(
@@ -147,6 +149,7 @@ class Captures:
 
     def _visit_code(self, code: types.CodeType, function: types.FunctionType) -> None:
         names = function.__globals__
+        self.codes.append((code, names))
         self.assigned += [
             name
             for name in _assigned(code, function.__code__.co_freevars)
@@ -193,7 +196,10 @@ class Captures:
             self.imported |= {name for name, each in self.values.items() if each is value}
 
     def _visit_class(self, kind: type) -> None:
-        if id(kind) in self._seen or not is_users(kind):
+        if id(kind) in self._seen:
+            return
+        if not is_users(kind):
+            self.foreign[id(kind)] = kind
             return
         self._seen.add(id(kind))
         for base in kind.__bases__:
@@ -228,16 +234,11 @@ def is_library(filename: str) -> bool:
 
 
 def _may_be_replaced(module: types.ModuleType, value: Any) -> bool:
-    """Whether a library's function or class comes from elsewhere, or it is a constant of a package.
-
-    Programs do set such constants.
-    """
-    if isinstance(value, (types.FunctionType, type)):
-        home = str(value.__module__).partition(".")[0].lstrip("_")
-        return home != module.__name__.partition(".")[0].lstrip("_")
-    return isinstance(value, _CONSTANTS) and any(
-        part in (getattr(module, "__file__", None) or "") for part in _INSTALLED
-    )
+    """Whether a library's function or class comes from elsewhere."""
+    if not isinstance(value, (types.FunctionType, type)):
+        return False
+    home = str(value.__module__).partition(".")[0].lstrip("_")
+    return home != module.__name__.partition(".")[0].lstrip("_")
 
 
 def is_users(kind: type) -> bool:

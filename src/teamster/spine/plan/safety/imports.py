@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from teamster.spine.plan.safety import library_data
 from teamster.spine.plan.safety.captures import Captures
 from teamster.spine.plan.safety.fingerprint import checksum
 from teamster.spine.plan.safety.patches import Origins, origins
@@ -29,8 +30,8 @@ def imported_states(function: Callable[..., Any]) -> States:
         >>> imported_states(abs)
         {}
 
-    Beside the program's own modules, that are functions and constants of libraries, as far as its
-    code names them.
+    Beside the program's own modules, that are functions of libraries, as far as its code names
+    them.
     """
     deadline = perf_counter() + _SECONDS
     captures = Captures(function)
@@ -44,12 +45,18 @@ def imported_states(function: Callable[..., Any]) -> States:
     return states
 
 
-def look_there(function: Callable[..., Any], names: tuple[str, ...]) -> tuple[States, Origins]:
+def look_there(
+    function: Callable[..., Any],
+    names: tuple[str, ...],
+    library: library_data.States,
+    modules: tuple[str, ...],
+) -> tuple[States, Origins, str]:
     """In a worker: what `function` finds there, and where the code of libraries comes from.
 
-    `names` are those of the code that the program has replaced.
+    `names` are those of the code that the program has replaced, `library` is the data of libraries
+    that the function reaches as the program has it, `modules` are those that have it loaded.
     """
-    return imported_states(function), origins(names)
+    return imported_states(function), origins(names), library_data.changed(library, modules)
 
 
 def difference(here: States, there: States) -> str:
