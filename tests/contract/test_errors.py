@@ -25,6 +25,14 @@ class KeywordOnly(Exception):
         self.code = code
 
 
+class Locked(Exception):
+    """It cannot travel whole."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.lock = threading.Lock()
+
+
 class Junk(Exception):
     def __reduce__(self) -> Any:
         return (int, ("junk",))
@@ -111,6 +119,26 @@ def test_an_exception_that_cannot_be_rebuilt_arrives_as_text(backend: str) -> No
         result = pool.map(fail, [1], on_error="return")[0]
         assert isinstance(result, (ts.RemoteError, Junk))
         assert "lost" in "".join(traceback.format_exception(result))
+
+
+def test_a_group_of_errors_comes_with_each_as_well_as_it_can(pool: ts.Pool) -> None:
+    def fail(number: int) -> int:
+        inner = ExceptionGroup("inner", [Locked("lock"), KeyError(number)])
+        raise ExceptionGroup("several", [ValueError(number), TwoArguments(1, 2), inner])
+
+    result: Any = pool.map(fail, [7], on_error="return")[0]
+    assert type(result) is ExceptionGroup
+    assert result.message == "several"
+    assert [type(each) for each in result.exceptions] == [
+        ValueError,
+        TwoArguments,
+        ExceptionGroup,
+    ]
+    assert result.exceptions[1].second == 2
+    assert result.exceptions[2].exceptions[1].args == (7,)
+    matching, rest = result.split(Locked)
+    assert matching.exceptions[0].exceptions[0].args == ("lock",)
+    assert len(rest.exceptions) == 3
 
 
 def test_a_class_that_only_the_worker_has(backend: str) -> None:

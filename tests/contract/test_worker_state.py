@@ -149,6 +149,22 @@ def test_torch_threads(backend: str) -> None:
     assert torch.get_num_threads() == before
 
 
+def test_context_variables_keep_default_and_name_wherever_they_are_held(pool: ts.Pool) -> None:
+    class Holder:
+        depth = contextvars.ContextVar("depth of it", default=3)
+
+    table = {"mode": contextvars.ContextVar("mode", default="usual")}
+
+    def look(_: int) -> tuple[Any, ...]:
+        return Holder.depth.get(), Holder.depth.name, table["mode"].get(), request_id.get()
+
+    assert pool.map(look, range(3)) == [(3, "depth of it", "usual", "none")] * 3
+    token = table["mode"].set("special")
+    assert pool.map(look, range(3)) == [(3, "depth of it", "special", "none")] * 3
+    table["mode"].reset(token)
+    assert pool.map(look, range(3)) == [(3, "depth of it", "usual", "none")] * 3
+
+
 def test_the_callers_context_is_visible(pool: ts.Pool) -> None:
     """Trap 39: also in workers that were started before it was set."""
     pool.map(abs, range(4))

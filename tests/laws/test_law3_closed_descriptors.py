@@ -49,3 +49,33 @@ print("whole")
 def test_the_next_call_starts_afresh(run_script: RunScript, backend: str, way: str) -> None:
     script = run_script(DAEMON, backend, way, timeout=60)
     assert (script.returncode, script.stdout, script.stderr) == (0, "whole\n", "")
+
+
+HANDLES = """
+import os, sys, tempfile
+import teamster as ts
+
+executor, process = ts.Executor(2), ts.spawn(input)
+assert executor.submit(abs, -5).result() == 5
+os.closerange(3, 256)
+files = [tempfile.TemporaryFile("w+", buffering=1) for _ in range(40)]
+for number in range(3):
+    assert executor.submit(abs, -number).result(timeout=20) == number
+executor.shutdown()
+try:
+    process.result(timeout=20)
+except ts.WorkerDied:
+    pass
+assert ts.spawn(abs, -7).result(timeout=20) == 7
+for file in files:
+    file.write("still here")
+    file.seek(0)
+    assert file.read() == "still here"
+print("whole")
+"""
+
+
+def test_handles_that_the_program_keeps_start_afresh_too(run_script: RunScript) -> None:
+    """What a dead worker has left is not read from a descriptor that may be another file's."""
+    script = run_script(HANDLES, timeout=60)
+    assert (script.returncode, script.stdout, script.stderr) == (0, "whole\n", "")

@@ -165,3 +165,37 @@ def test_every_row_is_set_and_taken_back(unchanged: None) -> None:
     csv.unregister_dialect("semicolon")
     assert len(wanted) > 12
     assert take().keys() == before.keys() - {("csv's dialects", "semicolon")}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_modes_of_torch_last_as_long_as_in_the_program(backend: Any) -> None:
+    torch = pytest.importorskip("torch")
+
+    def look(_: int) -> tuple[Any, ...]:
+        import torch
+
+        return (
+            torch.is_inference_mode_enabled(),
+            torch.is_grad_enabled(),
+            torch.ones(1).is_inference(),
+            torch.is_autocast_cache_enabled(),
+            torch.is_anomaly_enabled(),
+        )
+
+    pool = ts.Pool(backend, workers=2)
+    usual = [(False, True, False, True, False)] * 2
+    assert pool.map(look, range(2)) == usual
+    with torch.inference_mode():
+        assert pool.map(look, range(2)) == [(True, False, True, True, False)] * 2
+        with torch.inference_mode(False):
+            assert pool.map(look, range(2)) == usual
+    assert pool.map(look, range(2)) == usual
+    with torch.no_grad(), torch.autocast("cpu", cache_enabled=False):
+        assert pool.map(look, range(2)) == [(False, False, False, False, False)] * 2
+    torch.autograd.set_detect_anomaly(True)
+    try:
+        assert pool.map(look, range(2)) == [(False, True, False, True, True)] * 2
+    finally:
+        torch.autograd.set_detect_anomaly(False)
+    assert pool.map(look, range(2)) == usual
+    pool.close()

@@ -3,7 +3,8 @@
 
 In threads and in the caller they are the caller's own (threads work on a copy of the context, as
 ``asyncio.to_thread`` does). Into processes they go by copy: those variables that are a global of
-some module, with values that pickle; the others keep their default there.
+some module, or that a function has taken there, with values that pickle; the others keep their
+default there.
 """
 
 from __future__ import annotations
@@ -11,33 +12,28 @@ from __future__ import annotations
 import contextvars
 from typing import Any
 
-from teamster.spine.transport.by_value.context_variables import (
-    find_context_variable,
-    locate_context_variable,
-)
+from teamster.spine.transport.by_value import originals
+from teamster.spine.transport.by_value.context_variables import locate_context_variable
 from teamster.spine.transport.pickled import pack_whole
 
-Carried = list[tuple[str, str, bytes]]
-"""Module, name and pickled value of each variable that travels."""
+Carried = list[bytes]
+"""Each variable that travels, pickled with its value."""
 
 _MOST_BYTES = 1 << 20  # a variable with more is not what a context is for
-
-_addresses: dict[int, tuple[contextvars.ContextVar[Any], tuple[str, str] | None]] = {}
 
 
 def carry(context: contextvars.Context) -> Carried:
     """What of `context` can travel to another process."""
     carried: Carried = []
     for variable, value in context.items():
-        address = _address(variable)
-        if address is None:
+        if locate_context_variable(variable) is None and originals.known(variable) is None:
             continue
         try:
-            data = pack_whole(value)
+            data = pack_whole((variable, value))
         except Exception:
             continue
         if len(data) <= _MOST_BYTES:
-            carried.append((*address, data))
+            carried.append(data)
     return carried
 
 
@@ -49,15 +45,11 @@ def unfold(carried: Carried) -> contextvars.Context:
     import pickle
 
     context = contextvars.copy_context()
-    for module, name, data in carried:
+    for data in carried:
         try:
-            context.run(find_context_variable(module, name).set, pickle.loads(data))
+            variable: contextvars.ContextVar[Any]
+            variable, value = pickle.loads(data)
+            context.run(variable.set, value)
         except Exception:
             continue
     return context
-
-
-def _address(variable: contextvars.ContextVar[Any]) -> tuple[str, str] | None:
-    if id(variable) not in _addresses:
-        _addresses[id(variable)] = variable, locate_context_variable(variable)
-    return _addresses[id(variable)][1]

@@ -115,6 +115,8 @@ def _load(whole: bytes | None, parts: bytes | None) -> BaseException | None:
             return loaded if isinstance(loaded, BaseException) else None
         if parts is not None:
             kind, arguments, state, notes = pickle.loads(parts)
+            if issubclass(kind, BaseExceptionGroup):
+                arguments = arguments[0], [rebuild(each) for each in arguments[1]]
             error: BaseException = kind.__new__(kind, *arguments)
             vars(BaseException)["args"].__set__(error, arguments)
             error.__dict__.update(state)
@@ -131,13 +133,18 @@ def _load(whole: bytes | None, parts: bytes | None) -> BaseException | None:
 def _pack_parts(error: BaseException) -> bytes | None:
     """Type, arguments and attributes.
 
-    For a class with a constructor that takes something else than ``args``.
+    For a class with a constructor that takes something else than ``args``, and for a group of
+    errors, each of which comes as well as it can.
     """
     state: dict[str, Any] = {}
     for name, value in vars(error).items():
         if name != "__notes__" and _travels(value):
             state[name] = value
-    arguments = tuple(value if _travels(value) else _safe_repr(value) for value in error.args)
+    arguments: tuple[Any, ...]
+    if isinstance(error, BaseExceptionGroup):
+        arguments = error.message, [describe(each) for each in error.exceptions]
+    else:
+        arguments = tuple(value if _travels(value) else _safe_repr(value) for value in error.args)
     try:
         return pack_whole(
             (type(error), arguments, state, list(getattr(error, "__notes__", []))), home=True

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ _NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid":
 _SCIPY_ERRORS = (
     "singular", "underflow", "overflow", "slow", "loss", "no_result", "domain", "arg", "other",
 )  # fmt: skip
+_ONLY_FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg")  # matplotlib's backends without windows
 _TORCH_PRINTING = {
     "precision": 4, "threshold": 1_000, "edgeitems": 3, "linewidth": 80, "sci_mode": None,
 }  # fmt: skip
@@ -41,6 +43,8 @@ def _torch(library: Any) -> Values:
             library.are_deterministic_algorithms_enabled(),
             library.is_deterministic_algorithms_warn_only_enabled(),
         ),
+        "anomalies": (library.is_anomaly_enabled(), library.is_anomaly_check_nan_enabled()),
+        "warn_always": library.is_warn_always_enabled(),
     }
 
 
@@ -49,13 +53,21 @@ def _set_torch(library: Any, name: str, value: Any) -> None:
         library.set_default_dtype(library.float32 if value is ... else value)
     elif name == "matmul":
         library.set_float32_matmul_precision(value)
+    elif name == "warn_always":
+        library.set_warn_always(value)
+    elif name == "anomalies":
+        library.set_anomaly_enabled(*value)
     else:
         library.use_deterministic_algorithms(value[0], warn_only=value[1])
 
 
 def _torch_thread(library: Any) -> Values:
     kinds = [kind for kind in ("cpu", "cuda") if library.is_autocast_enabled(kind)]
-    values = {"grad": library.is_grad_enabled(), "inference": library.is_inference_mode_enabled()}
+    values = {
+        # Together: to enter or leave the inference mode sets the other, too
+        "gradients": (library.is_inference_mode_enabled(), library.is_grad_enabled()),
+        "cache": library.is_autocast_cache_enabled(),
+    }
     values |= {kind: library.get_autocast_dtype(kind) for kind in kinds}
     if (device := library.get_default_device()).type != "cpu":
         values["device"] = device
@@ -63,16 +75,35 @@ def _torch_thread(library: Any) -> Values:
 
 
 def _set_torch_thread(library: Any, name: str, value: Any) -> None:
-    if name == "grad":
-        library.set_grad_enabled(value)
-    elif name == "inference":
-        library.inference_mode(value).__enter__()
+    if name == "gradients":
+        _set_inference_mode(library, value[0])
+        library.set_grad_enabled(value[1])
+    elif name == "cache":
+        library.set_autocast_cache_enabled(value)
     elif name == "device":
         library.set_default_device(None if value is ... else value)
     else:
         library.set_autocast_enabled(name, value is not ...)
         if value is not ...:
             library.set_autocast_dtype(name, value)
+
+
+class _Modes(threading.local):
+    """What a thread has entered: a mode ends with the object that stands for it."""
+
+    inference: Any = None
+
+
+_modes = _Modes()
+
+
+def _set_inference_mode(library: Any, on: bool) -> None:
+    entered, _modes.inference = _modes.inference, None
+    if entered is not None:
+        entered.__exit__(None, None, None)
+    if library.is_inference_mode_enabled() != on:
+        _modes.inference = library.inference_mode(on)
+        _modes.inference.__enter__()
 
 
 def _torch_printing(library: Any) -> Values:
@@ -106,7 +137,8 @@ def _chosen_parameters(library: Any, table: Values) -> Values:
     return {
         name: value
         for name, value in table.items()
-        if name[:7] != "backend" and usual.get(name) != value
+        if usual.get(name) != value
+        and (name[:7] != "backend" or (type(value) is str and value.lower() in _ONLY_FILES))
     }
 
 
@@ -156,14 +188,19 @@ PACKAGES = (
         "torch",
         _torch,
         _set_torch,
-        {"matmul": "highest", "deterministic": (False, False)},
+        {
+            "matmul": "highest",
+            "deterministic": (False, False),
+            "anomalies": (False, True),
+            "warn_always": False,
+        },
     ),
     Setting(
         "torch's modes",
         "torch",
         _torch_thread,
         _set_torch_thread,
-        {"grad": True, "inference": False},
+        {"gradients": (False, True), "cache": True},
         of_thread=True,
     ),
     Setting(
@@ -196,6 +233,7 @@ PACKAGES = (
         lambda library: library.geterr(),
         _by_keyword("seterr"),
         {**dict.fromkeys(_SCIPY_ERRORS, "ignore"), "memory": "raise"},
+        of_thread=True,
     ),
     Setting(
         "mpmath's precision",

@@ -194,7 +194,12 @@ class Scoreboard:
         return records
 
     def last_words(self) -> str:
-        """What faulthandler wrote when the worker crashed; empty when it did not."""
+        """What faulthandler wrote when the worker crashed; empty when it did not.
+
+        Empty, too, where the program has closed the descriptor: its number may be another file's.
+        """
+        if self._owned is None or not self._owned.is_whole():
+            return ""
         return os.pread(self.descriptor, 16 * 1024, NBYTES).rstrip(b"\0").decode("utf-8", "replace")
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ import types
 import typing
 import weakref
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, ClassVar
 
 import cloudpickle
@@ -34,7 +35,11 @@ from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 from teamster.spine.transport import multiprocessing_objects
 from teamster.spine.transport.by_value import mentions, modules, originals, sentinels
 from teamster.spine.transport.by_value.classes import take_class_apart
-from teamster.spine.transport.by_value.context_variables import reduce_context_variable
+from teamster.spine.transport.by_value.context_variables import (
+    find_context_variable,
+    locate_context_variable,
+    take_context_variable_apart,
+)
 from teamster.spine.transport.by_value.locks import with_own_locks
 from teamster.spine.transport.by_value.namespaces import (
     Namespace,
@@ -121,8 +126,8 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return NotImplemented
             return self._reduce_known(value) or self._reduce_definition(value)
         if (own := _OWN.get(kind)) is not None:
-            return own(value)
-        if kind is types.ModuleType:
+            return own(self, value)
+        if issubclass(kind, types.ModuleType):
             return self._reduce_module(value)
         if (reduce := self._known.get(kind)) is not None:
             return reduce(value)
@@ -175,11 +180,21 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _reduce_module(self, module: types.ModuleType) -> Any:
         name = module.__name__
-        if name not in modules.by_value or sys.modules.get(name) is not module:
+        if sys.modules.get(name) is not module:
             return NotImplemented
+        if name not in modules.by_value:
+            # Also one of a class of its own, as packages make for attributes that they look up
+            return NotImplemented if type(module) is types.ModuleType else (import_module, (name,))
         own = {} if name == "__main__" else vars(module)
         values = {key: each for key, each in own.items() if not key.startswith("__")}
         return find_module, (name,), values, None, None, fill_module
+
+    def reduce_context_variable(self, variable: contextvars.ContextVar[Any]) -> Any:
+        """Reduce a context variable: to its address, or as an original."""
+        place = locate_context_variable(variable)
+        if place is None or place[0] in modules.by_value:
+            return self._reduce_original(variable, place)
+        return find_context_variable, place
 
     def _reduce_original(self, value: Any, place: tuple[str, str] | None) -> Any:
         raise NotImplementedError
@@ -198,6 +213,8 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 vars(value),
             )
         kind = type(value)
+        if kind is contextvars.ContextVar:
+            return take_context_variable_apart(value)
         if kind.__module__ == "typing" and kind is not typing.NewType:
             return kind, (value.__name__,)
         if not kind.__flags__ & _HEAP_TYPE and kind is not object:
@@ -361,16 +378,16 @@ def _make_cached_property(kind: type, function: Any, name: str | None) -> Any:
     return made
 
 
-def _reduce_cached_property(value: Any) -> Any:
+def _reduce_cached_property(_: _ByValuePickler, value: Any) -> Any:
     return _make_cached_property, (type(value), value.func, value.attrname)
 
 
-def _reduce_weak_dictionary(value: Any) -> Any:
+def _reduce_weak_dictionary(_: _ByValuePickler, value: Any) -> Any:
     return type(value), (dict(value),)
 
 
-_OWN: dict[type, Callable[[Any], Any]] = {
-    contextvars.ContextVar: reduce_context_variable,
+_OWN: dict[type, Callable[[Any, Any], Any]] = {
+    contextvars.ContextVar: _ByValuePickler.reduce_context_variable,
     functools.cached_property: _reduce_cached_property,  # its lock does not pickle (up to 3.11)
     weakref.WeakKeyDictionary: _reduce_weak_dictionary,
     weakref.WeakValueDictionary: _reduce_weak_dictionary,
