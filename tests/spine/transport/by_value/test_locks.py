@@ -51,3 +51,50 @@ def test_each_process_has_its_own(run_script: RunScript) -> None:
         "a lock that is nobody's global is refused: True",
         "False False",
     ]
+
+
+OTHERS = """
+import queue, threading
+import teamster as ts
+
+STOP, READY = threading.Event(), threading.Condition()
+SLOTS, MINE = threading.Semaphore(2), threading.local()
+INBOX = queue.Queue(3)
+GUARD = threading.Lock()
+CHANGED = threading.Condition(GUARD)
+
+def look(number):
+    with READY, SLOTS:
+        INBOX.put(number)
+        return STOP.is_set(), INBOX.get(), INBOX.maxsize, vars(MINE)
+
+def by_text(number):
+    return eval("STOP").is_set(), globals()["GUARD"].locked()
+
+def wait(number):
+    with GUARD:
+        CHANGED.notify()
+
+if __name__ == "__main__":
+    with ts.Pool("process", 1) as pool:
+        print(pool.map(look, [1]), pool.map(by_text, [1]))
+        STOP.set()
+        print(pool.map(look, [1]), pool.map(by_text, [1]))
+        INBOX.put("an item that each process would have")
+        for function in (look, wait):
+            try:
+                print(pool.map(function, [1]))
+            except ts.TransferError:
+                print("refused")
+"""
+
+
+def test_events_queues_and_the_like_are_each_process_s_own(run_script: RunScript) -> None:
+    """A flag is what the program has; what is in a queue would be there once for each process."""
+    script = run_script(OTHERS)
+    assert script.stdout.splitlines() == [
+        "[(False, 1, 3, {})] [(False, False)]",
+        "[(True, 1, 3, {})] [(True, False)]",
+        "refused",
+        "refused",
+    ], script.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 PROGRAM = """
 from __future__ import annotations
-import builtins, dataclasses, gettext, importlib, pickle, sys, threading, typing
+import builtins, dataclasses, gettext, importlib, os, pickle, sys, threading, typing
 import teamster as ts
 
 gettext.install("app")
@@ -14,6 +14,17 @@ builtins.profile = lambda function: function
 LOCK = threading.Lock()  # does not travel, and need not
 TABLE = list(range(20_000))  # is large
 FACTOR = 3
+ROWS = {"a": [1]}
+SAME = ROWS
+class NoNumber:  # pickles, and does not load
+    def __reduce__(self): return int, ("no number",)
+class Elsewhere:  # does not load in another process
+    def __reduce__(self): return check, (os.getpid(),)
+def check(pid):
+    if pid != os.getpid(): raise OSError("not here")
+    return Elsewhere()
+NO_NUMBER, ELSEWHERE = NoNumber(), Elsewhere()
+def uses_no_number(n): return NO_NUMBER
 class Item: pass
 @dataclasses.dataclass
 class Order: item: Item
@@ -42,6 +53,9 @@ with ts.Pool("process", workers=2) as pool:
         assert pool.map(function, [1, 2]) == [function(1), function(2)], function
     assert typing.get_type_hints(type(pool.map(orders, [1])[0])) == {"item": Item}
     assert pool.map(lambda n: "TABLE" in globals(), [1]) == [False]
+    assert pool.map(lambda n: "NO_NUMBER" in globals(), [1]) == [False]
+    assert pool.map(lambda n: "ELSEWHERE" in globals(), [1]) == [False]
+    assert pool.map(lambda n: globals()["SAME"] is ROWS, [1]) == [True]
 print("found")
 """
 

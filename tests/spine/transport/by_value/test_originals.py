@@ -14,7 +14,7 @@ import pytest
 from teamster.spine.transport.by_value import originals
 
 MAIN = """
-import abc, collections, dataclasses, enum, functools, pickle, sys, typing
+import abc, collections.abc, copyreg, dataclasses, enum, functools, pickle, sys, threading, typing
 import teamster as ts
 
 SCALE = 2
@@ -82,13 +82,21 @@ def wrap(function):
 @wrap
 def wrapped(n): return n + SCALE
 def same(value): return value
+class Move(typing.TypedDict, total=False): x: typing.Required[int]; y: int
+Spaced = typing.TypedDict("Spaced", {"a b": int})
+class Rows:
+    def __len__(self): return 1
+collections.abc.Sequence.register(Rows)
+class Guarded:
+    def __init__(self, x): self.x, self.lock = x, threading.Lock()
+copyreg.pickle(Guarded, lambda value: (Guarded, (value.x,)))
 """
 
 IDENTITY = """
 pool = ts.Pool("process", workers=2, start_method=METHOD)
 things = [Point, Point.Inner, Point.scaled, Color, Color.RED, Bits.A, Ranks.HIGH, Planet,
           Planet.EARTH, Child, Pair, Typed, MISSING, Missing, T, UserId, Box, Shape, fib, kind,
-          Cached.times, Cached.static, Local, wrapped, same, Slotted]
+          Cached.times, Cached.static, Local, wrapped, same, Slotted, Move, Spaced]
 for thing in things:
     assert all(got is thing for got in pool.map(same, [thing] * 3)), thing
     assert all(got is thing for got in pool.map(lambda _: thing, range(3))), thing
@@ -108,6 +116,10 @@ got = pool.map(lambda each: (each.shout, Planet.TERRA is each, Child.arg), [Plan
 assert got == [("E", True, "told")]
 assert pool.map(lambda each: each | Ranks.LOW, [Ranks.HIGH]) == [Ranks.LOW | Ranks.HIGH]
 assert pool.map(Private.tell, [Private(5)]) == [5]
+got = pool.map(lambda each: (isinstance(each, collections.abc.Sequence), Guarded(3)), [Rows()])
+assert got[0][0] and type(got[0][1]) is Guarded and got[0][1].x == 3
+got = pool.map(lambda n: (Move.__required_keys__, Move(x=n), Spaced.__annotations__), [1])
+assert got == [({"x"}, {"x": 1}, {"a b": int})]
 print("the same")
 """
 

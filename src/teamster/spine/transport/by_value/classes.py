@@ -6,10 +6,14 @@ It loses something of slots, of enumerations, and of bases that take part.
 
 from __future__ import annotations
 
+import abc
+import copyreg
 import enum
+import functools
 import operator
 import sys
 import types
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +24,7 @@ from teamster.spine.transport.by_value.locks import with_own_locks
 from teamster.spine.transport.by_value.modules import namespace
 
 _OF_ENUM = ("_name_", "_value_", "_sort_order_", "__objclass__")  # what every member has
+_ABSTRACT = ("collections.abc", "numbers", "os", "io", "contextlib", "importlib.abc")
 # What there must be before a ctypes structure gets its fields
 _OF_STRUCTURE = ("_anonymous_", "_pack_")
 
@@ -29,6 +34,8 @@ def take_class_apart(kind: type, mentioned: dict[str, Any]) -> Any:
     ctypes = sys.modules.get("ctypes")
     if ctypes is not None and (reduced := _reduce_type_of_c(kind, ctypes)) is not None:
         return reduced
+    if typing.is_typeddict(kind):
+        return _make_typed_dict, _parts_of_typed_dict(kind)
     make, arguments, (attributes, slots), _, _, fill = _dynamic_class_reduce(kind)
     if issubclass(kind, enum.Enum):
         bases, name, qualname, _, *rest = arguments
@@ -55,6 +62,7 @@ def take_class_apart(kind: type, mentioned: dict[str, Any]) -> Any:
         (with_own_locks(attributes, kind.__module__, kind.__qualname__), slots),
         kind.__module__,
         mentioned,
+        _registrations(kind),
     )
     return _make_class, (make, *arguments), parts, None, None, _fill_class
 
@@ -81,6 +89,23 @@ def _reduce_type_of_c(kind: type, ctypes: types.ModuleType) -> Any:
     if kind.__bases__ == (ctypes._Pointer,):
         return ctypes.POINTER, (kind._type_,)  # type: ignore[attr-defined]
     return None
+
+
+_KEYS = ("__total__", "__required_keys__", "__optional_keys__")
+
+
+def _parts_of_typed_dict(kind: Any) -> tuple[Any, ...]:
+    """It has no bases that could be told: what it has of them is among its own."""
+    kept = {name: getattr(kind, name) for name in (*_KEYS, "__doc__", "__module__", "__qualname__")}
+    return kind.__name__, dict(kind.__annotations__), kept
+
+
+def _make_typed_dict(name: str, fields: dict[str, Any], kept: dict[str, Any]) -> Any:
+    make: Any = typing.TypedDict
+    made = make(name, fields)
+    for attribute, value in kept.items():
+        setattr(made, attribute, value)
+    return made
 
 
 def _attributes_of(member: enum.Enum) -> dict[str, Any]:
@@ -116,10 +141,36 @@ def _who_takes_part(bases: tuple[Any, ...]) -> type | None:
     )
 
 
+def _registrations(kind: type) -> tuple[list[Any], Any]:
+    """What the program has registered it with.
+
+    That is abstract classes of the standard library of which it is a virtual subclass, and a
+    function that reduces its objects.
+    """
+    return _abstract_of(abc.get_cache_token()).get(kind, []), copyreg.dispatch_table.get(kind)
+
+
+@functools.lru_cache(maxsize=1)
+def _abstract_of(_: object) -> dict[type, list[Any]]:
+    """Abstract classes by what is registered with them, for all that was registered so far."""
+    found: dict[type, list[Any]] = {}
+    dump: Callable[[type], Any] = sys.modules["_abc"]._get_dump
+    for name in _ABSTRACT:
+        for each in list(vars(sys.modules[name]).values()) if name in sys.modules else ():
+            for one in dump(each)[0] if isinstance(each, abc.ABCMeta) else ():
+                if (kind := one()) is not None:
+                    found.setdefault(kind, []).append(each)
+    return found
+
+
 def _fill_class(kind: type, parts: Any) -> None:
-    fill, state, module, mentioned = parts
+    fill, state, module, mentioned, (abstract, reduce) = parts
     if originals.is_mine(kind):
         return
+    for each in abstract:
+        each.register(kind)
+    if reduce is not None:
+        copyreg.pickle(kind, reduce)
     if mentioned:
         originals.plant(namespace(module), mentioned)
     attributes, slots = state

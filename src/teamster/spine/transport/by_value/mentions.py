@@ -15,13 +15,16 @@ That is names in annotations that are texts, and globals that are looked up by a
 from __future__ import annotations
 
 import builtins
+import pickle
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from teamster.spine.transport.by_value import modules, originals
+from teamster.spine.transport.by_value.locks import is_own_lock
 
 _FUNCTIONS = {"globals", "eval", "exec"}
 _UNPICKLING = {"load", "loads", "Unpickler"}
@@ -29,10 +32,38 @@ _PICKLERS = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "torch"}
 _LARGE = 1 << 20  # bytes of a pickle, that goes along only in case
 _MANY = 10_000  # items: a container that large is data, not a table of functions
 _BUILTINS = vars(builtins)
+# Packages of which objects load wherever they are pickled
+_KNOWN = ("builtins", "datetime", "decimal", "fractions", "numpy", "pathlib", "re", "torch", "enum")
+_PICKLING = ("__new__", "__reduce__", "__reduce_ex__")
+_SURE_TO_LOAD = (bool, int, float, complex, str, bytes, type(None), FunctionType, type)
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
-Travels = Callable[[Any], int]
-"""The size of a pickle; raises where there is none."""
+Travels = Callable[[Any], bytes]
+"""The pickle of a value; raises where there is none."""
+
+ABSENT = object()
+"""What has gone along in case, and does not load where it came."""
+
+
+_UNLOADABLE = object()  # it does not even load here
+
+
+class _InCase:
+    """Stands for a value that a task may ask for: only then it matters whether it loads."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce__(self) -> Any:
+        return _load_in_case, (self._data,)
+
+
+def _load_in_case(data: bytes) -> Any:
+    try:
+        return pickle.loads(data)
+    except Exception:
+        return ABSENT
+
 
 _everything: dict[int, tuple[int, dict[str, Any]]] = {}
 
@@ -100,22 +131,86 @@ def _all(values: dict[str, Any], travels: Travels) -> dict[str, Any]:
         return known
     found: dict[str, Any] = {}
     _everything[id(values)] = originals.call, found  # what is tried may look up something itself
-    chosen = {
-        name: value
-        for name, value in list(values.items())
-        if not name.startswith("__") and _goes_along(value, travels)
-    }
-    found.update(chosen)
+    everything = {name: each for name, each in list(values.items()) if not name.startswith("__")}
+    sent = {name: _in_case(value, travels) for name, value in everything.items()}
+    unloadable = {name for name, each in sent.items() if each is _UNLOADABLE}
+    while more := {
+        name for name in sent.keys() - unloadable if _uses(everything[name], unloadable)
+    }:
+        unloadable |= more
+    found.update(
+        {name: each for name, each in sent.items() if each is not ABSENT and name not in unloadable}
+    )
     return found
+
+
+def _uses(value: Any, unloadable: set[str]) -> bool:
+    """Whether a function names one of these, so that it would not load either."""
+    return type(value) is FunctionType and not unloadable.isdisjoint(_names_in(value.__code__))
+
+
+def _in_case(value: Any, travels: Travels) -> Any:
+    """How a value goes along: in a wrapper where a class has a pickling of its own."""
+    if is_own_lock(value):
+        return value
+    if isinstance(value, ModuleType) or _loads_surely(value):
+        return value if _goes_along(value, travels) else ABSENT
+    try:
+        data = b"" if _is_large(value) else travels(value)
+        if not 0 < len(data) <= _LARGE:
+            return ABSENT
+    except Exception:
+        return ABSENT
+    try:
+        pickle.loads(data)
+    except Exception:
+        return _UNLOADABLE
+    return _InCase(data)
+
+
+def _loads_surely(value: Any) -> bool:
+    """Whether nothing in it has code that runs when it is unpickled.
+
+    What is in the wrapper is a copy of its own, so what surely loads goes as it is.
+    """
+    pending, seen = [value], set[int]()
+    while pending:
+        each = pending.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        inside = _inside(each)
+        if inside is None or len(seen) > _MANY:
+            return False
+        pending += inside
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any] | None:
+    """What a value holds; None where its class has a pickling of its own."""
+    kind = type(value)
+    if kind in _SURE_TO_LOAD or issubclass(kind, type):
+        return ()
+    if kind in (list, tuple, set, frozenset, deque):
+        return tuple(value)
+    if issubclass(kind, dict) and kind.__module__ in ("builtins", "collections"):
+        return [*value.keys(), *value.values()]
+    if kind.__module__.partition(".")[0] in _KNOWN:
+        return ()
+    usual = all(getattr(kind, name) is getattr(object, name) for name in _PICKLING)
+    if not usual or hasattr(kind, "__setstate__"):
+        return None
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _is_large(value: Any) -> bool:
+    return hasattr(value, "__len__") and not isinstance(value, type) and len(value) > _MANY
 
 
 def _goes_along(value: Any, travels: Travels) -> bool:
     if isinstance(value, ModuleType):
         return sys.modules.get(value.__name__) is value and value.__name__ not in modules.by_value
     try:
-        return (
-            not (hasattr(value, "__len__") and not isinstance(value, type) and len(value) > _MANY)
-            and travels(value) <= _LARGE
-        )
+        return not _is_large(value) and len(travels(value)) <= _LARGE
     except Exception:
         return False

@@ -7,7 +7,7 @@ import sys
 import types
 from typing import Any
 
-from teamster.spine.transport.by_value import modules, originals
+from teamster.spine.transport.by_value import mentions, modules, originals
 
 
 def namespace_name(values: dict[str, Any]) -> str | None:
@@ -65,6 +65,7 @@ def fill_function(function: Any, parts: Any) -> None:
     if originals.is_mine(function):
         return
     values = slots["__globals__"]
+    values = {name: value for name, value in values.items() if value is not mentions.ABSENT}
     if namespace_name(function.__globals__) is not None:
         originals.plant(function.__globals__, values)
         values = {}

@@ -24,7 +24,6 @@ import pickle
 import sys
 import types
 import typing
-import weakref
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ClassVar
@@ -50,6 +49,7 @@ from teamster.spine.transport.by_value.namespaces import (
     namespace_name,
 )
 from teamster.spine.transport.by_value.originals import Original
+from teamster.spine.transport.by_value.recipes import recipe_of, with_constants
 from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.parcel import Definition, Parcel, keep_inside
 from teamster.spine.transport.tensors import Reducers, reducers
@@ -125,8 +125,10 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             if _is_plainly_importable(value):
                 return NotImplemented
             return self._reduce_known(value) or self._reduce_definition(value)
-        if (own := _OWN.get(kind)) is not None:
-            return own(self, value)
+        if (recipe := recipe_of(kind)) is not None:
+            return recipe(value)
+        if kind is contextvars.ContextVar:
+            return self._reduce_context_variable(value)
         if issubclass(kind, types.ModuleType):
             return self._reduce_module(value)
         if (reduce := self._known.get(kind)) is not None:
@@ -138,14 +140,17 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         ):
             with contextlib.suppress(KeyError):
                 return table[kind](value)
+        return self._reduce_object(value)
+
+    def _reduce_object(self, value: Any) -> Any:
+        """Reduce what says itself how: by a name, as a sentinel that a module holds, by parts."""
         reduced = value.__reduce_ex__(_PROTOCOL)
         if type(reduced) is str:
             return self._reduce_named(value, reduced)
-        if (
-            len(reduced) < 3
-            or reduced[2] is not None
-            or (place := sentinels.place_of(value, reduced)) is None
-        ):
+        if len(reduced) < 3 or reduced[2] is not None:
+            return with_constants(value, reduced)
+        place = sentinels.place_of(value, reduced)
+        if place is None:
             return reduced
         return (
             self._reduce_original(value, place)
@@ -189,8 +194,7 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         values = {key: each for key, each in own.items() if not key.startswith("__")}
         return find_module, (name,), values, None, None, fill_module
 
-    def reduce_context_variable(self, variable: contextvars.ContextVar[Any]) -> Any:
-        """Reduce a context variable: to its address, or as an original."""
+    def _reduce_context_variable(self, variable: contextvars.ContextVar[Any]) -> Any:
         place = locate_context_variable(variable)
         if place is None or place[0] in modules.by_value:
             return self._reduce_original(variable, place)
@@ -231,7 +235,7 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         make, arguments, state, _, _, fill = self._dynamic_function_reduce(function)
         if name is not None:
             state[1]["__globals__"] = with_own_locks(
-                {**mentions.of_function(function, _size), **state[1]["__globals__"]}, name
+                {**mentions.of_function(function, _travels), **state[1]["__globals__"]}, name
             )
         return make, arguments, (fill, state), None, None, fill_function
 
@@ -331,8 +335,8 @@ def _define(original: Original, value: Any) -> Definition:
     return original.definition
 
 
-def _size(value: Any) -> int:
-    return len(DefinitionPickler.pack(value, whole=True).data)
+def _travels(value: Any) -> bytes:
+    return DefinitionPickler.pack(value, whole=True).data
 
 
 # --- where things are -----------------------------------------------------------------------------
@@ -370,25 +374,3 @@ def _place_of(value: Any, name: str | None = None) -> tuple[str, str] | None:
 
 def _make_cached(maxsize: int | None, typed: bool, function: Callable[..., Any]) -> Any:
     return functools.lru_cache(maxsize, typed)(function)
-
-
-def _make_cached_property(kind: type, function: Any, name: str | None) -> Any:
-    made = kind(function)
-    made.attrname = name
-    return made
-
-
-def _reduce_cached_property(_: _ByValuePickler, value: Any) -> Any:
-    return _make_cached_property, (type(value), value.func, value.attrname)
-
-
-def _reduce_weak_dictionary(_: _ByValuePickler, value: Any) -> Any:
-    return type(value), (dict(value),)
-
-
-_OWN: dict[type, Callable[[Any, Any], Any]] = {
-    contextvars.ContextVar: _ByValuePickler.reduce_context_variable,
-    functools.cached_property: _reduce_cached_property,  # its lock does not pickle (up to 3.11)
-    weakref.WeakKeyDictionary: _reduce_weak_dictionary,
-    weakref.WeakValueDictionary: _reduce_weak_dictionary,
-}
