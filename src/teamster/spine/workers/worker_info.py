@@ -35,6 +35,10 @@ importing = False
 """Whether this worker unpickles what the program sent, for which it may have to import modules."""
 
 
+of_a_worker = False
+"""Whether this worker is one of a worker's."""
+
+
 def current_worker() -> WorkerInfo | None:
     """The worker that runs the calling code.
 
@@ -85,16 +89,20 @@ def set_thread_worker(info: WorkerInfo | None) -> WorkerInfo | None:
 def module_being_imported() -> str | None:
     """The module with the calling code in its top level, while this worker imports it.
 
-    The worker imports it to find what the program sent.
+    The worker imports it to find what the program sent; or a task does, of a worker that a worker
+    has started.
 
     Returns:
         Its name and line for a message; None when there is none.
     """
-    if not importing:
+    if not importing and not of_a_worker:
         return None
     frame = sys._getframe()
     while (frame := frame.f_back) is not None:  # type: ignore[assignment]
-        if frame.f_code.co_name == "<module>":
+        spec = frame.f_globals.get("__spec__")
+        if frame.f_code.co_name == "<module>" and (
+            importing or getattr(spec, "_initializing", False)
+        ):
             return (
                 f"{frame.f_globals.get('__name__')}, line {frame.f_lineno} of "
                 f"{frame.f_code.co_filename}"

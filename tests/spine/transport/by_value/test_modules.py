@@ -155,3 +155,41 @@ def test_pytest_that_imports_by_file(tmp_path: Path, run_script: Callable[..., A
     )
     script = run_script(code, timeout=60)
     assert "2 passed" in script.stdout, script.stdout
+
+
+MADE_UP = """
+import sys, types
+import teamster as ts
+
+class LooksUp(types.ModuleType):
+    def __getattr__(self, name):
+        if name.startswith("__"): raise AttributeError(name)
+        return len(name)
+
+settings = sys.modules["settings"] = types.ModuleType("settings")
+settings.depth = 3
+special = sys.modules["special"] = LooksUp("special")
+code = sys.modules["code_of_it"] = types.ModuleType("code_of_it")
+exec("def twice(n): return 2 * n", vars(code))
+
+def by_global(n): return settings.depth, special.four, code.twice(n)
+def by_import(n):
+    import settings
+    import special as lazy
+    from code_of_it import twice
+    return settings.depth, lazy.four, twice(n)
+
+with ts.Pool("process", workers=1) as pool:
+    for function in (by_import, by_global):
+        print(pool.map(function, [1]))
+    settings.depth = 4
+    print(pool.map(by_import, [1]), [name for name in globals() if " " in name])
+"""
+
+
+def test_modules_that_the_program_has_made_up(run_script: Callable[..., Any]) -> None:
+    """Without code, of a class of their own, and named by an import inside of the function."""
+    script = run_script(MADE_UP)
+    assert script.stdout.splitlines() == ["[(3, 4, 2)]", "[(3, 4, 2)]", "[(4, 4, 2)] []"], (
+        script.stderr
+    )

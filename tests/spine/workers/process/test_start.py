@@ -42,6 +42,33 @@ def test_the_chain_ends_with_the_error_that_explains_it(
     assert not script.survivors()
 
 
+IMPORTS_ITSELF = """
+import teamster as ts
+
+def work(n):
+    import imports_itself
+    return imports_itself.STEP + n
+
+STEP = 3
+try:
+    print(ts.map(work, [1], backend="process", workers=1), flush=True)
+except ts.StartMethodRefused as error:
+    print(type(error).__name__, flush=True)
+"""
+
+
+def test_a_chain_through_tasks_ends_too(run_script: RunScript, tmp_path: Path) -> None:
+    """The task imports the module, of which the worker's worker runs the task, and so on."""
+    (tmp_path / "imports_itself.py").write_text(IMPORTS_ITSELF)
+    script = run_script(
+        "import imports_itself", env={"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    )
+    assert script.stdout.splitlines().count("StartMethodRefused") <= 1
+    assert script.stdout.splitlines()[-1] == "[4]"
+    assert (script.returncode, script.stderr) == (0, "")
+    assert not script.survivors()
+
+
 FEW_DESCRIPTORS = """
 import os, resource, sys
 import teamster as ts

@@ -45,6 +45,9 @@ ABSENT = object()
 """What has gone along in case, and does not load where it came."""
 
 
+IMPORTED = "import "
+"""Before the name of a module that must be there, and is no global."""
+
 _UNLOADABLE = object()  # it does not even load here
 
 
@@ -82,6 +85,9 @@ def of_function(function: FunctionType, travels: Travels) -> dict[str, Any]:
         if name not in values and _is_added(_BUILTINS.get(name))
     }
     found |= {name: value for name, value in added.items() if _goes_along(value, travels)}
+    # By an import in the function itself
+    made_up = names & modules.by_value - {"__main__", "__mp_main__"}
+    found |= {f"{IMPORTED}{name}": sys.modules[name] for name in made_up if name in sys.modules}
     return {**_all(values, travels), **found} if _look_up(names, values) else found
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.machinery import ModuleSpec
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any
 
 Place = tuple[str | None, list[str] | None]
@@ -31,6 +31,7 @@ by_value = {"__main__"}
 places: dict[str, Place] = {}
 """Modules that workers load from where this program has found them."""
 
+_OF_C = (BuiltinFunctionType, MethodDescriptorType)
 _surveyed: dict[str, int] = {}
 _last: tuple[int, str] = (0, "")  # number of modules and folder when they were looked at last
 _marks: tuple[bytes, ...] = ()
@@ -126,7 +127,7 @@ def _is_importable(name: str, module: ModuleType) -> bool:
         # It comes into being with its parent
         return parent_name not in places and not str(file).endswith(".py")
     if spec is None:
-        return not _has_code(module)
+        return not _is_made_up(module)
     if sys.modules.get(spec.name, module) is module and spec.name != name:
         # Another name of it: things have the first one
         return True
@@ -142,11 +143,13 @@ def _is_importable(name: str, module: ModuleType) -> bool:
     return _is_found(name, None if parent is None else path, spec)
 
 
-def _has_code(module: ModuleType) -> bool:
-    """Whether Python code was run in it; others are made by extensions."""
-    return "__builtins__" in vars(module) or any(
-        isinstance(value, FunctionType) for value in list(vars(module).values())
-    )
+def _is_made_up(module: ModuleType) -> bool:
+    """Whether the program has made it; others are made by extensions."""
+    values = list(vars(module).values())
+    if "__builtins__" in vars(module) or any(isinstance(value, FunctionType) for value in values):
+        return True
+    of_program = type(module) is not ModuleType and type(module).__module__ in by_value
+    return of_program or not any(isinstance(value, (type, *_OF_C)) for value in values)
 
 
 def _is_found(name: str, path: Any, spec: ModuleSpec) -> bool:
@@ -205,14 +208,15 @@ def adopt(told: dict[str, Place]) -> None:
         sys.meta_path.insert(0, PlaceFinder())
 
 
-def namespace(name: str, **about: Any) -> dict[str, Any]:
+def namespace(name: str, kind: type[ModuleType] = ModuleType, **about: Any) -> dict[str, Any]:
     """The namespace of a module with definitions that travel by value.
 
-    It is made where this process has none of that name.
+    It is made where this process has none of that name, as one of that `kind`.
     """
     module = sys.modules.get(name)
     if module is None:
-        module = sys.modules[name] = ModuleType(name)
+        module = sys.modules[name] = ModuleType.__new__(kind)
+        ModuleType.__init__(module, name)
         module.__dict__.update(about)
         by_value.add(name)
     return module.__dict__

@@ -18,9 +18,9 @@ def namespace_name(values: dict[str, Any]) -> str | None:
     return name if getattr(sys.modules.get(name), "__dict__", None) is values else None
 
 
-def find_module(name: str) -> types.ModuleType:
-    """The module by value of that name, made where there is none."""
-    modules.namespace(name)
+def find_module(name: str, kind: type[types.ModuleType] = types.ModuleType) -> types.ModuleType:
+    """The module by value of that name, made where there is none, as one of that `kind`."""
+    modules.namespace(name, kind)
     return sys.modules[name]
 
 
@@ -65,7 +65,11 @@ def fill_function(function: Any, parts: Any) -> None:
     if originals.is_mine(function):
         return
     values = slots["__globals__"]
-    values = {name: value for name, value in values.items() if value is not mentions.ABSENT}
+    values = {
+        name: value
+        for name, value in values.items()
+        if value is not mentions.ABSENT and not name.startswith(mentions.IMPORTED)
+    }
     if namespace_name(function.__globals__) is not None:
         originals.plant(function.__globals__, values)
         values = {}

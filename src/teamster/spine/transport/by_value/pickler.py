@@ -192,7 +192,8 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return NotImplemented if type(module) is types.ModuleType else (import_module, (name,))
         own = {} if name == "__main__" else vars(module)
         values = {key: each for key, each in own.items() if not key.startswith("__")}
-        return find_module, (name,), values, None, None, fill_module
+        kind = () if type(module) is types.ModuleType else (type(module),)
+        return find_module, (name, *kind), values, None, None, fill_module
 
     def _reduce_context_variable(self, variable: contextvars.ContextVar[Any]) -> Any:
         place = locate_context_variable(variable)

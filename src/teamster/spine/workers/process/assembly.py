@@ -43,7 +43,7 @@ def refuse_while_importing() -> None:
     module = module_being_imported()
     if module is not None:
         raise StartMethodRefused(
-            f"processes are started while a worker imports {module}, to find its function: every "
-            "worker would import it and start workers, without end. Put that call into a function, "
+            f"processes are started while a worker imports {module}: every worker would import it "
+            "and start workers, without end. Put that call into a function, "
             "or under if __name__ == '__main__'"
         )

@@ -15,6 +15,10 @@ import os
 import sys
 from typing import Any
 
+from teamster.spine.workers import worker_info
+
+_NAME = "TeamsterWorker-"
+
 
 def kin_of_the_program() -> dict[str, Any]:
     """What there is to hand over now."""
@@ -55,7 +59,7 @@ def _worker_process(number: int) -> Any:
         daemon = True
 
         def __init__(self, before: Any) -> None:
-            vars(self).update(vars(before), _identity=(number,), _name=f"TeamsterWorker-{number}")
+            vars(self).update(vars(before), _identity=(number,), _name=f"{_NAME}{number}")
 
     return WorkerProcess(process.current_process())
 
@@ -64,6 +68,7 @@ def follow(kin: dict[str, Any]) -> None:
     """In a worker: take what the program hands over."""
     from multiprocessing import context, process, spawn, util
 
+    worker_info.of_a_worker = kin["name"].startswith(_NAME)
     current = process.current_process()
     if "authkey" in kin:
         current.authkey = kin["authkey"]
