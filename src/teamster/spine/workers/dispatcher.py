@@ -309,7 +309,7 @@ class Dispatcher:
         worker.outstanding.append(batch)
         worker.last_heard_ns = perf_counter_ns()
         worker.retiring = worker.handed == self._max_tasks
-        self.ledger.batches += 1
+        self.ledger.batches += batch.job.counts
 
     # --- what becomes of items --------------------------------------------------------------------
 

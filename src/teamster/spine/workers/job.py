@@ -67,8 +67,10 @@ class Job:
         on_failure: Callable[[BaseException], None],
         on_refused: Callable[[int, Any, BaseException], bool] = _not_mine,
         on_doubted: Callable[[int, Any, BaseException], bool] = _not_mine,
+        counts: bool = True,
     ) -> None:
         self.spec = spec
+        self.counts = counts  # for the report; a question of our own to a worker does not
         self.retries = terms.retries
         self.timeout_ns = None if terms.timeout is None else int(terms.timeout * 1e9)
         self.chunksize = terms.chunksize

@@ -82,14 +82,15 @@ class Reports:
             ):
                 self._dispatcher.tell_error(batch, offset, event.error)
         elif not batch.job.cancelled:
-            self._dispatcher.ledger.items += len(values)
+            self._dispatcher.ledger.items += len(values) if batch.job.counts else 0
             batch.take_values(offset, values)
 
     def _finish_batch(self, worker: WorkerHandle, event: BatchDone) -> None:
         batch = worker.outstanding.popleft()
-        worker.busy_ns += event.run_ns
-        worker.items += event.ran
-        self._dispatcher.ledger.note(worker.index, event.ran, event.run_ns, event.ended_ns)
+        if batch.job.counts:
+            worker.busy_ns += event.run_ns
+            worker.items += event.ran
+            self._dispatcher.ledger.note(worker.index, event.ran, event.run_ns, event.ended_ns)
         if event.ran:
             batch.job.observe(event)
         if event.ran < (end := worker.end_of(batch)) and not batch.job.cancelled:

@@ -96,6 +96,7 @@ class ImportCheck:
             on_values=lambda first, values: self._compare(*values[0]),
             on_error=lambda index, error: self._refuse(error),
             on_failure=self._refuse,
+            counts=False,
         )
         self._over = lambda: team.dispatcher.finish(job)
         question = (
