@@ -52,10 +52,10 @@ def test_the_next_call_starts_afresh(run_script: RunScript, backend: str, way: s
 
 
 HANDLES = """
-import os, sys, tempfile
+import os, sys, tempfile, time
 import teamster as ts
 
-executor, process = ts.Executor(2), ts.spawn(input)
+executor, process = ts.Executor(2), ts.spawn(time.sleep, 60)
 assert executor.submit(abs, -5).result() == 5
 os.closerange(3, 256)
 files = [tempfile.TemporaryFile("w+", buffering=1) for _ in range(40)]

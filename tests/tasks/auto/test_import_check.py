@@ -136,10 +136,10 @@ def test_a_table_of_a_library_that_the_program_has_filled_keeps_the_function_her
         return reprlib.repr([item] * 5)
 
     deadline = time.monotonic() + 60
-    reason = ""
-    while "reprlib.repr.__self__" not in reason:  # a busy machine promises nothing of processes
-        assert time.monotonic() < deadline, reason
-        with ts.Pool(allow=("serial", "process")) as pool:
+    with ts.Pool(allow=("serial", "process")) as pool:
+        reason = ""
+        while "reprlib.repr.__self__" not in reason:  # workers may take longer to come than a call
+            assert time.monotonic() < deadline, reason
             assert pool.map(show, range(300)) == [f"[{item}, {item}, ...]" for item in range(300)]
             reason = pool.plan.reason
-            assert pool.report().items == 300
+        assert pool.report().items % 300 == 0
