@@ -188,6 +188,19 @@ class RemoteError(TaskError, RuntimeError):
     """
 
 
+class TooManyErrors(TeamsterError, RuntimeError):
+    """More samples could not be read than a loader's `max_errors` allows.
+
+    It does not mean that the loader is broken: with `max_errors=None` it would go on.
+
+    Example:
+        >>> raise TooManyErrors("2 of 20 samples could not be read")
+        Traceback (most recent call last):
+        ...
+        teamster.errors.TooManyErrors: 2 of 20 samples could not be read
+    """
+
+
 def _rebuild(
     kind: type[TaskError], arguments: tuple[object, ...], state: dict[str, object]
 ) -> TaskError:

@@ -27,6 +27,7 @@ MOST_PARAMETERS = 8
 MANY_PARAMETERS = {
     "tasks/pool.py:Pool.__init__": "the keywords that people know from concurrent.futures and "
     "multiprocessing",
+    "data/loader.py:DataLoader.__init__": "torch's own, in the place of which it stands",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

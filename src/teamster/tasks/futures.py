@@ -157,7 +157,10 @@ class CallFuture(Future[Any]):
             timeout = self._submitter.help(self, timeout)
         if self._state == FINISHED and self._exception is None:
             return self._result
-        return super().result(timeout)
+        try:
+            return super().result(timeout)
+        finally:
+            del self  # of an error, whose traceback would lead back to it
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The exception, as of any future; waits at most `timeout` seconds."""

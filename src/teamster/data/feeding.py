@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Who fills batches: what every kind promises, and the consumer that does it itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from teamster.data.fetch import Fetch, Made
+from teamster.spine.plan.plan import Plan
+
+
+class OpenBatch(Protocol):
+    """A batch that was begun."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `result` would not wait."""
+
+    def result(self, timeout: float | None) -> Made:
+        """The batch, when it is there.
+
+        Args:
+            timeout: seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            TimeoutError: it did not come; the text names what is slow, as far as that is known.
+            Exception: what a sample, or the collation, raised.
+        """
+
+
+class Feed(Protocol):
+    """Fills batches, the oldest first.
+
+    Attributes:
+        ahead: how many batches may be open at a time.
+    """
+
+    ahead: int
+
+    def begin(self, indices: Any, base: int) -> OpenBatch:
+        """Begin a batch, behind those that were begun before.
+
+        Args:
+            indices: of the batch.
+            base: seed of the epoch.
+        """
+
+    def close(self) -> None:
+        """End the workers; open batches fail."""
+
+
+class Inline:
+    """The consumer makes each batch when it asks for it.
+
+    Args:
+        fetch: of the dataset.
+
+    Example:
+        >>> Inline(Fetch([3, 4], list, True)).begin([1, 0], 0).result(None).value
+        [4, 3]
+    """
+
+    ahead = 1
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    def begin(self, indices: Any, base: int) -> OpenBatch:
+        """See `Feed.begin`."""
+        return _InlineBatch(self._fetch, indices, base)
+
+    def close(self) -> None:
+        """Nothing has to end."""
+
+
+class _InlineBatch:
+    ready = True
+
+    def __init__(self, fetch: Fetch, indices: Any, base: int) -> None:
+        self._fetch = fetch
+        self._indices = indices
+        self._base = base
+
+    def result(self, timeout: float | None) -> Made:
+        return self._fetch.whole(self._indices, self._base)
+
+
+class Settled:
+    """A batch that was made, or has failed, already."""
+
+    ready = True
+
+    def __init__(self, made: Made | None, error: BaseException | None = None) -> None:
+        self._made = made
+        self._error = error
+
+    def result(self, timeout: float | None) -> Made:
+        """See `OpenBatch.result`."""
+        if self._made is not None:
+            return self._made
+        error, self._error = self._error, None  # its traceback may lead back to here
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error
+
+
+def made_of(make: Callable[[], Made]) -> Settled:
+    """What comes of making a batch now: it, or the error, for later.
+
+    Example:
+        >>> made_of(lambda: Made([1], 1)).result(None).value
+        [1]
+    """
+    try:
+        return Settled(make())
+    except Exception as error:
+        return Settled(None, error)
+
+
+class Feeds:
+    """Has workers made, and keeps them from one epoch to the next.
+
+    Args:
+        make: makes workers as a plan says, with a seed.
+        keep: whether they stay between epochs.
+
+    Example:
+        >>> feeds = Feeds(lambda plan, seed: Inline(Fetch([3], list, True)), keep=True)
+        >>> plan = Plan("serial", 1, "asked for")
+        >>> feed = feeds.take(plan, 0)
+        >>> feeds.give_back(feed, plan)
+        >>> feeds.take(plan, 0) is feed
+        True
+    """
+
+    def __init__(self, make: Callable[[Plan, int], Feed], *, keep: bool) -> None:
+        self._make = make
+        self._keep = keep
+        self._kept: tuple[Any, Feed] | None = None
+
+    def take(self, plan: Plan, seed: int) -> Feed:
+        """Workers as the plan says; those of the epoch before where they are such."""
+        kept, self._kept = self._kept, None
+        if kept is not None and kept[0] == (plan.backend, plan.workers):
+            return kept[1]
+        if kept is not None:
+            kept[1].close()
+        return self._make(plan, seed)
+
+    def give_back(self, feed: Feed, plan: Plan) -> None:
+        """An epoch is over, and nothing is left in the hands of its workers."""
+        if not self._keep or self._kept is not None:
+            feed.close()
+            return
+        self._kept = (plan.backend, plan.workers), feed
+
+    def __del__(self) -> None:
+        if self._kept is not None:
+            self._kept[1].close()

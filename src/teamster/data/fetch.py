@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is done for a batch: samples of its rows are read, and collated."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils.data._utils.collate import default_collate
+
+from teamster.data.failures import Failure, OnError, describe, note
+from teamster.data.sampling import SampleSeeds
+from teamster.data.vectorised import selection
+
+
+class _Nothing:
+    def __reduce__(self) -> str:
+        return "NOTHING"  # the very one, in another process, too
+
+
+NOTHING: Any = _Nothing()
+"""In place of a batch of which no sample could be read."""
+
+_REPLACEMENTS = 100  # samples behind a bad one that are tried in its place
+
+
+@dataclass(slots=True)
+class Made:
+    """What was made for a batch, or for a part of it.
+
+    Attributes:
+        value: samples, or what was made of them; `NOTHING` where none was left.
+        samples: how many were asked for.
+        failures: those of them that could not be read.
+        read_s: seconds for reading them.
+    """
+
+    value: Any
+    samples: int
+    failures: list[Failure] = field(default_factory=list)
+    read_s: float = 0.0
+
+
+class Fetch:
+    """Reads a map-style dataset.
+
+    Args:
+        dataset: has samples by their indices.
+        collate: makes a batch of a list of samples; of a single sample where `batched` is not set.
+        batched: whether batches are asked for by lists of indices.
+        on_error: what becomes of a sample that cannot be read.
+        seeded: whether each sample has a seed of its own.
+
+    Attributes:
+        by_rows: whether rows of one batch may be read apart from each other.
+        mergeable: whether parts of a batch may be collated apart, too: `collate` is torch's own.
+
+    Example:
+        >>> Fetch([1.0, 2.0, 4.0], default_collate, True).whole([0, 2], 0).value.tolist()
+        [1.0, 4.0]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        collate: Callable[[Any], Any],
+        batched: bool,
+        on_error: OnError = "raise",
+        *,
+        seeded: bool = True,
+    ) -> None:
+        self.dataset = dataset
+        self._collate = collate
+        self._batched = batched
+        self._on_error = on_error
+        usual = collate is default_collate
+        self._select = selection(dataset) if batched and usual else None
+        self._many = getattr(dataset, "__getitems__", None)
+        self.by_rows = batched and not self._many and self._select is None
+        self.mergeable = self.by_rows and usual
+        self._seeds = SampleSeeds(0) if seeded else None
+        self._batch_seeds = SampleSeeds(0) if seeded and not usual else None
+        self._here = threading.local()
+        self.reading: dict[int, Any] = {}  # index, by the thread that reads it
+
+    def __reduce__(self) -> Any:
+        return (
+            _make,
+            (self.dataset, self._collate, self._batched, self._on_error, self._seeds is not None),
+        )
+
+    @property
+    def draws(self) -> str:
+        """The generator of all threads that samples draw from; empty where none does."""
+        seeds = (self._seeds, self._batch_seeds)
+        return next((each.draws for each in seeds if each is not None and each.draws), "")
+
+    def samples(self, indices: Sequence[Any], base: int | None) -> Made:
+        """Read samples.
+
+        Args:
+            indices: of the dataset.
+            base: seed of the epoch; None where nothing is seeded.
+
+        Returns:
+            A list of samples.
+        """
+        made = Made([], len(indices))
+        read = self._reader(base)
+        mine, reading = threading.get_ident(), self.reading
+        for index in indices:
+            reading[mine] = index
+            try:
+                made.value.append(read(index))
+            except Exception as error:
+                if not self._passed_over(index, error, made, read):
+                    raise
+            finally:
+                reading.pop(mine, None)
+        return made
+
+    def _reader(self, base: int | None) -> Callable[[Any], Any]:
+        get: Callable[[Any], Any] = self.dataset.__getitem__
+        seeds = self._seeds
+        if seeds is None or base is None:
+            return get
+        seeds.base = base
+        return lambda index: seeds.read(get, index)
+
+    def _passed_over(
+        self, index: Any, error: Exception, made: Made, read: Callable[[Any], Any]
+    ) -> bool:
+        """Do what the policy says; `read` gives another sample."""
+        if self._on_error == "raise":
+            note(self.dataset, index, error)
+            return False
+        made.failures.append(describe(self.dataset, index, error))
+        if self._on_error == "replace":
+            made.value += self._replacement(index, read)
+        elif callable(self._on_error):
+            sample = self._on_error(index, error)
+            made.value += [] if sample is None else [sample]
+        return True
+
+    def give_up(self, indices: Any, death: Exception) -> Made | None:
+        """Rows that nobody can read: the process that tried has died, twice.
+
+        Args:
+            indices: of the rows.
+            death: how it died.
+
+        Returns:
+            What is left of them; None where errors are not passed over.
+        """
+        rows = _listed(indices)
+        if self._on_error == "raise" or callable(self._on_error):
+            for index in rows:
+                note(self.dataset, index, death)
+            return None
+        failures = [describe(self.dataset, index, death) for index in rows]
+        return Made(NOTHING, len(rows), failures)
+
+    def _replacement(self, index: Any, read: Callable[[Any], Any]) -> list[Any]:
+        """The next sample that can be read; none where indices are no numbers."""
+        count = len(self.dataset)
+        for step in range(1, min(count, _REPLACEMENTS + 1)) if isinstance(index, int) else ():
+            try:
+                return [read((index + step) % count)]
+            except Exception:
+                continue
+        return []
+
+    def collate(self, made: Made, indices: Any, base: int | None) -> Made:
+        """Make a batch of samples; what `made` says of failures stays.
+
+        Args:
+            made: its value is a list of samples.
+            indices: of the batch.
+            base: seed of the epoch, for what `collate` draws; None where nothing is seeded.
+
+        Returns:
+            The same, with the batch as its value.
+        """
+        samples = made.value
+        if made.failures and not samples:
+            made.value = NOTHING
+        elif self._batch_seeds is None or base is None:
+            made.value = self._collate(samples)
+        else:
+            self._batch_seeds.base = base
+            made.value = self._batch_seeds.read(
+                lambda _: self._collate(samples), ("collate", *_listed(indices))
+            )
+        return made
+
+    def finish(self, looked: Made, indices: Sequence[Any], base: int | None) -> Made:
+        """Make a batch of which the first samples were read already.
+
+        Args:
+            looked: those.
+            indices: of the batch.
+            base: seed of the epoch; None where nothing is seeded.
+
+        Returns:
+            The batch.
+        """
+        made = self.samples(indices[looked.samples :], base)
+        made.value = looked.value + made.value
+        made.failures = looked.failures + made.failures
+        made.samples += looked.samples
+        return self.collate(made, indices, base)
+
+    def whole(self, indices: Any, base: int | None) -> Made:
+        """Make a batch.
+
+        Args:
+            indices: of a batch; a single one where there are no batches.
+            base: seed of the epoch; None where nothing is seeded.
+
+        Returns:
+            What `collate` has made of its samples.
+        """
+        if self._select is not None and indices:
+            return Made(self._select(indices), len(indices))
+        if not self._batched:
+            made = self.samples([indices], base)
+            made.value = made.value[0] if made.value else NOTHING
+            return made if made.value is NOTHING else self.collate(made, indices, base)
+        if self._many is None:
+            return self.collate(self.samples(indices, base), indices, base)
+        return self.collate(self._at_once(indices, base), indices, base)
+
+    def _at_once(self, indices: Any, base: int | None) -> Made:
+        """By `__getitems__`; where that fails and errors are passed over, one by one."""
+        many, seeds = self._many, self._seeds
+        assert many is not None
+        try:
+            if seeds is None or base is None:
+                return Made(many(indices), len(indices))
+            seeds.base = base
+            return Made(seeds.read(many, indices), len(indices))
+        except Exception:
+            if self._on_error == "raise":
+                raise
+        return self.samples(indices, base)
+
+
+def _listed(indices: Any) -> Sequence[Any]:
+    return indices if isinstance(indices, (list, tuple)) else (indices,)
+
+
+def _make(dataset: Any, collate: Any, batched: bool, on_error: Any, seeded: bool) -> Fetch:
+    return Fetch(dataset, collate, batched, on_error, seeded=seeded)

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`DataLoader`: torch's, with workers that are chosen by measuring."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from torch.utils import data
+from torch.utils.data.dataloader import _DatasetKind
+
+from teamster.data.failures import OnError, Tally, check_policy
+from teamster.data.feeding import Feed, Feeds, Inline
+from teamster.data.fetch import Fetch
+from teamster.data.loader_report import LoaderClock, LoaderReport
+from teamster.data.prefetch import BatchIterator
+from teamster.data.processes import ProcessFeed
+from teamster.data.state import VERSION, capture, check_state
+from teamster.data.threads import ThreadFeed
+from teamster.data.tuning import Tuner
+from teamster.errors import UsageError
+from teamster.machine.cpus import usable_cores
+from teamster.spine.plan.plan import Plan
+
+Kind = Literal["auto", "inline", "thread", "process"]
+
+_KINDS = {"inline": "serial", "thread": "thread", "process": "process"}
+_PREFETCH = 2  # batches ahead for each worker, as torch has it
+
+
+class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followed
+    """Loads batches of a dataset, with as many workers of such a kind as pay.
+
+    A drop-in for `torch.utils.data.DataLoader`: every argument means what it means there.
+
+    Args:
+        dataset: map-style or iterable. Iterable ones are loaded as torch loads them; with "auto",
+            by the consumer, since each process would have to know which part is its own.
+        batch_size, shuffle, sampler, batch_sampler: as in torch.
+        num_workers: how many; 0 for none: the consumer makes each batch itself. "auto" for as many
+            as the first batches show to pay.
+        collate_fn, pin_memory, drop_last, timeout, worker_init_fn: as in torch.
+        multiprocessing_context, generator: as in torch.
+        prefetch_factor, persistent_workers, pin_memory_device, in_order: as in torch.
+        workers: "thread" or "process"; "inline" for none; "auto" measures. With a number of
+            workers, "auto" means processes, as in torch.
+        seeding: "sample": each sample has random numbers of its own, from the epoch and its index,
+            so that batches are the same with any workers. "torch": those of the worker, as torch
+            has them; batches then are torch's with the same number of processes.
+        on_error: "raise" the error of a sample that cannot be read, with its index; "skip" the
+            sample; "replace" it by the next one that can be read; or a function of the index and
+            the error that returns a sample, or None for none.
+        max_errors: how many samples may be passed over: a count, or a share of those read from 0.0
+            to 1.0 (of 100 at least); None for any number.
+
+    Raises:
+        UsageError: an argument of ours makes no sense.
+        ValueError: as in torch.
+
+    Example:
+        >>> loader = DataLoader([1.0, 2.0, 3.0], batch_size=2, workers="inline")
+        >>> [batch.tolist() for batch in loader]
+        [[1.0, 2.0], [3.0]]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: Iterable[Any] | None = None,
+        batch_sampler: Iterable[Any] | None = None,
+        num_workers: int | Literal["auto"] = "auto",
+        collate_fn: Callable[[Any], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], object] | None = None,
+        multiprocessing_context: Any = None,
+        generator: Any = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        workers: Kind = "auto",
+        seeding: Literal["sample", "torch"] = "sample",
+        on_error: OnError = "raise",
+        max_errors: float | None = None,
+    ) -> None:
+        if workers not in ("auto", *_KINDS):
+            known = ", ".join(repr(each) for each in ("auto", *_KINDS))
+            raise UsageError(f"workers must be one of {known}, not {workers!r}")
+        if seeding not in ("sample", "torch"):
+            raise UsageError(f"seeding must be 'sample' or 'torch', not {seeding!r}")
+        check_policy(on_error, max_errors)
+        self.seeding = seeding
+        self.on_error = on_error
+        self._tally = Tally(max_errors)
+        self._made_with: tuple[Any, ...] | None = None  # what the next two are for
+        self._fetch: Fetch
+        self._feeds: Feeds
+        self._resume: dict[str, Any] | None = None
+        self._latest: weakref.ref[BatchIterator] | None = None
+        self._clock = LoaderClock()
+        self._kind = workers
+        cores = usable_cores()
+        iterable = isinstance(dataset, data.IterableDataset)
+        if iterable and workers == "thread":
+            raise UsageError(
+                "an iterable dataset is read by the consumer (workers='inline') or by processes, "
+                "as torch reads it: threads would share its one iterator"
+            )
+        if iterable and num_workers == "auto":
+            num_workers = 0
+        super().__init__(
+            dataset,
+            batch_size,
+            shuffle,
+            sampler,
+            batch_sampler,
+            _number(num_workers, workers, cores),
+            collate_fn,
+            pin_memory,
+            drop_last,
+            timeout,
+            worker_init_fn,
+            multiprocessing_context,
+            generator,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+            pin_memory_device=pin_memory_device,
+            in_order=in_order,
+        )
+        self._tuner = _tuner(num_workers, workers, cores)
+        kind = "serial" if not self.num_workers else _KINDS.get(workers, "process")
+        self._plan = Plan(kind, max(1, self.num_workers), "asked for")
+
+    def _get_iterator(self) -> Any:
+        if self._dataset_kind != _DatasetKind.Map or self._is_torchs():
+            return super()._get_iterator()
+        settings = self.collate_fn, self.on_error, self.worker_init_fn
+        if self._made_with != settings:  # they may be set between epochs
+            self._made_with = settings
+            self._fetch = self._fetch_of()
+            self._feeds = Feeds(self._feeder(self._fetch), keep=self._tuner is not None)
+        made = BatchIterator(
+            self, self._fetch, self._feeds, self._tuner, self._plan, self._clock, self._tally
+        )
+        self._latest = weakref.ref(made)
+        return made
+
+    def _fetch_of(self) -> Fetch:
+        return Fetch(
+            self.dataset,
+            self.collate_fn,
+            self._auto_collation,
+            self.on_error,
+            seeded=self.seeding == "sample",
+        )
+
+    def _is_torchs(self) -> bool:
+        """Whether batches depend on which process makes them: then torch's own have to."""
+        asked = self._plan.backend == "process" and self._tuner is None
+        return self.seeding == "torch" and asked
+
+    def check_worker_number_rationality(self) -> None:
+        """Warn, as torch does, of more processes than cores; threads may be more.
+
+        Example:
+            >>> DataLoader([1], num_workers=64, workers="thread").num_workers
+            64
+        """
+        if self._kind != "thread":
+            super().check_worker_number_rationality()
+
+    def _feeder(self, fetch: Fetch) -> Callable[[Plan, int], Feed]:
+        """Makes workers, as a plan says.
+
+        It does not refer to the loader, which may keep the iterator that keeps this.
+        """
+        init = self.worker_init_fn
+        factor = self.prefetch_factor or _PREFETCH
+        context = self.multiprocessing_context
+
+        def make(plan: Plan, base_seed: int) -> Feed:
+            if plan.backend == "serial":
+                return Inline(fetch)
+            ahead = max(2, factor * plan.workers)
+            if plan.backend == "thread":
+                return ThreadFeed(
+                    fetch,
+                    plan.workers,
+                    ahead,
+                    base_seed=base_seed,
+                    worker_init_fn=init,
+                )
+            return ProcessFeed(
+                fetch,
+                plan.workers,
+                ahead,
+                base_seed=base_seed,
+                worker_init_fn=init,
+                start_method=context.get_start_method() if context is not None else None,
+            )
+
+        return make
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is, to go on from there later, in another process, too.
+
+        Returns:
+            A state for `load_state_dict`; it pickles, and `torch.save` takes it.
+
+        Example:
+            >>> loader = DataLoader([1, 2, 3, 4], batch_size=2, workers="inline")
+            >>> batches = iter(loader)
+            >>> next(batches).tolist()
+            [1, 2]
+            >>> again = DataLoader([1, 2, 3, 4], batch_size=2, workers="inline")
+            >>> again.load_state_dict(loader.state_dict())
+            >>> [batch.tolist() for batch in again]
+            [[3, 4]]
+        """
+        latest = self._latest() if self._latest is not None else None
+        length = _length(self.dataset)
+        if self._resume is not None:  # it was not gone on from yet
+            return dict(self._resume)
+        if latest is None or latest.is_over:
+            return {"version": VERSION, "length": length, "begin": capture(self), "given": None}
+        given = latest.progress.first, sorted(latest.progress.beyond)
+        return {
+            "version": VERSION,
+            "length": length,
+            "begin": latest.begin,
+            "base": latest.base,
+            "given": given,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Have the next iterator go on where another was; nothing that was given is read again.
+
+        Args:
+            state: of `state_dict`. Kind and number of workers may differ.
+
+        Raises:
+            UsageError: it is of another dataset, or no state.
+        """
+        check_state(state, _length(self.dataset))
+        self._resume = dict(state)
+
+    def take_resume(self) -> dict[str, Any] | None:
+        """What an iterator begins with; once.
+
+        Example:
+            >>> DataLoader([1]).take_resume() is None
+            True
+        """
+        resume, self._resume = self._resume, None
+        return resume
+
+    def explain(self) -> Plan:
+        """Which workers are used, and why.
+
+        Returns:
+            The plan; `print` shows what was measured.
+
+        Example:
+            >>> print(DataLoader([1, 2], workers="thread", num_workers=2).explain())
+            thread(2): asked for
+        """
+        return self._tuner.plan if self._tuner is not None else self._plan
+
+    def report(self) -> LoaderReport:
+        """What the loader has done so far.
+
+        Returns:
+            Counts and times.
+
+        Example:
+            >>> loader = DataLoader([1, 2], workers="inline")
+            >>> _ = list(loader)
+            >>> loader.report().batches
+            2
+        """
+        return self._clock.read(self.explain(), self._tally.failures)
+
+
+def _length(dataset: Any) -> int | None:
+    return len(dataset) if hasattr(dataset, "__len__") else None
+
+
+def _number(num_workers: int | Literal["auto"], workers: Kind, cores: int) -> int:
+    """What torch is told: with "auto" it must not refuse what is for workers."""
+    if workers == "inline":
+        return 0
+    return cores if num_workers == "auto" else num_workers
+
+
+def _tuner(num_workers: int | Literal["auto"], workers: Kind, cores: int) -> Tuner | None:
+    """Decides, where anything is left to decide."""
+    if num_workers != "auto" or workers == "inline":
+        return None
+    if workers == "auto":
+        return Tuner(cores)
+    return None

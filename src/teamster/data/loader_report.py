@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a loader has done so far, and whom it has kept waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from teamster.data.failures import Failure
+from teamster.spine.plan.plan import Plan
+from teamster.units import show_seconds
+
+_SHOWN = 3  # failures in the text of a report
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderReport:
+    """Counts and times of a loader.
+
+    Attributes:
+        plan: which workers it uses now, and why.
+        batches: that the consumer got.
+        wall_s: seconds from the first batch asked for to the last one got.
+        waited_s: seconds of them in which the consumer waited for a batch, or made it itself.
+        first_batch_s: seconds to the first batch of the latest epoch.
+        samples: in those batches, with those that could not be read.
+        failures: samples that were passed over.
+
+    Example:
+        >>> print(LoaderReport(Plan("thread", 2, "asked for"), 10, 2.0, 0.5, 0.03, 320))
+        thread(2): asked for
+        batches   10 in 2 s, 5 a second
+        samples   320, 160 a second
+        waited    500 ms, 25% of the time
+        first     after 30 ms
+    """
+
+    plan: Plan
+    batches: int
+    wall_s: float
+    waited_s: float
+    first_batch_s: float
+    samples: int = 0
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time in which the consumer waited, 0 to 1."""
+        return min(1.0, self.waited_s / self.wall_s) if self.wall_s else 0.0
+
+    def __str__(self) -> str:
+        rate = self.batches / self.wall_s if self.wall_s else 0.0
+        skipped = [f"failed    {each}" for each in self.failures[:_SHOWN]]
+        if (more := len(self.failures) - _SHOWN) > 0:
+            skipped.append(f"          and {more:,} more")
+        return "\n".join(
+            (
+                f"{self.plan.backend}({self.plan.workers}): {self.plan.reason}",
+                f"batches   {self.batches:,} in {show_seconds(self.wall_s)}, {rate:.3g} a second",
+                f"samples   {self.samples:,}, {self.samples / (self.wall_s or 1):.3g} a second",
+                f"waited    {show_seconds(self.waited_s)}, {self.waiting:.0%} of the time",
+                f"first     after {show_seconds(self.first_batch_s)}",
+                *skipped,
+            )
+        )
+
+
+class LoaderClock:
+    """Keeps the figures of a report.
+
+    Example:
+        >>> clock = LoaderClock()
+        >>> clock.begin_epoch(); clock.begin(); clock.end()
+        >>> clock.read(Plan("serial", 1, "asked for")).batches
+        1
+    """
+
+    def __init__(self) -> None:
+        self._batches = self._samples = 0
+        self._wall_s = self._waited_s = self._first_s = 0.0
+        self._epoch_s = self._asked_s = self._got_s = 0.0
+        self._is_first = True
+
+    def begin_epoch(self) -> None:
+        """An iterator was made."""
+        self._epoch_s = self._got_s = perf_counter()
+        self._is_first = True
+
+    def begin(self) -> None:
+        """The consumer asks for a batch."""
+        self._asked_s = perf_counter()
+
+    def end(self, samples: int = 0) -> None:
+        """It has one, of so many samples."""
+        self._samples += samples
+        now = perf_counter()
+        self._batches += 1
+        self._waited_s += now - self._asked_s
+        self._wall_s += now - self._got_s
+        self._got_s = now
+        if self._is_first:
+            self._is_first = False
+            self._first_s = now - self._epoch_s
+
+    def read(self, plan: Plan, failures: Sequence[Failure] = ()) -> LoaderReport:
+        """The figures so far.
+
+        Args:
+            plan: which workers are used.
+            failures: samples that were passed over.
+
+        Returns:
+            A report.
+        """
+        return LoaderReport(
+            plan,
+            self._batches,
+            self._wall_s,
+            self._waited_s,
+            self._first_s,
+            self._samples,
+            tuple(failures),
+        )

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The iterator of a loader: batches are begun some ahead, and given in the order of the sampler.
+
+::
+
+    sampler --(in the consumer's thread)--> indices --> feed.begin --> open batches, oldest first
+                                                                            |
+    consumer <-- the oldest; with in_order=False the first that is ready ---+
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data._utils import pin_memory
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from teamster.data.failures import Tally
+from teamster.data.feeding import Feed, Feeds, Inline, OpenBatch, made_of
+from teamster.data.fetch import NOTHING, Fetch, Made
+from teamster.data.loader_report import LoaderClock
+from teamster.data.state import Progress, as_captured, capture
+from teamster.data.tuning import Tuner
+from teamster.errors import TransferError, first_line
+from teamster.spine.plan.plan import Plan
+from teamster.spine.workers.seeds import kept_random_state, task_seed
+
+_NO_MORE = object()
+
+
+class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not followed
+    """One epoch of a loader with a map-style dataset.
+
+    Args:
+        loader: a `teamster.data.DataLoader`.
+        fetch: of its dataset.
+        feeds: has the workers.
+        tuner: decides which; None where that was asked for.
+        plan: what was asked for.
+        clock: of the loader.
+        tally: counts samples that could not be read.
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        fetch: Fetch,
+        feeds: Feeds,
+        tuner: Tuner | None,
+        plan: Plan,
+        clock: LoaderClock,
+        tally: Tally,
+    ) -> None:
+        self._feed: Feed = Inline(fetch)
+        self._open: deque[tuple[int, OpenBatch]] = deque()
+        self._fetch = fetch
+        self._feeds = feeds
+        self._plan = plan
+        self._tuner = tuner
+        self._clock = clock
+        self._tally = tally
+        self._in_order = loader.in_order
+        self._pipelined = 0
+        self._resets = 0
+        resume = loader.take_resume()
+        self.begin = {**capture(loader), "drawn": True} if resume is None else resume["begin"]
+        with nullcontext() if resume is None else kept_random_state():
+            super().__init__(loader)
+        self._begin_epoch(loader, self._base_seed, resume)
+        self._change(tuner.plan if tuner is not None else plan)
+        self._fill_unless_probing()
+
+    def _reset(self, loader: Any, first_iter: bool = False) -> None:
+        self._open.clear()
+        self._resets += 1
+        resume = loader.take_resume()
+        self.begin = {**capture(loader), "drawn": False} if resume is None else resume["begin"]
+        super()._reset(loader, first_iter)
+        self._begin_epoch(loader, task_seed(self._base_seed, self._resets) >> 1, resume)
+        self._fill_unless_probing()
+
+    def _begin_epoch(self, loader: Any, base: int, resume: dict[str, Any] | None) -> None:
+        """Have the order of the epoch drawn, and pass over what was given before."""
+        self._clock.begin_epoch()
+        if self._tuner is not None:
+            self._tuner.begin_epoch()
+        begun = resume is not None and resume["given"] is not None
+        self.base = resume["base"] if resume is not None and begun else base
+        self.progress = Progress(*resume["given"]) if resume is not None and begun else Progress()
+        self.is_over = False
+        self._position = 0
+        with nullcontext() if resume is None else as_captured(loader, self.begin):
+            if resume is not None:
+                self._draw_anew(loader, begun=begun)
+            self._ahead: Any = self._draw()
+            while self._position <= self.progress.first and self._ahead is not _NO_MORE:
+                self._ahead = self._draw()
+
+    def _draw_anew(self, loader: Any, *, begun: bool) -> None:
+        """The order that was drawn then, by the same steps."""
+        super()._reset(loader)  # an iterator of the sampler anew
+        if self.begin.get("drawn", True):
+            drawn = torch.empty((), dtype=torch.int64).random_(generator=loader.generator).item()
+            self.base = self.base if begun else drawn
+
+    # --- the order --------------------------------------------------------------------------------
+
+    def _draw(self) -> Any:
+        """The indices of one batch more, in the consumer's thread."""
+        try:
+            indices = self._next_index()
+        except StopIteration:
+            return _NO_MORE
+        self._position += 1
+        return indices
+
+    def _next_batch(self) -> tuple[int, Any] | None:
+        """Position and indices of the next batch that was not given yet."""
+        while self._ahead is not _NO_MORE:
+            position, indices = self._position - 1, self._ahead
+            self._ahead = self._draw()
+            if position not in self.progress.beyond:
+                return position, indices
+        return None
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    @property
+    def _probing(self) -> bool:
+        return self._tuner is not None and self._tuner.probing
+
+    def _change(self, plan: Plan) -> None:
+        """Have other workers; what the former ones have begun must have been taken."""
+        self._feed.close()
+        try:
+            self._feed = self._feeds.take(plan, self._base_seed)
+            self._plan = plan
+        except TransferError as error:
+            if self._tuner is None:
+                raise
+            self._feed = Inline(self._fetch)
+            self._tuner.refuse(plan.backend, f"the dataset does not travel: {first_line(error)}")
+            if self._tuner.plan.backend != plan.backend:
+                self._change(self._tuner.plan)
+        self._pipelined = self._feed.ahead - 1
+
+    def _fill_unless_probing(self) -> None:
+        if not self._probing:
+            self._fill()
+
+    def _fill(self) -> None:
+        while len(self._open) < self._feed.ahead and (batch := self._next_batch()) is not None:
+            position, indices = batch
+            self._open.append((position, self._feed.begin(indices, self.base)))
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def _next_data(self) -> Any:
+        self._clock.begin()
+        made = Made(NOTHING, 0)
+        while made.value is NOTHING:  # a batch of which no sample could be read
+            made = self._measured() if self._probing else self._taken()
+            self._tally.add(made.failures, made.samples)
+        batch = made.value
+        if self._pin_memory:
+            batch = pin_memory.pin_memory(batch, self._pin_memory_device)
+        self._clock.end(made.samples)
+        return batch
+
+    def _measured(self) -> Made:
+        tuner, batch = self._tuner, self._next_batch()
+        assert tuner is not None
+        if batch is None:
+            self._end()
+            raise StopIteration
+        position, indices = batch
+        made = tuner.measure(self._fetch, indices, self.base)
+        self.progress.note(position)
+        if tuner.delivered(0):
+            self._change(tuner.plan)
+            self._fill()
+        return made
+
+    def _taken(self) -> Made:
+        self._fill()
+        if not self._open:
+            self._end()
+            raise StopIteration
+        position, batch = self._pick()
+        # Before it is there: a batch that fails is not asked for again
+        self.progress.note(position)
+        try:
+            made = batch.result(self._timeout or None)
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"no batch came within timeout={self._timeout:g} s; {error}"
+            ) from error
+        if self._tuner is not None and self._tuner.delivered(self._pipelined):
+            self._drain()
+            self._change(self._tuner.plan)
+        self._fill()
+        return made
+
+    def _drain(self) -> None:
+        """Batches of the former workers are waited for, and given next."""
+        patience = self._timeout or None
+        self._open = deque(
+            (position, made_of(partial(each.result, patience))) for position, each in self._open
+        )
+
+    def _pick(self) -> tuple[int, OpenBatch]:
+        if not self._in_order:
+            for each in self._open:
+                if each[1].ready:
+                    self._open.remove(each)
+                    return each
+        return self._open.popleft()
+
+    def _end(self) -> None:
+        """The epoch is over."""
+        self.is_over = True
+        if not self._persistent_workers:
+            feed, self._feed = self._feed, Inline(self._fetch)
+            self._feeds.give_back(feed, self._plan)
+
+    def close(self) -> None:
+        """End the workers of this iterator."""
+        self._open.clear()
+        self._ahead = _NO_MORE
+        self._feed.close()
+
+    def __del__(self) -> None:
+        self._feed.close()

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Batches that threads of this process fill together: rows of the oldest first.
+
+::
+
+    begin(indices) --> a task for some rows each --> thread: samples into their places
+                                                     the last one of a batch collates it
+
+Random numbers of a program are those of all its threads. So the consumer reads the first samples;
+if they draw any, it reads the others, too.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from teamster.data.feeding import Inline, OpenBatch, Settled, made_of
+from teamster.data.fetch import Fetch, Made
+from teamster.data.rows import RowsPerTask
+from teamster.data.worker_info import enter_thread, is_entered
+from teamster.spine.workers.worker_info import current_worker
+from teamster.tasks.pool import Pool
+
+_LOOKED_AT = 4  # samples
+
+
+class ThreadFeed:
+    """Fills batches by threads.
+
+    Args:
+        fetch: of the dataset.
+        workers: how many threads.
+        ahead: how many batches may be open.
+        base_seed: worker i has the seed `base_seed` + i, as in torch's loader.
+        worker_init_fn: called in each with its number, or None.
+
+    Example:
+        >>> feed = ThreadFeed(Fetch([3, 4, 5], list, True), 2, 2)
+        >>> feed.begin([2, 0], 0).result(10.0).value
+        [5, 3]
+        >>> feed.close()
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        workers: int,
+        ahead: int,
+        *,
+        base_seed: int = 0,
+        worker_init_fn: Callable[[int], object] | None = None,
+    ) -> None:
+        self.ahead = ahead
+        self.fetch = fetch
+        self.rows = RowsPerTask()
+        self._workers = workers
+        self._base_seed = base_seed
+        self._init = worker_init_fn
+        self._looked_at = False
+        self._pool = Pool("thread", workers=workers)
+
+    def begin(self, indices: Any, base: int) -> OpenBatch:
+        """See `Feed.begin`."""
+        if self.fetch.draws:
+            return Inline(self.fetch).begin(indices, base)
+        if not self._looked_at:
+            self._looked_at = True
+            return self._first(indices, base)
+        return self._batch(indices)
+
+    def _batch(self, indices: Any, looked: Made | None = None) -> ThreadBatch:
+        size = len(indices) if self.fetch.by_rows else 1
+        step = self.rows.of(size) if self.fetch.by_rows else 1
+        begun = looked.samples if looked is not None else 0
+        cuts = range(begun, size, step) if size > begun else range(1)
+        batch = ThreadBatch(self, indices, len(cuts), looked)
+        for first in cuts:
+            self._pool.submit(batch.fill, first, min(first + step, size))
+        return batch
+
+    def _first(self, indices: Any, base: int) -> OpenBatch:
+        """The consumer reads some of it, or all, and sees whether numbers are drawn."""
+        if not self.fetch.by_rows:
+            return made_of(lambda: self.fetch.whole(indices, base))
+        try:
+            looked = self.fetch.samples(indices[:_LOOKED_AT], base)
+        except Exception as error:
+            return Settled(None, error)
+        if not self.fetch.draws and len(indices) > looked.samples:
+            return self._batch(indices, looked)
+        _warn_of(self.fetch.draws)
+        return made_of(lambda: self.fetch.finish(looked, indices, base))
+
+    def enter(self) -> None:
+        """In a worker: have a number, before the first task."""
+        if not is_entered():
+            worker = current_worker()
+            number = worker.index if worker is not None else 0
+            seed = self._base_seed + number
+            enter_thread(number, self._workers, seed, self.fetch.dataset)
+            if self._init is not None:
+                self._init(number)
+
+    def close(self) -> None:
+        """See `Feed.close`."""
+        self._pool.terminate()
+
+
+def _warn_of(draws: str) -> None:
+    if draws:
+        warnings.warn(
+            f"samples draw random numbers from `{draws}`, which all threads share: the consumer "
+            "reads them itself; workers='process' reads them beside each other",
+            stacklevel=2,
+        )
+
+
+class ThreadBatch:
+    """A batch that several threads fill.
+
+    Args:
+        feed: it has the dataset.
+        indices: of the batch.
+        tasks: how many fill it.
+        looked: what the consumer has read of it, at its front.
+    """
+
+    def __init__(
+        self, feed: ThreadFeed, indices: Any, tasks: int, looked: Made | None = None
+    ) -> None:
+        self._feed = feed
+        self._indices = indices
+        # By the first row of each
+        self._parts: dict[int, Made] = {} if looked is None else {-1: looked}
+        self._lock = threading.Lock()
+        self._left = tasks
+        self._failed: tuple[int, BaseException] | None = None  # of the first row
+        self._made: Made | None = None
+        self._done = threading.Event()
+
+    @property
+    def ready(self) -> bool:
+        """See `OpenBatch.ready`."""
+        return self._done.is_set()
+
+    def fill(self, first: int, stop: int) -> None:
+        """Read rows; the last task of a batch collates it.
+
+        Args:
+            first: row.
+            stop: the one behind the last.
+        """
+        feed, part = self._feed, None
+        try:
+            feed.enter()
+            if feed.fetch.by_rows:
+                began = perf_counter()
+                part = feed.fetch.samples(self._indices[first:stop], None)
+                feed.rows.learn(stop - first, perf_counter() - began)
+        except BaseException as error:
+            with self._lock:
+                if self._failed is None or first < self._failed[0]:
+                    self._failed = first, error
+        with self._lock:
+            if part is not None:
+                self._parts[first] = part
+            self._left -= 1
+            last = not self._left
+        if last:
+            self._finish()
+
+    def _finish(self) -> None:
+        fetch = self._feed.fetch
+        try:
+            if self._failed is None:
+                self._made = (
+                    fetch.collate(self._join(), self._indices, None)
+                    if fetch.by_rows
+                    else fetch.whole(self._indices, None)
+                )
+        except BaseException as error:
+            self._failed = 0, error
+        self._parts = {}
+        self._done.set()
+
+    def _join(self) -> Made:
+        joined = Made([], 0)
+        for _, part in sorted(self._parts.items()):
+            joined.value += part.value
+            joined.samples += part.samples
+            joined.failures += part.failures
+        return joined
+
+    def result(self, timeout: float | None) -> Made:
+        """See `OpenBatch.result`."""
+        if not self._done.wait(timeout):
+            raise TimeoutError(self._slow())
+        failed, self._failed = self._failed, None  # its traceback leads back to here
+        if failed is None:
+            assert self._made is not None
+            return self._made
+        try:
+            raise failed[1]
+        finally:
+            del failed
+
+    def _slow(self) -> str:
+        """What this batch waits for, and where that is."""
+        frames = sys._current_frames()  # with this one, which has them: they are let go of
+        mine = set(self._indices) if isinstance(self._indices, (list, tuple)) else {self._indices}
+        texts = [
+            f"sample {index!r} is being read:\n{''.join(traceback.format_stack(frames[thread]))}"
+            for thread, index in list(self._feed.fetch.reading.items())
+            if thread in frames and index in mine
+        ]
+        frames.clear()
+        return "\n".join(texts)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Datasets in memory: a batch is one selection of rows, and not a loop over samples."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils import data
+
+Select = Callable[[Sequence[int]], Any]
+"""Gives the batch that `default_collate` makes of these rows."""
+
+
+def selection(dataset: Any) -> Select | None:
+    """How to get a whole batch of a dataset at once; None where that is not known.
+
+    Args:
+        dataset: a `TensorDataset`, a tensor, a NumPy array, or a `Subset` of such.
+
+    Returns:
+        A function of indices.
+
+    Example:
+        >>> selection(data.TensorDataset(torch.arange(4), torch.ones(4)))([2, 0])
+        [tensor([2, 0]), tensor([1., 1.])]
+        >>> selection([1, 2]) is None
+        True
+    """
+    kind = type(dataset)
+    if kind is data.TensorDataset:
+        tensors = dataset.tensors
+        return lambda indices: [_rows(each, indices) for each in tensors]
+    if kind is torch.Tensor and dataset.dim():
+        return lambda indices: _rows(dataset, indices)
+    if kind is data.Subset:
+        return _of_subset(dataset)
+    numpy = sys.modules.get("numpy")
+    if (
+        numpy is not None
+        and kind is numpy.ndarray
+        and dataset.ndim
+        and dataset.dtype.kind in "biufc"
+    ):
+        return lambda indices: torch.as_tensor(dataset[numpy.asarray(indices)])
+    return None
+
+
+def _rows(tensor: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+    return tensor[torch.as_tensor(indices)]
+
+
+def _of_subset(subset: Any) -> Select | None:
+    inner = selection(subset.dataset)
+    if inner is None:
+        return None
+    chosen = subset.indices
+    return lambda indices: inner([chosen[index] for index in indices])

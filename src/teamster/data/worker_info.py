@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What `torch.utils.data.get_worker_info()` tells in workers that are threads.
+
+torch keeps one answer a process. So that names which a program has imported already ask here, too,
+the code of that function is replaced once: it looks into the calling thread first.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from torch.utils.data._utils import worker as torch_worker
+
+_here = threading.local()
+_lock = threading.Lock()
+
+
+def _answer() -> Any:
+    return getattr(_teamster_here, "info", _worker_info)  # type: ignore[name-defined]  # noqa: F821
+
+
+def enter_thread(number: int, workers: int, seed: int, dataset: Any) -> None:
+    """The calling thread is a worker from now on.
+
+    Args:
+        number: of the worker.
+        workers: how many there are.
+        seed: of the worker, as torch's own have one.
+        dataset: that it reads.
+
+    Example:
+        >>> thread = threading.Thread(
+        ...     target=lambda: (enter_thread(1, 2, 7, []), print(torch_worker.get_worker_info().id))
+        ... )
+        >>> thread.start(); thread.join()
+        1
+        >>> torch_worker.get_worker_info() is None
+        True
+    """
+    with _lock:
+        names: Any = vars(torch_worker)
+        if names.get("_teamster_here") is None:
+            names["_teamster_here"] = _here
+            torch_worker.get_worker_info.__code__ = _answer.__code__
+    _here.info = torch_worker.WorkerInfo(id=number, num_workers=workers, seed=seed, dataset=dataset)
+
+
+def is_entered() -> bool:
+    """Whether the calling thread is a worker."""
+    return hasattr(_here, "info")

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which workers a loader takes by itself."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import data
+
+from teamster.data import DataLoader, tuning
+from teamster.data.fetch import Fetch
+from teamster.spine.plan.plan import Candidate
+
+
+class Waits(data.Dataset[Any]):
+    def __len__(self) -> int:
+        return 600
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.004)
+        return index
+
+
+class Tiny(Waits):
+    def __getitem__(self, index: int) -> Any:
+        return torch.tensor(index)
+
+
+class Draws(Waits):
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.004)
+        return random.random()
+
+
+def test_samples_that_wait_go_to_threads() -> None:
+    loader = DataLoader(Waits(), 8)
+    assert [each for batch in loader for each in batch.tolist()] == list(range(600))
+    assert loader.explain().backend == "thread", loader.explain()
+    assert loader.report().batches == 75
+
+
+def test_tiny_samples_stay_with_the_consumer() -> None:
+    loader = DataLoader(Tiny(), 8)
+    open_ended = ("the first batches are measured", "it is compared with those before")
+    until = time.monotonic() + 60
+    while loader.explain().reason in open_ended and time.monotonic() < until:
+        assert [each for batch in loader for each in batch.tolist()] == list(range(600))
+    assert loader.explain().backend == "serial", loader.explain()
+
+
+def test_what_draws_random_numbers_is_not_read_by_threads() -> None:
+    loader = DataLoader(Draws(), 8)
+    for _ in loader:
+        pass
+    assert loader.explain().backend != "thread", loader.explain()
+    evidence = loader.explain().evidence
+    assert evidence is not None
+    assert "draw random numbers from `random`" in evidence.one_thread
+
+
+class Held(Waits):
+    """What does not pickle stays in this process."""
+
+    def __init__(self) -> None:
+        self.lock = __import__("threading").Lock()
+
+    def __getitem__(self, index: int) -> Any:
+        with self.lock:
+            return sum(range(20_000))
+
+
+def test_a_dataset_that_does_not_pickle_stays() -> None:
+    loader = DataLoader(Held(), 8)
+    assert sum(len(batch) for batch in loader) == 600
+    assert loader.explain().backend != "process"
+
+
+def test_the_fastest_for_the_consumer_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads promise most; processes keep the consumer's own step short."""
+    clock = [0.0]
+    monkeypatch.setattr(tuning, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(
+        tuning,
+        "predict",
+        lambda evidence, limits: (
+            Candidate("serial", 1, 10.0),
+            Candidate("thread", 2, 30.0),
+            Candidate("process", 2, 20.0),
+        ),
+    )
+    tuner, fetch = tuning.Tuner(2), Fetch(Waits(), list, True)
+    used: list[str] = []
+    takes = {"serial": 0.1, "thread": 0.08, "process": 0.05}
+    for _ in range(200):
+        if tuner.probing:
+            tuner.measure(fetch, [0, 1, 2, 3], 0)
+        clock[0] += takes[tuner.plan.backend]
+        if tuner.delivered(0):
+            used.append(tuner.plan.backend)
+    assert used == ["thread", "process"]
+    assert tuner.plan.backend == "process"
+    assert tuner.plan.reason == (
+        "a batch takes the consumer 50 ms, its own step included; serial(1) 100 ms, thread(2) 80 ms"
+    )
+
+
+class Counted(Waits):
+    def __init__(self) -> None:
+        self.reads: list[int] = []
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads.append(index)
+        time.sleep(0.004)
+        return index
+
+
+def test_no_sample_is_read_twice_while_it_is_found_out() -> None:
+    dataset = Counted()
+    assert sum(len(batch) for batch in DataLoader(dataset, 8)) == 600
+    assert sorted(dataset.reads) == list(range(600))
+
+
+def test_what_the_consumer_does_between_epochs_counts_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(tuning, "perf_counter", lambda: clock[0])
+    tuner = tuning.Tuner(2)
+    fetch = Fetch(Tiny(), list, True)
+    monkeypatch.setattr(tuning, "_PROBE_S", 0.0)
+    candidates = Candidate("serial", 1, 10.0), Candidate("thread", 2, 30.0)
+    monkeypatch.setattr(tuning, "predict", lambda *_: candidates)
+    for _ in range(40):  # epochs of two batches, with a validation of 100 s behind each
+        tuner.begin_epoch()
+        for _ in range(2):
+            if tuner.probing:
+                tuner.measure(fetch, [0, 1], 0)
+            clock[0] += 0.1
+            tuner.delivered(0)
+        clock[0] += 100.0
+    assert "a batch takes the consumer 100 ms, its own step included" in tuner.plan.reason
