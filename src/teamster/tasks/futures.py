@@ -318,16 +318,17 @@ class Submitter:
         A thread that waits for one future mostly waits for the next.
         """
         until = perf_counter() + _LOOKS_S
-        while self.team.calls.count and not self._closing:
+        while True:
+            self._waken.clear()  # before the look whether this ends, which sets it
+            if self._closing or not self.team.calls.count:
+                return False
             self.team.calls.settle()  # callbacks that others have left
             sleep(_GRACE_S)
             if self.team.leaderless:
                 return bool(self.team.calls.count) and not self._closing
-            if perf_counter() > until:
-                self._waken.clear()
-                if not self.team.calls.has_left and not self.team.ask_for_lead(self._waken.set):
-                    self._waken.wait()
-        return False
+            patient = perf_counter() > until and not self.team.calls.has_left
+            if patient and not self.team.ask_for_lead(self._waken.set):
+                self._waken.wait()
 
     def help(self, future: CallFuture, seconds: float | None) -> float | None:
         """Lead until `future` is done, where a leader is of use; returns seconds still to wait."""
