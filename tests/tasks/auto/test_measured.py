@@ -89,10 +89,20 @@ def test_a_few_tiny_items_start_no_thread_and_no_process() -> None:
         seen.append(threading.active_count())
         return item
 
-    with ts.Pool() as pool:
-        assert pool.map(look, range(20)) == list(range(20))
-        assert pool.plan.choice == "serial"
-        assert (threading.active_count(), len(psutil.Process().children())) == (threads, children)
+    deadline = time.monotonic() + 60
+    while True:
+        seen.clear()
+        began, ran = time.perf_counter(), time.thread_time()
+        with ts.Pool() as pool:
+            assert pool.map(look, range(20)) == list(range(20))
+            choice = pool.plan.choice
+            now = threading.active_count(), len(psutil.Process().children())
+        # On a busy machine this thread may be kept waiting, and its items look long
+        waited_s = time.perf_counter() - began - (time.thread_time() - ran)
+        if choice == "serial" or waited_s < 0.005 or time.monotonic() > deadline:
+            break
+    assert choice == "serial"
+    assert now == (threads, children)
     assert set(seen) == {threads}
 
 
@@ -184,9 +194,14 @@ def test_the_caller_sleeps_while_its_workers_work(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         MeasuredMapping, "_steer_workers", lambda self: looks.append(1) or steer(self)
     )
+    deadline = time.monotonic() + 60
     with ts.Pool(allow=("serial", "process")) as pool:
-        pool.map(wait, range(300))
-        assert pool.plan.backend == "process"
+        while True:  # workers may take longer to come than one call
+            looks.clear()
+            pool.map(wait, range(300))
+            if pool.plan.backend == "process":
+                break
+            assert time.monotonic() < deadline, pool.plan
     assert 0 < len(looks) < 20 * 300
 
 
