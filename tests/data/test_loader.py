@@ -15,6 +15,7 @@ from torch.utils import data
 
 import teamster as ts
 from teamster.data import DataLoader
+from teamster.data.fetch import Fetch
 from teamster.errors import UsageError
 
 KINDS = ["inline", "thread", "process"]
@@ -309,6 +310,48 @@ def test_an_iterable_dataset_gives_each_sample_once() -> None:
     assert torch.cat(list(DataLoader(Numbers(), 4))).tolist() == list(range(10))
     with pytest.raises(UsageError, match="an iterable dataset is read by the consumer"):
         DataLoader(Numbers(), 4, workers="thread")
+
+
+def is_shared(samples: list[Any]) -> list[bool]:
+    return [data.get_worker_info() is not None, data.default_collate(samples).is_shared()]
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_batches_need_no_segment_of_torchs(kind: str) -> None:
+    """One for each tensor of each batch, which a worker that is killed may leave behind."""
+    rows = [torch.ones(5, 5)] * 20
+    for batch in DataLoader(rows, 4, num_workers=2, workers=kind):  # type: ignore[arg-type]
+        assert not batch.is_shared()
+    of_own = DataLoader(rows, 4, num_workers=1, workers="process", collate_fn=is_shared)
+    assert next(iter(of_own))[0] is True
+
+
+class Slowly(Records):
+    """Takes a while to arrive in a process."""
+
+    def __init__(self) -> None:
+        super().__init__(600)
+
+    def __getitem__(self, index: int) -> Any:
+        return sum(range(30_000)) + index
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        time.sleep(1)
+        self.__dict__.update(state)
+
+
+def test_the_consumer_goes_on_until_the_workers_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    whole = Fetch.whole
+    monkeypatch.setattr(
+        Fetch, "whole", lambda self, *how: made.append(threading.get_ident()) or whole(self, *how)
+    )
+    loader = DataLoader(Slowly(), 4)
+    expected = [sum(range(30_000)) + index for index in range(600)]
+    for _ in range(3):
+        assert torch.cat(list(loader)).tolist() == expected
+    assert len(made) > 10  # far more than the probe has, while the processes started
+    assert set(made) == {threading.get_ident()}
 
 
 class Local(Records):

@@ -38,6 +38,14 @@ class Feed(Protocol):
 
     ahead: int
 
+    @property
+    def is_up(self) -> bool:
+        """Whether a worker can begin at once: processes take a while to start.
+
+        Raises:
+            Exception: none can.
+        """
+
     def begin(self, indices: Any, base: int) -> OpenBatch:
         """Begin a batch, behind those that were begun before.
 
@@ -62,6 +70,7 @@ class Inline:
     """
 
     ahead = 1
+    is_up = True
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch

@@ -13,6 +13,7 @@ from torch.utils.data._utils.collate import default_collate
 from teamster.data.failures import Failure, OnError, describe, note
 from teamster.data.sampling import SampleSeeds
 from teamster.data.vectorised import selection
+from teamster.data.worker_info import hidden
 
 
 class _Nothing:
@@ -186,6 +187,9 @@ class Fetch:
         samples = made.value
         if made.failures and not samples:
             made.value = NOTHING
+        elif self._collate is default_collate:
+            with hidden():
+                made.value = default_collate(samples)
         elif self._batch_seeds is None or base is None:
             made.value = self._collate(samples)
         else:

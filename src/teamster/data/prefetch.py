@@ -25,7 +25,7 @@ from teamster.data.fetch import NOTHING, Fetch, Made
 from teamster.data.loader_report import LoaderClock
 from teamster.data.state import Progress, as_captured, capture
 from teamster.data.tuning import Tuner
-from teamster.errors import TransferError, first_line
+from teamster.errors import first_line
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.seeds import kept_random_state, task_seed
 
@@ -56,6 +56,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         tally: Tally,
     ) -> None:
         self._feed: Feed = Inline(fetch)
+        self._coming: Feed | None = None  # chosen, and not up yet
         self._open: deque[tuple[int, OpenBatch]] = deque()
         self._fetch = fetch
         self._feeds = feeds
@@ -134,19 +135,46 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         return self._tuner is not None and self._tuner.probing
 
     def _change(self, plan: Plan) -> None:
-        """Have other workers; what the former ones have begun must have been taken."""
+        """Have other workers; what the former ones have begun must have been taken.
+
+        Where these were chosen, and take a while to start, the consumer goes on itself until then.
+        """
         self._feed.close()
+        self._feed = Inline(self._fetch)
         try:
-            self._feed = self._feeds.take(plan, self._base_seed)
+            feed = self._feeds.take(plan, self._base_seed)
             self._plan = plan
-        except TransferError as error:
+            if self._tuner is not None and not feed.is_up:
+                self._coming = feed
+            else:
+                self._feed = feed
+        except Exception as error:
             if self._tuner is None:
                 raise
-            self._feed = Inline(self._fetch)
-            self._tuner.refuse(plan.backend, f"the dataset does not travel: {first_line(error)}")
-            if self._tuner.plan.backend != plan.backend:
-                self._change(self._tuner.plan)
+            self._refuse(self._tuner, plan, error)
         self._pipelined = self._feed.ahead - 1
+
+    def _refuse(self, tuner: Tuner, plan: Plan, error: Exception) -> None:
+        """Such workers cannot have the dataset: have others."""
+        tuner.refuse(plan.backend, f"they cannot have the dataset: {first_line(error)}")
+        if tuner.plan.backend != plan.backend:
+            self._change(tuner.plan)
+
+    def _have_those_that_came(self, tuner: Tuner) -> None:
+        """What was chosen, and started meanwhile, takes over from the consumer."""
+        coming = self._coming
+        try:
+            if coming is None or not coming.is_up:
+                return
+        except Exception as error:
+            self._coming = None
+            assert coming is not None
+            coming.close()
+            self._refuse(tuner, self._plan, error)
+            return
+        self._coming, self._feed = None, coming
+        self._pipelined = coming.ahead - 1
+        tuner.begin_window(self._pipelined)
 
     def _fill_unless_probing(self) -> None:
         if not self._probing:
@@ -186,6 +214,8 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         return made
 
     def _taken(self) -> Made:
+        if self._tuner is not None:
+            self._have_those_that_came(self._tuner)
         self._fill()
         if not self._open:
             self._end()
@@ -199,7 +229,11 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             raise RuntimeError(
                 f"no batch came within timeout={self._timeout:g} s; {error}"
             ) from error
-        if self._tuner is not None and self._tuner.delivered(self._pipelined):
+        if (
+            self._coming is None
+            and self._tuner is not None
+            and self._tuner.delivered(self._pipelined)
+        ):
             self._drain()
             self._change(self._tuner.plan)
         self._fill()
@@ -224,14 +258,21 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         """The epoch is over."""
         self.is_over = True
         if not self._persistent_workers:
-            feed, self._feed = self._feed, Inline(self._fetch)
+            feed, self._feed = self._coming or self._feed, Inline(self._fetch)
+            self._coming = None
             self._feeds.give_back(feed, self._plan)
 
     def close(self) -> None:
         """End the workers of this iterator."""
         self._open.clear()
         self._ahead = _NO_MORE
-        self._feed.close()
+        self._close_feeds()
+
+    def _close_feeds(self) -> None:
+        coming, self._coming = self._coming, None
+        for feed in (self._feed, coming):
+            if feed is not None:
+                feed.close()
 
     def __del__(self) -> None:
-        self._feed.close()
+        self._close_feeds()

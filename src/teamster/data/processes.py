@@ -70,6 +70,20 @@ class ProcessFeed:
             start_method=start_method,
         )
 
+        self._first = self._pool.submit(_is_here)
+
+    @property
+    def is_up(self) -> bool:
+        """See `Feed.is_up`.
+
+        Raises:
+            Exception: no worker can have the dataset.
+        """
+        if not self._first.done():
+            return False
+        self._first.result()
+        return True
+
     def begin(self, indices: Any, base: int) -> ProcessBatch:
         """See `Feed.begin`."""
         if not self._by_rows or not indices:
@@ -185,6 +199,10 @@ def _enter(
     _here[:] = [fetch]
     if init is not None:
         init(number)
+
+
+def _is_here() -> None:
+    """Answered by the first worker that has the dataset."""
 
 
 def _make_whole(indices: Any, base: int) -> Made:

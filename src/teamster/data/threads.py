@@ -47,6 +47,8 @@ class ThreadFeed:
         >>> feed.close()
     """
 
+    is_up = True
+
     def __init__(
         self,
         fetch: Fetch,

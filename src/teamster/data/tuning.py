@@ -67,7 +67,7 @@ class Tuner:
         self._measured: dict[tuple[str, int], float] = {}  # seconds a batch
         self.plan = Plan("serial", 1, "the first batches are measured")
         self._latest_s = 0.0  # when the consumer got its latest batch
-        self._begin_window(0)
+        self.begin_window(0)
 
     @property
     def probing(self) -> bool:
@@ -156,7 +156,12 @@ class Tuner:
 
     # --- windows ----------------------------------------------------------------------------------
 
-    def _begin_window(self, pipelined: int) -> None:
+    def begin_window(self, pipelined: int) -> None:
+        """Measure anew from now on.
+
+        Args:
+            pipelined: batches that are on their way by then, and count for nothing.
+        """
         self._batches, self._seconds = 0, 0.0
         self._skipped = 1 + pipelined
 
@@ -209,7 +214,7 @@ class Tuner:
             backend, workers = min(self._measured, key=lambda each: self._measured[each])
             reason = self._why(backend, workers)
         self.plan = Plan(backend, workers, f"{reason}{self._refused}", (), self._evidence)
-        self._begin_window(pipelined)
+        self.begin_window(pipelined)
         return (backend, workers) != before
 
     def _why(self, backend: str, workers: int) -> str:

@@ -8,6 +8,8 @@ the code of that function is replaced once: it looks into the calling thread fir
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data._utils import worker as torch_worker
@@ -49,3 +51,27 @@ def enter_thread(number: int, workers: int, seed: int, dataset: Any) -> None:
 def is_entered() -> bool:
     """Whether the calling thread is a worker."""
     return hasattr(_here, "info")
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """In here nobody is a worker.
+
+    Torch's own collation puts tensors of workers into shared memory of its own, a new segment each
+    time; ours travel another way, and those of threads not at all.
+
+    Example:
+        >>> with hidden():
+        ...     print(torch_worker.get_worker_info())
+        None
+    """
+    of_thread, of_process = vars(_here).pop("info", None), torch_worker._worker_info
+    if of_process is not None:
+        torch_worker._worker_info = None
+    try:
+        yield
+    finally:
+        if of_thread is not None:
+            _here.info = of_thread
+        if of_process is not None:
+            torch_worker._worker_info = of_process
