@@ -60,8 +60,8 @@ def test_an_import_hooks_into_nothing(run_script: Callable[..., Any]) -> None:
         "atexit.register = lambda function, *_: hooks.append(function)\n"
         "import teamster\n"
         "for module in pkgutil.walk_packages(teamster.__path__, 'teamster.'):\n"
-        "    if not module.name.startswith(('teamster.parallel', 'teamster.tensors', "
-        "'teamster.cli')):\n"
+        "    if not module.name.startswith(('teamster.parallel', 'teamster.data', "
+        "'teamster.tensors', 'teamster.cli')):\n"
         "        importlib.import_module(module.name)\n"
         "print([each for each in hooks if (each.__module__ or '').startswith('teamster')])"
     )

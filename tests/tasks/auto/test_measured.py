@@ -148,7 +148,7 @@ def test_processes_that_are_wanted_again_get_the_time_to_start(
         return ts.current_worker().kind  # type: ignore[union-attr]
 
     with ts.Pool() as pool:
-        kinds = pool.map(nap, range(800))
+        kinds = pool.map(nap, range(3_000))  # enough for a large program to ask a worker, too
     assert "thread" in kinds
     assert kinds[-1] == "process"
 
