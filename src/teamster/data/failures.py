@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from teamster.errors import UsageError, annotate, first_line
+from teamster.errors import TooManyErrors, UsageError, annotate, first_line
 
 OnError = Literal["raise", "skip", "replace"] | Callable[[Any, BaseException], Any]
 """What to do: a callable gets the index and the error, and returns a sample, or None for none."""
 
+_PROBATION = 100  # samples from which on a share means something
 _PATHS = ("samples", "imgs", "paths", "files", "filenames", "image_paths")
 
 
@@ -79,8 +80,10 @@ def file_of(dataset: Any, index: Any) -> str:
     """
     for name in _PATHS:
         paths = getattr(dataset, name, None)
-        if isinstance(paths, Sequence) and isinstance(index, int) and -len(paths) <= index:
-            found = paths[index] if index < len(paths) else None
+        if not isinstance(paths, Sequence) or not isinstance(index, int):
+            continue
+        if -len(paths) <= index < len(paths):
+            found = paths[index]
             found = found[0] if isinstance(found, tuple) and found else found
             if isinstance(found, str) or hasattr(found, "__fspath__"):
                 return str(found)
@@ -129,12 +132,7 @@ class Tally:
             else max(1.0, self._most * max(self._samples, _PROBATION))
         )
         if count > limit:
-            from teamster.errors import TooManyErrors
-
             raise TooManyErrors(
                 f"{count:,} of {self._samples:,} samples could not be read, more than "
                 f"max_errors={self._most!r}; the latest: {self.failures[-1]}"
             )
-
-
-_PROBATION = 100  # samples from which on a share means something

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch.utils.data._utils.collate import default_collate
@@ -42,6 +43,21 @@ class Made:
     samples: int
     failures: list[Failure] = field(default_factory=list)
     read_s: float = 0.0
+
+
+def join(parts: Iterable[Made]) -> Made:
+    """Samples that were read apart, in this order.
+
+    Example:
+        >>> join([Made([1], 2), Made([3, 4], 2)])
+        Made(value=[1, 3, 4], samples=4, failures=[], read_s=0.0)
+    """
+    joined = Made([], 0)
+    for part in parts:
+        joined.value += part.value
+        joined.samples += part.samples
+        joined.failures += part.failures
+    return joined
 
 
 class Fetch:
@@ -83,14 +99,11 @@ class Fetch:
         self.mergeable = self.by_rows and usual
         self._seeds = SampleSeeds(0) if seeded else None
         self._batch_seeds = SampleSeeds(0) if seeded and not usual else None
-        self._here = threading.local()
         self.reading: dict[int, Any] = {}  # index, by the thread that reads it
 
     def __reduce__(self) -> Any:
-        return (
-            _make,
-            (self.dataset, self._collate, self._batched, self._on_error, self._seeds is not None),
-        )
+        made_with = self.dataset, self._collate, self._batched, self._on_error
+        return partial(Fetch, *made_with, seeded=self._seeds is not None), ()
 
     @property
     def draws(self) -> str:
@@ -210,11 +223,8 @@ class Fetch:
         Returns:
             The batch.
         """
-        made = self.samples(indices[looked.samples :], base)
-        made.value = looked.value + made.value
-        made.failures = looked.failures + made.failures
-        made.samples += looked.samples
-        return self.collate(made, indices, base)
+        rest = self.samples(indices[looked.samples :], base)
+        return self.collate(join([looked, rest]), indices, base)
 
     def whole(self, indices: Any, base: int | None) -> Made:
         """Make a batch.
@@ -253,7 +263,3 @@ class Fetch:
 
 def _listed(indices: Any) -> Sequence[Any]:
     return indices if isinstance(indices, (list, tuple)) else (indices,)
-
-
-def _make(dataset: Any, collate: Any, batched: bool, on_error: Any, seeded: bool) -> Fetch:
-    return Fetch(dataset, collate, batched, on_error, seeded=seeded)

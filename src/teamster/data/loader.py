@@ -89,11 +89,8 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
         on_error: OnError = "raise",
         max_errors: float | None = None,
     ) -> None:
-        if workers not in ("auto", *_KINDS):
-            known = ", ".join(repr(each) for each in ("auto", *_KINDS))
-            raise UsageError(f"workers must be one of {known}, not {workers!r}")
-        if seeding not in ("sample", "torch"):
-            raise UsageError(f"seeding must be 'sample' or 'torch', not {seeding!r}")
+        iterable = isinstance(dataset, data.IterableDataset)
+        _check(workers, seeding, iterable=iterable)
         check_policy(on_error, max_errors)
         self.seeding = seeding
         self.on_error = on_error
@@ -106,12 +103,6 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
         self._clock = LoaderClock()
         self._kind = workers
         cores = usable_cores()
-        iterable = isinstance(dataset, data.IterableDataset)
-        if iterable and workers == "thread":
-            raise UsageError(
-                "an iterable dataset is read by the consumer (workers='inline') or by processes, "
-                "as torch reads it: threads would share its one iterator"
-            )
         if iterable and num_workers == "auto":
             num_workers = 0
         super().__init__(
@@ -227,16 +218,11 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
         length = _length(self.dataset)
         if self._resume is not None:  # it was not gone on from yet
             return dict(self._resume)
+        state = {"version": VERSION, "length": length}
         if latest is None or latest.is_over:
-            return {"version": VERSION, "length": length, "begin": capture(self), "given": None}
+            return {**state, "begin": capture(self), "given": None}
         given = latest.progress.first, sorted(latest.progress.beyond)
-        return {
-            "version": VERSION,
-            "length": length,
-            "begin": latest.begin,
-            "base": latest.base,
-            "given": given,
-        }
+        return {**state, "begin": latest.begin, "base": latest.base, "given": given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Have the next iterator go on where another was; nothing that was given is read again.
@@ -287,6 +273,24 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
         return self._clock.read(self.explain(), self._tally.failures)
 
 
+def _check(workers: Any, seeding: Any, *, iterable: bool) -> None:
+    """Refuse what makes no sense.
+
+    Raises:
+        UsageError: it says what is expected.
+    """
+    if workers not in ("auto", *_KINDS):
+        known = ", ".join(repr(each) for each in ("auto", *_KINDS))
+        raise UsageError(f"workers must be one of {known}, not {workers!r}")
+    if seeding not in ("sample", "torch"):
+        raise UsageError(f"seeding must be 'sample' or 'torch', not {seeding!r}")
+    if iterable and workers == "thread":
+        raise UsageError(
+            "an iterable dataset is read by the consumer (workers='inline') or by processes, as "
+            "torch reads it: threads would share its one iterator"
+        )
+
+
 def _length(dataset: Any) -> int | None:
     return len(dataset) if hasattr(dataset, "__len__") else None
 
@@ -300,8 +304,4 @@ def _number(num_workers: int | Literal["auto"], workers: Kind, cores: int) -> in
 
 def _tuner(num_workers: int | Literal["auto"], workers: Kind, cores: int) -> Tuner | None:
     """Decides, where anything is left to decide."""
-    if num_workers != "auto" or workers == "inline":
-        return None
-    if workers == "auto":
-        return Tuner(cores)
-    return None
+    return Tuner(cores) if num_workers == workers == "auto" else None

@@ -60,7 +60,6 @@ class ProcessFeed:
     ) -> None:
         self.ahead = ahead
         self.rows = RowsPerTask()
-        self._by_rows = fetch.mergeable
         self.fetch = fetch
         self._pool = Pool(
             "process",
@@ -69,7 +68,6 @@ class ProcessFeed:
             initargs=(fetch, workers, base_seed, worker_init_fn),
             start_method=start_method,
         )
-
         self._first = self._pool.submit(_is_here)
 
     @property
@@ -86,12 +84,12 @@ class ProcessFeed:
 
     def begin(self, indices: Any, base: int) -> ProcessBatch:
         """See `Feed.begin`."""
-        if not self._by_rows or not indices:
-            return ProcessBatch(self, [_Part(self, _make_whole, indices, base)])
+        if not self.fetch.mergeable or not indices:
+            return ProcessBatch([_Part(self, _make_whole, indices, base)])
         size = len(indices)
         step = self.rows.of(size)
         cuts = [indices[first : first + step] for first in range(0, size, step)]
-        return ProcessBatch(self, [_Part(self, _make_part, cut, base) for cut in cuts])
+        return ProcessBatch([_Part(self, _make_part, cut, base) for cut in cuts])
 
     def submit(self, make: Callable[..., Made], indices: Any, base: int) -> Future[Made]:
         """Have some rows read."""
@@ -152,12 +150,10 @@ class ProcessBatch:
     """A batch that several processes fill.
 
     Args:
-        feed: its workers.
         parts: some rows each, in order.
     """
 
-    def __init__(self, feed: ProcessFeed, parts: list[_Part]) -> None:
-        self._feed = feed
+    def __init__(self, parts: list[_Part]) -> None:
         self._parts = parts
 
     @property

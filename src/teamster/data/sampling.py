@@ -50,9 +50,6 @@ class SampleSeeds:
         # The generators are those of all threads: two samples at a time would mix them up
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> Any:
-        return SampleSeeds, (self.base,)
-
     def read(self, get: Callable[[Any], Any], index: Any) -> Any:
         """Read one sample.
 

@@ -12,13 +12,13 @@ What workers there are does not matter: a sample's random numbers come from its 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from teamster.data.sampling import generator_states
 from teamster.errors import UsageError
 from teamster.spine.workers.seeds import kept_random_state
 
@@ -54,11 +54,8 @@ def generators_of(loader: Any) -> dict[str, torch.Generator]:
 
 def capture(loader: Any) -> dict[str, Any]:
     """What decides the order of an epoch that begins now."""
-    numpy = sys.modules.get("numpy")
     return {
-        "torch": torch.get_rng_state(),
-        "random": random.getstate(),
-        "numpy": numpy.random.get_state() if numpy is not None else None,
+        **generator_states(),
         "own": {name: each.get_state() for name, each in generators_of(loader).items()},
         "sampler_epoch": getattr(loader.sampler, "epoch", None),
     }
@@ -70,10 +67,10 @@ def as_captured(loader: Any, begin: dict[str, Any]) -> Iterator[None]:
     with kept_random_state():
         torch.set_rng_state(begin["torch"])
         random.setstate(begin["random"])
-        if begin["numpy"] is not None:
+        if "numpy.random" in begin:
             import numpy
 
-            numpy.random.set_state(begin["numpy"])
+            numpy.random.set_state(begin["numpy.random"])
         own = generators_of(loader)
         for name, state in begin["own"].items():
             if name in own:

@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import Any
 
 from teamster.data.feeding import Inline, OpenBatch, Settled, made_of
-from teamster.data.fetch import Fetch, Made
+from teamster.data.fetch import Fetch, Made, join
 from teamster.data.rows import RowsPerTask
 from teamster.data.worker_info import enter_thread, is_entered
 from teamster.spine.workers.worker_info import current_worker
@@ -143,7 +143,7 @@ class ThreadBatch:
         self._lock = threading.Lock()
         self._left = tasks
         self._failed: tuple[int, BaseException] | None = None  # of the first row
-        self._made: Made | None = None
+        self._settled = Settled(None)
         self._done = threading.Event()
 
     @property
@@ -178,39 +178,26 @@ class ThreadBatch:
             self._finish()
 
     def _finish(self) -> None:
-        fetch = self._feed.fetch
+        failed, self._failed = self._failed, None
         try:
-            if self._failed is None:
-                self._made = (
-                    fetch.collate(self._join(), self._indices, None)
-                    if fetch.by_rows
-                    else fetch.whole(self._indices, None)
-                )
+            self._settled = Settled(None, failed[1]) if failed is not None else self._collated()
         except BaseException as error:
-            self._failed = 0, error
+            self._settled = Settled(None, error)
         self._parts = {}
         self._done.set()
 
-    def _join(self) -> Made:
-        joined = Made([], 0)
-        for _, part in sorted(self._parts.items()):
-            joined.value += part.value
-            joined.samples += part.samples
-            joined.failures += part.failures
-        return joined
+    def _collated(self) -> Settled:
+        fetch = self._feed.fetch
+        if not fetch.by_rows:
+            return Settled(fetch.whole(self._indices, None))
+        parts = (part for _, part in sorted(self._parts.items()))
+        return Settled(fetch.collate(join(parts), self._indices, None))
 
     def result(self, timeout: float | None) -> Made:
         """See `OpenBatch.result`."""
         if not self._done.wait(timeout):
             raise TimeoutError(self._slow())
-        failed, self._failed = self._failed, None  # its traceback leads back to here
-        if failed is None:
-            assert self._made is not None
-            return self._made
-        try:
-            raise failed[1]
-        finally:
-            del failed
+        return self._settled.result(None)
 
     def _slow(self) -> str:
         """What this batch waits for, and where that is."""

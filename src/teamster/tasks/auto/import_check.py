@@ -76,7 +76,7 @@ class ImportCheck:
         """
         if self._here is None:
             self._here = imported_states(self._function)
-            captures = Captures(self._function)
+            captures = self._captures = self._captures or Captures(self._function)
             self._replaced = replaced(look_s, captures.packages)
             self._library = library_states(captures, look_s)
             lost = unsendable(library_part(take()))

@@ -38,7 +38,7 @@ _CODE = (
     types.MethodDescriptorType,
     types.WrapperDescriptorType,
 )
-_HEAP_TYPE = 1 << 9  # made by a class statement, and not part of the interpreter
+HEAP_TYPE = 1 << 9  # made by a class statement, and not part of the interpreter
 _ASSIGNMENTS = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
 
 
@@ -243,7 +243,7 @@ def _may_be_replaced(module: types.ModuleType, value: Any) -> bool:
 
 def is_users(kind: type) -> bool:
     """Whether a class is the user's own: then the code of its methods is worth a look."""
-    if not kind.__flags__ & _HEAP_TYPE:
+    if not kind.__flags__ & HEAP_TYPE:
         return False
     if kind.__module__ == "__main__":
         return True

@@ -126,7 +126,7 @@ def _state(label: str) -> int | None:
     if own and value is not _MISSING and type(value) not in _PLAIN:
         return 0
     try:
-        return zlib.crc32(_Description(label).of(value, _DEEP).encode("utf-8", "replace"))
+        return zlib.crc32(_Description().of(value, _DEEP).encode("utf-8", "replace"))
     except _TooLarge:
         return None
 
@@ -134,8 +134,7 @@ def _state(label: str) -> int | None:
 class _Description:
     """A text for a value that is the same in every process where it means the same."""
 
-    def __init__(self, label: str) -> None:
-        self._label = label
+    def __init__(self) -> None:
         self._left = _MOST
 
     def of(self, value: Any, deep: int) -> str:

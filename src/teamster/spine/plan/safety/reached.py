@@ -21,7 +21,7 @@ from collections import deque
 from time import perf_counter
 from typing import Any
 
-from teamster.spine.plan.safety.captures import Captures, is_library, is_users
+from teamster.spine.plan.safety.captures import HEAP_TYPE, Captures, is_library, is_users
 from teamster.spine.plan.safety.known_effects import CHANGING
 from teamster.spine.plan.safety.library_data import OWN_AFFAIRS, States, states
 
@@ -38,7 +38,6 @@ _ATTRIBUTES = (
     if sys.version_info >= (3, 12)
     else {dis.opmap["LOAD_ATTR"]: 0, dis.opmap["LOAD_METHOD"]: 0}
 )
-_HEAP_TYPE = 1 << 9  # made by a class statement, and not part of the interpreter
 _CHANGING_NAMES = frozenset(CHANGING)
 
 
@@ -142,7 +141,7 @@ class _Reached:
 
     def _class(self, kind: type) -> None:
         """Its data counts; its methods may be called, and classes that it names be made."""
-        if kind in self._seen or not kind.__flags__ & _HEAP_TYPE or is_users(kind):
+        if kind in self._seen or not kind.__flags__ & HEAP_TYPE or is_users(kind):
             return
         self._seen.add(kind)
         own = _is_own_affair(kind.__module__)
