@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils import data
 
+import teamster as ts
 from teamster.data import DataLoader
 
 
@@ -69,3 +71,33 @@ def test_batches_are_begun_no_further_ahead_than_asked() -> None:
         next(batches)
         assert len(drawn) <= taken + 2 * 3 + 1
     batches.close()
+
+
+class Large:
+    def __len__(self) -> int:
+        return 200
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((1000,), float(index))
+
+
+@pytest.mark.parametrize(("nbytes", "most"), [(200_000, 12), (100_000, 6), (1, 2)])
+def test_what_is_ahead_is_bounded_in_bytes(nbytes: int, most: int) -> None:
+    loader = DataLoader(
+        Large(),
+        4,  # of 16,000 bytes
+        num_workers=8,
+        workers="thread",
+        prefetch_bytes=nbytes,
+    )
+    batches = iter(loader)
+    assert len(batches._open) == 2  # what a batch takes is not known yet
+    seen = [len(batches._open) for _ in batches]
+    assert max(seen) == most
+    assert len(seen) == 50
+
+
+@pytest.mark.parametrize("nbytes", [0, -1, "much", 2.5])
+def test_a_bound_that_makes_no_sense(nbytes: Any) -> None:
+    with pytest.raises(ts.UsageError, match="prefetch_bytes"):
+        DataLoader(Large(), prefetch_bytes=nbytes)

@@ -130,16 +130,32 @@ def test_what_the_consumer_does_between_epochs_counts_for_nothing(
     clock = [0.0]
     monkeypatch.setattr(tuning, "perf_counter", lambda: clock[0])
     tuner = tuning.Tuner(2)
-    fetch = Fetch(Tiny(), list, True)
+    fetch = Fetch(Counted(), list, True)
     monkeypatch.setattr(tuning, "_PROBE_S", 0.0)
     candidates = Candidate("serial", 1, 10.0), Candidate("thread", 2, 30.0)
     monkeypatch.setattr(tuning, "predict", lambda *_: candidates)
-    for _ in range(40):  # epochs of two batches, with a validation of 100 s behind each
+    for _ in range(200):  # epochs of two batches, with a validation of 100 s behind each
         tuner.begin_epoch()
         for _ in range(2):
             if tuner.probing:
                 tuner.measure(fetch, [0, 1], 0)
-            clock[0] += 0.1
+            clock[0] += 0.01
             tuner.delivered(0)
         clock[0] += 100.0
-    assert "a batch takes the consumer 100 ms, its own step included" in tuner.plan.reason
+    assert "a batch takes the consumer 10 ms, its own step included" in tuner.plan.reason
+
+
+def test_workers_read_while_the_consumer_is_in_its_own_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(tuning, "perf_counter", lambda: clock[0])
+    same = Candidate("serial", 1, 250.0), Candidate("process", 2, 250.0)
+    monkeypatch.setattr(tuning, "predict", lambda *_: same)
+    for step_s, tried in ((0.008, True), (0.0, False), (1.0, False)):
+        tuner, fetch = tuning.Tuner(2), Fetch(Counted(), list, True)
+        while tuner.probing:
+            tuner.measure(fetch, [0, 1], 0)
+            clock[0] += 0.009 + step_s
+            tuner.delivered(0)
+        assert ("compared" in tuner.plan.reason) is tried

@@ -51,6 +51,38 @@ def test_the_next_call_starts_afresh(run_script: RunScript, backend: str, way: s
     assert (script.returncode, script.stdout, script.stderr) == (0, "whole\n", "")
 
 
+WHILE_ITS_READER_WAITS = """
+import os, sys, threading, time
+import teamster as ts
+
+pool = ts.Pool("process", workers=2)
+call = pool.submit(time.sleep, 5)
+call.add_done_callback(lambda _: None)
+
+def waits(thread):
+    frame = sys._current_frames().get(thread.ident)
+    return frame is not None and frame.f_code.co_name == "poll"
+
+until = time.monotonic() + 30
+while not any(t.name == "teamster-reader" and waits(t) for t in threading.enumerate()):
+    assert time.monotonic() < until
+    time.sleep(0.01)
+time.sleep(0.1)  # from there into the system's wait, which no frame shows
+os.closerange(3, 256)
+null = [open(os.devnull) for _ in range(40)]
+assert pool.map(abs, range(-3, 1)) == [3, 2, 1, 0]
+assert call.result(timeout=40) is None  # run again: its worker is gone
+assert pool.submit(abs, -6).result(timeout=20) == 6
+pool.close()
+print("whole")
+"""
+
+
+def test_a_thread_that_waits_meanwhile_notices(run_script: RunScript) -> None:
+    script = run_script(WHILE_ITS_READER_WAITS, timeout=60)
+    assert (script.returncode, script.stdout, script.stderr) == (0, "whole\n", "")
+
+
 HANDLES = """
 import os, sys, tempfile, time
 import teamster as ts

@@ -34,9 +34,11 @@ class Feed(Protocol):
 
     Attributes:
         ahead: how many batches may be open at a time.
+        warm_up: how many batches show nothing of how fast it is.
     """
 
     ahead: int
+    warm_up: int
 
     @property
     def is_up(self) -> bool:
@@ -70,6 +72,7 @@ class Inline:
     """
 
     ahead = 1
+    warm_up = 0
     is_up = True
 
     def __init__(self, fetch: Fetch) -> None:

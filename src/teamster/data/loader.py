@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch.utils import data
 from torch.utils.data.dataloader import _DatasetKind
 
+from teamster.data.bounds import InFlight
 from teamster.data.failures import OnError, Tally, check_policy
 from teamster.data.feeding import Feed, Feeds, Inline
 from teamster.data.fetch import Fetch
@@ -21,6 +22,7 @@ from teamster.data.threads import ThreadFeed
 from teamster.data.tuning import Tuner
 from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
+from teamster.spine.plan.choice import is_count
 from teamster.spine.plan.plan import Plan
 
 Kind = Literal["auto", "inline", "thread", "process"]
@@ -53,6 +55,8 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
             the error that returns a sample, or None for none.
         max_errors: how many samples may be passed over: a count, or a share of those read from 0.0
             to 1.0 (of 100 at least); None for any number.
+        prefetch_bytes: most memory that batches ahead of the consumer may take, in bytes; two are
+            always allowed. "auto" for a quarter of what is free to take.
 
     Raises:
         UsageError: an argument of ours makes no sense.
@@ -88,9 +92,10 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
         seeding: Literal["sample", "torch"] = "sample",
         on_error: OnError = "raise",
         max_errors: float | None = None,
+        prefetch_bytes: int | Literal["auto"] = "auto",
     ) -> None:
         iterable = isinstance(dataset, data.IterableDataset)
-        _check(workers, seeding, iterable=iterable)
+        _check(workers, seeding, prefetch_bytes, iterable=iterable)
         check_policy(on_error, max_errors)
         self.seeding = seeding
         self.on_error = on_error
@@ -101,6 +106,7 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
         self._resume: dict[str, Any] | None = None
         self._latest: weakref.ref[BatchIterator] | None = None
         self._clock = LoaderClock()
+        self._bound = InFlight(prefetch_bytes)
         self._kind = workers
         cores = usable_cores()
         if iterable and num_workers == "auto":
@@ -136,9 +142,8 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
             self._made_with = settings
             self._fetch = self._fetch_of()
             self._feeds = Feeds(self._feeder(self._fetch), keep=self._tuner is not None)
-        made = BatchIterator(
-            self, self._fetch, self._feeds, self._tuner, self._plan, self._clock, self._tally
-        )
+        keeps = self._clock, self._tally, self._bound
+        made = BatchIterator(self, self._fetch, self._feeds, self._tuner, self._plan, *keeps)
         self._latest = weakref.ref(made)
         return made
 
@@ -273,7 +278,7 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
         return self._clock.read(self.explain(), self._tally.failures)
 
 
-def _check(workers: Any, seeding: Any, *, iterable: bool) -> None:
+def _check(workers: Any, seeding: Any, prefetch_bytes: Any, *, iterable: bool) -> None:
     """Refuse what makes no sense.
 
     Raises:
@@ -284,6 +289,11 @@ def _check(workers: Any, seeding: Any, *, iterable: bool) -> None:
         raise UsageError(f"workers must be one of {known}, not {workers!r}")
     if seeding not in ("sample", "torch"):
         raise UsageError(f"seeding must be 'sample' or 'torch', not {seeding!r}")
+    if prefetch_bytes != "auto" and not is_count(prefetch_bytes, 1):
+        raise UsageError(
+            f"prefetch_bytes must be 'auto' or a number of bytes, at least 1, not "
+            f"{prefetch_bytes!r}"
+        )
     if iterable and workers == "thread":
         raise UsageError(
             "an iterable dataset is read by the consumer (workers='inline') or by processes, as "

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data._utils import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from teamster.data.bounds import InFlight
 from teamster.data.failures import Tally
 from teamster.data.feeding import Feed, Feeds, Inline, OpenBatch, made_of
 from teamster.data.fetch import NOTHING, Fetch, Made
@@ -43,6 +44,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         plan: what was asked for.
         clock: of the loader.
         tally: counts samples that could not be read.
+        bound: of what is open.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         plan: Plan,
         clock: LoaderClock,
         tally: Tally,
+        bound: InFlight,
     ) -> None:
         self._feed: Feed = Inline(fetch)
         self._coming: Feed | None = None  # chosen, and not up yet
@@ -64,6 +67,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self._tuner = tuner
         self._clock = clock
         self._tally = tally
+        self._bound = bound
         self._in_order = loader.in_order
         self._pipelined = 0
         self._resets = 0
@@ -152,7 +156,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             if self._tuner is None:
                 raise
             self._refuse(self._tuner, plan, error)
-        self._pipelined = self._feed.ahead - 1
+        self._pipelined = self._feed.warm_up
 
     def _refuse(self, tuner: Tuner, plan: Plan, error: Exception) -> None:
         """Such workers cannot have the dataset: have others."""
@@ -173,7 +177,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             self._refuse(tuner, self._plan, error)
             return
         self._coming, self._feed = None, coming
-        self._pipelined = coming.ahead - 1
+        self._pipelined = coming.warm_up
         tuner.begin_window(self._pipelined)
 
     def _fill_unless_probing(self) -> None:
@@ -181,7 +185,11 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             self._fill()
 
     def _fill(self) -> None:
-        while len(self._open) < self._feed.ahead and (batch := self._next_batch()) is not None:
+        if self._bound.is_known or not self._fetch.by_rows:
+            most = self._bound.of(self._feed.ahead)
+        else:  # all workers fill the first one; what it takes is not known yet
+            most = min(self._feed.ahead, 2)
+        while len(self._open) < most and (batch := self._next_batch()) is not None:
             position, indices = batch
             self._open.append((position, self._feed.begin(indices, self.base)))
 
@@ -194,6 +202,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             made = self._measured() if self._probing else self._taken()
             self._tally.add(made.failures, made.samples)
         batch = made.value
+        self._bound.learn(batch)
         if self._pin_memory:
             batch = pin_memory.pin_memory(batch, self._pin_memory_device)
         self._clock.end(made.samples)

@@ -3,7 +3,8 @@
 
 ::
 
-    begin(indices) --> a task for some rows each --> process: samples, collated --> merged here
+    begin(indices) --> a task for some rows each --> process: samples into rows of a slot
+                          (or collated, by pickle, and merged here; a slot: see slots.py)
                        or one for all of them, where the user collates --> a batch
 """
 
@@ -23,10 +24,14 @@ from torch.utils.data._utils import worker as torch_worker
 from teamster.data.collate import merge
 from teamster.data.fetch import NOTHING, Fetch, Made
 from teamster.data.rows import RowsPerTask
+from teamster.data.slots import Lease, Placed, SlotRows, Slots, write
 from teamster.errors import WorkerDied
 from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.pool import Pool
 
+_PRELOADED = ("torch", "teamster.data.processes")  # seconds of imports, for all workers at once
+_LOOKED_AT = 4  # batches that might have gone by a slot, and did not
+_HELD = 2  # slots that the consumer may hold, beside those that are filled
 _here: list[Fetch] = []  # of this process, where it is a worker
 
 
@@ -59,6 +64,7 @@ class ProcessFeed:
         start_method: Any = None,
     ) -> None:
         self.ahead = ahead
+        self.warm_up = 3 * ahead + _HELD  # some by pickle, and every slot is new once
         self.rows = RowsPerTask()
         self.fetch = fetch
         self._pool = Pool(
@@ -67,8 +73,11 @@ class ProcessFeed:
             initializer=_enter,
             initargs=(fetch, workers, base_seed, worker_init_fn),
             start_method=start_method,
+            preload=_PRELOADED if start_method in (None, "forkserver") else (),
         )
         self._first = self._pool.submit(_is_here)
+        self._slots: Slots | None = None
+        self._looks = _LOOKED_AT  # at batches that were in no slot
 
     @property
     def is_up(self) -> bool:
@@ -85,15 +94,28 @@ class ProcessFeed:
     def begin(self, indices: Any, base: int) -> ProcessBatch:
         """See `Feed.begin`."""
         if not self.fetch.mergeable or not indices:
-            return ProcessBatch([_Part(self, _make_whole, indices, base)])
+            return ProcessBatch(self, [_Part(self, _make_whole, indices, base)])
         size = len(indices)
         step = self.rows.of(size)
-        cuts = [indices[first : first + step] for first in range(0, size, step)]
-        return ProcessBatch([_Part(self, _make_part, cut, base) for cut in cuts])
+        slots = self._slots
+        lease = slots.take() if slots is not None and size <= slots.rows else None
+        cuts = [(first, indices[first : first + step]) for first in range(0, size, step)]
+        parts = [
+            _Part(self, _make_part, cut, base, lease.place.at(first) if lease else None)
+            for first, cut in cuts
+        ]
+        return ProcessBatch(self, parts, lease)
 
-    def submit(self, make: Callable[..., Made], indices: Any, base: int) -> Future[Made]:
+    def submit(self, make: Callable[..., Made], *arguments: Any) -> Future[Made]:
         """Have some rows read."""
-        return self._pool.submit(make, indices, base)
+        return self._pool.submit(make, *arguments)
+
+    def look_at(self, batch: Any, rows: int, had_a_slot: bool) -> None:
+        """A batch that was in no slot: the next may be, or slots turn out to be of no use."""
+        if not self._looks or (not had_a_slot and self._slots and rows <= self._slots.rows):
+            return  # the consumer has kept all slots
+        self._looks -= 1
+        self._slots = Slots.like(batch, rows, self.ahead + _HELD) if self._looks else None
 
     def close(self) -> None:
         """See `Feed.close`."""
@@ -104,21 +126,32 @@ class _Part:
     """Some rows of a batch, in the hands of a process."""
 
     def __init__(
-        self, feed: ProcessFeed, make: Callable[..., Made], indices: Any, base: int
+        self,
+        feed: ProcessFeed,
+        make: Callable[..., Made],
+        indices: Any,
+        base: int,
+        place: SlotRows | None = None,
     ) -> None:
         self._feed = feed
         self._make = make
         self._indices = indices
         self._base = base
-        self._future: Future[Made] | None = feed.submit(make, indices, base)
+        self._place = place
+        where = (place,) if self.by_rows else ()
+        self.future: Future[Made] | None = feed.submit(make, indices, base, *where)
+
+    @property
+    def by_rows(self) -> bool:
+        return self._make is _make_part
 
     @property
     def ready(self) -> bool:
-        return self._future is None or self._future.done()
+        return self.future is None or self.future.done()
 
     def made(self, until: float | None, *, again: bool = True) -> list[Made]:
         """What came of it; when its process died, what came of its rows, each by itself."""
-        future, self._future = self._future, None  # an error's traceback leads back to here
+        future, self.future = self.future, None  # an error's traceback leads back to here
         assert future is not None
         try:
             made = future.result(None if until is None else max(0.0, until - perf_counter()))
@@ -135,14 +168,17 @@ class _Part:
             return [given_up]
         finally:
             del future
-        if self._make is _make_part:
+        if self.by_rows:
             self._feed.rows.learn(made.samples, made.read_s)
         return [made]
 
     def _again(self, until: float | None) -> list[Made]:
-        apart = self._make is _make_part and len(self._indices) > 1
+        apart = self.by_rows and len(self._indices) > 1
         rows = [[index] for index in self._indices] if apart else [self._indices]
-        parts = [_Part(self._feed, self._make, each, self._base) for each in rows]
+        parts = [
+            _Part(self._feed, self._make, each, self._base, self._place and self._place.at(row))
+            for row, each in enumerate(rows)
+        ]
         return [made for part in parts for made in part.made(until, again=False)]
 
 
@@ -150,11 +186,18 @@ class ProcessBatch:
     """A batch that several processes fill.
 
     Args:
+        feed: it has the processes.
         parts: some rows each, in order.
+        lease: of the slot that they go to; None where there is none.
     """
 
-    def __init__(self, parts: list[_Part]) -> None:
+    def __init__(self, feed: ProcessFeed, parts: list[_Part], lease: Lease | None = None) -> None:
+        self._feed = feed
         self._parts = parts
+        self._lease = lease
+        for part in parts:
+            # A slot is in use as long as any process may write to it, whatever became of its batch
+            vars(part.future)["lease"] = lease
 
     @property
     def ready(self) -> bool:
@@ -165,15 +208,34 @@ class ProcessBatch:
         """See `OpenBatch.result`."""
         until = None if timeout is None else perf_counter() + timeout
         parts, self._parts = self._parts, []
+        by_rows = bool(parts) and parts[0].by_rows
+        lease, self._lease = self._lease, None
         made: list[Made] = []
         while parts:
             made += parts.pop(0).made(until)
-        values = [each.value for each in made if each.value is not NOTHING]
-        return Made(
-            merge(values) if values else NOTHING,
+        joined = Made(
+            _put_together(made, lease),
             sum(each.samples for each in made),
             [failure for each in made for failure in each.failures],
         )
+        if by_rows and not all(type(each.value) is Placed for each in made):
+            self._feed.look_at(joined.value, joined.samples, lease is not None)
+        return joined
+
+
+def _put_together(made: list[Made], lease: Lease | None) -> Any:
+    """The batch of these parts: views of the slot that all are in, or else a copy."""
+    if lease is not None and all(type(each.value) is Placed for each in made):
+        rows = sum(each.samples for each in made)
+        return lease.batch(merge([each.value.rest for each in made]), 0, rows)
+    values, first = [], 0
+    for each in made:
+        if lease is not None and type(each.value) is Placed:
+            values.append(lease.batch(each.value.rest, first, each.samples))
+        elif each.value is not NOTHING:
+            values.append(each.value)
+        first += each.samples
+    return merge(values) if values else NOTHING
 
 
 # --- in a worker ----------------------------------------------------------------------------------
@@ -205,8 +267,16 @@ def _make_whole(indices: Any, base: int) -> Made:
     return _here[0].whole(indices, base)
 
 
-def _make_part(indices: Sequence[Any], base: int) -> Made:
+def _make_part(indices: Sequence[Any], base: int, place: SlotRows | None) -> Made:
     began = perf_counter()
     made = _here[0].samples(indices, base)
     made.read_s = perf_counter() - began
-    return _here[0].collate(made, indices, base)
+    rest = None
+    if place is not None and len(made.value) == len(indices):
+        rest = write(made.value, place)
+    if rest is None:
+        return _here[0].collate(made, indices, base)
+    made.value = rest
+    made = _here[0].collate(made, indices, base)
+    made.value = Placed(made.value)
+    return made

@@ -59,6 +59,7 @@ class ThreadFeed:
         worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self.ahead = ahead
+        self.warm_up = ahead - 1
         self.fetch = fetch
         self.rows = RowsPerTask()
         self._workers = workers

@@ -61,6 +61,8 @@ class Tuner:
         self._gil: GilShare | None = None
         self._safety: SafetyCheck | None = None
         self._draws = ""
+        self._by_slots = False
+        self._probed = 0  # batches
         self._refused = ""
         self._evidence: Evidence | None = None
         self._waiting: list[Candidate] = []  # to be tried, the most promising first
@@ -87,6 +89,8 @@ class Tuner:
         Returns:
             The batch.
         """
+        self._by_slots = fetch.mergeable
+        self._probed += 1
         if self._safety is None and fetch.by_rows and indices:
             looked = self._look(fetch, indices[0], base)
             return self._timed(len(indices) - 1, lambda: fetch.finish(looked, indices, base))
@@ -121,27 +125,45 @@ class Tuner:
         one_thread = safety.one_thread if safety is not None else ""
         if self._draws:
             one_thread = f"its samples draw random numbers from `{self._draws}`, for all threads"
+        # What is large in a sample is written into a slot: in place of the copy that collates it
+        moves = safety is not None and not self._by_slots
+        wall_s = max(probe.item_s, 1e-9)
         self._evidence = evidence = Evidence(
             items=probe.items,
-            wall_s=max(probe.item_s, 1e-9),
+            wall_s=wall_s,
             cpu_s=probe.cpu_s,
-            all_cpu_s=probe.all_cpu_s,
+            # To collate takes several threads in the program, and one in a worker
+            all_cpu_s=min(probe.all_cpu_s, wall_s),
             gil=self._gil,
             argument_bytes=safety.argument_bytes if safety is not None else None,
-            result_bytes=safety.result_bytes if safety is not None else None,
-            move_s=safety.move_s if safety is not None else 0.0,
+            result_bytes=safety.result_bytes if safety is not None and moves else None,
+            move_s=safety.move_s if safety is not None and moves else 0.0,
             stays=safety.stays if safety is not None else "",
             one_thread=one_thread,
         )
-        if evidence.wall_s < _TINY_S:
-            return
+        if evidence.wall_s >= _TINY_S:
+            self._waiting = self._promising(evidence)
+
+    def _promising(self, evidence: Evidence) -> list[Candidate]:
+        """The candidates that may be faster than the consumer's own loop, and that loop.
+
+        Workers read while the consumer is in its own step.
+        """
         own, *others = predict(evidence, self._limits)
+        batch_s = self._seconds / self._batches
+        load_s = min(batch_s, self._probe.run_ns / 1e9 / self._probed)
+        step_s = batch_s - load_s
+        expected = {
+            each.backend: max(step_s, load_s * _rate(own) / max(_rate(each), 1e-9))
+            for each in others
+            if not each.note
+        }
         promising = sorted(
-            (each for each in others if not each.note and _rate(each) > _WORTH * _rate(own)),
-            key=lambda each: -_rate(each),
+            (each for each in others if expected.get(each.backend, batch_s) * _WORTH < batch_s),
+            key=lambda each: expected[each.backend],
         )
         # The consumer has a window, too: the probe has taken longer, since it looked closely
-        self._waiting = [own, *promising] if promising else []
+        return [own, *promising] if promising else []
 
     def refuse(self, backend: str, reason: str) -> None:
         """Such workers cannot have the dataset: stay in this process.

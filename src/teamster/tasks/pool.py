@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from teamster.spine.plan.choice import CANDIDATES
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Report, WallClock
-from teamster.spine.workers.backends import assemble, check_start_method
+from teamster.spine.workers.backends import assemble, check_start
 from teamster.spine.workers.batch import CallStyle
 from teamster.spine.workers.job import CallOptions
 from teamster.tasks.arguments import MapCall, OnError, check_limits, check_map
@@ -56,6 +56,7 @@ class Pool:
         max_tasks_per_worker: items after which a process worker is replaced, against leaks of its
             memory; None for never.
         start_method: "forkserver" (None), "spawn" or "fork" for process workers.
+        preload: modules that are imported once, before process workers are forked, and not in each.
         plan: one to repeat, in place of `backend` and `workers`.
         progress: True or a label: a bar; a callable (items done, total or None); False; None: a bar
             on a terminal after 2 s.
@@ -82,6 +83,7 @@ class Pool:
         timeout: float | None = None,
         max_tasks_per_worker: int | None = None,
         start_method: StartMethod | None = None,
+        preload: Sequence[str] = (),
         progress: Progress = None,
         plan: Plan | None = None,
     ) -> None:
@@ -89,7 +91,7 @@ class Pool:
         registry.see_to_the_end()
         asked, limits = decide(backend, workers, allow, plan, needs)
         check_limits(asked, retries, timeout, max_tasks_per_worker)
-        check_start_method(start_method)
+        check_start(asked.backend, start_method, preload)
         shut_before(start_method)
         self._asked = asked
         self._terms = retries, timeout
@@ -102,6 +104,7 @@ class Pool:
                 initargs=initargs,
                 max_tasks=max_tasks_per_worker,
                 start_method=start_method,
+                preload=preload,
             ),
             partial(initializer, *initargs) if initializer is not None else None,
         )

@@ -44,9 +44,10 @@ class Staff:
         initializer: called in each of them before its first task, with `initargs`.
         native_threads: how many threads of OpenMP and its like each may have.
         start_method: how processes come to life.
+        preload: modules that the fork server has imported before it forks them.
     """
 
-    __slots__ = ("count", "initargs", "initializer", "native_threads", "start_method")
+    __slots__ = ("count", "initargs", "initializer", "native_threads", "preload", "start_method")
 
     def __init__(
         self,
@@ -55,12 +56,14 @@ class Staff:
         initargs: tuple[Any, ...] = (),
         native_threads: int = 1,
         start_method: str = "forkserver",
+        preload: tuple[str, ...] = (),
     ) -> None:
         self.count = count
         self.initializer = initializer
         self.initargs = tuple(initargs)
         self.native_threads = native_threads
         self.start_method = start_method
+        self.preload = preload
 
 
 class Backend:

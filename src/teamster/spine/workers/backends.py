@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -30,12 +30,20 @@ def can_fork_at_once() -> bool:
     return find is not None and find().pid > 0
 
 
-def check_start_method(start_method: str | None) -> None:
+def check_start(backend: str, start_method: str | None, preload: Sequence[str]) -> None:
     """Refuse an unknown way to start processes.
 
     Raises:
-        UsageError: it is not known.
+        UsageError: it is not known, or nothing can be loaded before such workers start.
     """
+    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
+        raise UsageError(f"preload must be a list of names of modules, not {preload!r}")
+    forked = start_method in (None, "forkserver") and backend in ("auto", "process")
+    if preload and not forked:
+        raise UsageError(
+            "preload is for processes of the fork server, and these workers are "
+            f"{backend if start_method is None else start_method!r}"
+        )
     if start_method is not None and start_method not in START_METHODS:
         raise UsageError(
             f"start_method must be one of {', '.join(map(repr, START_METHODS))}, not "
@@ -68,6 +76,7 @@ def assemble(
     initargs: tuple[Any, ...],
     max_tasks: int | None,
     start_method: str | None,
+    preload: Sequence[str] = (),
 ) -> Team:
     """Make the team that a plan asks for; nothing starts yet.
 
@@ -76,7 +85,8 @@ def assemble(
         Exception: the initializer does not pickle.
     """
     native_threads = max(1, cores // plan.workers)
-    staff = Staff(plan.workers, initializer, initargs, native_threads, start_method or "forkserver")
+    start = start_method or "forkserver", tuple(preload)
+    staff = Staff(plan.workers, initializer, initargs, native_threads, *start)
     backend = _make(plan.backend, staff)
     return Team(Dispatcher(backend, plan.workers, max_tasks=max_tasks, lock=lock))
 

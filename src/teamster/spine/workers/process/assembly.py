@@ -26,7 +26,7 @@ def make_backend(staff: Staff) -> ProcessBackend:
     """
     refuse_while_importing()
     if staff.start_method != "fork":
-        the_fork_server().warm_up()
+        the_fork_server(staff.preload).warm_up()
     from teamster.spine.workers.process.backend import ProcessBackend
 
     return ProcessBackend(staff)

@@ -47,11 +47,12 @@ class ProcessBackend(Backend):
         """Raises what pickling the initializer raises."""
         super().__init__()
         if staff.start_method != "fork":
-            the_fork_server().warm_up()  # it starts while this process goes on importing
+            the_fork_server(staff.preload).warm_up()  # while this process goes on importing
         self._entry = Entry(SERVE_BATCHES, (staff.initializer, staff.initargs), staff.start_method)
         self._workers: dict[Child, ProcessHandle] = {}
         self._children = Children(
-            ChildSetup(staff.start_method, staff.native_threads), partial(_give_up, self._workers)
+            ChildSetup(staff.start_method, staff.native_threads, staff.preload),
+            partial(_give_up, self._workers),
         )
         self._looked_for = -1  # the function with which the program was last looked at
         self._functions = Functions()

@@ -13,8 +13,10 @@ r"""The fork server, as the program sees it: a small clean process from which wo
 Why a server: a fork of the user's process copies locks that other threads hold and a CUDA context
 that cannot be copied; this one has a single thread and no library of the user's loaded. Why it is
 also the guard: the kernel closes its sockets however the program ends (``kill -9`` included), and
-it is never busy with a user's code, so it always notices. Each worker leads a process group of its
-own; what a task started goes down with it, and a terminal's Ctrl-C reaches the program alone.
+it is never busy with a user's code, so it always notices. (What a pool asks to have imported
+first, `preload`, is imported by a server of its own before that forks any worker.) Each worker
+leads a process group of its own; what a task started goes down with it, and a terminal's Ctrl-C
+reaches the program alone.
 
 It is the program's interpreter with the program's flags, environment and user, and has loaded
 `site` as the program has: what is forked from it is what `multiprocessing` makes. The first message
@@ -52,9 +54,14 @@ _END_S = 2.0  # how long a server that is told to end may take
 
 
 class ForkServer:
-    """The one fork server of this program."""
+    """A fork server of this program.
 
-    def __init__(self) -> None:
+    Args:
+        preload: modules that it imports before it forks.
+    """
+
+    def __init__(self, preload: tuple[str, ...] = ()) -> None:
+        self._preload = preload
         self._root: Channel | None = None
         self._pid = -1
         self._owner = os.getpid()
@@ -152,7 +159,7 @@ class ForkServer:
         server = "teamster.spine.workers.process.forkserver_main"
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from {server} import serve; "
-            f"serve({KEPT_FROM})"
+            f"serve({KEPT_FROM}, {_origins(self._preload)!r})"
         )
         moves = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -250,13 +257,26 @@ def _fork_copy(descriptor: int) -> int:
         os._exit(1)
 
 
-_fork_server_of_the_program: ForkServer | None = None
+def _origins(names: tuple[str, ...]) -> dict[str, str | None]:
+    """Modules by name, and the files that the program has them from, where it has."""
+    return {name: getattr(sys.modules.get(name), "__file__", None) for name in names}
 
 
-def the_fork_server() -> ForkServer:
-    """The fork server of this program, not necessarily started."""
-    global _fork_server_of_the_program
-    if _fork_server_of_the_program is None:
-        _fork_server_of_the_program = ForkServer()
-        lifetime.end_at_exit(_fork_server_of_the_program.close)
-    return _fork_server_of_the_program
+_of_the_program: dict[tuple[str, ...], ForkServer] = {}  # by what they have imported
+
+
+def the_fork_server(preload: tuple[str, ...] = ()) -> ForkServer:
+    """The fork server of this program, not necessarily started.
+
+    Args:
+        preload: modules that it is to have imported; for each such choice there is one.
+    """
+    lifetime.end_at_exit(_close_all)
+    if preload not in _of_the_program:
+        _of_the_program.setdefault(preload, ForkServer(preload))
+    return _of_the_program[preload]
+
+
+def _close_all() -> None:
+    for server in list(_of_the_program.values()):
+        server.close()

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from teamster.spine.transport.channel import Channel
+from teamster.spine.workers.process import preloading
 from teamster.spine.workers.process.offspring import KEPT_FROM, fill_standard_numbers, kill_group
 from teamster.spine.workers.process.resource_tracker import TrackerOnDemand
 
@@ -122,7 +123,7 @@ class Server:
         if not stat.S_ISFIFO(os.fstat(descriptors[2]).st_mode):
             # The program has no resource tracker
             os.dup2(self._tracker.writer, descriptors[2], inheritable=False)
-        pid = os.fork()
+        pid = preloading.fork()
         if pid == 0:
             become_worker(descriptors, executable)
         for descriptor in descriptors:
@@ -178,8 +179,13 @@ class Server:
             self._end_pool(pool)
 
 
-def serve(root_descriptor: int) -> None:
-    """Be the fork server; never returns."""
+def serve(root_descriptor: int, preload: dict[str, str | None] | None = None) -> None:
+    """Be the fork server; never returns.
+
+    Args:
+        root_descriptor: of the socket to the program.
+        preload: modules to import first, with the files that the program has them from.
+    """
     try:
         fill_standard_numbers()
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
@@ -188,6 +194,8 @@ def serve(root_descriptor: int) -> None:
         # each worker.
         from teamster.spine.workers.process import child_main, kinship, worker  # noqa: F401
 
+        if preload:
+            preloading.import_all(preload, root_descriptor)
         server = Server(Channel(socket.socket(fileno=root_descriptor), blocking=True))
         try:
             server.run()

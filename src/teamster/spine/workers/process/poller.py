@@ -17,6 +17,9 @@ from teamster.spine.transport.channel import SPIN_NS
 from teamster.spine.transport.polling import READABLE, WRITABLE, make_poll
 from teamster.spine.transport.sockets import SILENTLY
 
+# A wait that began before the program closed our descriptors cannot be ended any more
+_LOOK_S = 1.0
+
 
 class _Set(Protocol):
     """Descriptors and what is waited for, as epoll has them."""
@@ -63,7 +66,8 @@ class Poller:
     def poll(self, seconds: float | None, *, eager: bool) -> list[tuple[int, int]]:
         """Descriptors and what they are ready for.
 
-        It looks without sleeping at first: a processor that sleeps takes 50 us to wake up.
+        It looks without sleeping at first: a processor that sleeps takes 50 us to wake up. It
+        returns, with nothing, after `seconds`, and without a number after some time, too.
         """
         until = time.perf_counter_ns() + SPIN_NS if eager and seconds != 0 else 0
         while time.perf_counter_ns() < until:
@@ -75,7 +79,7 @@ class Poller:
                 errno.EBADF,
                 "the program has closed the descriptors that its workers are watched by",
             )
-        return self._but_for_wakes(self._set.poll(seconds))
+        return self._but_for_wakes(self._set.poll(_LOOK_S if seconds is None else seconds))
 
     def _but_for_wakes(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
         number = self._wake_read.fileno()

@@ -55,10 +55,14 @@ class ChildSetup:
         start_method: "forkserver", "spawn" or "fork".
         native_threads: how many threads of OpenMP and its like each may have; None leaves them
             alone.
+        preload: modules that their fork server has imported.
     """
 
-    def __init__(self, start_method: str, native_threads: int | None) -> None:
+    def __init__(
+        self, start_method: str, native_threads: int | None, preload: tuple[str, ...] = ()
+    ) -> None:
         self.start_method = start_method
+        self.preload = preload
         self.environment = current_environment()
         self._native_threads = native_threads
 
@@ -90,6 +94,7 @@ class Starter:
     def __init__(self, setup: ChildSetup) -> None:
         self._setup = setup
         self._method = setup.start_method
+        self._fork_server = the_fork_server(setup.preload)
         if self._method == "fork":
             refuse_unsafe_fork()
         self.generation = 0  # how many servers there were before
@@ -100,8 +105,8 @@ class Starter:
     def _connect(self) -> Channel:
         self._serving = self._method == "fork"
         self._asked_ns = perf_counter_ns()
-        control = the_fork_server().connect(to_guard=self._method == "fork")
-        self._server_generation = the_fork_server().generation
+        control = self._fork_server.connect(to_guard=self._method == "fork")
+        self._server_generation = self._fork_server.generation
         return control
 
     def start(
@@ -148,19 +153,18 @@ class Starter:
         """
         if self._serving or self.why_not is not None:
             return None
-        left = the_fork_server().patience_s() - (perf_counter_ns() - self._asked_ns) / 1e9
+        left = self._fork_server.patience_s() - (perf_counter_ns() - self._asked_ns) / 1e9
         if left <= 0:
             # The server's end is then read from the control
-            self.why_not = the_fork_server().why_silent(self._server_generation)
+            self.why_not = self._fork_server.why_silent(self._server_generation)
         return max(0.0, left)
 
     def is_current(self) -> bool:
         """Whether what was started is still of use to the program as it is now."""
-        fork_server = the_fork_server()
         return self.why_not is not None or (
             self.control.is_whole()
-            and fork_server.is_of_this_user()
-            and fork_server.generation == self._server_generation
+            and self._fork_server.is_of_this_user()
+            and self._fork_server.generation == self._server_generation
         )
 
     def renew(self) -> None:
@@ -181,7 +185,7 @@ class Starter:
         why_not = (
             None
             if self._serving or self.why_not
-            else the_fork_server().why_silent(self._server_generation)
+            else self._fork_server.why_silent(self._server_generation)
         )
         self.control.close()
         try:
