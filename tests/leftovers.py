@@ -46,9 +46,9 @@ def _is_fork_server(process: psutil.Process) -> bool:
 
 
 def _processes(known: dict[int, str]) -> dict[int, str]:
-    """Everything below this process, but for one fork server.
+    """Everything below this process, but for its fork servers: one for each choice of modules.
 
-    It may stay, and what it has forked may not.
+    They may stay, and what they have forked may not.
     """
     me = psutil.Process()
     children = {process.pid: process for process in me.children(recursive=True)}
@@ -58,7 +58,8 @@ def _processes(known: dict[int, str]) -> dict[int, str]:
     servers = [
         pid for pid, process in children.items() if pid in direct and _is_fork_server(process)
     ]
-    for pid in servers[:1]:
+    forkserver = sys.modules.get("teamster.spine.workers.process.forkserver")
+    for pid in servers[: max(1, len(forkserver._of_the_program) if forkserver else 0)]:
         del children[pid]
     return {pid: describe(process) for pid, process in children.items()}
 

@@ -96,7 +96,7 @@ class TaskError(TeamsterError):
         return _rebuild, (type(self), self.args, self.__dict__.copy())
 
 
-class WorkerDied(TaskError):
+class WorkerDied(TaskError, RuntimeError):
     """The process that ran the item died: killed by a signal, out of memory, or by ``os._exit``.
 
     It does not mean that the item is wrong: the kernel may have chosen its worker for reasons of

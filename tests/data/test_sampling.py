@@ -12,7 +12,7 @@ import torch
 from torch.utils import data
 
 from teamster.data import DataLoader
-from teamster.data.sampling import SampleSeeds
+from teamster.data.sampling import SampleSeeds, Seed
 from teamster.errors import UsageError
 
 KINDS = ["inline", "thread", "process"]
@@ -83,10 +83,63 @@ def test_threads_are_told_of_generators_that_are_all_threads_own() -> None:
 
 
 def test_a_sample_that_draws_nothing_is_read_without_seeds() -> None:
-    seeds = SampleSeeds(1)
-    for index in range(20):
-        assert seeds.read(lambda index: index + 1, index) == index + 1
-    assert seeds.draws == ""
+    seeds = SampleSeeds()
+    with seeds.kept():
+        for index in range(20):
+            assert seeds.read(lambda index: index + 1, index, Seed(1, 0, index)) == index + 1
+    assert not seeds.drawn
+
+
+class Episodes(data.Dataset[Any]):
+    def __getitem__(self, index: int) -> Any:
+        return torch.rand(4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_that_is_drawn_again_has_other_numbers(kind: str) -> None:
+    loader = DataLoader(
+        Episodes(),
+        5,
+        sampler=[0] * 20,
+        num_workers=1,
+        workers=kind,  # type: ignore[arg-type]
+    )
+    drawn = torch.cat(list(loader))
+    assert len({tuple(row.tolist()) for row in drawn}) == 20
+
+
+class Endless(data.Sampler[Any]):
+    def __iter__(self) -> Any:
+        while True:
+            yield from ([0, 1], [2, 3])
+
+
+def test_an_iterator_that_goes_through_the_dataset_again_has_other_numbers() -> None:
+    batches = iter(DataLoader(Augmented(), batch_sampler=Endless()))
+    first, second = (torch.cat([next(batches), next(batches)]) for _ in range(2))
+    assert torch.equal(first[:, 0], second[:, 0])
+    assert not (first[:, 1:] == second[:, 1:]).any()
+
+
+class Still(Augmented):
+    def __getitem__(self, index: int) -> Any:
+        return torch.tensor(index)
+
+
+@pytest.mark.parametrize("dataset", [Augmented(), Still()], ids=["draw", "draw nothing"])
+def test_generators_of_gpus_are_left_alone(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    assert len(list(DataLoader(dataset, 4))) == 6
+    assert seeded == []
+
+
+def test_the_seed_of_a_sample_fits_into_a_tensor() -> None:
+    class Tells(Augmented):
+        def __getitem__(self, index: int) -> Any:
+            return torch.initial_seed()
+
+    assert len(set(next(iter(DataLoader(Tells(), 8))).tolist())) == 8
 
 
 def test_what_makes_no_sense_is_refused() -> None:

@@ -19,6 +19,7 @@ from teamster.data import DataLoader
 from teamster.data.feeding import Feed
 from teamster.data.fetch import Fetch, default_collate
 from teamster.data.processes import ProcessFeed
+from teamster.data.sampling import Seed
 from teamster.data.slots import SlotRows, Slots, replaced, tensors_of, write
 
 Pair = namedtuple("Pair", "image label")
@@ -79,13 +80,13 @@ def test_batches_are_those_of_torch(structure: str) -> None:
 @pytest.fixture(scope="module")
 def feed() -> Iterator[ProcessFeed]:
     made = ProcessFeed(Fetch(Images("tuple", 1000), default_collate, True), 1, 2, base_seed=0)
-    made.begin([0], 0).result(60)  # its worker is there
+    made.begin([0], Seed(0)).result(60)  # its worker is there
     yield made
     made.close()
 
 
 def batches_of(feed: Feed, rows: list[list[int]]) -> list[Any]:
-    return [feed.begin(each, 0).result(60).value for each in rows]
+    return [feed.begin(each, Seed(0)).result(60).value for each in rows]
 
 
 def test_batches_that_are_kept_stay_as_they_are(feed: ProcessFeed) -> None:
@@ -100,7 +101,7 @@ def test_a_slot_is_used_again_when_nothing_of_its_batch_is_left(feed: ProcessFee
     batches_of(feed, rows[:4])
     addresses, kept = set(), []
     for each in rows:
-        image = feed.begin(each, 0).result(60).value[0]
+        image = feed.begin(each, Seed(0)).result(60).value[0]
         addresses.add(image.data_ptr())
         if each[0] in (4, 20):
             kept.append((each[0], image[0].numpy()[5:6]))  # a view of a view
@@ -111,15 +112,15 @@ def test_a_slot_is_used_again_when_nothing_of_its_batch_is_left(feed: ProcessFee
 
 def test_batches_of_many_sizes(feed: ProcessFeed) -> None:
     for rows in ([1], [2, 3, 4, 5, 6, 7], [8, 9], list(range(10, 30)), [3]):
-        image, label, _ = feed.begin(rows, 0).result(60).value
+        image, label, _ = feed.begin(rows, Seed(0)).result(60).value
         assert image[:, 0, 0].tolist() == label.tolist() == rows
 
 
 def test_a_batch_that_was_given_up_is_written_to_its_own_slot(feed: ProcessFeed) -> None:
     batches_of(feed, [[0, 1]] * 4)
     for first in range(0, 30, 2):
-        feed.begin([first, first + 1], 0)  # its workers write it while the next one is there
-        image, *_ = feed.begin([first + 2, first + 3], 0).result(60).value
+        feed.begin([first, first + 1], Seed(0))  # its workers write it while the next one is there
+        image, *_ = feed.begin([first + 2, first + 3], Seed(0)).result(60).value
         assert image[:, 64, 64].tolist() == [first + 2, first + 3]
 
 

@@ -13,7 +13,9 @@ from torch.utils import data
 
 from teamster.data import DataLoader, tuning
 from teamster.data.fetch import Fetch
+from teamster.data.sampling import Seed
 from teamster.spine.plan.plan import Candidate
+from teamster.tasks.auto import caller_clock
 
 
 class Waits(data.Dataset[Any]):
@@ -79,6 +81,17 @@ def test_a_dataset_that_does_not_pickle_stays() -> None:
     assert loader.explain().backend != "process"
 
 
+class Takes(Waits):
+    """Samples that move a clock of the test's own."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        self.read = lambda: clock.__setitem__(0, clock[0] + seconds)
+
+    def __getitem__(self, index: int) -> Any:
+        self.read()
+        return index
+
+
 def test_the_fastest_for_the_consumer_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads promise most; processes keep the consumer's own step short."""
     clock = [0.0]
@@ -92,14 +105,17 @@ def test_the_fastest_for_the_consumer_stays(monkeypatch: pytest.MonkeyPatch) -> 
             Candidate("process", 2, 20.0),
         ),
     )
-    tuner, fetch = tuning.Tuner(2), Fetch(Waits(), list, True)
+    monkeypatch.setattr(caller_clock, "perf_counter_ns", lambda: int(clock[0] * 1e9))
+
+    tuner, fetch = tuning.Tuner(2), Fetch(Takes(clock, 0.025), list, True)
     used: list[str] = []
     takes = {"serial": 0.1, "thread": 0.08, "process": 0.05}
     for _ in range(200):
         if tuner.probing:
-            tuner.measure(fetch, [0, 1, 2, 3], 0)
-        clock[0] += takes[tuner.plan.backend]
-        if tuner.delivered(0):
+            tuner.measure(fetch, [0, 1, 2, 3], Seed(0))
+        else:
+            clock[0] += takes[tuner.plan.backend]
+        if tuner.delivered(0, 0.002):
             used.append(tuner.plan.backend)
     assert used == ["thread", "process"]
     assert tuner.plan.backend == "process"
@@ -130,16 +146,17 @@ def test_what_the_consumer_does_between_epochs_counts_for_nothing(
     clock = [0.0]
     monkeypatch.setattr(tuning, "perf_counter", lambda: clock[0])
     tuner = tuning.Tuner(2)
-    fetch = Fetch(Counted(), list, True)
-    monkeypatch.setattr(tuning, "_PROBE_S", 0.0)
+    fetch = Fetch(Takes(clock, 0.005), list, True)
+    monkeypatch.setattr(caller_clock, "perf_counter_ns", lambda: int(clock[0] * 1e9))
     candidates = Candidate("serial", 1, 10.0), Candidate("thread", 2, 30.0)
     monkeypatch.setattr(tuning, "predict", lambda *_: candidates)
     for _ in range(200):  # epochs of two batches, with a validation of 100 s behind each
         tuner.begin_epoch()
         for _ in range(2):
             if tuner.probing:
-                tuner.measure(fetch, [0, 1], 0)
-            clock[0] += 0.01
+                tuner.measure(fetch, [0, 1], Seed(0))
+            else:
+                clock[0] += 0.01
             tuner.delivered(0)
         clock[0] += 100.0
     assert "a batch takes the consumer 10 ms, its own step included" in tuner.plan.reason
@@ -150,12 +167,65 @@ def test_workers_read_while_the_consumer_is_in_its_own_step(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(tuning, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(caller_clock, "perf_counter_ns", lambda: int(clock[0] * 1e9))
     same = Candidate("serial", 1, 250.0), Candidate("process", 2, 250.0)
     monkeypatch.setattr(tuning, "predict", lambda *_: same)
     for step_s, tried in ((0.008, True), (0.0, False), (1.0, False)):
-        tuner, fetch = tuning.Tuner(2), Fetch(Counted(), list, True)
+        tuner, fetch = tuning.Tuner(2), Fetch(Takes(clock, 0.004), list, True)
         while tuner.probing:
-            tuner.measure(fetch, [0, 1], 0)
-            clock[0] += 0.009 + step_s
+            tuner.measure(fetch, [0, 1], Seed(0))
+            clock[0] += step_s
             tuner.delivered(0)
         assert ("compared" in tuner.plan.reason) is tried
+
+
+def decided(tuner: tuning.Tuner, clock: list[float], batch_s: Any, windows: int) -> str:
+    """What a tuner has decided after many batches, each of which takes `batch_s` of its plan."""
+    fetch = Fetch(Takes(clock, 0.01), list, True)
+    for _ in range(windows * 40):
+        waited_s = 0.0
+        if tuner.probing:
+            tuner.measure(fetch, [0, 1, 2, 3], Seed(0))
+        else:
+            seconds, waited_s = batch_s(tuner.plan)
+            clock[0] += seconds
+        tuner.delivered(0, waited_s)
+    return f"{tuner.plan.backend}({tuner.plan.workers})"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(tuning, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(caller_clock, "perf_counter_ns", lambda: int(now[0] * 1e9))
+    candidates = Candidate("serial", 1, 10.0), Candidate("thread", 8, 30.0)
+    monkeypatch.setattr(tuning, "predict", lambda *_: candidates)
+    return now
+
+
+def test_more_workers_while_the_consumer_waits(clock: list[float]) -> None:
+    def waits(plan: Any) -> tuple[float, float]:
+        seconds = 0.04 if plan.backend == "serial" else max(0.010, 0.16 / plan.workers)
+        return seconds, seconds - 0.0099
+
+    assert decided(tuning.Tuner(2), clock, waits, 30) == "thread(16)"
+
+
+def test_fewer_workers_where_it_does_not_wait(clock: list[float]) -> None:
+    def never_waits(plan: Any) -> tuple[float, float]:
+        return (0.04, 0.02) if plan.backend == "serial" else (0.02 + plan.workers * 1e-4, 0.0)
+
+    assert decided(tuning.Tuner(2), clock, never_waits, 30) == "thread(1)"
+
+
+def test_it_is_decided_anew_when_batches_change(clock: list[float]) -> None:
+    factor = [1.0]
+
+    def changes(plan: Any) -> tuple[float, float]:
+        seconds = {"serial": 0.02 * factor[0], "thread": 0.03}[plan.backend]
+        return seconds, 0.03 * seconds
+
+    tuner = tuning.Tuner(2)
+    assert decided(tuner, clock, changes, 20) == "serial(1)"
+    factor[0] = 10.0
+    assert decided(tuner, clock, changes, 30) == "thread(8)"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from teamster.data.fetch import Fetch, Made
+from teamster.data.sampling import Seed
 from teamster.spine.plan.plan import Plan
 
 
@@ -16,6 +17,9 @@ class OpenBatch(Protocol):
     @property
     def ready(self) -> bool:
         """Whether `result` would not wait."""
+
+    def wait(self, seconds: float) -> None:
+        """Until it may be ready, at most so long."""
 
     def result(self, timeout: float | None) -> Made:
         """The batch, when it is there.
@@ -48,12 +52,15 @@ class Feed(Protocol):
             Exception: none can.
         """
 
-    def begin(self, indices: Any, base: int) -> OpenBatch:
+    def is_current(self) -> bool:
+        """Whether it reads the dataset as that is now; asked first when it is made."""
+
+    def begin(self, indices: Any, seed: Seed) -> OpenBatch:
         """Begin a batch, behind those that were begun before.
 
         Args:
             indices: of the batch.
-            base: seed of the epoch.
+            seed: of its first sample.
         """
 
     def close(self) -> None:
@@ -67,45 +74,57 @@ class Inline:
         fetch: of the dataset.
 
     Example:
-        >>> Inline(Fetch([3, 4], list, True)).begin([1, 0], 0).result(None).value
+        >>> Inline(Fetch([3, 4], list, True)).begin([1, 0], Seed(0)).result(None).value
         [4, 3]
     """
 
-    ahead = 1
+    ahead = 0  # nothing is begun before it is asked for
     warm_up = 0
     is_up = True
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
-    def begin(self, indices: Any, base: int) -> OpenBatch:
+    def is_current(self) -> bool:
+        """It has the dataset itself."""
+        return True
+
+    def begin(self, indices: Any, seed: Seed) -> OpenBatch:
         """See `Feed.begin`."""
-        return _InlineBatch(self._fetch, indices, base)
+        return _InlineBatch(self._fetch, indices, seed)
 
     def close(self) -> None:
         """Nothing has to end."""
 
 
-class _InlineBatch:
+class _Ready:
     ready = True
 
-    def __init__(self, fetch: Fetch, indices: Any, base: int) -> None:
+    def wait(self, seconds: float) -> None:
+        """See `OpenBatch.wait`."""
+
+
+class _InlineBatch(_Ready):
+    def __init__(self, fetch: Fetch, indices: Any, seed: Seed) -> None:
         self._fetch = fetch
         self._indices = indices
-        self._base = base
+        self._seed = seed
 
     def result(self, timeout: float | None) -> Made:
-        return self._fetch.whole(self._indices, self._base)
+        return self._fetch.whole(self._indices, self._seed)
 
 
-class Settled:
+class Settled(_Ready):
     """A batch that was made, or has failed, already."""
-
-    ready = True
 
     def __init__(self, made: Made | None, error: BaseException | None = None) -> None:
         self._made = made
         self._error = error
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it has not failed."""
+        return self._made is not None
 
     def result(self, timeout: float | None) -> Made:
         """See `OpenBatch.result`."""
@@ -130,6 +149,8 @@ def made_of(make: Callable[[], Made]) -> Settled:
         return Settled(make())
     except Exception as error:
         return Settled(None, error)
+    finally:
+        del make  # the error's traceback leads back to here, and from a future to its pool
 
 
 class Feeds:
@@ -152,15 +173,21 @@ class Feeds:
         self._make = make
         self._keep = keep
         self._kept: tuple[Any, Feed] | None = None
+        self.refused = False  # the latest could not be made
 
     def take(self, plan: Plan, seed: int) -> Feed:
         """Workers as the plan says; those of the epoch before where they are such."""
         kept, self._kept = self._kept, None
-        if kept is not None and kept[0] == (plan.backend, plan.workers):
+        if kept is not None and kept[0] == (plan.backend, plan.workers) and kept[1].is_current():
             return kept[1]
         if kept is not None:
             kept[1].close()
-        return self._make(plan, seed)
+        self.refused = True
+        feed = self._make(plan, seed)
+        self.refused = False
+        if self._keep:
+            feed.is_current()  # from now on
+        return feed
 
     def give_back(self, feed: Feed, plan: Plan) -> None:
         """An epoch is over, and nothing is left in the hands of its workers."""

@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data._utils.collate import default_collate
 
 from teamster.data.failures import Failure, OnError, describe, note
-from teamster.data.sampling import SampleSeeds
+from teamster.data.sampling import SampleSeeds, Seed
 from teamster.data.vectorised import selection
 from teamster.data.worker_info import hidden
 
@@ -25,6 +25,7 @@ class _Nothing:
 NOTHING: Any = _Nothing()
 """In place of a batch of which no sample could be read."""
 
+_BEHIND = 1 << 40  # a row behind all others: the random numbers of `collate`
 _REPLACEMENTS = 100  # samples behind a bad one that are tried in its place
 
 
@@ -75,7 +76,7 @@ class Fetch:
         mergeable: whether parts of a batch may be collated apart, too: `collate` is torch's own.
 
     Example:
-        >>> Fetch([1.0, 2.0, 4.0], default_collate, True).whole([0, 2], 0).value.tolist()
+        >>> Fetch([1.0, 2.0, 4.0], default_collate, True).whole([0, 2], Seed(0)).value.tolist()
         [1.0, 4.0]
     """
 
@@ -97,8 +98,8 @@ class Fetch:
         self._many = getattr(dataset, "__getitems__", None)
         self.by_rows = batched and not self._many and self._select is None
         self.mergeable = self.by_rows and usual
-        self._seeds = SampleSeeds(0) if seeded else None
-        self._batch_seeds = SampleSeeds(0) if seeded and not usual else None
+        self._seeds = SampleSeeds() if seeded else None
+        self._batch_seeds = SampleSeeds() if seeded and not usual else None
         self.reading: dict[int, Any] = {}  # index, by the thread that reads it
 
     def __reduce__(self) -> Any:
@@ -107,41 +108,50 @@ class Fetch:
 
     @property
     def draws(self) -> str:
-        """The generator of all threads that samples draw from; empty where none does."""
+        """The generators of all threads that samples draw from; empty where none does."""
         seeds = (self._seeds, self._batch_seeds)
-        return next((each.draws for each in seeds if each is not None and each.draws), "")
+        drawn = [each.drawn for each in seeds if each is not None]
+        return ", ".join(sorted(set().union(*drawn)))
 
-    def samples(self, indices: Sequence[Any], base: int | None) -> Made:
+    def takes(self, indices: Any) -> bool:
+        """Whether indices can stay as the sampler gives them.
+
+        Where samples are read one by one, a batch of them may be anything that can be iterated.
+        """
+        return not self._batched or self._many is not None or isinstance(indices, (list, tuple))
+
+    def samples(self, indices: Sequence[Any], seed: Seed | None) -> Made:
         """Read samples.
 
         Args:
             indices: of the dataset.
-            base: seed of the epoch; None where nothing is seeded.
+            seed: of the first; None where nothing is seeded.
 
         Returns:
             A list of samples.
         """
+        if self._seeds is None or seed is None:
+            return self._samples(indices, lambda index, row: self._get(index))
+        seeds, get, first = self._seeds, self._get, seed
+        with seeds.kept():
+            return self._samples(indices, lambda index, row: seeds.read(get, index, first.at(row)))
+
+    def _samples(self, indices: Sequence[Any], read: Callable[..., Any]) -> Made:
         made = Made([], len(indices))
-        read = self._reader(base)
         mine, reading = threading.get_ident(), self.reading
-        for index in indices:
+        for row, index in enumerate(indices):
             reading[mine] = index
             try:
-                made.value.append(read(index))
+                made.value.append(read(index, row=row))
             except Exception as error:
-                if not self._passed_over(index, error, made, read):
+                if not self._passed_over(index, error, made, partial(read, row=row)):
                     raise
             finally:
                 reading.pop(mine, None)
         return made
 
-    def _reader(self, base: int | None) -> Callable[[Any], Any]:
-        get: Callable[[Any], Any] = self.dataset.__getitem__
-        seeds = self._seeds
-        if seeds is None or base is None:
-            return get
-        seeds.base = base
-        return lambda index: seeds.read(get, index)
+    def _get(self, index: Any) -> Any:
+        return self.dataset[index]
 
     def _passed_over(
         self, index: Any, error: Exception, made: Made, read: Callable[[Any], Any]
@@ -186,13 +196,12 @@ class Fetch:
                 continue
         return []
 
-    def collate(self, made: Made, indices: Any, base: int | None) -> Made:
+    def collate(self, made: Made, seed: Seed | None) -> Made:
         """Make a batch of samples; what `made` says of failures stays.
 
         Args:
             made: its value is a list of samples.
-            indices: of the batch.
-            base: seed of the epoch, for what `collate` draws; None where nothing is seeded.
+            seed: of the first, for what `collate` draws; None where nothing is seeded.
 
         Returns:
             The same, with the batch as its value.
@@ -203,62 +212,62 @@ class Fetch:
         elif self._collate is default_collate:
             with hidden():
                 made.value = default_collate(samples)
-        elif self._batch_seeds is None or base is None:
+        elif self._batch_seeds is None or seed is None:
             made.value = self._collate(samples)
         else:
-            self._batch_seeds.base = base
-            made.value = self._batch_seeds.read(
-                lambda _: self._collate(samples), ("collate", *_listed(indices))
-            )
+            with self._batch_seeds.kept():
+                made.value = self._batch_seeds.read(self._collate, samples, seed.at(_BEHIND))
         return made
 
-    def finish(self, looked: Made, indices: Sequence[Any], base: int | None) -> Made:
+    def finish(self, looked: Made, indices: Sequence[Any], seed: Seed | None) -> Made:
         """Make a batch of which the first samples were read already.
 
         Args:
             looked: those.
             indices: of the batch.
-            base: seed of the epoch; None where nothing is seeded.
+            seed: of its first sample; None where nothing is seeded.
 
         Returns:
             The batch.
         """
-        rest = self.samples(indices[looked.samples :], base)
-        return self.collate(join([looked, rest]), indices, base)
+        begun = looked.samples
+        rest = self.samples(indices[begun:], seed and seed.at(begun))
+        return self.collate(join([looked, rest]), seed)
 
-    def whole(self, indices: Any, base: int | None) -> Made:
+    def whole(self, indices: Any, seed: Seed | None) -> Made:
         """Make a batch.
 
         Args:
             indices: of a batch; a single one where there are no batches.
-            base: seed of the epoch; None where nothing is seeded.
+            seed: of its first sample; None where nothing is seeded.
 
         Returns:
             What `collate` has made of its samples.
         """
-        if self._select is not None and indices:
+        if self._select is not None and len(indices):
             return Made(self._select(indices), len(indices))
         if not self._batched:
-            made = self.samples([indices], base)
+            made = self.samples([indices], seed)
             made.value = made.value[0] if made.value else NOTHING
-            return made if made.value is NOTHING else self.collate(made, indices, base)
+            return made if made.value is NOTHING else self.collate(made, seed)
         if self._many is None:
-            return self.collate(self.samples(indices, base), indices, base)
-        return self.collate(self._at_once(indices, base), indices, base)
+            return self.collate(self.samples(indices, seed), seed)
+        return self.collate(self._at_once(indices, seed), seed)
 
-    def _at_once(self, indices: Any, base: int | None) -> Made:
+    def _at_once(self, indices: Any, seed: Seed | None) -> Made:
         """By `__getitems__`; where that fails and errors are passed over, one by one."""
         many, seeds = self._many, self._seeds
         assert many is not None
+        count = len(indices) if hasattr(indices, "__len__") else 0
         try:
-            if seeds is None or base is None:
-                return Made(many(indices), len(indices))
-            seeds.base = base
-            return Made(seeds.read(many, indices), len(indices))
+            if seeds is None or seed is None:
+                return Made(many(indices), count)
+            with seeds.kept():
+                return Made(seeds.read(many, indices, seed), count)
         except Exception:
             if self._on_error == "raise":
                 raise
-        return self.samples(indices, base)
+        return self.samples(indices, seed)
 
 
 def _listed(indices: Any) -> Sequence[Any]:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import operator
+import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch.utils import data
 from torch.utils.data.dataloader import _DatasetKind
@@ -17,21 +19,40 @@ from teamster.data.fetch import Fetch
 from teamster.data.loader_report import LoaderClock, LoaderReport
 from teamster.data.prefetch import BatchIterator
 from teamster.data.processes import ProcessFeed
+from teamster.data.sampling import generator_states, restore
 from teamster.data.state import VERSION, capture, check_state
 from teamster.data.threads import ThreadFeed
 from teamster.data.tuning import Tuner
-from teamster.errors import UsageError
+from teamster.errors import UsageError, first_line
 from teamster.machine.cpus import usable_cores
 from teamster.spine.plan.choice import is_count
 from teamster.spine.plan.plan import Plan
 
 Kind = Literal["auto", "inline", "thread", "process"]
 
+_NOT_PICKLED = (
+    "_made_with", "_fetch", "_feeds", "_resume", "_latest", "_clock", "_bound", "_tally", "_tuner",
+)  # fmt: skip
 _KINDS = {"inline": "serial", "thread": "thread", "process": "process"}
 _PREFETCH = 2  # batches ahead for each worker, as torch has it
 
 
-class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followed
+Batch = TypeVar("Batch", covariant=True)
+
+
+class AutoCount(int):
+    """A number of workers that stands for "auto".
+
+    Frameworks make loaders anew from what they see of one: ours is then what it was, and one of
+    torch's has this many.
+
+    Example:
+        >>> AutoCount(2) + 1
+        3
+    """
+
+
+class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not followed
     """Loads batches of a dataset, with as many workers of such a kind as pay.
 
     A drop-in for `torch.utils.data.DataLoader`: every argument means what it means there.
@@ -97,27 +118,19 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
         iterable = isinstance(dataset, data.IterableDataset)
         _check(workers, seeding, prefetch_bytes, iterable=iterable)
         check_policy(on_error, max_errors)
+        self.workers = workers
         self.seeding = seeding
         self.on_error = on_error
-        self._tally = Tally(max_errors)
-        self._made_with: tuple[Any, ...] | None = None  # what the next two are for
-        self._fetch: Fetch
-        self._feeds: Feeds
-        self._resume: dict[str, Any] | None = None
-        self._latest: weakref.ref[BatchIterator] | None = None
-        self._clock = LoaderClock()
-        self._bound = InFlight(prefetch_bytes)
-        self._kind = workers
-        cores = usable_cores()
-        if iterable and num_workers == "auto":
-            num_workers = 0
+        self.max_errors = max_errors
+        self.prefetch_bytes = prefetch_bytes
+        self._begin_afresh()
         super().__init__(
             dataset,
             batch_size,
             shuffle,
             sampler,
             batch_sampler,
-            _number(num_workers, workers, cores),
+            _number(num_workers, workers, iterable=iterable),
             collate_fn,
             pin_memory,
             drop_last,
@@ -130,22 +143,83 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
-        self._tuner = _tuner(num_workers, workers, cores)
-        kind = "serial" if not self.num_workers else _KINDS.get(workers, "process")
+        self._decide()
+
+    def _begin_afresh(self) -> None:
+        """Know nothing, and have no workers yet."""
+        self._made_with: tuple[Any, ...] = ()  # what the next two are for
+        self._fetch: Fetch
+        self._feeds: Feeds
+        self._resume: dict[str, Any] | None = None
+        self._latest: weakref.ref[BatchIterator] | None = None
+        self._clock = LoaderClock()
+        self._bound = InFlight(self.prefetch_bytes)
+        self._tally = Tally(self.max_errors)
+        self._decided_for: tuple[Any, ...] = ()
+        self._torchs = ""  # why torch's own workers read
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the workers, and what was measured."""
+        own = dict(vars(self), _iterator=None)
+        return {name: value for name, value in own.items() if name not in _NOT_PICKLED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin_afresh()
+        self._decide()
+
+    def _decide(self) -> None:
+        """Which workers: what was asked for, or what a tuner finds out."""
+        asked = self.workers, type(self.num_workers), int(self.num_workers)
+        if self._decided_for == asked:
+            return
+        self._decided_for, self._made_with = asked, ()
+        auto = self.workers == "auto" and isinstance(self.num_workers, AutoCount)
+        self._tuner = Tuner(usable_cores()) if auto else None
+        kind = "serial" if not self.num_workers else _KINDS.get(self.workers, "process")
         self._plan = Plan(kind, max(1, self.num_workers), "asked for")
 
     def _get_iterator(self) -> Any:
         if self._dataset_kind != _DatasetKind.Map or self._is_torchs():
             return super()._get_iterator()
-        settings = self.collate_fn, self.on_error, self.worker_init_fn
-        if self._made_with != settings:  # they may be set between epochs
+        self._decide()
+        settings = self.dataset, self.collate_fn, self.on_error, self.worker_init_fn
+        if not _are_same(self._made_with, settings):  # they may be set between epochs
             self._made_with = settings
             self._fetch = self._fetch_of()
             self._feeds = Feeds(self._feeder(self._fetch), keep=self._tuner is not None)
+        return self._own_iterator() if self.workers != "auto" or self._tuner else self._as_asked()
+
+    def _own_iterator(self) -> BatchIterator:
         keeps = self._clock, self._tally, self._bound
         made = BatchIterator(self, self._fetch, self._feeds, self._tuner, self._plan, *keeps)
         self._latest = weakref.ref(made)
         return made
+
+    def _as_asked(self) -> Any:
+        """Processes, as with torch; its own where a dataset can only be had by a fork."""
+        if self._torchs:
+            return super()._get_iterator()
+        before, own = generator_states(), self.generator and self.generator.get_state()
+        try:
+            return self._own_iterator()
+        except Exception as error:
+            if (
+                not self._feeds.refused
+                or self.on_error != "raise"
+                or self._resume is not None
+                or not self.num_workers
+            ):
+                raise
+            self._torchs = first_line(error)
+        warnings.warn(
+            f"torch's own workers read this dataset, by a fork: {self._torchs}",
+            stacklevel=3,
+        )
+        restore(before)
+        if own is not None:
+            self.generator.set_state(own)
+        return super()._get_iterator()
 
     def _fetch_of(self) -> Fetch:
         return Fetch(
@@ -168,7 +242,7 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
             >>> DataLoader([1], num_workers=64, workers="thread").num_workers
             64
         """
-        if self._kind != "thread":
+        if self.workers != "thread":
             super().check_worker_number_rationality()
 
     def _feeder(self, fetch: Fetch) -> Callable[[Plan, int], Feed]:
@@ -219,6 +293,8 @@ class DataLoader(data.DataLoader):  # type: ignore[misc]  # torch is not followe
             >>> [batch.tolist() for batch in again]
             [[3, 4]]
         """
+        if self._torchs:
+            raise UsageError(f"torch's own workers read, which have no state: {self._torchs}")
         latest = self._latest() if self._latest is not None else None
         length = _length(self.dataset)
         if self._resume is not None:  # it was not gone on from yet
@@ -302,16 +378,20 @@ def _check(workers: Any, seeding: Any, prefetch_bytes: Any, *, iterable: bool) -
 
 
 def _length(dataset: Any) -> int | None:
-    return len(dataset) if hasattr(dataset, "__len__") else None
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
 
 
-def _number(num_workers: int | Literal["auto"], workers: Kind, cores: int) -> int:
+def _number(num_workers: int | Literal["auto"], workers: Kind, *, iterable: bool) -> int:
     """What torch is told: with "auto" it must not refuse what is for workers."""
     if workers == "inline":
         return 0
-    return cores if num_workers == "auto" else num_workers
+    if num_workers == "auto" or isinstance(num_workers, AutoCount):
+        return 0 if iterable else AutoCount(usable_cores())
+    return num_workers
 
 
-def _tuner(num_workers: int | Literal["auto"], workers: Kind, cores: int) -> Tuner | None:
-    """Decides, where anything is left to decide."""
-    return Tuner(cores) if num_workers == workers == "auto" else None
+def _are_same(these: tuple[Any, ...], those: tuple[Any, ...]) -> bool:
+    return len(these) == len(those) and all(map(operator.is_, these, those))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import nullcontext
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -24,13 +25,15 @@ from teamster.data.failures import Tally
 from teamster.data.feeding import Feed, Feeds, Inline, OpenBatch, made_of
 from teamster.data.fetch import NOTHING, Fetch, Made
 from teamster.data.loader_report import LoaderClock
-from teamster.data.state import Progress, as_captured, capture
+from teamster.data.sampling import Seed
+from teamster.data.state import Progress, as_captured, capture, origins_of
 from teamster.data.tuning import Tuner
 from teamster.errors import first_line
 from teamster.spine.plan.plan import Plan
 from teamster.spine.workers.seeds import kept_random_state, task_seed
 
 _NO_MORE = object()
+_GLANCE_S = 0.002  # at the oldest batch, where any may come first
 
 
 class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not followed
@@ -71,8 +74,8 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self._in_order = loader.in_order
         self._pipelined = 0
         self._resets = 0
+        self._origins = origins_of(loader)
         resume = loader.take_resume()
-        self.begin = {**capture(loader), "drawn": True} if resume is None else resume["begin"]
         with nullcontext() if resume is None else kept_random_state():
             super().__init__(loader)
         self._begin_epoch(loader, self._base_seed, resume)
@@ -83,7 +86,6 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self._open.clear()
         self._resets += 1
         resume = loader.take_resume()
-        self.begin = {**capture(loader), "drawn": False} if resume is None else resume["begin"]
         super()._reset(loader, first_iter)
         self._begin_epoch(loader, task_seed(self._base_seed, self._resets) >> 1, resume)
         self._fill_unless_probing()
@@ -98,17 +100,28 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self.progress = Progress(*resume["given"]) if resume is not None and begun else Progress()
         self.is_over = False
         self._position = 0
-        with nullcontext() if resume is None else as_captured(loader, self.begin):
-            if resume is not None:
-                self._draw_anew(loader, begun=begun)
-            self._ahead: Any = self._draw()
-            while self._position <= self.progress.first and self._ahead is not _NO_MORE:
-                self._ahead = self._draw()
+        self._is_drawn = False  # all of it
+        self._drawn: Any = None  # where an epoch is gone on from: what the order begins with
+        self._begin: dict[str, Any] | None = None  # the generators before the order was drawn
+        if resume is None:
+            return
+        self._begin = begin = resume["begin"]
+        with as_captured(loader, begin):
+            self._draw_anew(loader, begin, begun=begun)
+            while self._position <= self.progress.first and self._drawn is not _NO_MORE:
+                self._drawn = self._draw()
 
-    def _draw_anew(self, loader: Any, *, begun: bool) -> None:
+    @property
+    def begin(self) -> dict[str, Any]:
+        """What decides the order of this epoch."""
+        if self._begin is None:
+            return {**capture(self._origins), "drawn": False}
+        return self._begin
+
+    def _draw_anew(self, loader: Any, begin: dict[str, Any], *, begun: bool) -> None:
         """The order that was drawn then, by the same steps."""
         super()._reset(loader)  # an iterator of the sampler anew
-        if self.begin.get("drawn", True):
+        if begin.get("drawn", True):
             drawn = torch.empty((), dtype=torch.int64).random_(generator=loader.generator).item()
             self.base = self.base if begun else drawn
 
@@ -116,21 +129,29 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
 
     def _draw(self) -> Any:
         """The indices of one batch more, in the consumer's thread."""
+        self._begin = self.begin
         try:
             indices = self._next_index()
         except StopIteration:
             return _NO_MORE
         self._position += 1
-        return indices
+        return indices if self._fetch.takes(indices) else list(indices)
 
-    def _next_batch(self) -> tuple[int, Any] | None:
-        """Position and indices of the next batch that was not given yet."""
-        while self._ahead is not _NO_MORE:
-            position, indices = self._position - 1, self._ahead
-            self._ahead = self._draw()
+    def _next_batch(self) -> tuple[Seed, Any] | None:
+        """Place and indices of the next batch that was not given yet.
+
+        It is drawn when it is begun, and not before: a sampler may follow what the consumer does.
+        """
+        while True:
+            indices, self._drawn = self._drawn, None
+            if indices is None:
+                indices = _NO_MORE if self._is_drawn else self._draw()
+            if indices is _NO_MORE:
+                self._is_drawn = True
+                return None
+            position = self._position - 1
             if position not in self.progress.beyond:
-                return position, indices
-        return None
+                return Seed(self.base, position), indices
 
     # --- workers ----------------------------------------------------------------------------------
 
@@ -184,14 +205,15 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         if not self._probing:
             self._fill()
 
-    def _fill(self) -> None:
+    def _fill(self, least: int = 0) -> None:
+        """Begin batches: as many as may be open, and so many at least."""
         if self._bound.is_known or not self._fetch.by_rows:
             most = self._bound.of(self._feed.ahead)
         else:  # all workers fill the first one; what it takes is not known yet
             most = min(self._feed.ahead, 2)
-        while len(self._open) < most and (batch := self._next_batch()) is not None:
-            position, indices = batch
-            self._open.append((position, self._feed.begin(indices, self.base)))
+        while len(self._open) < max(least, most) and (batch := self._next_batch()) is not None:
+            seed, indices = batch
+            self._open.append((seed.batch, self._feed.begin(indices, seed)))
 
     # --- batches ----------------------------------------------------------------------------------
 
@@ -214,9 +236,9 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         if batch is None:
             self._end()
             raise StopIteration
-        position, indices = batch
-        made = tuner.measure(self._fetch, indices, self.base)
-        self.progress.note(position)
+        seed, indices = batch
+        made = tuner.measure(self._fetch, indices, seed)
+        self.progress.note(seed.batch)
         if tuner.delivered(0):
             self._change(tuner.plan)
             self._fill()
@@ -225,7 +247,8 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
     def _taken(self) -> Made:
         if self._tuner is not None:
             self._have_those_that_came(self._tuner)
-        self._fill()
+        asked_s = perf_counter()
+        self._fill(least=1)
         if not self._open:
             self._end()
             raise StopIteration
@@ -241,7 +264,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         if (
             self._coming is None
             and self._tuner is not None
-            and self._tuner.delivered(self._pipelined)
+            and self._tuner.delivered(self._pipelined, perf_counter() - asked_s)
         ):
             self._drain()
             self._change(self._tuner.plan)
@@ -256,25 +279,30 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         )
 
     def _pick(self) -> tuple[int, OpenBatch]:
-        if not self._in_order:
+        """The oldest batch; of those that may come in any order the first that is there."""
+        until = perf_counter() + (self._timeout or float("inf"))
+        while not self._in_order:
             for each in self._open:
                 if each[1].ready:
                     self._open.remove(each)
                     return each
+            if perf_counter() > until:
+                break
+            self._open[0][1].wait(_GLANCE_S)
         return self._open.popleft()
 
     def _end(self) -> None:
         """The epoch is over."""
-        self.is_over = True
-        if not self._persistent_workers:
+        if not self.is_over and not self._persistent_workers:
             feed, self._feed = self._coming or self._feed, Inline(self._fetch)
             self._coming = None
             self._feeds.give_back(feed, self._plan)
+        self.is_over = True
 
     def close(self) -> None:
         """End the workers of this iterator."""
         self._open.clear()
-        self._ahead = _NO_MORE
+        self._is_drawn = True
         self._close_feeds()
 
     def _close_feeds(self) -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -20,16 +21,21 @@ from typing import Any
 
 import torch
 from torch.utils.data._utils import worker as torch_worker
+from torch.utils.data._utils.collate import default_collate
 
-from teamster.data.collate import merge
+from teamster.data.collate import Collated, Placed, collate_part, common_form, concatenated, merge
 from teamster.data.fetch import NOTHING, Fetch, Made
 from teamster.data.rows import RowsPerTask
-from teamster.data.slots import Lease, Placed, SlotRows, Slots, write
+from teamster.data.sampling import Seed
+from teamster.data.slots import Lease, SlotRows, Slots, write
+from teamster.data.worker_info import hidden
 from teamster.errors import WorkerDied
+from teamster.spine.plan.safety.fingerprint import checksum
 from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.pool import Pool
 
 _PRELOADED = ("torch", "teamster.data.processes")  # seconds of imports, for all workers at once
+_LOOK_S = 1.0  # at the dataset, between epochs
 _LOOKED_AT = 4  # batches that might have gone by a slot, and did not
 _HELD = 2  # slots that the consumer may hold, beside those that are filled
 _here: list[Fetch] = []  # of this process, where it is a worker
@@ -48,7 +54,7 @@ class ProcessFeed:
 
     Example:
         >>> feed = ProcessFeed(Fetch([3, 4, 5], list, True), 2, 2, base_seed=1)
-        >>> feed.begin([2, 0], 0).result(60.0).value
+        >>> feed.begin([2, 0], Seed(0)).result(60.0).value
         [5, 3]
         >>> feed.close()
     """
@@ -64,7 +70,7 @@ class ProcessFeed:
         start_method: Any = None,
     ) -> None:
         self.ahead = ahead
-        self.warm_up = 3 * ahead + _HELD  # some by pickle, and every slot is new once
+        self.warm_up = ahead + _HELD  # some by pickle, and every slot is new once
         self.rows = RowsPerTask()
         self.fetch = fetch
         self._pool = Pool(
@@ -76,6 +82,7 @@ class ProcessFeed:
             preload=_PRELOADED if start_method in (None, "forkserver") else (),
         )
         self._first = self._pool.submit(_is_here)
+        self._print: tuple[int, int] | None = None  # of the dataset
         self._slots: Slots | None = None
         self._looks = _LOOKED_AT  # at batches that were in no slot
 
@@ -91,17 +98,32 @@ class ProcessFeed:
         self._first.result()
         return True
 
-    def begin(self, indices: Any, base: int) -> ProcessBatch:
+    def is_current(self) -> bool:
+        """See `Feed.is_current`: by a checksum, where that takes no longer than new processes."""
+        before, self._print = self._print, None
+        with contextlib.suppress(Exception):
+            self._print = checksum(self.fetch.dataset, perf_counter() + _LOOK_S)
+        return before is not None and before == self._print
+
+    def await_up(self) -> None:
+        """Wait until a worker has the dataset, which no batch is to blame for.
+
+        Raises:
+            Exception: none can.
+        """
+        self._first.result()
+
+    def begin(self, indices: Any, seed: Seed) -> ProcessBatch:
         """See `Feed.begin`."""
-        if not self.fetch.mergeable or not indices:
-            return ProcessBatch(self, [_Part(self, _make_whole, indices, base)])
+        if not self.fetch.mergeable or not len(indices):
+            return ProcessBatch(self, [_Part(self, _make_whole, indices, seed)])
         size = len(indices)
         step = self.rows.of(size)
         slots = self._slots
         lease = slots.take() if slots is not None and size <= slots.rows else None
         cuts = [(first, indices[first : first + step]) for first in range(0, size, step)]
         parts = [
-            _Part(self, _make_part, cut, base, lease.place.at(first) if lease else None)
+            _Part(self, _make_part, cut, seed.at(first), lease.place.at(first) if lease else None)
             for first, cut in cuts
         ]
         return ProcessBatch(self, parts, lease)
@@ -130,16 +152,16 @@ class _Part:
         feed: ProcessFeed,
         make: Callable[..., Made],
         indices: Any,
-        base: int,
+        seed: Seed,
         place: SlotRows | None = None,
     ) -> None:
         self._feed = feed
         self._make = make
         self._indices = indices
-        self._base = base
+        self._seed = seed
         self._place = place
         where = (place,) if self.by_rows else ()
-        self.future: Future[Made] | None = feed.submit(make, indices, base, *where)
+        self.future: Future[Made] | None = feed.submit(make, indices, seed, *where)
 
     @property
     def by_rows(self) -> bool:
@@ -148,6 +170,11 @@ class _Part:
     @property
     def ready(self) -> bool:
         return self.future is None or self.future.done()
+
+    def wait(self, seconds: float) -> None:
+        if self.future is not None:
+            with contextlib.suppress(FutureTimeout):
+                self.future.exception(seconds)
 
     def made(self, until: float | None, *, again: bool = True) -> list[Made]:
         """What came of it; when its process died, what came of its rows, each by itself."""
@@ -176,7 +203,13 @@ class _Part:
         apart = self.by_rows and len(self._indices) > 1
         rows = [[index] for index in self._indices] if apart else [self._indices]
         parts = [
-            _Part(self._feed, self._make, each, self._base, self._place and self._place.at(row))
+            _Part(
+                self._feed,
+                self._make,
+                each,
+                self._seed.at(row),
+                self._place and self._place.at(row),
+            )
             for row, each in enumerate(rows)
         ]
         return [made for part in parts for made in part.made(until, again=False)]
@@ -204,8 +237,16 @@ class ProcessBatch:
         """See `OpenBatch.ready`."""
         return all(part.ready for part in self._parts)
 
+    def wait(self, seconds: float) -> None:
+        """See `OpenBatch.wait`."""
+        for part in self._parts:
+            if not part.ready:
+                part.wait(seconds)
+                return
+
     def result(self, timeout: float | None) -> Made:
         """See `OpenBatch.result`."""
+        self._feed.await_up()
         until = None if timeout is None else perf_counter() + timeout
         parts, self._parts = self._parts, []
         by_rows = bool(parts) and parts[0].by_rows
@@ -213,29 +254,35 @@ class ProcessBatch:
         made: list[Made] = []
         while parts:
             made += parts.pop(0).made(until)
+        if not by_rows:
+            return made[0]
         joined = Made(
             _put_together(made, lease),
             sum(each.samples for each in made),
             [failure for each in made for failure in each.failures],
         )
-        if by_rows and not all(type(each.value) is Placed for each in made):
+        if not all(type(each.value) is Placed for each in made):
             self._feed.look_at(joined.value, joined.samples, lease is not None)
         return joined
 
 
 def _put_together(made: list[Made], lease: Lease | None) -> Any:
     """The batch of these parts: views of the slot that all are in, or else a copy."""
-    if lease is not None and all(type(each.value) is Placed for each in made):
+    values = [each.value for each in made]
+    if lease is not None and all(
+        type(each) is Placed and each.form == values[0].form for each in values
+    ):
         rows = sum(each.samples for each in made)
-        return lease.batch(merge([each.value.rest for each in made]), 0, rows)
-    values, first = [], 0
+        return lease.batch(concatenated([each.rest for each in values]), 0, rows)
+    parts, first = [], 0
     for each in made:
         if lease is not None and type(each.value) is Placed:
-            values.append(lease.batch(each.value.rest, first, each.samples))
+            rows = lease.batch(each.value.rest, first, each.samples)
+            parts.append(Collated(each.value.form, rows))
         elif each.value is not NOTHING:
-            values.append(each.value)
+            parts.append(each.value)
         first += each.samples
-    return merge(values) if values else NOTHING
+    return merge(parts) if parts else NOTHING
 
 
 # --- in a worker ----------------------------------------------------------------------------------
@@ -263,20 +310,24 @@ def _is_here() -> None:
     """Answered by the first worker that has the dataset."""
 
 
-def _make_whole(indices: Any, base: int) -> Made:
-    return _here[0].whole(indices, base)
+def _make_whole(indices: Any, seed: Seed) -> Made:
+    return _here[0].whole(indices, seed)
 
 
-def _make_part(indices: Sequence[Any], base: int, place: SlotRows | None) -> Made:
+def _make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Made:
     began = perf_counter()
-    made = _here[0].samples(indices, base)
+    made = _here[0].samples(indices, seed)
     made.read_s = perf_counter() - began
-    rest = None
-    if place is not None and len(made.value) == len(indices):
+    if not made.value:
+        made.value = NOTHING
+        return made
+    form, rest = common_form(made.value), None
+    if place is not None and form is not None and len(made.value) == len(indices):
         rest = write(made.value, place)
-    if rest is None:
-        return _here[0].collate(made, indices, base)
-    made.value = rest
-    made = _here[0].collate(made, indices, base)
-    made.value = Placed(made.value)
+    with hidden():
+        made.value = (
+            collate_part(made.value, form)
+            if rest is None
+            else (Placed(form, default_collate(rest)))
+        )
     return made

@@ -3,10 +3,11 @@
 
 ::
 
-    epoch's seed (drawn from the loader's generator) + index --> seed of the sample
+    epoch's seed (drawn from the loader's generator) + batch and row --> seed of the sample
 
-So a random transform repeats bit for bit with any kind and number of workers. To seed costs some
-20 us, so it is done only as long as samples draw anything: the first ones are looked at.
+So a random transform repeats bit for bit with any kind and number of workers, and a sample that is
+drawn twice in an epoch is transformed in two ways. Seeding and looking are not free, so they are
+done only for the generators that the first samples have drawn from.
 """
 
 from __future__ import annotations
@@ -14,90 +15,173 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 
-from teamster.spine.workers.seeds import kept_random_state, seed_task
+from teamster.spine.workers.seeds import seed_all, task_seed
 
-_LOOKED_AT = 8  # samples: none of them draws a number, so no other does
+_LOOKED_AT = 8  # samples: a generator that none of them draws from is left alone
+
+
+class Seed(NamedTuple):
+    """Where the random numbers of a sample come from.
+
+    Attributes:
+        epoch: seed of the epoch.
+        batch: its position in the epoch.
+        row: of the batch.
+    """
+
+    epoch: int
+    batch: int = 0
+    row: int = 0
+
+    def at(self, row: int) -> Seed:
+        """Of a row further on.
+
+        Example:
+            >>> Seed(7, 3).at(2).at(1)
+            Seed(epoch=7, batch=3, row=3)
+        """
+        return Seed(self.epoch, self.batch, self.row + row)
 
 
 class SampleSeeds:
     """Reads samples with seeds of their own.
 
-    Args:
-        base: of the epoch.
-
     Attributes:
-        draws: name of a generator that samples draw from; empty where none does.
+        drawn: names of the generators that samples have drawn from.
 
     Example:
         >>> import random
-        >>> seeds = SampleSeeds(1)
-        >>> one, two = (seeds.read(lambda index: random.random(), 3) for _ in range(2))
+        >>> seeds = SampleSeeds()
+        >>> with seeds.kept():
+        ...     one, two = (seeds.read(lambda _: random.random(), 3, Seed(1)) for _ in range(2))
         >>> one == two
         True
-        >>> seeds.draws
-        'random'
+        >>> seeds.drawn
+        {'random'}
     """
 
-    def __init__(self, base: int) -> None:
-        self.base = base
-        self.draws = ""
+    def __init__(self) -> None:
+        self.drawn: set[str] = set()
         self._left = _LOOKED_AT
         # The generators are those of all threads: two samples at a time would mix them up
         self._lock = threading.Lock()
 
-    def read(self, get: Callable[[Any], Any], index: Any) -> Any:
+    def kept(self) -> AbstractContextManager[None]:
+        """Samples are read in here; what is seeded for them is put back at the end."""
+        return self._keep() if self._left or self.drawn else nullcontext()
+
+    @contextmanager
+    def _keep(self) -> Iterator[None]:
+        with self._lock:
+            before = generator_states(None if self._left else self.drawn)
+            try:
+                yield
+            finally:
+                restore(before)
+
+    def read(self, get: Callable[[Any], Any], index: Any, seed: Seed) -> Any:
         """Read one sample.
 
         Args:
             get: gives it.
             index: of the sample.
+            seed: of the sample.
 
         Returns:
             The sample.
         """
-        if not self._left and not self.draws:
+        if self._left:
+            return self._look(get, index, seed)
+        if self.drawn:
+            _seed(self.drawn, _number(seed))
+        return get(index)
+
+    def _look(self, get: Callable[[Any], Any], index: Any, seed: Seed) -> Any:
+        seed_all(_number(seed), devices=False)
+        before = generator_states()
+        try:
             return get(index)
-        with self._lock, kept_random_state():
-            seed_task(self.base, index)
-            before = None if self.draws else generator_states()
-            sample = get(index)
-            if before is not None:
-                self._left = max(0, self._left - 1)
-                self.draws = changed_generator(before)
-        return sample
+        finally:
+            self._left = max(0, self._left - 1)
+            self.drawn |= changed_generators(before)
 
 
-def generator_states() -> dict[str, Any]:
-    """Of the random numbers that all threads share."""
-    states: dict[str, Any] = {"random": random.getstate(), "torch": torch.get_rng_state()}
-    if (numpy := sys.modules.get("numpy")) is not None:
+def _number(seed: Seed) -> int:
+    return task_seed(seed.epoch, f"{seed.batch}/{seed.row}")
+
+
+def _seed(generators: set[str], value: int) -> None:
+    if len(generators) > 1:
+        seed_all(value, devices=False)
+    elif "torch" in generators:
+        torch.default_generator.manual_seed(value >> 1)
+    elif "random" in generators:
+        random.seed(value)
+    else:
+        sys.modules["numpy"].random.seed(value & 0xFFFF_FFFF)
+
+
+def generator_states(names: set[str] | None = None) -> dict[str, Any]:
+    """Of the random numbers that all threads share.
+
+    Args:
+        names: of the generators; None for all.
+    """
+    states: dict[str, Any] = {}
+    if names is None or "random" in names:
+        states["random"] = random.getstate()
+    if names is None or "torch" in names:
+        states["torch"] = torch.get_rng_state()
+    if (numpy := sys.modules.get("numpy")) is not None and (
+        names is None or "numpy.random" in names
+    ):
         states["numpy.random"] = numpy.random.get_state()
     return states
 
 
-def changed_generator(before: dict[str, Any]) -> str:
-    """The first one that gives other numbers now; empty when none does.
+def restore(states: dict[str, Any]) -> None:
+    """Set generators as they were; nothing is done to those that are.
 
     Example:
         >>> before = generator_states()
-        >>> changed_generator(before)
-        ''
-        >>> _ = torch.rand(1)
-        >>> changed_generator(before)
-        'torch'
+        >>> _ = random.random()
+        >>> restore(before)
+        >>> changed_generators(before)
+        set()
     """
-    now = generator_states()
-    if before["random"] != now["random"]:
-        return "random"
-    if not torch.equal(before["torch"], now["torch"]):
-        return "torch"
+    for name in changed_generators(states):
+        if name == "random":
+            random.setstate(states[name])
+        elif name == "torch":
+            torch.set_rng_state(states[name])
+        else:
+            sys.modules["numpy"].random.set_state(states[name])
+
+
+def changed_generators(before: dict[str, Any]) -> set[str]:
+    """Those that give other numbers now.
+
+    Example:
+        >>> before = generator_states()
+        >>> changed_generators(before)
+        set()
+        >>> _ = torch.rand(1)
+        >>> changed_generators(before)
+        {'torch'}
+    """
+    now, changed = generator_states(set(before)), set()
+    if "random" in before and before["random"] != now["random"]:
+        changed.add("random")
+    if "torch" in before and not torch.equal(before["torch"], now["torch"]):
+        changed.add("torch")
     if "numpy.random" in before:
         (_, keys, *rest), (_, later, *others) = before["numpy.random"], now["numpy.random"]
         if rest != others or (keys != later).any():
-            return "numpy.random"
-    return ""
+            changed.add("numpy.random")
+    return changed

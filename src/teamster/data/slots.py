@@ -87,13 +87,6 @@ class SlotRows:
         return SlotRows(self.file, self.start, self.nbytes, self.first + row, self.leaves)
 
 
-@dataclass(slots=True)
-class Placed:
-    """Part of a batch whose large tensors are in their slot; `rest` has zeros there."""
-
-    rest: Any
-
-
 class Lease:
     """A slot in use, until it and all tensors of its batch are gone.
 

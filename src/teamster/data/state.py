@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -52,8 +53,20 @@ def generators_of(loader: Any) -> dict[str, torch.Generator]:
     return found
 
 
+def origins_of(loader: Any) -> SimpleNamespace:
+    """What of a loader decides its order, without the loader, which may be gone by then."""
+    own = {
+        name: value for name, value in vars(loader).items() if isinstance(value, torch.Generator)
+    }
+    return SimpleNamespace(**own, sampler=loader.sampler, batch_sampler=loader.batch_sampler)
+
+
 def capture(loader: Any) -> dict[str, Any]:
-    """What decides the order of an epoch that begins now."""
+    """What decides the order of an epoch that begins now.
+
+    Args:
+        loader: or its `origins_of`.
+    """
     return {
         **generator_states(),
         "own": {name: each.get_state() for name, each in generators_of(loader).items()},

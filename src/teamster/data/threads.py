@@ -23,6 +23,7 @@ from typing import Any
 from teamster.data.feeding import Inline, OpenBatch, Settled, made_of
 from teamster.data.fetch import Fetch, Made, join
 from teamster.data.rows import RowsPerTask
+from teamster.data.sampling import Seed
 from teamster.data.worker_info import enter_thread, is_entered
 from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.pool import Pool
@@ -42,7 +43,7 @@ class ThreadFeed:
 
     Example:
         >>> feed = ThreadFeed(Fetch([3, 4, 5], list, True), 2, 2)
-        >>> feed.begin([2, 0], 0).result(10.0).value
+        >>> feed.begin([2, 0], Seed(0)).result(10.0).value
         [5, 3]
         >>> feed.close()
     """
@@ -59,7 +60,7 @@ class ThreadFeed:
         worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self.ahead = ahead
-        self.warm_up = ahead - 1
+        self.warm_up = 2
         self.fetch = fetch
         self.rows = RowsPerTask()
         self._workers = workers
@@ -68,13 +69,17 @@ class ThreadFeed:
         self._looked_at = False
         self._pool = Pool("thread", workers=workers)
 
-    def begin(self, indices: Any, base: int) -> OpenBatch:
+    def is_current(self) -> bool:
+        """They have the dataset itself."""
+        return True
+
+    def begin(self, indices: Any, seed: Seed) -> OpenBatch:
         """See `Feed.begin`."""
         if self.fetch.draws:
-            return Inline(self.fetch).begin(indices, base)
+            return Inline(self.fetch).begin(indices, seed)
         if not self._looked_at:
             self._looked_at = True
-            return self._first(indices, base)
+            return self._first(indices, seed)
         return self._batch(indices)
 
     def _batch(self, indices: Any, looked: Made | None = None) -> ThreadBatch:
@@ -87,18 +92,35 @@ class ThreadFeed:
             self._pool.submit(batch.fill, first, min(first + step, size))
         return batch
 
-    def _first(self, indices: Any, base: int) -> OpenBatch:
-        """The consumer reads some of it, or all, and sees whether numbers are drawn."""
+    def _first(self, indices: Any, seed: Seed) -> OpenBatch:
+        """One thread reads some of it, or all, and sees whether numbers are drawn.
+
+        The consumer waits: what is seeded meanwhile is put back before it goes on.
+        """
+        by_rows = self.fetch.by_rows
+        looked = made_of(self._pool.submit(self._look, indices, seed).result)
+        if not by_rows or self.fetch.draws or not looked.is_made:
+            _warn_of(self.fetch.draws)
+            return self._finished(looked, indices, seed) if by_rows else looked
+        made = looked.result(None)
+        return (
+            self._batch(indices, made)
+            if len(indices) > made.samples
+            else (made_of(lambda: self.fetch.collate(made, seed)))
+        )
+
+    def _look(self, indices: Any, seed: Seed) -> Made:
+        """In a worker."""
+        self.enter()
         if not self.fetch.by_rows:
-            return made_of(lambda: self.fetch.whole(indices, base))
-        try:
-            looked = self.fetch.samples(indices[:_LOOKED_AT], base)
-        except Exception as error:
-            return Settled(None, error)
-        if not self.fetch.draws and len(indices) > looked.samples:
-            return self._batch(indices, looked)
-        _warn_of(self.fetch.draws)
-        return made_of(lambda: self.fetch.finish(looked, indices, base))
+            return self.fetch.whole(indices, seed)
+        return self.fetch.samples(indices[:_LOOKED_AT], seed)
+
+    def _finished(self, looked: Settled, indices: Any, seed: Seed) -> OpenBatch:
+        """The consumer reads the rest."""
+        if not looked.is_made:
+            return looked
+        return made_of(lambda: self.fetch.finish(looked.result(None), indices, seed))
 
     def enter(self) -> None:
         """In a worker: have a number, before the first task."""
@@ -152,6 +174,10 @@ class ThreadBatch:
         """See `OpenBatch.ready`."""
         return self._done.is_set()
 
+    def wait(self, seconds: float) -> None:
+        """See `OpenBatch.wait`."""
+        self._done.wait(seconds)
+
     def fill(self, first: int, stop: int) -> None:
         """Read rows; the last task of a batch collates it.
 
@@ -192,7 +218,7 @@ class ThreadBatch:
         if not fetch.by_rows:
             return Settled(fetch.whole(self._indices, None))
         parts = (part for _, part in sorted(self._parts.items()))
-        return Settled(fetch.collate(join(parts), self._indices, None))
+        return Settled(fetch.collate(join(parts), None))
 
     def result(self, timeout: float | None) -> Made:
         """See `OpenBatch.result`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.utils import data
+from torch.utils.data._utils.collate import default_collate
 
 Select = Callable[[Sequence[int]], Any]
 """Gives the batch that `default_collate` makes of these rows."""
@@ -30,10 +31,11 @@ def selection(dataset: Any) -> Select | None:
         True
     """
     kind = type(dataset)
-    if kind is data.TensorDataset:
-        tensors = dataset.tensors
-        return lambda indices: [_rows(each, indices) for each in tensors]
-    if kind is torch.Tensor and dataset.dim():
+    if kind is data.TensorDataset and all(
+        each.layout is torch.strided and each.dim() for each in dataset.tensors
+    ):
+        return lambda indices: [_rows(each, indices) for each in dataset.tensors]
+    if kind is torch.Tensor and dataset.dim() and dataset.layout is torch.strided:
         return lambda indices: _rows(dataset, indices)
     if kind is data.Subset:
         return _of_subset(dataset)
@@ -43,6 +45,7 @@ def selection(dataset: Any) -> Select | None:
         and kind is numpy.ndarray
         and dataset.ndim
         and dataset.dtype.kind in "biufc"
+        and dataset.dtype.isnative
     ):
         return lambda indices: torch.as_tensor(dataset[numpy.asarray(indices)])
     return None
@@ -53,8 +56,14 @@ def _rows(tensor: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
 
 
 def _of_subset(subset: Any) -> Select | None:
-    inner = selection(subset.dataset)
+    known, inner = subset.dataset, selection(subset.dataset)
     if inner is None:
         return None
-    chosen = subset.indices
-    return lambda indices: inner([chosen[index] for index in indices])
+
+    def select(indices: Sequence[int]) -> Any:
+        """Of what the subset has now, which may be set between epochs."""
+        rows = [subset.indices[index] for index in indices]
+        within = inner if subset.dataset is known else selection(subset.dataset)
+        return within(rows) if within else default_collate([subset.dataset[row] for row in rows])
+
+    return select

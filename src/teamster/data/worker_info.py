@@ -45,7 +45,13 @@ def enter_thread(number: int, workers: int, seed: int, dataset: Any) -> None:
         if names.get("_teamster_here") is None:
             names["_teamster_here"] = _here
             torch_worker.get_worker_info.__code__ = _answer.__code__
-    _here.info = torch_worker.WorkerInfo(id=number, num_workers=workers, seed=seed, dataset=dataset)
+    method = (
+        {"worker_method": "thread"} if hasattr(torch_worker.WorkerInfo, "worker_method") else {}
+    )
+    info = torch_worker.WorkerInfo(
+        id=number, num_workers=workers, seed=seed, dataset=dataset, **method
+    )
+    _here.info = info
 
 
 def is_entered() -> bool:

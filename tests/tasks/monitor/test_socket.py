@@ -14,12 +14,8 @@ from typing import Any
 import pytest
 
 import teamster as ts
-from teamster.tasks.monitor.socket import (
-    MonitorSocket,
-    check_folder,
-    runtime_folder,
-    runtime_folders,
-)
+from teamster.spine.transport.rendezvous import check_folder, runtime_folder, runtime_folders
+from teamster.tasks.monitor.socket import MonitorSocket
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 
 from teamster.cli.top.answers import Answer, read_answer
 from teamster.cli.top.rates import History, PoolView
+from teamster.spine.transport.rendezvous import check_folder, runtime_folders
 from teamster.tasks.monitor.long_calls import PATIENCE_S
-from teamster.tasks.monitor.socket import check_folder, runtime_folders
 
 _QUIET_S = 1.0  # a busy machine answers later than an idle one
 _MOST_BYTES = 32 << 20

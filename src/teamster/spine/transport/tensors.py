@@ -84,6 +84,7 @@ def _is_dense(tensor: Any) -> bool:
         tensor.device.type == "cpu"
         and tensor.layout is sys.modules["torch"].strided
         and not tensor.is_quantized
+        and not tensor.is_nested
     )
 
 

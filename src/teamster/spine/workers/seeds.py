@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import sys
 
+# `torch.initial_seed()` tells it as a number that fits into a tensor
+_MOST_OF_TORCH = (1 << 63) - 1
+
 
 def loaded_generators() -> tuple[str, ...]:
     """Which libraries with generators of their own this program has loaded."""
     return tuple(name for name in ("numpy", "torch") if name in sys.modules)
 
 
-def task_seed(seed: int, index: int) -> int:
+def task_seed(seed: int, index: int | str) -> int:
     """64 bits from the job's seed and the item's index (BLAKE2b, RFC 7693).
 
     They are unrelated for neighbours.
@@ -25,14 +28,27 @@ def task_seed(seed: int, index: int) -> int:
 
 def seed_task(seed: int, index: int) -> None:
     """Seed ``random``, and numpy and torch when they are loaded, for item `index`."""
+    seed_all(task_seed(seed, index))
+
+
+def seed_all(value: int, *, devices: bool = True) -> None:
+    """Seed ``random``, and numpy and torch when they are loaded, with 64 bits.
+
+    Args:
+        value: the seed.
+        devices: whether torch's generators of GPUs are seeded, too, which nothing here restores.
+    """
     import random
 
-    value = task_seed(seed, index)
     random.seed(value)
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed(value & 0xFFFF_FFFF)
     if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(value)
+        value &= _MOST_OF_TORCH
+        if devices:
+            torch.manual_seed(value)
+        else:  # and in a hundredth of the time
+            torch.default_generator.manual_seed(value)
 
 
 class kept_random_state:

@@ -19,8 +19,6 @@ import contextlib
 import json
 import os
 import socket
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -29,67 +27,12 @@ from typing import Any
 from teamster import lifetime
 from teamster.machine.descriptors import Descriptor, OwnedSocket
 from teamster.machine.own_threads import own_thread
+from teamster.spine.transport.rendezvous import LONGEST_PATH, check_folder, guard, runtime_folder
 from teamster.spine.transport.sockets import SILENTLY
-from teamster.spine.workers.process.offspring import fill_standard_numbers
 from teamster.spine.workers.worker_info import is_inside_worker
 
-# What a shell runs in the background has /dev/null for its standard input
-_GUARD = '(read -r _ <&3; rm -f -- "$1") &'
 _JOIN_S = 1.0  # an answer is written in milliseconds
 _BREATH_S = 0.1  # until another descriptor may be free
-_LONGEST_PATH = 100  # bytes, of a socket's address
-
-
-def runtime_folder() -> str:
-    """Where the sockets of this user's programs are.
-
-    Returns:
-        A folder, which is not made here.
-
-    Example:
-        >>> runtime_folder().startswith("/")
-        True
-    """
-    return runtime_folders()[0]
-
-
-def runtime_folders() -> list[str]:
-    """Where the sockets of this user's programs may be.
-
-    A job of cron has no runtime folder, and a terminal has.
-
-    Returns:
-        The folder that programs use that are started here, then others.
-
-    Example:
-        >>> runtime_folders()[-1].endswith(f"teamster-{os.getuid()}")
-        True
-    """
-    given = os.environ.get("XDG_RUNTIME_DIR", "") or f"/run/user/{os.getuid()}"
-    folders = [f"{given}/teamster"] if given.startswith("/") and os.path.isdir(given) else []
-    return [*folders, f"{tempfile.gettempdir()}/teamster-{os.getuid()}"]
-
-
-def check_folder(folder: str) -> bool:
-    """Whether a folder is this user's alone: in a temporary folder any user may have made it.
-
-    Args:
-        folder: the path.
-
-    Returns:
-        False also when there is none.
-
-    Example:
-        >>> check_folder("/no/such/folder")
-        False
-    """
-    try:
-        status = os.lstat(folder)
-    except OSError:
-        return False
-    return (
-        stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
-    )
 
 
 class MonitorSocket:
@@ -109,7 +52,7 @@ class MonitorSocket:
         with contextlib.suppress(FileExistsError, OSError):
             os.mkdir(folder, 0o700)
         path = f"{folder}/{self._pid}.sock"
-        if not check_folder(folder) or len(os.fsencode(path)) > _LONGEST_PATH:
+        if not check_folder(folder) or len(os.fsencode(path)) > LONGEST_PATH:
             return
         listener = OwnedSocket.of(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
@@ -118,7 +61,7 @@ class MonitorSocket:
             for old in (hidden, path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(old)
-            self._guard = _start_guard(path)
+            self._guard = guard(path)
             listener.bind(hidden)
             os.chmod(hidden, 0o600)
             listener.listen()
@@ -181,29 +124,6 @@ class MonitorSocket:
         self._sockets.clear()
         if self._guard is not None:
             self._guard.close()
-
-
-def _start_guard(path: str) -> Descriptor:
-    """Have a shell remove `path` when this process is gone; returns what it waits for the end of.
-
-    The shell that is started ends at once and leaves another behind, which is not this program's
-    child: programs wait for their children. It leads a session of its own, so that Ctrl-C does not
-    end it.
-    """
-    fill_standard_numbers()
-    read, write = os.pipe()
-    try:
-        quiet = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
-        moves = [*quiet, (os.POSIX_SPAWN_DUP2, read, 3)]
-        command = ["sh", "-c", _GUARD, "teamster-guard", path]
-        pid = os.posix_spawn("/bin/sh", command, {}, file_actions=moves, setsid=True)
-        os.waitpid(pid, 0)
-    except OSError:
-        os.close(write)
-        raise
-    finally:
-        os.close(read)
-    return Descriptor(write)
 
 
 _socket: MonitorSocket | None = None

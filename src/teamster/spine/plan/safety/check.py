@@ -33,6 +33,8 @@ from teamster.spine.transport.pickled import pack, pack_by_reference, pack_by_va
 _COMPARE_BYTES = 1 << 20
 _SHORT_S = 0.0002  # an item that takes this long is worth a look that takes longer
 _SHORT_LOOK_S = 0.001  # at what the others carry
+# What is made to be used by several threads
+_FOR_THREADS = ("_thread", "threading", "multiprocessing.synchronize", "queue", "_queue")
 _LOADING_S = 0.02  # to import cloudpickle
 
 
@@ -43,6 +45,7 @@ class SafetyCheck:
         stays: why the function must stay in this process; empty while nothing speaks against
             leaving.
         one_thread: why it must stay in this thread; empty while nothing speaks against others.
+        alone: why no two threads may call it at a time; empty while nothing speaks against that.
         settled: whether the answer will not change any more.
         argument_bytes: pickled size of an argument; None before the first check.
         result_bytes: the same of a result.
@@ -67,7 +70,7 @@ class SafetyCheck:
         self._random: dict[str, int] = {}
         self._argument: Any = None
         self._deadline = self._seconds = 0.0
-        self.stays = self.one_thread = ""
+        self.stays = self.one_thread = self.alone = ""
         self.settled = False
         self.argument_bytes: int | None = None
         self.result_bytes: int | None = None
@@ -116,6 +119,7 @@ class SafetyCheck:
             self._seconds = seconds
             self._deadline = perf_counter() + seconds
             if captures.assigned:
+                self.alone = f"it assigns `{captures.assigned[0]}`, which it carries"
                 return self._stay(f"it assigns `{captures.assigned[0]}`, which it carries")
             if captures.hashes and not os.environ.get("PYTHONHASHSEED", "").isdigit():
                 return self._stay(
@@ -150,6 +154,7 @@ class SafetyCheck:
         try:
             changed = self._changes(arguments) or self._argument_changes(arguments)
             if changed:
+                self.alone = changed
                 self._stay(changed)
             else:
                 self._send_there_and_back(arguments, result)
@@ -171,12 +176,15 @@ class SafetyCheck:
                 prints[name] = checksum(value, self._deadline)
             except Bound as bound:
                 self._stay(f"it uses `{name}`, {bound.what}")
+                if type(bound.value).__module__ not in _FOR_THREADS:
+                    self.alone = f"it uses `{name}`, {bound.what}"
                 if is_bound_to_thread(bound.value):
                     self.one_thread = f"it uses `{name}`, {bound.what} of this thread"
             except TooLong:
                 raise
             except Exception as error:
                 self._stay(f"it carries `{name}`, which cannot be compared: {first_line(error)}")
+                self.alone = self.stays
         return prints
 
     def _look_at(self, arguments: Any) -> Captures:

@@ -33,6 +33,7 @@ import threading
 
 from teamster import lifetime
 from teamster.errors import WorkerStartError
+from teamster.machine.descriptors import fill_standard_numbers
 from teamster.spine.transport.channel import Channel
 from teamster.spine.transport.sockets import pair
 from teamster.spine.workers.process.executable import (
@@ -44,7 +45,6 @@ from teamster.spine.workers.process.executable import (
 from teamster.spine.workers.process.offspring import (
     KEPT_FROM,
     end_now,
-    fill_standard_numbers,
     wait_for,
 )
 

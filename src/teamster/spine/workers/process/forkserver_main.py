@@ -16,9 +16,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from teamster.machine.descriptors import fill_standard_numbers
 from teamster.spine.transport.channel import Channel
 from teamster.spine.workers.process import preloading
-from teamster.spine.workers.process.offspring import KEPT_FROM, fill_standard_numbers, kill_group
+from teamster.spine.workers.process.offspring import KEPT_FROM, kill_group
 from teamster.spine.workers.process.resource_tracker import TrackerOnDemand
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>

@@ -15,18 +15,6 @@ KEPT_FROM = 3
 """The first number that a process of ours is given beside the standard ones."""
 
 
-def fill_standard_numbers() -> None:
-    """Open /dev/null as 0, 1 and 2 where those are closed.
-
-    A daemon closes them, and whatever is opened next gets their numbers. A channel that is also
-    number 1 receives what is printed. (A test found the output of a task in the control channel of
-    the fork server.)
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) < KEPT_FROM:
-        pass
-    os.close(descriptor)
-
-
 def wait_for(pid: int, seconds: float) -> int | None:
     """The exit status of a child of ours; 0 when other code has seen it.
 
