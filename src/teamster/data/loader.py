@@ -12,44 +12,26 @@ from typing import Any, Literal, TypeVar
 from torch.utils import data
 from torch.utils.data.dataloader import _DatasetKind
 
+from teamster.data.arguments import KINDS, AutoCount, Kind, check, cores, count_of
 from teamster.data.bounds import InFlight
 from teamster.data.failures import OnError, Tally, check_policy
-from teamster.data.feeding import Feed, Feeds, Inline
+from teamster.data.feeding import Feeds
 from teamster.data.fetch import Fetch
 from teamster.data.loader_report import LoaderClock, LoaderReport
 from teamster.data.prefetch import BatchIterator
-from teamster.data.processes import ProcessFeed
 from teamster.data.sampling import generator_states, restore
+from teamster.data.staffing import feeder
 from teamster.data.state import VERSION, capture, check_state
-from teamster.data.threads import ThreadFeed
 from teamster.data.tuning import Tuner
 from teamster.errors import UsageError, first_line
-from teamster.machine.cpus import usable_cores
-from teamster.spine.plan.choice import is_count
 from teamster.spine.plan.plan import Plan
-
-Kind = Literal["auto", "inline", "thread", "process"]
 
 _NOT_PICKLED = (
     "_made_with", "_fetch", "_feeds", "_resume", "_latest", "_clock", "_bound", "_tally", "_tuner",
 )  # fmt: skip
-_KINDS = {"inline": "serial", "thread": "thread", "process": "process"}
-_PREFETCH = 2  # batches ahead for each worker, as torch has it
 
 
 Batch = TypeVar("Batch", covariant=True)
-
-
-class AutoCount(int):
-    """A number of workers that stands for "auto".
-
-    Frameworks make loaders anew from what they see of one: ours is then what it was, and one of
-    torch's has this many.
-
-    Example:
-        >>> AutoCount(2) + 1
-        3
-    """
 
 
 class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not followed
@@ -116,7 +98,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         prefetch_bytes: int | Literal["auto"] = "auto",
     ) -> None:
         iterable = isinstance(dataset, data.IterableDataset)
-        _check(workers, seeding, prefetch_bytes, iterable=iterable)
+        check(workers, seeding, prefetch_bytes, iterable=iterable)
         check_policy(on_error, max_errors)
         self.workers = workers
         self.seeding = seeding
@@ -130,7 +112,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             shuffle,
             sampler,
             batch_sampler,
-            _number(num_workers, workers, iterable=iterable),
+            count_of(num_workers, workers, iterable=iterable),
             collate_fn,
             pin_memory,
             drop_last,
@@ -175,8 +157,8 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             return
         self._decided_for, self._made_with = asked, ()
         auto = self.workers == "auto" and isinstance(self.num_workers, AutoCount)
-        self._tuner = Tuner(usable_cores()) if auto else None
-        kind = "serial" if not self.num_workers else _KINDS.get(self.workers, "process")
+        self._tuner = Tuner(cores()) if auto else None
+        kind = "serial" if not self.num_workers else KINDS.get(self.workers, "process")
         self._plan = Plan(kind, max(1, self.num_workers), "asked for")
 
     def _get_iterator(self) -> Any:
@@ -187,7 +169,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         if not _are_same(self._made_with, settings):  # they may be set between epochs
             self._made_with = settings
             self._fetch = self._fetch_of()
-            self._feeds = Feeds(self._feeder(self._fetch), keep=self._tuner is not None)
+            self._feeds = Feeds(feeder(self._fetch, *self._how()), keep=self._tuner is not None)
         return self._own_iterator() if self.workers != "auto" or self._tuner else self._as_asked()
 
     def _own_iterator(self) -> BatchIterator:
@@ -245,37 +227,9 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         if self.workers != "thread":
             super().check_worker_number_rationality()
 
-    def _feeder(self, fetch: Fetch) -> Callable[[Plan, int], Feed]:
-        """Makes workers, as a plan says.
-
-        It does not refer to the loader, which may keep the iterator that keeps this.
-        """
-        init = self.worker_init_fn
-        factor = self.prefetch_factor or _PREFETCH
-        context = self.multiprocessing_context
-
-        def make(plan: Plan, base_seed: int) -> Feed:
-            if plan.backend == "serial":
-                return Inline(fetch)
-            ahead = max(2, factor * plan.workers)
-            if plan.backend == "thread":
-                return ThreadFeed(
-                    fetch,
-                    plan.workers,
-                    ahead,
-                    base_seed=base_seed,
-                    worker_init_fn=init,
-                )
-            return ProcessFeed(
-                fetch,
-                plan.workers,
-                ahead,
-                base_seed=base_seed,
-                worker_init_fn=init,
-                start_method=context.get_start_method() if context is not None else None,
-            )
-
-        return make
+    def _how(self) -> tuple[Any, ...]:
+        """What workers are made with, beside what they read."""
+        return self.worker_init_fn, self.prefetch_factor, self.multiprocessing_context
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is, to go on from there later, in another process, too.
@@ -354,43 +308,11 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         return self._clock.read(self.explain(), self._tally.failures)
 
 
-def _check(workers: Any, seeding: Any, prefetch_bytes: Any, *, iterable: bool) -> None:
-    """Refuse what makes no sense.
-
-    Raises:
-        UsageError: it says what is expected.
-    """
-    if workers not in ("auto", *_KINDS):
-        known = ", ".join(repr(each) for each in ("auto", *_KINDS))
-        raise UsageError(f"workers must be one of {known}, not {workers!r}")
-    if seeding not in ("sample", "torch"):
-        raise UsageError(f"seeding must be 'sample' or 'torch', not {seeding!r}")
-    if prefetch_bytes != "auto" and not is_count(prefetch_bytes, 1):
-        raise UsageError(
-            f"prefetch_bytes must be 'auto' or a number of bytes, at least 1, not "
-            f"{prefetch_bytes!r}"
-        )
-    if iterable and workers == "thread":
-        raise UsageError(
-            "an iterable dataset is read by the consumer (workers='inline') or by processes, as "
-            "torch reads it: threads would share its one iterator"
-        )
-
-
 def _length(dataset: Any) -> int | None:
     try:
         return len(dataset)
     except (TypeError, NotImplementedError):
         return None
-
-
-def _number(num_workers: int | Literal["auto"], workers: Kind, *, iterable: bool) -> int:
-    """What torch is told: with "auto" it must not refuse what is for workers."""
-    if workers == "inline":
-        return 0
-    if num_workers == "auto" or isinstance(num_workers, AutoCount):
-        return 0 if iterable else AutoCount(usable_cores())
-    return num_workers
 
 
 def _are_same(these: tuple[Any, ...], those: tuple[Any, ...]) -> bool:
