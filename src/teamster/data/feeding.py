@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -63,6 +64,9 @@ class Feed(Protocol):
             seed: of its first sample.
         """
 
+    def memory_bytes(self) -> int:
+        """Of worker processes: what each shares with others counts by its share (PSS)."""
+
     def close(self) -> None:
         """End the workers; open batches fail."""
 
@@ -92,6 +96,10 @@ class Inline:
     def begin(self, indices: Any, seed: Seed) -> OpenBatch:
         """See `Feed.begin`."""
         return _InlineBatch(self._fetch, indices, seed)
+
+    def memory_bytes(self) -> int:
+        """It has none of its own."""
+        return 0
 
     def close(self) -> None:
         """Nothing has to end."""
@@ -174,6 +182,7 @@ class Feeds:
         self._keep = keep
         self._kept: tuple[Any, Feed] | None = None
         self.refused = False  # the latest could not be made
+        self._latest: weakref.ref[Feed] | None = None
 
     def take(self, plan: Plan, seed: int) -> Feed:
         """Workers as the plan says; those of the epoch before where they are such."""
@@ -185,9 +194,15 @@ class Feeds:
         self.refused = True
         feed = self._make(plan, seed)
         self.refused = False
+        self._latest = weakref.ref(feed)
         if self._keep:
             feed.is_current()  # from now on
         return feed
+
+    @property
+    def latest(self) -> Feed | None:
+        """The workers that were made last, if they are still there."""
+        return self._latest() if self._latest is not None else None
 
     def give_back(self, feed: Feed, plan: Plan) -> None:
         """An epoch is over, and nothing is left in the hands of its workers."""

@@ -305,7 +305,9 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             >>> loader.report().batches
             2
         """
-        return self._clock.read(self.explain(), self._tally.failures)
+        feed = self._feeds.latest if self._made_with else None
+        memory_bytes = feed.memory_bytes() if feed is not None else 0
+        return self._clock.read(self.explain(), self._tally.failures, memory_bytes)
 
 
 def _length(dataset: Any) -> int | None:

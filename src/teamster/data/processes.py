@@ -30,8 +30,10 @@ from teamster.data.sampling import Seed
 from teamster.data.slots import Lease, SlotRows, Slots, write
 from teamster.data.worker_info import hidden
 from teamster.errors import WorkerDied
+from teamster.machine.usage import proportional_bytes
 from teamster.spine.plan.safety.fingerprint import checksum
 from teamster.spine.workers.worker_info import current_worker
+from teamster.tasks.monitor.snapshot import worker_pids
 from teamster.tasks.pool import Pool
 
 _PRELOADED = ("torch", "teamster.data.processes")  # seconds of imports, for all workers at once
@@ -104,6 +106,10 @@ class ProcessFeed:
         with contextlib.suppress(Exception):
             self._print = checksum(self.fetch.dataset, perf_counter() + _LOOK_S)
         return before is not None and before == self._print
+
+    def memory_bytes(self) -> int:
+        """See `Feed.memory_bytes`."""
+        return sum(map(proportional_bytes, worker_pids(self._pool)))
 
     def await_up(self) -> None:
         """Wait until a worker has the dataset, which no batch is to blame for.

@@ -132,6 +132,10 @@ class ThreadFeed:
             if self._init is not None:
                 self._init(number)
 
+    def memory_bytes(self) -> int:
+        """They are part of this process."""
+        return 0
+
     def close(self) -> None:
         """See `Feed.close`."""
         self._pool.terminate()

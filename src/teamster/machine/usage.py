@@ -140,3 +140,22 @@ def _throttle_file(root: str) -> tuple[str, str, float]:
             if name in text:
                 return f"{folder}/cpu.stat", name, unit
     return "", "", 0.0
+
+
+def proportional_bytes(pid: int) -> int:
+    """Return the memory of a process, where what it shares counts by its share of it (PSS).
+
+    Args:
+        pid: Of the process.
+
+    Returns:
+        The size in bytes; 0 where the kernel does not tell it, or there is no such process.
+
+    Example:
+        >>> proportional_bytes(-1)
+        0
+    """
+    for line in (read_text(f"/proc/{pid}/smaps_rollup") or "").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0

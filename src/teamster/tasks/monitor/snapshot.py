@@ -148,6 +148,13 @@ def _pool(pool: Seen) -> dict[str, Any]:
     }
 
 
+def worker_pids(pool: Seen) -> list[int]:
+    """Of the processes that a pool has now."""
+    with pool._teams.lock:
+        workers = [worker for team in pool._teams.present for worker in team.dispatcher.workers]
+    return [pid for worker in workers if (pid := getattr(worker, "pid", 0))]
+
+
 _NUMBERS = ("items", "failures", "deaths", "retries", "timeouts", "pickled_bytes", "arena_bytes")
 _NOTHING = {"pid": None, "function": None, "index": None, "since_s": None, "memory_bytes": None}
 
