@@ -37,7 +37,7 @@ class Failure:
         return f"sample {self.index}{place}: {self.kind}: {self.text}"
 
 
-def check_policy(on_error: Any, max_errors: Any) -> None:
+def check_policy(on_error: Any, max_errors: Any, *, iterable: bool = False) -> None:
     """Refuse what makes no sense.
 
     Raises:
@@ -49,6 +49,11 @@ def check_policy(on_error: Any, max_errors: Any) -> None:
     if not callable(on_error) and on_error not in ("raise", "skip", "replace"):
         raise UsageError(
             f"on_error must be 'raise', 'skip', 'replace' or a function, not {on_error!r}"
+        )
+    if iterable and on_error != "raise":
+        raise UsageError(
+            "on_error is for datasets with indices: an iterable one that fails has no next sample; "
+            "pass over bad samples in its __iter__"
         )
     if max_errors is not None:
         number = isinstance(max_errors, (int, float)) and not isinstance(max_errors, bool)

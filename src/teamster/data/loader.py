@@ -22,6 +22,7 @@ from teamster.data.prefetch import BatchIterator
 from teamster.data.sampling import generator_states, restore
 from teamster.data.staffing import feeder
 from teamster.data.state import VERSION, capture, check_state
+from teamster.data.streaming import SampleStream, check_stream_state, stream_state
 from teamster.data.tuning import Tuner
 from teamster.errors import UsageError, first_line
 from teamster.spine.plan.plan import Plan
@@ -40,8 +41,9 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
     A drop-in for `torch.utils.data.DataLoader`: every argument means what it means there.
 
     Args:
-        dataset: map-style or iterable. Iterable ones are loaded as torch loads them; with "auto",
-            by the consumer, since each process would have to know which part is its own.
+        dataset: map-style or iterable. Iterable ones are read as torch reads them; with "auto", by
+            the consumer, since each process would have to know which part is its own. With workers,
+            `drop_last` drops less than a batch of all, and not of each worker.
         batch_size, shuffle, sampler, batch_sampler: as in torch.
         num_workers: how many; 0 for none: the consumer makes each batch itself. "auto" for as many
             as the first batches show to pay.
@@ -99,7 +101,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
     ) -> None:
         iterable = isinstance(dataset, data.IterableDataset)
         check(workers, seeding, prefetch_bytes, iterable=iterable)
-        check_policy(on_error, max_errors)
+        check_policy(on_error, max_errors, iterable=iterable)
         self.workers = workers
         self.seeding = seeding
         self.on_error = on_error
@@ -133,7 +135,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         self._fetch: Fetch
         self._feeds: Feeds
         self._resume: dict[str, Any] | None = None
-        self._latest: weakref.ref[BatchIterator] | None = None
+        self._latest: weakref.ref[Any] | None = None
         self._clock = LoaderClock()
         self._bound = InFlight(self.prefetch_bytes)
         self._tally = Tally(self.max_errors)
@@ -162,7 +164,9 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         self._plan = Plan(kind, max(1, self.num_workers), "asked for")
 
     def _get_iterator(self) -> Any:
-        if self._dataset_kind != _DatasetKind.Map or self._is_torchs():
+        if self._dataset_kind == _DatasetKind.Iterable:
+            return self._stream()
+        if self._is_torchs():
             return super()._get_iterator()
         self._decide()
         settings = self.dataset, self.collate_fn, self.on_error, self.worker_init_fn
@@ -171,6 +175,11 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             self._fetch = self._fetch_of()
             self._feeds = Feeds(feeder(self._fetch, *self._how()), keep=self._tuner is not None)
         return self._own_iterator() if self.workers != "auto" or self._tuner else self._as_asked()
+
+    def _stream(self) -> SampleStream:
+        made = SampleStream(self, data.DataLoader._get_iterator, self._clock, self.take_resume())
+        self._latest = weakref.ref(made)
+        return made
 
     def _own_iterator(self) -> BatchIterator:
         keeps = self._clock, self._tally, self._bound
@@ -253,6 +262,8 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         length = _length(self.dataset)
         if self._resume is not None:  # it was not gone on from yet
             return dict(self._resume)
+        if self._dataset_kind == _DatasetKind.Iterable:
+            return stream_state(self, latest)
         state = {"version": VERSION, "length": length}
         if latest is None or latest.is_over:
             return {**state, "begin": capture(self), "given": None}
@@ -268,7 +279,10 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         Raises:
             UsageError: it is of another dataset, or no state.
         """
-        check_state(state, _length(self.dataset))
+        if self._dataset_kind == _DatasetKind.Iterable:
+            check_stream_state(state, self.num_workers)
+        else:
+            check_state(state, _length(self.dataset))
         self._resume = dict(state)
 
     def take_resume(self) -> dict[str, Any] | None:
