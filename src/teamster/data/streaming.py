@@ -3,7 +3,7 @@
 
 ::
 
-    worker:   dataset --> samples --torch's fetcher--> Mark.__call__: collated, and beside it
+    worker:   dataset --> samples --torch's fetcher--> Marker.__call__: collated, and beside it
                 the worker, the dataset's own state after this batch, a checksum of the first ones
     consumer: SampleStream.__next__: turns, rests of dropped batches, states <-- torch's iterator
 
@@ -62,7 +62,7 @@ class Marked:
         return self
 
 
-class Mark:
+class Marker:
     """Collates, and notes where that was.
 
     Args:
@@ -168,7 +168,7 @@ class SampleStream:
         self._clock.begin_epoch()
 
     def _view(self, loader: Any, state: dict[str, Any] | None) -> Any:
-        instead: dict[str, Any] = {"collate_fn": Mark(self._collate, loader.dataset, self._full)}
+        instead: dict[str, Any] = {"collate_fn": Marker(self._collate, loader.dataset, self._full)}
         if self._full is not None:
             instead["drop_last"] = False
         if state is not None and self._states is not None:
