@@ -3,11 +3,17 @@
 
 ::
 
-    loader     DataLoader, what a user holds        prefetch   its iterator: batches in order, ahead
-    fetch      samples of rows, and a batch of them            collate    parts of a batch as one
-    feeding    who fills batches: the consumer itself          rows       how many a task has
+    loader     DataLoader, what a user holds        arguments  what it may be asked for
+    prefetch   its iterator: batches, ahead         streaming  the same of iterable datasets
+    bounds     how many may be open, in bytes       state      where an epoch is
+    fetch      samples of rows, and their batch     sampling   their random numbers
+    collate    parts of a batch as one              vectorised  datasets in memory
+    feeding    who fills them: the consumer itself  staffing   from a plan to workers
+    rows       how many a task has                  slots      rows of a batch in shared memory
     threads    threads of this process              processes  processes that have the dataset
-    tuning     the choice, by the consumer's time   loader_report
+    tuning     the choice, by the consumer's time   outline    whether reading changes the dataset
+    failures   samples that cannot be read          loader_report
+    sharing/   one loader for several programs
 """
 
 from __future__ import annotations

@@ -52,6 +52,20 @@ def check(workers: Any, seeding: Any, prefetch_bytes: Any, *, iterable: bool) ->
         )
 
 
+def check_share(share: Any, late: Any, *, iterable: bool) -> None:
+    """Refuse what cannot be shared.
+
+    Raises:
+        UsageError: it says why.
+    """
+    if share is not None and not isinstance(share, str):
+        raise UsageError(f"share must be a name, not {share!r}")
+    if late not in ("next epoch", "now"):
+        raise UsageError(f"share_late must be 'next epoch' or 'now', not {late!r}")
+    if share is not None and iterable:
+        raise UsageError("an iterable dataset cannot be shared: what comes next is not known")
+
+
 def count_of(num_workers: int | Literal["auto"], workers: Kind, *, iterable: bool) -> int:
     """What torch is told: with "auto" it must not refuse what is for workers."""
     if workers == "inline":

@@ -12,14 +12,15 @@ from typing import Any, Literal, TypeVar
 from torch.utils import data
 from torch.utils.data.dataloader import _DatasetKind
 
-from teamster.data.arguments import KINDS, AutoCount, Kind, check, cores, count_of
+from teamster.data.arguments import KINDS, AutoCount, Kind, check, check_share, cores, count_of
 from teamster.data.bounds import InFlight
 from teamster.data.failures import OnError, Tally, check_policy
 from teamster.data.feeding import Feeds
 from teamster.data.fetch import Fetch
 from teamster.data.loader_report import LoaderClock, LoaderReport
-from teamster.data.prefetch import BatchIterator
+from teamster.data.prefetch import BatchIterator, Records
 from teamster.data.sampling import generator_states, restore
+from teamster.data.sharing.joining import SharedIterator, Sharing, shared_part
 from teamster.data.staffing import feeder
 from teamster.data.state import VERSION, capture, check_state
 from teamster.data.streaming import SampleStream, check_stream_state, stream_state
@@ -29,6 +30,7 @@ from teamster.spine.plan.plan import Plan
 
 _NOT_PICKLED = (
     "_made_with", "_fetch", "_feeds", "_resume", "_latest", "_clock", "_bound", "_tally", "_tuner",
+    "_sharing",
 )  # fmt: skip
 
 
@@ -62,6 +64,10 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             to 1.0 (of 100 at least); None for any number.
         prefetch_bytes: most memory that batches ahead of the consumer may take, in bytes; two are
             always allowed. "auto" for a quarter of what is free to take.
+        share: a name under which several programs of this user share one loader of the same
+            dataset: one prepares the batches, and all get them.
+        share_late: when a program that starts later gets its first batch: with the "next epoch" of
+            the others, or "now", from where they are.
 
     Raises:
         UsageError: an argument of ours makes no sense.
@@ -98,15 +104,20 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         on_error: OnError = "raise",
         max_errors: float | None = None,
         prefetch_bytes: int | Literal["auto"] = "auto",
+        share: str | None = None,
+        share_late: Literal["next epoch", "now"] = "next epoch",
     ) -> None:
         iterable = isinstance(dataset, data.IterableDataset)
         check(workers, seeding, prefetch_bytes, iterable=iterable)
+        check_share(share, share_late, iterable=iterable)
         check_policy(on_error, max_errors, iterable=iterable)
         self.workers = workers
         self.seeding = seeding
         self.on_error = on_error
         self.max_errors = max_errors
         self.prefetch_bytes = prefetch_bytes
+        self.share = share
+        self.share_late = share_late
         self._begin_afresh()
         super().__init__(
             dataset,
@@ -141,6 +152,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         self._tally = Tally(self.max_errors)
         self._decided_for: tuple[Any, ...] = ()
         self._torchs = ""  # why torch's own workers read
+        self._sharing: Sharing | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the workers, and what was measured."""
@@ -159,6 +171,8 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             return
         self._decided_for, self._made_with = asked, ()
         auto = self.workers == "auto" and isinstance(self.num_workers, AutoCount)
+        # What is read for others is read beside this program's loop, whose time says nothing of it
+        auto = auto and self.share is None
         self._tuner = Tuner(cores()) if auto else None
         kind = "serial" if not self.num_workers else KINDS.get(self.workers, "process")
         self._plan = Plan(kind, max(1, self.num_workers), "asked for")
@@ -173,7 +187,12 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         if not _are_same(self._made_with, settings):  # they may be set between epochs
             self._made_with = settings
             self._fetch = self._fetch_of()
-            self._feeds = Feeds(feeder(self._fetch, *self._how()), keep=self._tuner is not None)
+            self._feeds = Feeds(
+                feeder(self._fetch, *self._how()),
+                keep=self._tuner is not None or self.share is not None,
+            )
+        if self.share is not None and self._resume is None:
+            return self._shared()
         return self._own_iterator() if self.workers != "auto" or self._tuner else self._as_asked()
 
     def _stream(self) -> SampleStream:
@@ -182,10 +201,42 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         return made
 
     def _own_iterator(self) -> BatchIterator:
-        keeps = self._clock, self._tally, self._bound
-        made = BatchIterator(self, self._fetch, self._feeds, self._tuner, self._plan, *keeps)
+        records = Records(self._clock, self._tally, self._bound)
+        made = self._batches(records, self.take_resume())
         self._latest = weakref.ref(made)
         return made
+
+    def _batches(self, records: Records, resume: dict[str, Any] | None) -> BatchIterator:
+        plan = self._tuner, self._plan
+        return BatchIterator(self, self._fetch, self._feeds, *plan, records, resume)
+
+    def _shared(self) -> SharedIterator:
+        """Batches that this program, or another one, prepares for all."""
+        self._sharing = self._sharing or shared_part(self, self._bound.of)
+        shared = SharedIterator(self, self._sharing, self._clock)
+        self._latest = weakref.ref(shared)
+        return shared
+
+    def for_all(self, resume: dict[str, Any] | None) -> BatchIterator:
+        """Batches for all programs that share this loader; torch's arguments are those of this one.
+
+        Args:
+            resume: where to go on; None for another epoch.
+
+        Returns:
+            An iterator.
+
+        Example:
+            >>> loader = DataLoader([1, 2], 2, workers="inline")
+            >>> _ = iter(loader)
+            >>> [batch.tolist() for batch in loader.for_all(None)]
+            [[1, 2]]
+        """
+        twin = object.__new__(type(self))
+        # In order, in memory that can be shared, and with workers that stay in any case
+        instead = {"in_order": True, "pin_memory": False, "persistent_workers": False}
+        twin.__dict__.update({**self.__dict__, **instead})
+        return twin._batches(Records(LoaderClock(), self._tally, self._bound), resume)
 
     def _as_asked(self) -> Any:
         """Processes, as with torch; its own where a dataset can only be had by a fork."""
@@ -265,10 +316,12 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         if self._dataset_kind == _DatasetKind.Iterable:
             return stream_state(self, latest)
         state = {"version": VERSION, "length": length}
-        if latest is None or latest.is_over:
+        origin = {} if latest is None or latest.is_over else latest.origin()
+        if not origin:
             return {**state, "begin": capture(self), "given": None}
+        assert latest is not None
         given = latest.progress.first, sorted(latest.progress.beyond)
-        return {**state, "begin": latest.begin, "base": latest.base, "given": given}
+        return {**state, **origin, "given": given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Have the next iterator go on where another was; nothing that was given is read again.

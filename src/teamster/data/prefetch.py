@@ -14,7 +14,7 @@ from collections import deque
 from contextlib import nullcontext
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data._utils import pin_memory
@@ -36,6 +36,20 @@ _NO_MORE = object()
 _GLANCE_S = 0.002  # at the oldest batch, where any may come first
 
 
+class Records(NamedTuple):
+    """What a loader keeps of all its epochs.
+
+    Attributes:
+        clock: times of the consumer.
+        tally: counts samples that could not be read.
+        bound: of what is open.
+    """
+
+    clock: LoaderClock
+    tally: Tally
+    bound: InFlight
+
+
 class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not followed
     """One epoch of a loader with a map-style dataset.
 
@@ -45,9 +59,8 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         feeds: has the workers.
         tuner: decides which; None where that was asked for.
         plan: what was asked for.
-        clock: of the loader.
-        tally: counts samples that could not be read.
-        bound: of what is open.
+        records: of the loader.
+        resume: where to go on; None for the beginning.
     """
 
     def __init__(
@@ -57,9 +70,8 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         feeds: Feeds,
         tuner: Tuner | None,
         plan: Plan,
-        clock: LoaderClock,
-        tally: Tally,
-        bound: InFlight,
+        records: Records,
+        resume: dict[str, Any] | None = None,
     ) -> None:
         self._feed: Feed = Inline(fetch)
         self._coming: Feed | None = None  # chosen, and not up yet
@@ -68,14 +80,11 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self._feeds = feeds
         self._plan = plan
         self._tuner = tuner
-        self._clock = clock
-        self._tally = tally
-        self._bound = bound
+        self._clock, self._tally, self._bound = records
         self._in_order = loader.in_order
         self._pipelined = 0
         self._resets = 0
         self._origins = origins_of(loader)
-        resume = loader.take_resume()
         with nullcontext() if resume is None else kept_random_state():
             super().__init__(loader)
         self._begin_epoch(loader, self._base_seed, resume)
@@ -117,6 +126,10 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         if self._begin is None:
             return {**capture(self._origins), "drawn": False}
         return self._begin
+
+    def origin(self) -> dict[str, Any]:
+        """What decides the order and the random numbers of this epoch."""
+        return {"begin": self.begin, "base": self.base}
 
     def _draw_anew(self, loader: Any, begin: dict[str, Any], *, begun: bool) -> None:
         """The order that was drawn then, by the same steps."""

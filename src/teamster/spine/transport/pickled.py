@@ -50,6 +50,17 @@ def pack_by_reference(value: object) -> Parcel | None:
     return None if data is None else Parcel(data, buffers, _places_for(data), passed)
 
 
+def pack_plain(value: object) -> Parcel:
+    """Pickle `value` for a program of its own: what is of ``__main__`` is found there by name.
+
+    Raises:
+        Exception: it does not pickle.
+    """
+    buffers: list[memoryview] = []
+    data = _dump_plain(value, lambda buffer: keep_inside(buffer, buffers))
+    return Parcel(data, buffers)
+
+
 def pack_by_value(value: object) -> Parcel:
     """Pickle `value`.
 

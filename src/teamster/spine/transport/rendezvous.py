@@ -124,6 +124,11 @@ class Claim:
             self.close()
             raise
 
+    def let_go(self) -> None:
+        """In a forked copy of the program, whose original has the name."""
+        self.listener.close()
+        self._guard.close()
+
     def close(self) -> None:
         """Give the name up."""
         with contextlib.suppress(OSError):
