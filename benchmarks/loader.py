@@ -2,10 +2,12 @@
 """`teamster.data.DataLoader` as it comes beside torch's own at every number of workers.
 
 Question: is the loader that tunes itself as fast as torch's at its best setting, or faster, with
-          the consumer's step in the loop?
-Method:   workloads of seven kinds; torch's loader with 0, 1, 2 and 4 workers and ours with
-          `num_workers="auto"`, interleaved, medians of rounds. An epoch of ours is measured twice:
-          the first, in which it decides, and the second, with what it has decided.
+          the consumer's step in the loop? And as fast as its own best setting by hand?
+Method:   workloads of nine kinds; torch's loader with 0, 1, 2, 4 and 8 workers, ours with
+          `num_workers="auto"` and with 2 threads and 2 processes, interleaved, medians of rounds.
+          Of "auto" the first epoch is shown, in which it decides, and the third. "Step" is the
+          consumer's own between two batches, beside what it is alone; processor seconds are those
+          of the program and its processes, in the epoch.
 Command:  make bench-loader ARGS="--rounds 3"
 Result:   see docs/data_loading.md.
 """
@@ -13,6 +15,7 @@ Result:   see docs/data_loading.md.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import statistics
 import time
@@ -20,23 +23,25 @@ import tokenize
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch.utils import data
 
 from teamster.data import DataLoader
 
-TORCH = (0, 1, 2, 4)
+TORCH = (0, 1, 2, 4, 8)
+OURS = {"2 threads": "thread", "2 processes": "process"}
 
 
 class Jpegs(data.Dataset[Any]):
     """A photo of 500 x 375 pixels is decoded and made smaller."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, size: tuple[int, int] = (375, 500)) -> None:
         from PIL import Image
 
-        noise = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 32), (375, 500))[0]
+        noise = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 32), size)[0]
         pixels = (noise.permute(1, 2, 0) * 255).byte().numpy()
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG", quality=90)
@@ -81,6 +86,19 @@ class Tiny(data.Dataset[Any]):
         return self.rows[index]
 
 
+class Large(data.Dataset[Any]):
+    """Images of floats that are there already: 18 MB a batch of 32."""
+
+    def __init__(self, count: int) -> None:
+        self.images, self.count = torch.rand(16, 3, 224, 224), count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        return self.images[index % 16], index
+
+
 class Remote(data.Dataset[Any]):
     """A read that waits 20 ms."""
 
@@ -107,21 +125,45 @@ Workload = tuple[Callable[[], Any], int]  # dataset, batch size
 
 WORKLOADS: dict[str, Workload] = {
     "JPEG decode and resize": (lambda: Jpegs(800), 32),
+    "heavier decode": (lambda: Jpegs(300, (768, 1024)), 32),
     "tokenizing in Python": (lambda: Sources(600), 32),
     "tiny tensors": (lambda: Tiny(40_000), 32),
     "arrays in memory": (lambda: data.TensorDataset(torch.rand(100_000, 64)), 256),
+    "batches of 18 MB": (lambda: Large(32 * 60), 32),
     "reads that wait 20 ms": (lambda: Remote(400), 16),
     "uneven samples": (lambda: Uneven(600), 16),
 }
 
 
-def epoch(loader: Iterable[Any], step: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of an epoch with the consumer's step, and to its first batch."""
-    began, first = time.perf_counter(), 0.0
+class Epoch(NamedTuple):
+    """Seconds of an epoch, to its first batch, and of a step in the middle; processor seconds."""
+
+    wall: float
+    first: float
+    step: float
+    cpu: float
+
+
+def cpu_s() -> float:
+    """Processor seconds of this program and of its processes, those that have ended included."""
+    me = psutil.Process()
+    total = sum(me.cpu_times()[:4])
+    for child in me.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            total += sum(child.cpu_times()[:4])
+    return float(total)
+
+
+def epoch(loader: Iterable[Any], step: Callable[[], object]) -> Epoch:
+    """One epoch of a consumer with a step of its own."""
+    cpu, began, first, steps = cpu_s(), time.perf_counter(), 0.0, []
     for _ in loader:
-        first = first or time.perf_counter() - began
+        got = time.perf_counter()
+        first = first or got - began
         step()
-    return time.perf_counter() - began, first
+        steps.append(time.perf_counter() - got)
+    wall = time.perf_counter() - began
+    return Epoch(wall, first, statistics.median(steps), cpu_s() - cpu)
 
 
 def trainer() -> Callable[[], object]:
@@ -131,35 +173,44 @@ def trainer() -> Callable[[], object]:
     return lambda: model(rows).sum().backward()
 
 
-def measure(name: str, rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measure(name: str, rounds: int) -> tuple[dict[str, list[Epoch]], list[str]]:
     make, batch_size = WORKLOADS[name]
-    step, found = trainer(), dict[str, list[tuple[float, float]]]()
+    step, found, plans = trainer(), dict[str, list[Epoch]](), list[str]()
     for _ in range(rounds):
         dataset = make()
         for workers in TORCH:
             loader: Any = data.DataLoader(dataset, batch_size, num_workers=workers)
             found.setdefault(f"torch {workers}", []).append(epoch(loader, step))
-        ours = DataLoader(dataset, batch_size)
+        for way, kind in OURS.items():
+            loader = DataLoader(dataset, batch_size, num_workers=2, workers=kind)  # type: ignore[arg-type]
+            found.setdefault(way, []).append(epoch(loader, step))
+        ours: Any = DataLoader(dataset, batch_size)
         found.setdefault("auto, first epoch", []).append(epoch(ours, step))
+        epoch(ours, step)
         found.setdefault("auto", []).append(epoch(ours, step))
-        found.setdefault("plan " + str(ours.explain()), []).append((0.0, 0.0))
-    return found
+        plans.append(str(ours.explain()).splitlines()[0])
+    alone = [epoch([None] * 200, step) for _ in range(rounds)]
+    found["no loader"] = alone
+    return found, plans
 
 
-def show(name: str, found: dict[str, list[tuple[float, float]]]) -> None:
-    seconds = {way: statistics.median(total for total, _ in runs) for way, runs in found.items()}
-    firsts = {way: statistics.median(first for _, first in runs) for way, runs in found.items()}
-    best = min((f"torch {workers}" for workers in TORCH), key=lambda way: seconds[way])
-    print(f"\n{name}")
-    for way in [f"torch {workers}" for workers in TORCH] + ["auto, first epoch", "auto"]:
-        ratio = seconds[best] / seconds[way]
+def show(name: str, found: dict[str, list[Epoch]], plans: list[str]) -> None:
+    medians = {
+        way: Epoch(*(statistics.median(each) for each in zip(*runs, strict=True)))
+        for way, runs in found.items()
+    }
+    alone = medians.pop("no loader").step
+    best = min((f"torch {workers}" for workers in TORCH), key=lambda way: medians[way].wall)
+    own = min((way for way in medians if "torch" not in way), key=lambda way: medians[way].wall)
+    print(f"\n{name}: torch's best is {best}, ours {own}")
+    for way, each in medians.items():
         print(
-            f"  {way:18} {seconds[way]:8.3f} s  first batch {firsts[way] * 1e3:7.1f} ms  "
-            f"{ratio:6.2f} times {best}"
+            f"  {way:18} {each.wall:8.3f} s  {medians[best].wall / each.wall:6.2f} times the best"
+            f"  first batch {each.first * 1e3:7.1f} ms  step {each.step / alone:5.2f} of alone"
+            f"  processor {each.cpu:6.2f} s"
         )
-    for way in found:
-        if way.startswith("plan"):
-            print(f"  {way}")
+    for plan in plans:
+        print(f"  {plan}")
 
 
 def main() -> None:
@@ -170,7 +221,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     for name in WORKLOADS:
         if options.only is None or options.only in name:
-            show(name, measure(name, options.rounds))
+            show(name, *measure(name, options.rounds))
 
 
 if __name__ == "__main__":

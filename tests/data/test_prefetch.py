@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -101,3 +102,23 @@ def test_what_is_ahead_is_bounded_in_bytes(nbytes: int, most: int) -> None:
 def test_a_bound_that_makes_no_sense(nbytes: Any) -> None:
     with pytest.raises(ts.UsageError, match="prefetch_bytes"):
         DataLoader(Large(), prefetch_bytes=nbytes)
+
+
+class Slow(Large):
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(0.001)
+        return torch.full((30_000,), float(index))
+
+
+@pytest.mark.parametrize("kind", ["inline", "thread", "process"])
+def test_a_timeline_shows_what_batches_are_made_of(kind: Any) -> None:
+    with ts.record() as recording:
+        for _ in DataLoader(Slow(), 25, num_workers=1, workers=kind):
+            pass
+    shown = {
+        (recording.timeline.names[name], lane.kind)
+        for lane in recording.timeline.lanes
+        for *_, name, _ in lane.spans.rows()
+    }
+    where = {"inline": "caller"}.get(kind, kind)
+    assert {("read samples", where), ("collate", where), ("wait for a batch", "caller")} <= shown

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter_ns
 from typing import Any
 
 from torch.utils.data._utils.collate import default_collate
@@ -15,6 +16,8 @@ from teamster.data.failures import Failure, OnError, describe, note
 from teamster.data.sampling import SampleSeeds, Seed
 from teamster.data.vectorised import selection
 from teamster.data.worker_info import hidden
+from teamster.spine.trace import spans
+from teamster.spine.trace.ring import USER
 
 
 class _Nothing:
@@ -137,7 +140,7 @@ class Fetch:
             return self._samples(indices, lambda index, row: seeds.read(get, index, first.at(row)))
 
     def _samples(self, indices: Sequence[Any], read: Callable[..., Any]) -> Made:
-        made = Made([], len(indices))
+        made, began = Made([], len(indices)), perf_counter_ns()
         mine, reading = threading.get_ident(), self.reading
         for row, index in enumerate(indices):
             reading[mine] = index
@@ -148,6 +151,7 @@ class Fetch:
                     raise
             finally:
                 reading.pop(mine, None)
+        spans.note(spans.current_ring(), USER, "read samples", began)
         return made
 
     def _get(self, index: Any) -> Any:
@@ -206,7 +210,7 @@ class Fetch:
         Returns:
             The same, with the batch as its value.
         """
-        samples = made.value
+        samples, began = made.value, perf_counter_ns()
         if made.failures and not samples:
             made.value = NOTHING
         elif self._collate is default_collate:
@@ -217,6 +221,7 @@ class Fetch:
         else:
             with self._batch_seeds.kept():
                 made.value = self._batch_seeds.read(self._collate, samples, seed.at(_BEHIND))
+        spans.note(spans.current_ring(), USER, "collate", began)
         return made
 
     def finish(self, looked: Made, indices: Sequence[Any], seed: Seed | None) -> Made:
@@ -245,7 +250,9 @@ class Fetch:
             What `collate` has made of its samples.
         """
         if self._select is not None and len(indices):
-            return Made(self._select(indices), len(indices))
+            began, batch = perf_counter_ns(), self._select(indices)
+            spans.note(spans.current_ring(), USER, "read and collate", began)
+            return Made(batch, len(indices))
         if not self._batched:
             made = self.samples([indices], seed)
             made.value = made.value[0] if made.value else NOTHING

@@ -19,6 +19,7 @@ from teamster.data.feeding import Feeds
 from teamster.data.fetch import Fetch
 from teamster.data.loader_report import LoaderClock, LoaderReport
 from teamster.data.prefetch import BatchIterator, Records
+from teamster.data.processes import warm_up
 from teamster.data.sampling import generator_states, restore
 from teamster.data.sharing.joining import SharedIterator, Sharing, shared_part
 from teamster.data.staffing import feeder
@@ -139,6 +140,9 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             in_order=in_order,
         )
         self._decide()
+        forked = self._plan.backend == "process" and multiprocessing_context is None
+        if forked and not iterable and not self._is_torchs():
+            warm_up()
 
     def _begin_afresh(self) -> None:
         """Know nothing, and have no workers yet."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import nullcontext
 from functools import partial
-from time import perf_counter
+from time import perf_counter, perf_counter_ns
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +30,8 @@ from teamster.data.state import Progress, as_captured, capture, origins_of
 from teamster.data.tuning import Tuner
 from teamster.errors import first_line
 from teamster.spine.plan.plan import Plan
+from teamster.spine.trace import spans
+from teamster.spine.trace.ring import USER, WAIT
 from teamster.spine.workers.seeds import kept_random_state, task_seed
 
 _NO_MORE = object()
@@ -143,10 +145,12 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
     def _draw(self) -> Any:
         """The indices of one batch more, in the consumer's thread."""
         self._begin = self.begin
+        began = perf_counter_ns()
         try:
             indices = self._next_index()
         except StopIteration:
             return _NO_MORE
+        spans.note(spans.current_ring(), USER, "draw indices", began, self._position)
         self._position += 1
         return indices if self._fetch.takes(indices) else list(indices)
 
@@ -232,7 +236,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
 
     def _next_data(self) -> Any:
         self._clock.begin()
-        made = Made(NOTHING, 0)
+        made, began = Made(NOTHING, 0), perf_counter_ns()
         while made.value is NOTHING:  # a batch of which no sample could be read
             made = self._measured() if self._probing else self._taken()
             self._tally.add(made.failures, made.samples)
@@ -241,6 +245,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         if self._pin_memory:
             batch = pin_memory.pin_memory(batch, self._pin_memory_device)
         self._clock.end(made.samples)
+        spans.note(spans.current_ring(), WAIT, "wait for a batch", began, self._position - 1)
         return batch
 
     def _measured(self) -> Made:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from time import perf_counter
+from time import perf_counter, perf_counter_ns
 from typing import Any
 
 import torch
@@ -29,9 +29,12 @@ from teamster.data.rows import RowsPerTask
 from teamster.data.sampling import Seed
 from teamster.data.slots import Lease, SlotRows, Slots, write
 from teamster.data.worker_info import hidden
-from teamster.errors import WorkerDied
+from teamster.errors import WorkerDied, WorkerStartError
 from teamster.machine.usage import proportional_bytes
 from teamster.spine.plan.safety.fingerprint import checksum
+from teamster.spine.trace import spans
+from teamster.spine.trace.ring import USER
+from teamster.spine.workers.process.forkserver import the_fork_server
 from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.monitor.snapshot import worker_pids
 from teamster.tasks.pool import Pool
@@ -41,6 +44,12 @@ _LOOK_S = 1.0  # at the dataset, between epochs
 _LOOKED_AT = 4  # batches that might have gone by a slot, and did not
 _HELD = 2  # slots that the consumer may hold, beside those that are filled
 _here: list[Fetch] = []  # of this process, where it is a worker
+
+
+def warm_up() -> None:
+    """Have what processes are forked from import torch while the program goes on."""
+    with contextlib.suppress(WorkerStartError):  # said when one is wanted
+        the_fork_server(_PRELOADED).warm_up()
 
 
 class ProcessFeed:
@@ -327,6 +336,7 @@ def _make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Ma
     if not made.value:
         made.value = NOTHING
         return made
+    collated = perf_counter_ns()
     form, rest = common_form(made.value), None
     if place is not None and form is not None and len(made.value) == len(indices):
         rest = write(made.value, place)
@@ -336,4 +346,5 @@ def _make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Ma
             if rest is None
             else (Placed(form, default_collate(rest)))
         )
+    spans.note(spans.current_ring(), USER, "collate", collated)
     return made
