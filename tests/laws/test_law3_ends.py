@@ -105,15 +105,15 @@ def test_the_same_pool_works_after_ctrl_c(
         pytest.skip("serial futures are done when submit returns")
     with ts.Pool(backend, workers=2) as pool:
         pool.map(abs, range(4))
-        thread = interrupt_soon(0.05)
         with within(1.0), pytest.raises(KeyboardInterrupt):
+            thread = interrupt_soon(0.05)
             if call == "map":
                 pool.map(lambda n: time.sleep(0.02), range(300))
             elif call == "imap":
                 for _ in pool.imap(lambda n: time.sleep(0.02), range(300)):
                     pass
             else:
-                pool.submit(time.sleep, 0.5).result()
+                pool.submit(time.sleep, 2.0).result()
         thread.join()
         assert pool.map(abs, range(-50, 0)) == list(range(50, 0, -1))
 

@@ -103,7 +103,8 @@ class Fetch:
         self.mergeable = self.by_rows and usual
         self._seeds = SampleSeeds() if seeded else None
         self._batch_seeds = SampleSeeds() if seeded and not usual else None
-        self.reading: dict[int, Any] = {}  # index, by the thread that reads it
+        # Indices, and what was read of them so far, by the thread that reads
+        self.reading: dict[int, tuple[Sequence[Any], Sequence[Any]]] = {}
 
     def __reduce__(self) -> Any:
         made_with = self.dataset, self._collate, self._batched, self._on_error
@@ -115,6 +116,13 @@ class Fetch:
         seeds = (self._seeds, self._batch_seeds)
         drawn = [each.drawn for each in seeds if each is not None]
         return ", ".join(sorted(set().union(*drawn)))
+
+    def now_read(self) -> list[tuple[int, Any]]:
+        """Threads that read, each with the index of its sample."""
+        reading = [(thread, *each) for thread, each in list(self.reading.items())]
+        return [
+            (thread, each[len(read)]) for thread, each, read in reading if len(read) < len(each)
+        ]
 
     def takes(self, indices: Any) -> bool:
         """Whether indices can stay as the sampler gives them.
@@ -133,17 +141,36 @@ class Fetch:
         Returns:
             A list of samples.
         """
-        if self._seeds is None or seed is None:
+        seeds = self._seeds if seed is not None else None
+        if self._on_error == "raise" and (seeds is None or not seeds.active):
+            return self._plain_samples(indices)
+        if seeds is None or seed is None:
             return self._samples(indices, lambda index, row: self._get(index))
-        seeds, get, first = self._seeds, self._get, seed
+        get, first = self._get, seed
         with seeds.kept():
             return self._samples(indices, lambda index, row: seeds.read(get, index, first.at(row)))
+
+    def _plain_samples(self, indices: Sequence[Any]) -> Made:
+        """The same, where no sample is seeded, and none is passed over: tiny ones are many."""
+        values: list[Any] = []
+        began, mine, dataset = perf_counter_ns(), threading.get_ident(), self.dataset
+        self.reading[mine] = indices, values
+        try:
+            for index in indices:
+                values.append(dataset[index])  # what is read is seen from outside
+        except Exception as error:
+            note(dataset, indices[len(values)], error)
+            raise
+        finally:
+            self.reading.pop(mine, None)
+        spans.note(spans.current_ring(), USER, "read samples", began)
+        return Made(values, len(values))
 
     def _samples(self, indices: Sequence[Any], read: Callable[..., Any]) -> Made:
         made, began = Made([], len(indices)), perf_counter_ns()
         mine, reading = threading.get_ident(), self.reading
         for row, index in enumerate(indices):
-            reading[mine] = index
+            reading[mine] = (index,), ()
             try:
                 made.value.append(read(index, row=row))
             except Exception as error:

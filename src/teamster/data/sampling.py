@@ -72,9 +72,14 @@ class SampleSeeds:
         # The generators are those of all threads: two samples at a time would mix them up
         self._lock = threading.Lock()
 
+    @property
+    def active(self) -> bool:
+        """Whether samples are looked at, or seeded."""
+        return bool(self._left or self.drawn)
+
     def kept(self) -> AbstractContextManager[None]:
         """Samples are read in here; what is seeded for them is put back at the end."""
-        return self._keep() if self._left or self.drawn else nullcontext()
+        return self._keep() if self.active else nullcontext()
 
     @contextmanager
     def _keep(self) -> Iterator[None]:

@@ -236,7 +236,7 @@ class ThreadBatch:
         mine = set(self._indices) if isinstance(self._indices, (list, tuple)) else {self._indices}
         texts = [
             f"sample {index!r} is being read:\n{''.join(traceback.format_stack(frames[thread]))}"
-            for thread, index in list(self._feed.fetch.reading.items())
+            for thread, index in self._feed.fetch.now_read()
             if thread in frames and index in mine
         ]
         frames.clear()
