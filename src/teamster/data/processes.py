@@ -137,10 +137,7 @@ class ProcessFeed:
         slots = self._slots
         lease = slots.take() if slots is not None and size <= slots.rows else None
         cuts = [(first, indices[first : first + step]) for first in range(0, size, step)]
-        parts = [
-            _Part(self, _make_part, cut, seed.at(first), lease.place.at(first) if lease else None)
-            for first, cut in cuts
-        ]
+        parts = [_Part(self, _make_part, cut, seed.at(first), lease, first) for first, cut in cuts]
         return ProcessBatch(self, parts, lease)
 
     def submit(self, make: Callable[..., Made], *arguments: Any) -> Future[Made]:
@@ -168,15 +165,20 @@ class _Part:
         make: Callable[..., Made],
         indices: Any,
         seed: Seed,
-        place: SlotRows | None = None,
+        lease: Lease | None = None,
+        row: int = 0,
     ) -> None:
         self._feed = feed
         self._make = make
         self._indices = indices
         self._seed = seed
-        self._place = place
+        self._lease = lease
+        self._row = row
+        place = lease.place.at(row) if lease is not None else None
         where = (place,) if self.by_rows else ()
         self.future: Future[Made] | None = feed.submit(make, indices, seed, *where)
+        # A slot is in use as long as any process may write to it, whatever became of its batch
+        vars(self.future)["lease"] = lease
 
     @property
     def by_rows(self) -> bool:
@@ -223,7 +225,8 @@ class _Part:
                 self._make,
                 each,
                 self._seed.at(row),
-                self._place and self._place.at(row),
+                self._lease,
+                self._row + row,
             )
             for row, each in enumerate(rows)
         ]
@@ -243,9 +246,6 @@ class ProcessBatch:
         self._feed = feed
         self._parts = parts
         self._lease = lease
-        for part in parts:
-            # A slot is in use as long as any process may write to it, whatever became of its batch
-            vars(part.future)["lease"] = lease
 
     @property
     def ready(self) -> bool:

@@ -222,3 +222,26 @@ def test_what_cannot_be_shared(how: dict[str, Any], says: str) -> None:
         DataLoader([1], **how)
     with pytest.raises(ts.UsageError, match="letters, digits"):
         list(DataLoader([1], share="a/b", workers="inline"))
+
+
+class Unpicklable:
+    def __init__(self) -> None:
+        self.lines = (line for line in "abc")
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def test_a_dataset_that_no_process_can_have_is_an_error(folder: Path) -> None:
+    def failure(loader: DataLoader[Any]) -> str:
+        try:
+            list(loader)
+        except TypeError as error:
+            return str(error)
+        return ""
+
+    loader = DataLoader(Unpicklable(), 3, share="unpicklable", num_workers=1)
+    assert "generator" in failure(loader)

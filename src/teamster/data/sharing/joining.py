@@ -105,6 +105,10 @@ class Sharing:
                 answer = _next_of(channel)
             except OSError:
                 pass
+            except BaseException:  # its answer, if one comes, is no answer to the next wish
+                channel.close()
+                self._channel = None
+                raise
             if answer is not None:
                 return answer
             channel.close()
@@ -120,6 +124,8 @@ class Sharing:
         answer = self._ask("enter", self._now)
         if answer[0] == "here":
             return self._enter_here()
+        if answer[0] in ("raised", "failed"):
+            raise _error_of(answer)
         return None if answer[0] == "alone" else answer[1:]
 
     def _enter_here(self) -> tuple[str, dict[str, Any], int] | None:
@@ -131,6 +137,7 @@ class Sharing:
                 consumer.epoch, consumer.dropped = None, False
                 return None
             while (epoch := window.enter(consumer, now=self._now)) is None:
+                window.check()
                 window.changed.notify_all()
                 window.changed.wait(_LOOK_S)
             assert epoch.state is not None
@@ -159,10 +166,8 @@ class Sharing:
             raise StopIteration
         if kind == "gone":
             raise Gone
-        if kind == "raised":
-            raise pickle.loads(answer[1])
-        if kind == "failed":
-            raise RuntimeError(answer[1])
+        if kind in ("raised", "failed"):
+            raise _error_of(answer)
         assert self._channel is not None
         return self._channel.open(answer[1])
 
@@ -176,6 +181,7 @@ class Sharing:
                 raise Gone
             try:
                 while (ready := window.take(consumer)) is None:
+                    window.check()
                     window.changed.wait(_LOOK_S)
             except LookupError:
                 raise Gone from None
@@ -255,6 +261,11 @@ def describe(loader: Any) -> dict[str, Any]:
         "sampler": type(loader.sampler).__qualname__,
         "collate_fn": getattr(collate, "__qualname__", type(collate).__qualname__),
     }
+
+
+def _error_of(answer: tuple[Any, ...]) -> Exception:
+    error: Exception = pickle.loads(answer[1]) if answer[0] == "raised" else RuntimeError(answer[1])
+    return error
 
 
 def _next_of(channel: Channel) -> tuple[Any, ...] | None:

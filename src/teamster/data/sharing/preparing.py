@@ -97,10 +97,21 @@ class Preparing:
                 with self.window.changed:
                     self.window.begin_epoch()
             else:
-                iterator = iterator or self._begun()
+                try:
+                    iterator = iterator or self._begun()
+                except Exception as error:  # the dataset does not pickle, say
+                    self._fail(error)
+                    return
                 if not self._make_one(iterator):
                     iterator = None
             self._nudge()
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing can be made here: whoever waits is told why."""
+        with self.window.changed:
+            self.window.error = error.with_traceback(None)
+            self.window.changed.notify_all()
+        self._nudge()
 
     def _await_wish(self) -> str | None:
         """What is to be done; None when nothing is any more."""
@@ -158,17 +169,27 @@ class Preparing:
             poll.register(end.fileno(), select.POLLIN)
         while not self.window.closed:
             for descriptor, _ in poll.poll():
-                if descriptor == self._wake_read.fileno():
-                    with contextlib.suppress(OSError):
-                        self._wake_read.recv(4096)
-                elif descriptor == self._claim.listener.fileno():
-                    self._welcome(poll)
-                elif descriptor in self._peers:
-                    self._hear(poll, descriptor)
+                self._look_at(poll, descriptor)
             for peer in list(self._peers.values()):
-                self._answer(poll, peer)
+                try:
+                    self._answer(poll, peer)
+                except Exception:  # of this one; the others go on
+                    self._part(poll, peer)
         for peer in self._peers.values():
             peer.channel.close()
+
+    def _look_at(self, poll: select.poll, descriptor: int) -> None:
+        """There is something to read."""
+        if descriptor == self._wake_read.fileno():
+            with contextlib.suppress(OSError):
+                self._wake_read.recv(4096)
+        elif descriptor == self._claim.listener.fileno():
+            self._welcome(poll)
+        elif descriptor in self._peers:
+            try:
+                self._hear(poll, descriptor)
+            except Exception:  # it does not speak as ours do
+                self._part(poll, self._peers[descriptor])
 
     def _welcome(self, poll: select.poll) -> None:
         try:
@@ -184,10 +205,7 @@ class Preparing:
 
     def _hear(self, poll: select.poll, descriptor: int) -> None:
         peer = self._peers[descriptor]
-        try:
-            messages = peer.channel.take()
-        except Exception:  # it does not speak as ours do
-            messages = None
+        messages = peer.channel.take()
         if messages is None:
             self._part(poll, peer)
             return
@@ -228,7 +246,8 @@ class Preparing:
         if peer.wanted is None or peer.consumer is None:
             return
         with self.window.changed:
-            made = self._find(peer.consumer, *peer.wanted)
+            failed = self.window.error
+            made = _told(failed) if failed else self._find(peer.consumer, *peer.wanted)
         if made is None:
             return
         peer.wanted = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from teamster.errors import first_line
 from teamster.spine.transport.arena import ArenaFull, Broadcast
 from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_plain
@@ -128,6 +129,7 @@ class Window:
     def __init__(self, size: int, tell: Callable[[str], object]) -> None:
         self.changed = threading.Condition()
         self.closed = False
+        self.error: Exception | None = None  # nothing can be made
         self.consumers: list[Consumer] = []
         self.size = size
         self._tell = tell
@@ -316,6 +318,22 @@ class Window:
             self._ready.popleft().close()
             self._oldest += 1
         self.changed.notify_all()
+
+    def check(self) -> None:
+        """Raise what keeps batches from being made.
+
+        Raises:
+            Exception: that.
+        """
+        if self.error is not None:
+            # Whose traceback would lead from here to the loader, and back
+            failed, self.error = self.error, RuntimeError(first_line(self.error))
+            try:
+                raise failed
+            finally:
+                del failed
+        if self.closed:
+            raise RuntimeError("this loader was closed")
 
     def close(self) -> None:
         """Nothing is made any more."""
