@@ -142,6 +142,20 @@ def test_a_sample_of_another_type_goes_the_ordinary_way() -> None:
     assert all(map(same, ours, loaded(data.DataLoader)))
 
 
+class TwoKinds(Images):
+    """Batches of images, and batches of numbers in their place."""
+
+    def __getitem__(self, index: int) -> Any:
+        image, label, _ = super().__getitem__(index)
+        return (image, label) if index < 12 else (0.5 * label, label)
+
+
+def test_a_batch_of_another_kind_goes_the_ordinary_way() -> None:
+    loader = DataLoader(TwoKinds("tuple", 24), 4, num_workers=1, workers="process")
+    theirs = data.DataLoader(TwoKinds("tuple", 24), 4)
+    assert all(map(same, loader, theirs))
+
+
 class Ragged(Images):
     def __getitem__(self, index: int) -> Any:
         return torch.zeros(128, 128 + index // 20)

@@ -135,7 +135,8 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             multiprocessing_context,
             generator,
             prefetch_factor=prefetch_factor,
-            persistent_workers=persistent_workers,
+            # Those that read for others stay in any case
+            persistent_workers=persistent_workers and share is None,
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
@@ -338,6 +339,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         """
         if self._dataset_kind == _DatasetKind.Iterable:
             check_stream_state(state, self.num_workers)
+            self._iterator = None  # its workers are in the middle of something else
         else:
             check_state(state, _length(self.dataset))
         self._resume = dict(state)

@@ -287,17 +287,19 @@ def _numbers_at(samples: Sequence[Any], leaf: Leaf) -> list[Any] | None:
 
 
 def _fit(values: list[Any], leaf: Leaf) -> bool:
-    kind = type(values[0])
+    kind, numpy = type(values[0]), sys.modules.get("numpy")
+    if kind is not torch.Tensor and (numpy is None or kind is not numpy.ndarray):
+        return False
     if any(type(value) is not kind or tuple(value.shape) != leaf.shape for value in values):
         return False
     if kind is torch.Tensor:
         return all(
-            value.dtype == leaf.dtype and value.device.type == "cpu" and not value.requires_grad
+            value.dtype == leaf.dtype
+            and value.device.type == "cpu"
+            and value.layout is torch.strided
+            and not value.requires_grad
             for value in values
         )
-    numpy = sys.modules.get("numpy")
-    if numpy is None or kind is not numpy.ndarray:
-        return False
     wanted = torch.empty(0, dtype=leaf.dtype).numpy().dtype
     return all(value.dtype == wanted for value in values)
 

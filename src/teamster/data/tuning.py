@@ -216,6 +216,10 @@ class Tuner:
         self._waiting = [each for each in self._waiting if each.backend != backend]
         self._candidates = [each for each in self._candidates if each.backend != backend]
         self._decided_s = None
+        for key in [each for each in self._measured if each[0] == backend]:
+            del self._measured[key], self._waits[key]
+        if not self._measured and self.plan.backend == backend:
+            self.plan = Plan("serial", 1, "", (), self._evidence)
         self._refused = f"; no {backend} workers: {reason}"
         self._go_on(0)
 

@@ -17,7 +17,7 @@ import torch
 
 import teamster as ts
 from teamster.data import DataLoader
-from tests.conftest import Script, StartScript, WaitUntil
+from tests.conftest import RunScript, Script, StartScript, WaitUntil
 
 PROGRAM = """
 import json, os, sys, time, warnings
@@ -245,3 +245,43 @@ def test_a_dataset_that_no_process_can_have_is_an_error(folder: Path) -> None:
 
     loader = DataLoader(Unpicklable(), 3, share="unpicklable", num_workers=1)
     assert "generator" in failure(loader)
+
+
+FORKS = """
+import os, sys, warnings
+from pathlib import Path
+import torch
+from teamster.data import DataLoader
+
+warnings.simplefilter("ignore", DeprecationWarning)
+loader = DataLoader(torch.arange(12), 4, share="test", workers="inline")
+assert sum(len(batch) for batch in loader) == 12
+folder = Path(os.environ["XDG_RUNTIME_DIR"]) / "teamster"
+(socket,) = folder.glob("loader-test@*")
+pid = os.fork()
+if not pid:
+    assert sum(len(batch) for batch in loader) == 12  # as one of the others
+    del loader
+    sys.exit(0)
+for _ in range(50):
+    assert sum(len(batch) for batch in loader) == 12
+_, status = os.waitpid(pid, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+assert socket.exists()
+assert sum(len(batch) for batch in loader) == 12
+"""
+
+
+def test_a_forked_copy_is_one_of_the_others(run_script: RunScript, folder: Path) -> None:
+    script = run_script(FORKS, timeout=60)
+    assert script.returncode == 0, script.stderr
+
+
+def test_a_sampler_without_a_length_and_pinning() -> None:
+    def endless() -> Iterator[list[int]]:
+        yield from ([0, 1], [2, 3], [4, 5])
+
+    loader = DataLoader(
+        torch.arange(6), batch_sampler=endless(), share="sampler", workers="inline", pin_memory=True
+    )
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -11,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from teamster.data.loader_report import LoaderClock
@@ -68,6 +70,8 @@ class Sharing:
         return self._preparing is not None
 
     def _connect(self, known: Epoch | None = None) -> None:
+        if self._preparing is not None and self._preparing.window.closed:  # a forked copy
+            self._preparing = self._consumer = None
         if self._preparing is not None or self._channel is not None:
             return
         found = claim(f"loader-{self._name}")
@@ -78,9 +82,10 @@ class Sharing:
             self._preparing = Preparing(found, window, self._make, self._about, self._limit)
             self._preparing.start(known)
             return
-        channel = Channel(found, blocking=True)
-        channel.put(("hello", self._about, who))
-        answer = _next_of(channel)
+        channel, answer = Channel(found, blocking=True), None
+        with contextlib.suppress(OSError):  # it ends
+            channel.put(("hello", self._about, who))
+            answer = _next_of(channel)
         if answer is not None and answer[0] == "refused":
             channel.close()
             raise UsageError(f"another loader has the name share={self._name!r}: {answer[1]}")
@@ -264,8 +269,11 @@ def describe(loader: Any) -> dict[str, Any]:
 
 
 def _error_of(answer: tuple[Any, ...]) -> Exception:
-    error: Exception = pickle.loads(answer[1]) if answer[0] == "raised" else RuntimeError(answer[1])
-    return error
+    if answer[0] == "raised":
+        with contextlib.suppress(Exception):  # its class is not to be had here
+            error: Exception = pickle.loads(answer[1])
+            return error
+    return RuntimeError(answer[-1])
 
 
 def _next_of(channel: Channel) -> tuple[Any, ...] | None:
@@ -279,7 +287,8 @@ def _next_of(channel: Channel) -> tuple[Any, ...] | None:
 
 
 def _tell(line: str) -> None:
-    warnings.warn(line, stacklevel=2)
+    with contextlib.suppress(Warning):  # an error where warnings are errors: not in this thread
+        warnings.warn(line, stacklevel=2)
 
 
 class SharedIterator:
@@ -295,7 +304,8 @@ class SharedIterator:
         self._loader = loader  # which ends its part in this when it goes
         self._sharing = sharing
         self._clock = clock
-        self._pin = loader.pin_memory_device if loader.pin_memory else None
+        can_pin = loader.pin_memory and torch.accelerator.is_available()
+        self._pin = loader.pin_memory_device if can_pin else None
         self._reset()
 
     def _reset(self, loader: Any = None, first_iter: bool = False) -> None:
@@ -316,7 +326,8 @@ class SharedIterator:
             batch = self._following()
         except StopIteration:
             self.is_over = True
-            self._sharing.busy = False
+            if self._epoch is not None and self._own is None:
+                self._sharing.busy = False
             raise
         self.position += 1
         if self._pin is not None:

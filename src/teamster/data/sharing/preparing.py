@@ -87,6 +87,12 @@ class Preparing:
     # --- making -----------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        try:
+            self._make_all()
+        except BaseException as error:  # the dataset does not pickle, say; or it exits
+            self._fail(error)
+
+    def _make_all(self) -> None:
         iterator: Iterator[Any] | None = None
         while (wanted := self._await_wish()) is not None:
             if wanted == "end":
@@ -97,19 +103,17 @@ class Preparing:
                 with self.window.changed:
                     self.window.begin_epoch()
             else:
-                try:
-                    iterator = iterator or self._begun()
-                except Exception as error:  # the dataset does not pickle, say
-                    self._fail(error)
-                    return
+                iterator = iterator if iterator is not None else self._begun()
                 if not self._make_one(iterator):
                     iterator = None
             self._nudge()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Nothing can be made here: whoever waits is told why."""
         with self.window.changed:
-            self.window.error = error.with_traceback(None)
+            known = isinstance(error, Exception)
+            told = error if known else RuntimeError(f"{type(error).__name__}: {first_line(error)}")
+            self.window.error = told.with_traceback(None)  # type: ignore[assignment]
             self.window.changed.notify_all()
         self._nudge()
 
@@ -246,13 +250,16 @@ class Preparing:
         if peer.wanted is None or peer.consumer is None:
             return
         with self.window.changed:
-            failed = self.window.error
-            made = _told(failed) if failed else self._find(peer.consumer, *peer.wanted)
-        if made is None:
+            found = self._find(peer.consumer, *peer.wanted)
+            if found is None and self.window.error is not None:
+                found = _told(self.window.error)
+            # Under the lock: what all have taken is closed
+            told = None if found is None else self._encoded(peer.channel, found)
+        if told is None:
             return
         peer.wanted = None
         try:
-            peer.channel.put(self._encoded(peer.channel, made))
+            peer.channel.put(told)
         except OSError:
             self._part(poll, peer)
         with self.window.changed:
@@ -330,14 +337,18 @@ class Preparing:
 
     def after_fork(self) -> None:
         """In a forked copy, which has no threads: it is the original's."""
-        self.window.closed = True
+        self.window.changed = threading.Condition()
+        self.window.closed, self._threads = True, []
         self._claim.let_go()
+        self._wake_read.close()
+        self._wake_write.close()
 
 
 def _told(error: Exception) -> tuple[Any, ...]:
     """An error as another program can have it."""
     import pickle
 
+    text = f"{type(error).__name__}: {first_line(error)}"
     with contextlib.suppress(Exception):
-        return ("raised", pickle.dumps(error))
-    return ("failed", f"{type(error).__name__}: {first_line(error)}")
+        return ("raised", pickle.dumps(error), text)
+    return ("failed", text)

@@ -278,7 +278,7 @@ class Window:
         if len(self._ready) < self.size:
             self._blocked_s = None
             return "batch"
-        self._drop_slow(waits)
+        self._drop_slow(waits or bool(waiting))
         return "batch" if len(self._ready) < self.size else ""
 
     def _wants_of_none(self, epoch: Epoch, waiting: list[Consumer]) -> str:

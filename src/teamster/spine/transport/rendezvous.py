@@ -126,13 +126,15 @@ class Claim:
 
     def let_go(self) -> None:
         """In a forked copy of the program, whose original has the name."""
+        self._path = ""
         self.listener.close()
         self._guard.close()
 
     def close(self) -> None:
         """Give the name up."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
         self.listener.close()
         self._guard.close()
 
@@ -170,6 +172,7 @@ def claim(name: str) -> Claim | socket.socket:
         fcntl.flock(lock, fcntl.LOCK_EX)  # for the few microseconds of this look
         return _connected(folder, name) or Claim(path)
     finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)  # a copy that was forked meanwhile has it, too
         os.close(lock)
 
 
