@@ -339,7 +339,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         """
         if self._dataset_kind == _DatasetKind.Iterable:
             check_stream_state(state, self.num_workers)
-            self._iterator = None  # its workers are in the middle of something else
+            self.__dict__.update(_iterator=None)  # its workers are in the middle of something else
         else:
             check_state(state, _length(self.dataset))
         self._resume = dict(state)

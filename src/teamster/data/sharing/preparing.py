@@ -254,7 +254,7 @@ class Preparing:
             if found is None and self.window.error is not None:
                 found = _told(self.window.error)
             # Under the lock: what all have taken is closed
-            told = None if found is None else self._encoded(peer.channel, found)
+            told = None if found is None else _encoded(peer.channel, found)
         if told is None:
             return
         peer.wanted = None
@@ -310,19 +310,6 @@ class Preparing:
             epoch.first = position
         return early
 
-    def _encoded(self, channel: Channel, made: tuple[Any, ...] | PreparedBatch) -> tuple[Any, ...]:
-        if isinstance(made, tuple):
-            return made
-        if made.error is not None:
-            return _told(made.error)
-        try:
-            parcel, broadcast = made.pack()
-        except Exception as error:
-            return ("failed", f"a batch does not pickle: {first_line(error)}")
-        if broadcast is None:
-            return ("batch", channel.stow(parcel))
-        return ("batch", channel.stow_broadcast(parcel, broadcast))
-
     def close(self) -> None:
         """End: another program may have the name."""
         with self.window.changed:
@@ -352,3 +339,17 @@ def _told(error: Exception) -> tuple[Any, ...]:
     with contextlib.suppress(Exception):
         return ("raised", pickle.dumps(error), text)
     return ("failed", text)
+
+
+def _encoded(channel: Channel, made: tuple[Any, ...] | PreparedBatch) -> tuple[Any, ...]:
+    if isinstance(made, tuple):
+        return made
+    if made.error is not None:
+        return _told(made.error)
+    try:
+        parcel, broadcast = made.pack()
+    except Exception as error:
+        return ("failed", f"a batch does not pickle: {first_line(error)}")
+    if broadcast is None:
+        return ("batch", channel.stow(parcel))
+    return ("batch", channel.stow_broadcast(parcel, broadcast))
