@@ -75,6 +75,23 @@ def count_of(num_workers: int | Literal["auto"], workers: Kind, *, iterable: boo
     return num_workers
 
 
+def altered(loader: Any, **arguments: Any) -> Any:
+    """The same loader, as one that reads in its place is to see it.
+
+    Args:
+        loader: of torch's class, or ours.
+        arguments: attributes that are others there.
+
+    Example:
+        >>> from teamster.data import DataLoader
+        >>> altered(DataLoader([1, 2]), drop_last=True).drop_last
+        True
+    """
+    twin = object.__new__(type(loader))
+    twin.__dict__.update({**loader.__dict__, **arguments})
+    return twin
+
+
 def cores() -> int:
     """Usable cores, as when they were counted first."""
     return _cores_of(frozenset(getattr(os, "sched_getaffinity", lambda _: ())(0)))

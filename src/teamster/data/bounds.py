@@ -56,7 +56,7 @@ class InFlight:
         if self._allowed is None:
             free = self._asked == "auto"
             self._allowed = int(available_bytes() * _SHARE) if free else int(self._asked)
-        return max(min(ahead, _LEAST), min(ahead, self._allowed // max(1, self._largest)))
+        return min(ahead, max(_LEAST, self._allowed // max(1, self._largest)))
 
 
 def _bytes_of(batch: Any) -> int:

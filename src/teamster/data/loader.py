@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar
 from torch.utils import data
 from torch.utils.data.dataloader import _DatasetKind
 
-from teamster.data.arguments import KINDS, AutoCount, Kind, check, check_share, cores, count_of
+from teamster.data import arguments
+from teamster.data.arguments import KINDS, AutoCount, Kind
 from teamster.data.bounds import InFlight
 from teamster.data.failures import OnError, Tally, check_policy
 from teamster.data.feeding import Feeds
@@ -55,9 +56,9 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         prefetch_factor, persistent_workers, pin_memory_device, in_order: as in torch.
         workers: "thread" or "process"; "inline" for none; "auto" measures. With a number of
             workers, "auto" means processes, as in torch.
-        seeding: "sample": each sample has random numbers of its own, from the epoch and its index,
-            so that batches are the same with any workers. "torch": those of the worker, as torch
-            has them; batches then are torch's with the same number of processes.
+        seeding: "sample": each sample has random numbers of its own, from epoch, batch and row, so
+            that batches are the same with any workers. "torch": those of the worker, as torch has
+            them; batches then are torch's with the same number of processes.
         on_error: "raise" the error of a sample that cannot be read, with its index; "skip" the
             sample; "replace" it by the next one that can be read; or a function of the index and
             the error that returns a sample, or None for none.
@@ -109,8 +110,8 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         share_late: Literal["next epoch", "now"] = "next epoch",
     ) -> None:
         iterable = isinstance(dataset, data.IterableDataset)
-        check(workers, seeding, prefetch_bytes, iterable=iterable)
-        check_share(share, share_late, iterable=iterable)
+        arguments.check(workers, seeding, prefetch_bytes, iterable=iterable)
+        arguments.check_share(share, share_late, iterable=iterable)
         check_policy(on_error, max_errors, iterable=iterable)
         self.workers = workers
         self.seeding = seeding
@@ -126,7 +127,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             shuffle,
             sampler,
             batch_sampler,
-            count_of(num_workers, workers, iterable=iterable),
+            arguments.count_of(num_workers, workers, iterable=iterable),
             collate_fn,
             pin_memory,
             drop_last,
@@ -178,7 +179,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         auto = self.workers == "auto" and isinstance(self.num_workers, AutoCount)
         # What is read for others is read beside this program's loop, whose time says nothing of it
         auto = auto and self.share is None
-        self._tuner = Tuner(cores()) if auto else None
+        self._tuner = Tuner(arguments.cores()) if auto else None
         kind = "serial" if not self.num_workers else KINDS.get(self.workers, "process")
         self._plan = Plan(kind, max(1, self.num_workers), "asked for")
 
@@ -237,11 +238,11 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             >>> [batch.tolist() for batch in loader.for_all(None)]
             [[1, 2]]
         """
-        twin = object.__new__(type(self))
         # In order, in memory that can be shared, and with workers that stay in any case
         instead = {"in_order": True, "pin_memory": False, "persistent_workers": False}
-        twin.__dict__.update({**self.__dict__, **instead})
-        return twin._batches(Records(LoaderClock(), self._tally, self._bound), resume)
+        records = Records(LoaderClock(), self._tally, self._bound)
+        made: BatchIterator = arguments.altered(self, **instead)._batches(records, resume)
+        return made
 
     def _as_asked(self) -> Any:
         """Processes, as with torch; its own where a dataset can only be had by a fork."""

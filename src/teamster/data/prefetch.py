@@ -144,7 +144,8 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
 
     def _draw(self) -> Any:
         """The indices of one batch more, in the consumer's thread."""
-        self._begin = self.begin
+        if self._begin is None:
+            self._begin = self.begin
         began = perf_counter_ns()
         try:
             indices = self._next_index()

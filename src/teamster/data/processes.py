@@ -342,9 +342,7 @@ def _make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Ma
         rest = write(made.value, place)
     with hidden():
         made.value = (
-            collate_part(made.value, form)
-            if rest is None
-            else (Placed(form, default_collate(rest)))
+            collate_part(made.value, form) if rest is None else Placed(form, default_collate(rest))
         )
     spans.note(spans.current_ring(), USER, "collate", collated)
     return made

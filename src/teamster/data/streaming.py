@@ -25,6 +25,7 @@ from typing import Any
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from teamster.data.arguments import altered
 from teamster.data.loader_report import LoaderClock
 from teamster.data.state import VERSION, as_captured, capture
 from teamster.errors import UsageError
@@ -116,16 +117,6 @@ def has_state(dataset: Any) -> bool:
     return hasattr(dataset, "state_dict") and hasattr(dataset, "load_state_dict")
 
 
-class _View:
-    """A loader, as torch's iterator is to see it."""
-
-    def __init__(self, loader: Any, **instead: Any) -> None:
-        self.__dict__.update(instead, _loader=loader)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-
 class SampleStream:
     """One epoch of an iterable dataset.
 
@@ -177,7 +168,7 @@ class SampleStream:
                 instead["worker_init_fn"] = init
             elif 0 in self._states:
                 loader.dataset.load_state_dict(self._states[0])
-        return _View(loader, **instead)
+        return altered(loader, **instead)
 
     def _pass_over(self, state: dict[str, Any]) -> None:
         """Read what was given again, without giving it."""

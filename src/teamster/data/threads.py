@@ -6,8 +6,8 @@
     begin(indices) --> a task for some rows each --> thread: samples into their places
                                                      the last one of a batch collates it
 
-Random numbers of a program are those of all its threads. So the consumer reads the first samples;
-if they draw any, it reads the others, too.
+Random numbers of a program are those of all its threads. So one thread reads the first samples
+while the consumer waits; if they draw any, the consumer reads the others.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ThreadFeed:
         return (
             self._batch(indices, made)
             if len(indices) > made.samples
-            else (made_of(lambda: self.fetch.collate(made, seed)))
+            else made_of(lambda: self.fetch.collate(made, seed))
         )
 
     def _look(self, indices: Any, seed: Seed) -> Made:
@@ -157,7 +157,7 @@ class ThreadBatch:
         feed: it has the dataset.
         indices: of the batch.
         tasks: how many fill it.
-        looked: what the consumer has read of it, at its front.
+        looked: what one thread has read of it before, at its front.
     """
 
     def __init__(

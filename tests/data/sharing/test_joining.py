@@ -153,7 +153,8 @@ def test_one_that_stops_holds_the_others_back_for_a_window_only(begin: Begin, fo
 def test_who_comes_late(
     begin: Begin, folder: Path, wait_until: WaitUntil, late: str, whole: bool
 ) -> None:
-    first = begin("a", 2, stops_at=80, until="b.ready")
+    # With "now" it stays there until the second has begun; with the other that waits for its end
+    first = begin("a", 2, stops_at=80, until="b.ready" if whole else "b.0.8")
     (folder / "go").touch()
     wait_until(lambda: (folder / "a.stopped").exists(), 60)
     second = begin("b", 1, loader={"share_late": late}, after="a.stopped")

@@ -58,8 +58,7 @@ class Loop:
     def step(self) -> None:
         window = self.window
         if self.epoch is None:
-            if self.consumer.dropped and not self.consumer.entered:
-                self.consumer.epoch, self.consumer.dropped = None, False
+            window.let_go(self.consumer)
             self.epoch = window.enter(self.consumer)
             if self.epoch is not None:
                 self.taken.append([])
@@ -74,7 +73,7 @@ class Loop:
         else:
             if ready is not None:
                 self.taken[-1].append(ready.value)
-                window.taken()
+                window.forget_taken()
 
 
 def told(lines: list[str]) -> Any:

@@ -138,8 +138,7 @@ class Sharing:
         assert self._consumer is not None
         window, consumer = self._preparing.window, self._consumer
         with window.changed:
-            if consumer.dropped:
-                consumer.epoch, consumer.dropped = None, False
+            if window.let_go(consumer):
                 return None
             while (epoch := window.enter(consumer, now=self._now)) is None:
                 window.check()
@@ -192,7 +191,7 @@ class Sharing:
                 raise Gone from None
             if len(window.consumers) > 1:
                 ready.try_to_pack()  # before the loop of this program, which may change it
-            window.taken()
+            window.forget_taken()
         if ready.error is not None:
             raise ready.error
         return ready.value
@@ -209,8 +208,7 @@ class Sharing:
         elif self._preparing is not None and self._consumer is not None:
             window = self._preparing.window
             with window.changed:
-                window.leave(self._consumer)
-                self._consumer = window.join(self._consumer.who)
+                self._consumer = window.rejoin(self._consumer)
 
     def close(self) -> None:
         """End; another program goes on where this one has prepared for all."""

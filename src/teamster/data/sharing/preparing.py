@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import select
 import socket
 import threading
@@ -218,8 +219,7 @@ class Preparing:
                 self._greet(peer, *message[1:])
             elif message[0] == "leave" and peer.consumer is not None:
                 with self.window.changed:
-                    self.window.leave(peer.consumer)
-                    peer.consumer = self.window.join(peer.consumer.who)
+                    peer.consumer = self.window.rejoin(peer.consumer)
                 peer.wanted = None
             else:
                 peer.wanted = message
@@ -263,7 +263,7 @@ class Preparing:
         except OSError:
             self._part(poll, peer)
         with self.window.changed:
-            self.window.taken()
+            self.window.forget_taken()
 
     def _find(
         self, consumer: Consumer, wish: str, *more: Any
@@ -271,8 +271,7 @@ class Preparing:
         """The answer to a wish, in so far as there is one by now."""
         window = self.window
         if wish == "enter":
-            if consumer.dropped and not consumer.entered:
-                consumer.epoch, consumer.dropped = None, False
+            if window.let_go(consumer):
                 return ("alone",)
             epoch = window.enter(consumer, now=more[0])
             if epoch is None:
@@ -333,8 +332,6 @@ class Preparing:
 
 def _told(error: Exception) -> tuple[Any, ...]:
     """An error as another program can have it."""
-    import pickle
-
     text = f"{type(error).__name__}: {first_line(error)}"
     with contextlib.suppress(Exception):
         return ("raised", pickle.dumps(error), text)

@@ -151,7 +151,19 @@ class Window:
         """One less; others do not wait for it any more."""
         if consumer in self.consumers:
             self.consumers.remove(consumer)
-            self._forget_taken()
+            self.forget_taken()
+
+    def rejoin(self, consumer: Consumer) -> Consumer:
+        """The same program, as one that has not taken part in anything."""
+        self.leave(consumer)
+        return self.join(consumer.who)
+
+    def let_go(self, consumer: Consumer) -> bool:
+        """Whether a consumer was dropped, and has to make its next epoch by itself."""
+        dropped = consumer.dropped and not consumer.entered
+        if dropped:
+            consumer.epoch, consumer.dropped = None, False
+        return dropped
 
     def enter(self, consumer: Consumer, *, now: bool = False) -> Epoch | None:
         """The epoch that a consumer takes part in from now on; None: it has to wait.
@@ -219,10 +231,6 @@ class Window:
         consumer.next += 1
         consumer.asks = ""
         return ready
-
-    def taken(self) -> None:
-        """A batch is in the hands of its consumer: what all have taken may go."""
-        self._forget_taken()
 
     # --- the one that makes -----------------------------------------------------------------------
 
@@ -310,9 +318,10 @@ class Window:
                     f"{consumer.who} is {len(self._ready)} batches behind the others, which do not "
                     "wait for it any more: it makes the rest of its epoch itself"
                 )
-        self._forget_taken()
+        self.forget_taken()
 
-    def _forget_taken(self) -> None:
+    def forget_taken(self) -> None:
+        """What all have taken may go."""
         slowest = min((each.next for each in self._active), default=self._end)
         while self._ready and self._oldest < slowest:
             self._ready.popleft().close()
