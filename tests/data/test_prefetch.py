@@ -122,3 +122,10 @@ def test_a_timeline_shows_what_batches_are_made_of(kind: Any) -> None:
     }
     where = {"inline": "caller"}.get(kind, kind)
     assert {("read samples", where), ("collate", where), ("wait for a batch", "caller")} <= shown
+
+
+def test_a_profiler_sees_the_loader() -> None:
+    loader = DataLoader([1, 2], workers="inline")
+    with torch.profiler.profile() as profile:
+        list(loader)
+    assert any(event.name.startswith("enumerate(DataLoader)#") for event in profile.events())

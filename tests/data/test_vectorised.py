@@ -58,3 +58,18 @@ class Own(data.TensorDataset):
 )
 def test_others_are_read_sample_by_sample(dataset: Any) -> None:
     assert selection(dataset) is None
+
+
+@pytest.mark.parametrize("rows", [torch.arange(8), torch.ones(8, 2, dtype=torch.float8_e5m2)])
+@pytest.mark.parametrize("indices", [[-1, 0, -8], (3, 3), np.array([2, 1]), [torch.tensor(4)]])
+def test_indices_of_any_kind_and_rows_of_any_type(rows: Any, indices: Any) -> None:
+    dataset = data.TensorDataset(rows)
+    (ours,) = DataLoader(dataset, batch_sampler=[indices], workers="inline")
+    (torchs,) = data.DataLoader(dataset, batch_sampler=[indices])
+    assert ours[0].dtype == torchs[0].dtype
+    assert torch.equal(ours[0].float(), torchs[0].float())
+
+
+def test_an_index_beyond_the_end_is_an_error() -> None:
+    with pytest.raises(IndexError):
+        list(DataLoader(data.TensorDataset(torch.ones(3)), sampler=[3], workers="inline"))

@@ -10,12 +10,13 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
+import torch
 from torch.utils.data._utils.collate import default_collate
 
 from teamster.data.failures import Failure, OnError, describe, note
 from teamster.data.sampling import SampleSeeds, Seed
 from teamster.data.vectorised import selection
-from teamster.data.worker_info import hidden
+from teamster.data.worker_info import as_no_worker
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import USER
 
@@ -75,6 +76,7 @@ class Fetch:
         seeded: whether each sample has a seed of its own.
 
     Attributes:
+        selects: whether a whole batch is one selection of rows.
         by_rows: whether rows of one batch may be read apart from each other.
         mergeable: whether parts of a batch may be collated apart, too: `collate` is torch's own.
 
@@ -99,7 +101,8 @@ class Fetch:
         usual = collate is default_collate
         self._select = selection(dataset) if batched and usual else None
         self._many = getattr(dataset, "__getitems__", None)
-        self.by_rows = batched and not self._many and self._select is None
+        self.selects = self._select is not None
+        self.by_rows = batched and not self._many and not self.selects
         self.mergeable = self.by_rows and usual
         self._seeds = SampleSeeds() if seeded else None
         self._batch_seeds = SampleSeeds() if seeded and not usual else None
@@ -129,7 +132,12 @@ class Fetch:
 
         Where samples are read one by one, a batch of them may be anything that can be iterated.
         """
-        return not self._batched or self._many is not None or isinstance(indices, (list, tuple))
+        return (
+            not self._batched
+            or self._many is not None
+            or isinstance(indices, (list, tuple))
+            or (self.selects and isinstance(indices, torch.Tensor))
+        )
 
     def samples(self, indices: Sequence[Any], seed: Seed | None) -> Made:
         """Read samples.
@@ -241,8 +249,7 @@ class Fetch:
         if made.failures and not samples:
             made.value = NOTHING
         elif self._collate is default_collate:
-            with hidden():
-                made.value = default_collate(samples)
+            made.value = as_no_worker(default_collate, samples)
         elif self._batch_seeds is None or seed is None:
             made.value = self._collate(samples)
         else:

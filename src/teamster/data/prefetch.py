@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from time import perf_counter, perf_counter_ns
@@ -25,6 +26,7 @@ from teamster.data.failures import Tally
 from teamster.data.feeding import Feed, Feeds, Inline, OpenBatch, made_of
 from teamster.data.fetch import NOTHING, Fetch, Made
 from teamster.data.loader_report import LoaderClock
+from teamster.data.order import batches_of
 from teamster.data.sampling import Seed
 from teamster.data.state import Progress, as_captured, capture, origins_of
 from teamster.data.tuning import Tuner
@@ -89,6 +91,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self._origins = origins_of(loader)
         with nullcontext() if resume is None else kept_random_state():
             super().__init__(loader)
+            self._begin_order()
         self._begin_epoch(loader, self._base_seed, resume)
         self._change(tuner.plan if tuner is not None else plan)
         self._fill_unless_probing()
@@ -98,6 +101,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self._resets += 1
         resume = loader.take_resume()
         super()._reset(loader, first_iter)
+        self._begin_order()
         self._begin_epoch(loader, task_seed(self._base_seed, self._resets) >> 1, resume)
         self._fill_unless_probing()
 
@@ -136,11 +140,16 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
     def _draw_anew(self, loader: Any, begin: dict[str, Any], *, begun: bool) -> None:
         """The order that was drawn then, by the same steps."""
         super()._reset(loader)  # an iterator of the sampler anew
+        self._begin_order()
         if begin.get("drawn", True):
             drawn = torch.empty((), dtype=torch.int64).random_(generator=loader.generator).item()
             self.base = self.base if begun else drawn
 
     # --- the order --------------------------------------------------------------------------------
+
+    def _begin_order(self) -> None:
+        """Have the same order faster, where that is possible."""
+        self._as_tensors = batches_of(self._index_sampler) if self._fetch.selects else None
 
     def _draw(self) -> Any:
         """The indices of one batch more, in the consumer's thread."""
@@ -148,7 +157,8 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             self._begin = self.begin
         began = perf_counter_ns()
         try:
-            indices = self._next_index()
+            tensors = self._as_tensors
+            indices = self._next_index() if tensors is None else next(tensors)
         except StopIteration:
             return _NO_MORE
         spans.note(spans.current_ring(), USER, "draw indices", began, self._position)
@@ -235,12 +245,21 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
 
     # --- batches ----------------------------------------------------------------------------------
 
+    def __next__(self) -> Any:
+        if torch.autograd._profiler_enabled():  # a mark for it takes longer than a small batch
+            return super().__next__()
+        batch = self._next_data()
+        self._num_yielded += 1
+        return batch
+
     def _next_data(self) -> Any:
         self._clock.begin()
-        made, began = Made(NOTHING, 0), perf_counter_ns()
-        while made.value is NOTHING:  # a batch of which no sample could be read
+        began = perf_counter_ns()
+        while True:
             made = self._measured() if self._probing else self._taken()
             self._tally.add(made.failures, made.samples)
+            if made.value is not NOTHING:  # a batch of which no sample could be read
+                break
         batch = made.value
         self._bound.learn(batch)
         if self._pin_memory:
@@ -250,14 +269,9 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         return batch
 
     def _measured(self) -> Made:
-        tuner, batch = self._tuner, self._next_batch()
+        tuner = self._tuner
         assert tuner is not None
-        if batch is None:
-            self._end()
-            raise StopIteration
-        seed, indices = batch
-        made = tuner.measure(self._fetch, indices, seed)
-        self.progress.note(seed.batch)
+        made = self._made_here(tuner.measure)
         if tuner.delivered(0):
             self._change(tuner.plan)
             self._fill()
@@ -267,6 +281,29 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         if self._tuner is not None:
             self._have_those_that_came(self._tuner)
         asked_s = perf_counter()
+        made = self._waited_for() if self._open or self._feed.ahead else self._made_here()
+        if (
+            self._coming is None
+            and self._tuner is not None
+            and self._tuner.delivered(self._pipelined, perf_counter() - asked_s)
+        ):
+            self._drain()
+            self._change(self._tuner.plan)
+        if self._feed.ahead:
+            self._fill()
+        return made
+
+    def _made_here(self, make: Callable[[Fetch, Any, Seed], Made] = Fetch.whole) -> Made:
+        """The next batch, where nobody else makes any."""
+        batch = self._next_batch()
+        if batch is None:
+            self._end()
+            raise StopIteration
+        seed, indices = batch
+        self.progress.note(seed.batch)
+        return make(self._fetch, indices, seed)
+
+    def _waited_for(self) -> Made:
         self._fill(least=1)
         if not self._open:
             self._end()
@@ -275,20 +312,11 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         # Before it is there: a batch that fails is not asked for again
         self.progress.note(position)
         try:
-            made = batch.result(self._timeout or None)
+            return batch.result(self._timeout or None)
         except TimeoutError as error:
             raise RuntimeError(
                 f"no batch came within timeout={self._timeout:g} s; {error}"
             ) from error
-        if (
-            self._coming is None
-            and self._tuner is not None
-            and self._tuner.delivered(self._pipelined, perf_counter() - asked_s)
-        ):
-            self._drain()
-            self._change(self._tuner.plan)
-        self._fill()
-        return made
 
     def _drain(self) -> None:
         """Batches of the former workers are waited for, and given next."""

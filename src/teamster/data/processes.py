@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
@@ -28,7 +29,7 @@ from teamster.data.fetch import NOTHING, Fetch, Made
 from teamster.data.rows import RowsPerTask
 from teamster.data.sampling import Seed
 from teamster.data.slots import Lease, SlotRows, Slots, write
-from teamster.data.worker_info import hidden
+from teamster.data.worker_info import as_no_worker
 from teamster.errors import WorkerDied, WorkerStartError
 from teamster.machine.usage import proportional_bytes
 from teamster.spine.plan.safety.fingerprint import checksum
@@ -340,9 +341,9 @@ def _make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Ma
     form, rest = common_form(made.value), None
     if place is not None and form is not None and len(made.value) == len(indices):
         rest = write(made.value, place)
-    with hidden():
-        made.value = (
-            collate_part(made.value, form) if rest is None else Placed(form, default_collate(rest))
-        )
+    if rest is None:
+        made.value = as_no_worker(partial(collate_part, form=form), made.value)
+    else:
+        made.value = Placed(form, as_no_worker(default_collate, rest))
     spans.note(spans.current_ring(), USER, "collate", collated)
     return made

@@ -124,6 +124,9 @@ class Progress:
 
     def note(self, position: int) -> None:
         """The batch at this position was given."""
+        if position == self.first and not self.beyond:
+            self.first += 1
+            return
         self.beyond.add(position)
         while self.first in self.beyond:
             self.beyond.remove(self.first)

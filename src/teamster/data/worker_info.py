@@ -8,14 +8,14 @@ the code of that function is replaced once: it looks into the calling thread fir
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch.utils.data._utils import worker as torch_worker
 
 _here = threading.local()
 _lock = threading.Lock()
+Result = TypeVar("Result")
 
 
 def _answer() -> Any:
@@ -59,23 +59,30 @@ def is_entered() -> bool:
     return hasattr(_here, "info")
 
 
-@contextmanager
-def hidden() -> Iterator[None]:
-    """In here nobody is a worker.
+def as_no_worker(collate: Callable[[Any], Result], samples: Any) -> Result:
+    """Collate where `get_worker_info()` gives None.
 
     Torch's own collation puts tensors of workers into shared memory of its own, a new segment each
     time; ours travel another way, and those of threads not at all.
 
+    Args:
+        collate: called with the samples.
+        samples: of a batch.
+
+    Returns:
+        What it returns.
+
     Example:
-        >>> with hidden():
-        ...     print(torch_worker.get_worker_info())
-        None
+        >>> as_no_worker(lambda samples: (samples, torch_worker.get_worker_info()), [1])
+        ([1], None)
     """
-    of_thread, of_process = vars(_here).pop("info", None), torch_worker._worker_info
-    if of_process is not None:
-        torch_worker._worker_info = None
+    of_thread, of_process = getattr(_here, "info", None), torch_worker._worker_info
+    if of_thread is None and of_process is None:
+        return collate(samples)
+    vars(_here).pop("info", None)
+    torch_worker._worker_info = None
     try:
-        yield
+        return collate(samples)
     finally:
         if of_thread is not None:
             _here.info = of_thread
