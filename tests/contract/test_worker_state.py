@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import teamster as ts
@@ -204,3 +206,33 @@ def test_what_the_function_carries_travels_once_per_worker() -> None:
         assert pool.map(lambda index: float(big[index]), range(500), chunksize=1) == [1.0] * 500
         assert pool.report().pickled_bytes < 1_000_000
         assert pool.report().arena_bytes <= 3 * big.nbytes
+
+
+def keep(array: Any) -> None:
+    state["array"] = array
+
+
+def file_of_the_array(_: int) -> tuple[int, str, float]:
+    """The process, the file that the memory of its array is of, and a sum that only it has."""
+    array = state["array"]
+    address = array.__array_interface__["data"][0]
+    places = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    (inode,) = (
+        place[4]
+        for place in places
+        if int(place[0].split("-")[0], 16) <= address < int(place[0].split("-")[1], 16)
+    )
+    array += os.getpid()
+    return os.getpid(), inode, float(array[0])
+
+
+def test_initargs_are_in_memory_once_for_all_workers() -> None:
+    array = np.zeros(1_000_000)
+    with ts.Pool("process", workers=3, initializer=keep, initargs=(array,)) as pool:
+        seen = pool.map(file_of_the_array, range(3), chunksize=1)
+        while len({pid for pid, _, _ in seen}) < 2:
+            seen += pool.map(file_of_the_array, range(30), chunksize=1)
+        moved = pool.report().arena_bytes
+    assert len({inode for _, inode, _ in seen}) == 1
+    assert array.nbytes <= moved < 2 * array.nbytes
+    assert all(number % pid == 0 for pid, _, number in seen)

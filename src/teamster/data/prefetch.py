@@ -293,7 +293,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             self._fill()
         return made
 
-    def _made_here(self, make: Callable[[Fetch, Any, Seed], Made] = Fetch.whole) -> Made:
+    def _made_here(self, measure: Callable[[Fetch, Any, Seed], Made] | None = None) -> Made:
         """The next batch, where nobody else makes any."""
         batch = self._next_batch()
         if batch is None:
@@ -301,7 +301,9 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             raise StopIteration
         seed, indices = batch
         self.progress.note(seed.batch)
-        return make(self._fetch, indices, seed)
+        if measure is not None:
+            return measure(self._fetch, indices, seed)
+        return self._fetch.whole(indices, seed)
 
     def _waited_for(self) -> Made:
         self._fill(least=1)

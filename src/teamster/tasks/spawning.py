@@ -60,11 +60,12 @@ def spawn(target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Process:
     refuse_while_importing()
     title = title_of(target)
     entry = _entry(target, args, kwargs)
-    while True:
-        keeper = the_keeper()
-        with keeper.changed:
-            if not keeper.over:  # else its last process ended in between
-                return Process(keeper, keeper.start(title, entry, (title,)))
+    with contextlib.closing(entry):
+        while True:
+            keeper = the_keeper()
+            with keeper.changed:
+                if not keeper.over:  # else its last process ended in between
+                    return Process(keeper, keeper.start(title, entry, (title,)))
 
 
 def _entry(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:

@@ -132,10 +132,7 @@ class Channel:
             self.enclose(parcel.passed)
         if not parcel.buffers and len(parcel.data) <= _IN_MESSAGE_BYTES:
             return parcel.data
-        data: Any = parcel.data
-        if len(data) > _IN_MESSAGE_BYTES:
-            data = self._lend(memoryview(data))
-        return data, [self._lend(view) for view in parcel.buffers]
+        return self._stow_data(parcel.data), [self._lend(view) for view in parcel.buffers]
 
     def stow_broadcast(self, parcel: Parcel, broadcast: Broadcast) -> Encoded:
         """Make a parcel ready whose buffers are in shared memory that all receivers have.
@@ -147,7 +144,10 @@ class Channel:
         self._fresh.append((identity, broadcast.nbytes, os.dup(broadcast.descriptor)))
         self._definitions.add(parcel.needs, self.stow)
         self.enclose(parcel.passed)
-        return parcel.data, (identity, broadcast.spans)
+        return self._stow_data(parcel.data), (identity, broadcast.spans)
+
+    def _stow_data(self, data: bytes) -> Any:
+        return data if len(data) <= _IN_MESSAGE_BYTES else self._lend(memoryview(data))
 
     def _lend(self, view: memoryview) -> Any:
         if self._blocking and not self._lender.has_free(view.nbytes):

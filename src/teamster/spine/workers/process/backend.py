@@ -157,7 +157,7 @@ class ProcessBackend(Backend):
     def bytes_moved(self) -> tuple[int, int]:
         """Bytes by pickle and by arena, both directions, so far."""
         pickled, arena = self._children.bytes_moved()
-        return pickled, arena + self._functions.bytes_shared()
+        return pickled, arena + self._functions.bytes_shared() + self._entry.nbytes
 
     def close(self, seconds: float) -> None:
         """End all workers.
@@ -166,6 +166,7 @@ class ProcessBackend(Backend):
         """
         self._children.close(seconds)
         self._functions.close()
+        self._entry.close()
         self._workers.clear()
 
 

@@ -111,7 +111,7 @@ class Children:
             child.told = self._setup.environment
             self.put(
                 child,
-                ("setup", settings, index, entry.name, told, child.channel.stow(entry.argument)),
+                ("setup", settings, index, entry.name, told, entry.stow(child.channel)),
             )
         except BaseException:  # Ctrl-C: it would never be told what to do
             self._starter.kill(child.token)

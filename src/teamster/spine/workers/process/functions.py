@@ -6,14 +6,12 @@ Each worker gets a function once, and what that carries of large things in one s
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 from typing import Any
 
-from teamster.spine.transport.arena import ArenaFull, Broadcast
 from teamster.spine.transport.channel import Encoded
-from teamster.spine.transport.parcel import Parcel
 from teamster.spine.transport.pickled import pack_function
+from teamster.spine.transport.shared_parcel import SharedParcel
 from teamster.spine.workers.batch import FunctionSpec
 from teamster.spine.workers.context_vars import carry
 from teamster.spine.workers.exceptions import transfer_error
@@ -26,7 +24,7 @@ class Functions:
     """The functions of one backend, as messages to its workers."""
 
     def __init__(self) -> None:
-        self._broadcasts: dict[int, Broadcast | None] = {}
+        self._shared: dict[int, SharedParcel] = {}  # of functions that carry something large
         self._settled_bytes = 0  # of segments that are gone
 
     def prepare(self, spec: FunctionSpec, context: contextvars.Context) -> None:
@@ -54,34 +52,23 @@ class Functions:
         return message
 
     def _stow(self, worker: ProcessHandle, spec: FunctionSpec) -> Encoded:
-        parcel: Parcel = spec.parcel
-        if not parcel.buffers:
-            return worker.channel.stow(parcel)
-        if spec.identity not in self._broadcasts:
-            try:
-                self._broadcasts[spec.identity] = Broadcast(parcel.buffers)
-            except ArenaFull:
-                self._broadcasts[spec.identity] = None
-        if (broadcast := self._broadcasts[spec.identity]) is not None:
-            with contextlib.suppress(OSError):
-                # No descriptor left to send: a copy for this worker then
-                return worker.channel.stow_broadcast(parcel, broadcast)
-        return worker.channel.stow(parcel)
+        if not spec.parcel.buffers:
+            return worker.channel.stow(spec.parcel)
+        if (shared := self._shared.get(spec.identity)) is None:
+            shared = self._shared[spec.identity] = SharedParcel(spec.parcel)
+        return shared.stow(worker.channel)
 
     def forget(self, spec: FunctionSpec) -> None:
         """No call will use this function again."""
-        if broadcast := self._broadcasts.pop(spec.identity, None):
-            self._settled_bytes += broadcast.nbytes
-            broadcast.close()
+        if shared := self._shared.pop(spec.identity, None):
+            self._settled_bytes += shared.nbytes
+            shared.close()
 
     def bytes_shared(self) -> int:
         """Bytes that went through segments, so far."""
-        return self._settled_bytes + sum(
-            broadcast.nbytes for broadcast in self._broadcasts.values() if broadcast
-        )
+        return self._settled_bytes + sum(shared.nbytes for shared in self._shared.values())
 
     def close(self) -> None:
         """Let go of all segments."""
-        for broadcast in self._broadcasts.values():
-            if broadcast is not None:
-                broadcast.close()
+        for shared in self._shared.values():
+            shared.close()

@@ -15,9 +15,9 @@ from typing import Any
 
 from teamster.errors import WorkerStartError
 from teamster.machine.native_threads import environment
-from teamster.spine.transport.channel import Channel
-from teamster.spine.transport.parcel import Parcel
+from teamster.spine.transport.channel import Channel, Encoded
 from teamster.spine.transport.pickled import pack_function
+from teamster.spine.transport.shared_parcel import SharedParcel
 from teamster.spine.workers.process import streams
 from teamster.spine.workers.process.child import Child
 from teamster.spine.workers.process.environment import current_environment, place_of_the_program
@@ -34,18 +34,32 @@ class Entry:
     Args:
         name: ``module:function``, called in the child as child_main.py says.
         argument: any object; a fork brings it along as it is, as it does for `multiprocessing`.
-        start_method: how the child will be started.
+        start_method: how children will be started.
 
     Raises:
         Exception: the argument does not pickle.
     """
 
-    __slots__ = ("argument", "inherited", "name")
+    __slots__ = ("_argument", "inherited", "name")
 
     def __init__(self, name: str, argument: object, start_method: str) -> None:
         self.name = name
         self.inherited = argument if start_method == "fork" else None
-        self.argument: Parcel = pack_function(None if start_method == "fork" else argument)
+        # One for all children: they share what is large in it
+        self._argument = SharedParcel(pack_function(None if start_method == "fork" else argument))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the argument that are in shared memory."""
+        return self._argument.nbytes
+
+    def stow(self, channel: Channel) -> Encoded:
+        """Make the argument ready for the next message of a child's channel."""
+        return self._argument.stow(channel)
+
+    def close(self) -> None:
+        """No more children are started."""
+        self._argument.close()
 
 
 class ChildSetup:
