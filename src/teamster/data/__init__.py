@@ -12,7 +12,8 @@
     rows       how many a task has                  slots      rows of a batch in shared memory
     threads    threads of this process              processes  processes that have the dataset
     tuning     the choice, by the consumer's time   outline    whether reading changes the dataset
-    failures   samples that cannot be read          loader_report
+    failures   samples that cannot be read          packing    millions of small objects
+    order      of torch's samplers, as tensors      loader_report
     sharing/   one loader for several programs
 """
 
@@ -22,10 +23,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from teamster.data.loader import DataLoader
     from teamster.data.loader_report import LoaderReport
+    from teamster.data.packing import Packed, pack
 
-__all__ = ["DataLoader", "LoaderReport"]
+__all__ = ["DataLoader", "LoaderReport", "Packed", "pack"]
 
-_HOMES = {"DataLoader": "loader", "LoaderReport": "loader_report"}
+_HOMES = {
+    "DataLoader": "loader",
+    "LoaderReport": "loader_report",
+    "Packed": "packing",
+    "pack": "packing",
+}
 
 
 def __getattr__(name: str) -> object:

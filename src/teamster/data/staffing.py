@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from teamster.data.feeding import Feed, Inline
 from teamster.data.fetch import Fetch
+from teamster.data.packing import costs
 from teamster.data.processes import ProcessFeed
 from teamster.data.threads import ThreadFeed
 from teamster.spine.plan.plan import Plan
@@ -43,6 +45,8 @@ def feeder(
             return Inline(fetch)
         if plan.backend == "thread":
             return ThreadFeed(fetch, plan.workers, ahead, **how)
+        if said := costs(fetch.dataset, plan.workers):
+            warnings.warn(f"teamster: {said}", stacklevel=2)
         return ProcessFeed(fetch, plan.workers, ahead, start_method=start_method, **how)
 
     return make
