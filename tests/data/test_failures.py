@@ -16,7 +16,7 @@ import teamster as ts
 from teamster.data import DataLoader
 from teamster.errors import UsageError
 
-KINDS = ["inline", "thread", "process"]
+KINDS = ["inline", "thread", "process", "hybrid"]
 BAD = (3, 4, 11)
 
 

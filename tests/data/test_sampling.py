@@ -50,7 +50,7 @@ def epochs(kind: str, dataset: Any, count: int = 2, **how: Any) -> list[Any]:
 def test_augmented_batches_are_the_same_with_any_workers(dataset: Any, collate: Any) -> None:
     expected = epochs("inline", dataset, collate_fn=collate)
     assert not torch.equal(*expected)  # another epoch, other numbers
-    for kind, workers in (("thread", 2), ("process", 1), ("process", 2)):
+    for kind, workers in (("thread", 2), ("process", 1), ("process", 2), ("hybrid", 4)):
         found = epochs(kind, dataset, collate_fn=collate, num_workers=workers)
         assert all(map(torch.equal, found, expected)), (kind, workers)
 

@@ -11,6 +11,7 @@
     feeding    who fills them: the consumer itself  staffing   from a plan to workers
     rows       how many a task has                  slots      rows of a batch in shared memory
     threads    threads of this process              processes  processes that have the dataset
+    reading    what each of those does              worker_info  whom torch takes for a worker
     tuning     the choice, by the consumer's time   outline    whether reading changes the dataset
     failures   samples that cannot be read          packing    millions of small objects
     order      of torch's samplers, as tensors      loader_report

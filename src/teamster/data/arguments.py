@@ -11,9 +11,9 @@ from teamster.errors import UsageError
 from teamster.machine.cpus import usable_cores
 from teamster.spine.plan.choice import is_count
 
-Kind = Literal["auto", "inline", "thread", "process"]
+Kind = Literal["auto", "inline", "thread", "process", "hybrid"]
 
-KINDS = {"inline": "serial", "thread": "thread", "process": "process"}
+KINDS = {"inline": "serial", "thread": "thread", "process": "process", "hybrid": "hybrid"}
 """Kinds of workers, as plans name them."""
 
 
@@ -45,7 +45,7 @@ def check(workers: Any, seeding: Any, prefetch_bytes: Any, *, iterable: bool) ->
             f"prefetch_bytes must be 'auto' or a number of bytes, at least 1, not "
             f"{prefetch_bytes!r}"
         )
-    if iterable and workers == "thread":
+    if iterable and workers in ("thread", "hybrid"):
         raise UsageError(
             "an iterable dataset is read by the consumer (workers='inline') or by processes, as "
             "torch reads it: threads would share its one iterator"

@@ -114,6 +114,11 @@ class Fetch:
         return partial(Fetch, *made_with, seeded=self._seeds is not None), ()
 
     @property
+    def is_seeded(self) -> bool:
+        """Whether samples draw random numbers, as far as the first ones have shown."""
+        return self._seeds is not None and self._seeds.active
+
+    @property
     def draws(self) -> str:
         """The generators of all threads that samples draw from; empty where none does."""
         seeds = (self._seeds, self._batch_seeds)
@@ -150,7 +155,7 @@ class Fetch:
             A list of samples.
         """
         seeds = self._seeds if seed is not None else None
-        if self._on_error == "raise" and (seeds is None or not seeds.active):
+        if self._on_error == "raise" and (seeds is None or not self.is_seeded):
             return self._plain_samples(indices)
         if seeds is None or seed is None:
             return self._samples(indices, lambda index, row: self._get(index))

@@ -54,8 +54,9 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         collate_fn, pin_memory, drop_last, timeout, worker_init_fn: as in torch.
         multiprocessing_context, generator: as in torch.
         prefetch_factor, persistent_workers, pin_memory_device, in_order: as in torch.
-        workers: "thread" or "process"; "inline" for none; "auto" measures. With a number of
-            workers, "auto" means processes, as in torch.
+        workers: "thread" or "process"; "hybrid" for processes with four threads each, of so many
+            workers together; "inline" for none; "auto" measures. With a number of workers, "auto"
+            means processes, as in torch.
         seeding: "sample": each sample has random numbers of its own, from epoch, batch and row, so
             that batches are the same with any workers. "torch": those of the worker, as torch has
             them; batches then are torch's with the same number of processes.
@@ -142,7 +143,8 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             in_order=in_order,
         )
         self._decide()
-        forked = self._plan.backend == "process" and multiprocessing_context is None
+        processes = self._plan.backend in ("process", "hybrid")
+        forked = processes and multiprocessing_context is None
         if forked and not iterable and not self._is_torchs():
             warm_up()
 
@@ -290,7 +292,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             >>> DataLoader([1], num_workers=64, workers="thread").num_workers
             64
         """
-        if self.workers != "thread":
+        if self.workers not in ("thread", "hybrid"):
             super().check_worker_number_rationality()
 
     def _how(self) -> tuple[Any, ...]:

@@ -80,7 +80,7 @@ class LoaderReport:
         held = evidence.gil.held if evidence.gil is not None else 0.0
         if held > _MOSTLY and self.plan.backend == "thread":
             return "GIL"
-        return "processor" if self.plan.backend == "process" else "loader"
+        return "processor" if self.plan.backend in ("process", "hybrid") else "loader"
 
     @property
     def waiting(self) -> float:

@@ -11,40 +11,29 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from functools import partial
-from time import perf_counter, perf_counter_ns
+from time import perf_counter
 from typing import Any
 
-import torch
-from torch.utils.data._utils import worker as torch_worker
-from torch.utils.data._utils.collate import default_collate
-
-from teamster.data.collate import Collated, Placed, collate_part, common_form, concatenated, merge
+from teamster.data.collate import Collated, Placed, concatenated, merge
 from teamster.data.fetch import NOTHING, Fetch, Made
+from teamster.data.reading import enter, is_here, make_part, make_whole
 from teamster.data.rows import RowsPerTask
 from teamster.data.sampling import Seed
-from teamster.data.slots import Lease, SlotRows, Slots, write
-from teamster.data.worker_info import as_no_worker
+from teamster.data.slots import Lease, Slots
 from teamster.errors import WorkerDied, WorkerStartError
 from teamster.machine.usage import proportional_bytes
 from teamster.spine.plan.safety.fingerprint import checksum
-from teamster.spine.trace import spans
-from teamster.spine.trace.ring import USER
 from teamster.spine.workers.process.forkserver import the_fork_server
-from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.monitor.snapshot import worker_pids
 from teamster.tasks.pool import Pool
 
-_PRELOADED = ("torch", "teamster.data.processes")  # seconds of imports, for all workers at once
+_PRELOADED = ("torch", "teamster.data.reading")  # seconds of imports, for all workers at once
 _LOOK_S = 1.0  # at the dataset, between epochs
 _LOOKED_AT = 4  # batches that might have gone by a slot, and did not
 _HELD = 2  # slots that the consumer may hold, beside those that are filled
-_here: list[Fetch] = []  # of this process, where it is a worker
 
 
 def warm_up() -> None:
@@ -63,6 +52,7 @@ class ProcessFeed:
         base_seed: worker i begins with the random numbers of `base_seed` + i, as in torch's loader.
         worker_init_fn: called in each with its number, or None.
         start_method: of the processes; None for the usual one.
+        threads: how many of each process read at a time.
 
     Example:
         >>> feed = ProcessFeed(Fetch([3, 4, 5], list, True), 2, 2, base_seed=1)
@@ -80,7 +70,9 @@ class ProcessFeed:
         base_seed: int,
         worker_init_fn: Callable[[int], object] | None = None,
         start_method: Any = None,
+        threads: int = 1,
     ) -> None:
+        self.threads = threads
         self.ahead = ahead
         self.warm_up = ahead + _HELD  # some by pickle, and every slot is new once
         self.rows = RowsPerTask()
@@ -88,12 +80,12 @@ class ProcessFeed:
         self._pool = Pool(
             "process",
             workers=workers,
-            initializer=_enter,
-            initargs=(fetch, workers, base_seed, worker_init_fn),
+            initializer=enter,
+            initargs=(fetch, workers, base_seed, worker_init_fn, threads),
             start_method=start_method,
             preload=_PRELOADED if start_method in (None, "forkserver") else (),
         )
-        self._first = self._pool.submit(_is_here)
+        self._first = self._pool.submit(is_here)
         self._print: tuple[int, int] | None = None  # of the dataset
         self._slots: Slots | None = None
         self._looks = _LOOKED_AT  # at batches that were in no slot
@@ -132,13 +124,13 @@ class ProcessFeed:
     def begin(self, indices: Any, seed: Seed) -> ProcessBatch:
         """See `Feed.begin`."""
         if not self.fetch.mergeable or not len(indices):
-            return ProcessBatch(self, [_Part(self, _make_whole, indices, seed)])
+            return ProcessBatch(self, [_Part(self, make_whole, indices, seed)])
         size = len(indices)
-        step = self.rows.of(size)
+        step = self.rows.of(size) * self.threads
         slots = self._slots
         lease = slots.take() if slots is not None and size <= slots.rows else None
         cuts = [(first, indices[first : first + step]) for first in range(0, size, step)]
-        parts = [_Part(self, _make_part, cut, seed.at(first), lease, first) for first, cut in cuts]
+        parts = [_Part(self, make_part, cut, seed.at(first), lease, first) for first, cut in cuts]
         return ProcessBatch(self, parts, lease)
 
     def submit(self, make: Callable[..., Made], *arguments: Any) -> Future[Made]:
@@ -183,7 +175,7 @@ class _Part:
 
     @property
     def by_rows(self) -> bool:
-        return self._make is _make_part
+        return self._make is make_part
 
     @property
     def ready(self) -> bool:
@@ -214,7 +206,7 @@ class _Part:
         finally:
             del future
         if self.by_rows:
-            self._feed.rows.learn(made.samples, made.read_s)
+            self._feed.rows.learn(made.samples, made.read_s * self._feed.threads)
         return [made]
 
     def _again(self, until: float | None) -> list[Made]:
@@ -299,51 +291,3 @@ def _put_together(made: list[Made], lease: Lease | None) -> Any:
             parts.append(each.value)
         first += each.samples
     return merge(parts) if parts else NOTHING
-
-
-# --- in a worker ----------------------------------------------------------------------------------
-
-
-def _enter(
-    fetch: Fetch, workers: int, base_seed: int, init: Callable[[int], object] | None
-) -> None:
-    """Have the dataset, random numbers of its own, and what `get_worker_info` tells."""
-    worker = current_worker()
-    number = worker.index if worker is not None else 0
-    seed = base_seed + number
-    random.seed(seed)
-    torch.manual_seed(seed)
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed(torch_worker._generate_state(base_seed, number))
-    info = torch_worker.WorkerInfo(id=number, num_workers=workers, seed=seed, dataset=fetch.dataset)
-    torch_worker._worker_info = info
-    _here[:] = [fetch]
-    if init is not None:
-        init(number)
-
-
-def _is_here() -> None:
-    """Answered by the first worker that has the dataset."""
-
-
-def _make_whole(indices: Any, seed: Seed) -> Made:
-    return _here[0].whole(indices, seed)
-
-
-def _make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Made:
-    began = perf_counter()
-    made = _here[0].samples(indices, seed)
-    made.read_s = perf_counter() - began
-    if not made.value:
-        made.value = NOTHING
-        return made
-    collated = perf_counter_ns()
-    form, rest = common_form(made.value), None
-    if place is not None and form is not None and len(made.value) == len(indices):
-        rest = write(made.value, place)
-    if rest is None:
-        made.value = as_no_worker(partial(collate_part, form=form), made.value)
-    else:
-        made.value = Placed(form, as_no_worker(default_collate, rest))
-    spans.note(spans.current_ring(), USER, "collate", collated)
-    return made

@@ -14,6 +14,7 @@ from teamster.data.processes import ProcessFeed
 from teamster.data.threads import ThreadFeed
 from teamster.spine.plan.plan import Plan
 
+_THREADS = 4  # of each process, of a hybrid: with more the interpreter's lock is what bounds them
 _PREFETCH = 2  # batches ahead for each worker, as torch has it
 
 
@@ -45,8 +46,12 @@ def feeder(
             return Inline(fetch)
         if plan.backend == "thread":
             return ThreadFeed(fetch, plan.workers, ahead, **how)
-        if said := costs(fetch.dataset, plan.workers):
+        processes = plan.workers
+        if plan.backend == "hybrid":
+            processes = max(1, plan.workers // _THREADS)
+            how["threads"] = -(-plan.workers // processes)
+        if said := costs(fetch.dataset, processes):
             warnings.warn(f"teamster: {said}", stacklevel=2)
-        return ProcessFeed(fetch, plan.workers, ahead, start_method=start_method, **how)
+        return ProcessFeed(fetch, processes, ahead, start_method=start_method, **how)
 
     return make

@@ -38,6 +38,7 @@ _CHECK_S = 0.02  # for a look at what the dataset carries, before and after a sa
 _TINY_S = 50e-6  # a sample that is read faster costs more to hand over than to read
 _WAITED = 0.05  # share of a window: more workers may help
 _NOT_WAITED = 0.01  # fewer do as well
+_MANY_CORES = 8  # from which on a few processes may have a few threads each
 _OF_WAITING = 0.15  # of a sample's time: then there may be more workers than cores
 _DRIFT = 1.4  # times what a batch took: something has changed
 _DRIFTS = 2  # windows, one after the other
@@ -199,6 +200,9 @@ class Tuner:
             for each in others
             if not each.note
         }
+        if {"thread", "process"} <= set(expected) and self._limits.cores >= _MANY_CORES:
+            others.append(_hybrid_of(others, self._limits.cores))
+            expected["hybrid"] = expected["process"]
         promising = sorted(
             (each for each in others if expected.get(each.backend, batch_s) * _WORTH < batch_s),
             key=lambda each: (expected[each.backend], -_rate(each)),
@@ -335,6 +339,12 @@ class Tuner:
         ]
         beside = f"; {', '.join(others)}" if others else ""
         return f"a batch takes the consumer {show_seconds(best)}, its own step included{beside}"
+
+
+def _hybrid_of(others: list[Candidate], cores: int) -> Candidate:
+    """Processes with some threads each; they promise what processes do."""
+    process = next(each for each in others if each.backend == "process")
+    return Candidate("hybrid", cores, predicted=process.predicted)
 
 
 def _rate(candidate: Candidate) -> float:
