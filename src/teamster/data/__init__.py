@@ -14,7 +14,8 @@
     reading    what each of those does              worker_info  whom torch takes for a worker
     tuning     the choice, by the consumer's time   outline    whether reading changes the dataset
     failures   samples that cannot be read          packing    millions of small objects
-    order      of torch's samplers, as tensors      loader_report
+    order      of torch's samplers, as tensors      transfer   batches on a device
+    loader_report
     sharing/   one loader for several programs
 """
 

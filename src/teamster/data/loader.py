@@ -24,11 +24,13 @@ from teamster.data.processes import warm_up
 from teamster.data.sampling import generator_states, restore
 from teamster.data.sharing.joining import SharedIterator, Sharing, shared_part
 from teamster.data.staffing import feeder
-from teamster.data.state import VERSION, capture, check_state
+from teamster.data.state import check_state, epoch_state
 from teamster.data.streaming import SampleStream, check_stream_state, stream_state
+from teamster.data.transfer import as_named, can_pin
 from teamster.data.tuning import Tuner
 from teamster.errors import UsageError, first_line
 from teamster.spine.plan.plan import Plan
+from teamster.tensors.devices import DeviceLike
 
 _NOT_PICKLED = (
     "_made_with", "_fetch", "_feeds", "_resume", "_latest", "_clock", "_bound", "_tally", "_tuner",
@@ -71,6 +73,8 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             dataset: one prepares the batches, and all get them.
         share_late: when a program that starts later gets its first batch: with the "next epoch" of
             the others, or "now", from where they are.
+        device: where batches are wanted, as "cuda"; copies go through pinned memory, beside what
+            the device computes. None for where they are.
 
     Raises:
         UsageError: an argument of ours makes no sense.
@@ -109,6 +113,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         prefetch_bytes: int | Literal["auto"] = "auto",
         share: str | None = None,
         share_late: Literal["next epoch", "now"] = "next epoch",
+        device: DeviceLike | None = None,
     ) -> None:
         iterable = isinstance(dataset, data.IterableDataset)
         arguments.check(workers, seeding, prefetch_bytes, iterable=iterable)
@@ -121,6 +126,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         self.prefetch_bytes = prefetch_bytes
         self.share = share
         self.share_late = share_late
+        self.device = None if device is None else as_named(device)
         self._begin_afresh()
         super().__init__(
             dataset,
@@ -241,9 +247,10 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             [[1, 2]]
         """
         # In order, in memory that can be shared, and with workers that stay in any case
-        instead = {"in_order": True, "pin_memory": False, "persistent_workers": False}
+        instead = dict.fromkeys(("pin_memory", "persistent_workers"), False)
         records = Records(LoaderClock(), self._tally, self._bound)
-        made: BatchIterator = arguments.altered(self, **instead)._batches(records, resume)
+        altered = arguments.altered(self, in_order=True, device=None, **instead)
+        made: BatchIterator = altered._batches(records, resume)
         return made
 
     def _as_asked(self) -> Any:
@@ -297,7 +304,8 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
 
     def _how(self) -> tuple[Any, ...]:
         """What workers are made with, beside what they read."""
-        return self.worker_init_fn, self.prefetch_factor, self.multiprocessing_context
+        factor, context = self.prefetch_factor, self.multiprocessing_context
+        return self.worker_init_fn, factor, context, can_pin(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is, to go on from there later, in another process, too.
@@ -318,18 +326,11 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         if self._torchs:
             raise UsageError(f"torch's own workers read, which have no state: {self._torchs}")
         latest = self._latest() if self._latest is not None else None
-        length = _length(self.dataset)
         if self._resume is not None:  # it was not gone on from yet
             return dict(self._resume)
         if self._dataset_kind == _DatasetKind.Iterable:
             return stream_state(self, latest)
-        state = {"version": VERSION, "length": length}
-        origin = {} if latest is None or latest.is_over else latest.origin()
-        if not origin:
-            return {**state, "begin": capture(self), "given": None}
-        assert latest is not None
-        given = latest.progress.first, sorted(latest.progress.beyond)
-        return {**state, **origin, "given": given}
+        return epoch_state(self, latest, _length(self.dataset))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Have the next iterator go on where another was; nothing that was given is read again.

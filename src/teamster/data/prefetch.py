@@ -29,6 +29,7 @@ from teamster.data.loader_report import LoaderClock
 from teamster.data.order import batches_of
 from teamster.data.sampling import Seed
 from teamster.data.state import Progress, as_captured, capture, origins_of
+from teamster.data.transfer import transfer_of
 from teamster.data.tuning import Tuner
 from teamster.errors import first_line
 from teamster.spine.plan.plan import Plan
@@ -86,6 +87,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self._tuner = tuner
         self._clock, self._tally, self._bound = records
         self._in_order = loader.in_order
+        self._transfer = transfer_of(loader)
         self._pipelined = 0
         self._resets = 0
         self._origins = origins_of(loader)
@@ -262,7 +264,9 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
                 break
         batch = made.value
         self._bound.learn(batch)
-        if self._pin_memory:
+        if self._transfer is not None:
+            batch = self._transfer(batch)
+        elif self._pin_memory:
             batch = pin_memory.pin_memory(batch, self._pin_memory_device)
         self._clock.end(made.samples)
         spans.note(spans.current_ring(), WAIT, "wait for a batch", began, self._position - 1)

@@ -53,6 +53,7 @@ class ProcessFeed:
         worker_init_fn: called in each with its number, or None.
         start_method: of the processes; None for the usual one.
         threads: how many of each process read at a time.
+        pinned: whether slots are in pinned memory.
 
     Example:
         >>> feed = ProcessFeed(Fetch([3, 4, 5], list, True), 2, 2, base_seed=1)
@@ -71,7 +72,9 @@ class ProcessFeed:
         worker_init_fn: Callable[[int], object] | None = None,
         start_method: Any = None,
         threads: int = 1,
+        pinned: bool = False,
     ) -> None:
+        self._pinned = pinned
         self.threads = threads
         self.ahead = ahead
         self.warm_up = ahead + _HELD  # some by pickle, and every slot is new once
@@ -142,7 +145,8 @@ class ProcessFeed:
         if not self._looks or (not had_a_slot and self._slots and rows <= self._slots.rows):
             return  # the consumer has kept all slots
         self._looks -= 1
-        self._slots = Slots.like(batch, rows, self.ahead + _HELD) if self._looks else None
+        count, pinned = self.ahead + _HELD, self._pinned
+        self._slots = Slots.like(batch, rows, count, pinned=pinned) if self._looks else None
 
     def close(self) -> None:
         """See `Feed.close`."""

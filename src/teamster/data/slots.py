@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from teamster.data.transfer import pin
 from teamster.machine.descriptors import Descriptor, Identity, identity_of, is_still
 from teamster.spine.transport.arena import ArenaFull, make_file
 from teamster.spine.transport.mapping import PAGE_BYTES, MappedFile
@@ -123,6 +124,7 @@ class Slots:
         nbytes: of all of them.
         rows: of a batch, at most.
         count: of slots, at most.
+        pinned: whether their memory is pinned, for copies to a device of CUDA's.
 
     Example:
         >>> Slots.like(torch.zeros(4), 4, 2) is None
@@ -136,8 +138,11 @@ class Slots:
         False
     """
 
-    def __init__(self, leaves: tuple[Leaf, ...], nbytes: int, rows: int, count: int) -> None:
+    def __init__(
+        self, leaves: tuple[Leaf, ...], nbytes: int, rows: int, count: int, *, pinned: bool = False
+    ) -> None:
         self.rows = rows
+        self._pinned = pinned
         self._leaves = leaves
         self._nbytes = -(-nbytes // PAGE_BYTES) * PAGE_BYTES
         self._file = Descriptor(make_file())
@@ -147,13 +152,14 @@ class Slots:
         self._count = count
 
     @classmethod
-    def like(cls, batch: Any, rows: int, count: int) -> Slots | None:
+    def like(cls, batch: Any, rows: int, count: int, *, pinned: bool = False) -> Slots | None:
         """Slots for batches like this one.
 
         Args:
             batch: as `default_collate` makes it.
             rows: that it has.
             count: of slots, at most.
+            pinned: whether their memory is pinned.
 
         Returns:
             None where nothing in it is large, or there is no shared memory.
@@ -165,7 +171,7 @@ class Slots:
                 offset += -(-tensor.nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
         if leaves:
             with contextlib.suppress(ArenaFull):
-                return cls(tuple(leaves), offset, rows, count)
+                return cls(tuple(leaves), offset, rows, count, pinned=pinned)
         return None
 
     def take(self) -> Lease | None:
@@ -188,7 +194,10 @@ class Slots:
             if not is_still(self._file.number, self._name[2]):  # the program has closed it
                 return False
             os.posix_fallocate(self._file.number, start, self._nbytes)
-            self._maps.append(MappedFile(self._file.number, start, self._nbytes))
+            mapped = MappedFile(self._file.number, start, self._nbytes)
+            if self._pinned:
+                pin(mapped.memory)
+            self._maps.append(mapped)
         except OSError:
             self._count = len(self._maps)
             return False

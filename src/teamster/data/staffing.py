@@ -19,7 +19,11 @@ _PREFETCH = 2  # batches ahead for each worker, as torch has it
 
 
 def feeder(
-    fetch: Fetch, init: Callable[[int], object] | None, factor: int | None, context: Any
+    fetch: Fetch,
+    init: Callable[[int], object] | None,
+    factor: int | None,
+    context: Any,
+    pinned: bool = False,
 ) -> Callable[[Plan, int], Feed]:
     """Makes workers, as a plan says.
 
@@ -28,6 +32,7 @@ def feeder(
         init: called in each worker with its number, or None.
         factor: batches ahead for each worker; None for the usual number.
         context: of `multiprocessing`, whose start method is used; None for the usual one.
+        pinned: whether batches are to be in pinned memory.
 
     Returns:
         A function of a plan and a seed.
@@ -46,12 +51,13 @@ def feeder(
             return Inline(fetch)
         if plan.backend == "thread":
             return ThreadFeed(fetch, plan.workers, ahead, **how)
+        how |= {"start_method": start_method, "pinned": pinned}
         processes = plan.workers
         if plan.backend == "hybrid":
             processes = max(1, plan.workers // _THREADS)
             how["threads"] = -(-plan.workers // processes)
         if said := costs(fetch.dataset, processes):
             warnings.warn(f"teamster: {said}", stacklevel=2)
-        return ProcessFeed(fetch, processes, ahead, start_method=start_method, **how)
+        return ProcessFeed(fetch, processes, ahead, **how)
 
     return make

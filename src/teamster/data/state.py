@@ -107,6 +107,16 @@ def check_state(state: Any, length: int | None) -> None:
         )
 
 
+def epoch_state(loader: Any, latest: Any, length: int | None) -> dict[str, Any]:
+    """Where a loader is that has begun `latest`, or nothing yet."""
+    state = {"version": VERSION, "length": length}
+    origin = {} if latest is None or latest.is_over else latest.origin()
+    if not origin:
+        return {**state, "begin": capture(loader), "given": None}
+    given = latest.progress.first, sorted(latest.progress.beyond)
+    return {**state, **origin, "given": given}
+
+
 class Progress:
     """Which batches of an epoch the consumer has had.
 

@@ -28,6 +28,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from teamster.data.arguments import altered
 from teamster.data.loader_report import LoaderClock
 from teamster.data.state import VERSION, as_captured, capture
+from teamster.data.transfer import transfer_of
 from teamster.errors import UsageError
 from teamster.spine.plan.safety.fingerprint import checksum
 from teamster.units import show_seconds
@@ -136,6 +137,7 @@ class SampleStream:
     ) -> None:
         self._of_workers = loader.num_workers
         self._collate = loader.collate_fn
+        self._transfer = transfer_of(loader)
         self._clock = clock
         # Too few samples of a worker are no reason to drop them, where others have some, too
         self._full = loader.batch_size if loader.drop_last and self._of_workers else None
@@ -203,8 +205,9 @@ class SampleStream:
             self.is_over = True
             raise StopIteration
         self._given += 1
+        batch = marked.value if self._transfer is None else self._transfer(marked.value)
         self._clock.end(marked.samples)
-        return marked.value
+        return batch
 
     def __len__(self) -> int:
         return len(self._inner)

@@ -19,6 +19,7 @@ from teamster.data.loader_report import LoaderClock
 from teamster.data.sharing.preparing import Make, Preparing
 from teamster.data.sharing.window import Consumer, Epoch, Window
 from teamster.data.state import Progress
+from teamster.data.transfer import transfer_of
 from teamster.errors import UsageError
 from teamster.spine.transport.channel import Channel
 from teamster.spine.transport.rendezvous import Claim, claim
@@ -302,6 +303,7 @@ class SharedIterator:
         self._loader = loader  # which ends its part in this when it goes
         self._sharing = sharing
         self._clock = clock
+        self._transfer = transfer_of(loader)
         can_pin = loader.pin_memory and torch.accelerator.is_available()
         self._pin = loader.pin_memory_device if can_pin else None
         self._reset()
@@ -328,7 +330,9 @@ class SharedIterator:
                 self._sharing.busy = False
             raise
         self.position += 1
-        if self._pin is not None:
+        if self._transfer is not None:
+            batch = self._transfer(batch)
+        elif self._pin is not None:
             batch = pin_memory(batch, self._pin)
         self._clock.end(len(batch) if hasattr(batch, "__len__") else 1)
         return batch

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Batches on a device: their copies go beside what that computes.
+
+::
+
+    batch --pinned (a slot is already)--> copied in a stream of its own --> event
+                                              |                               |
+      kept here until that is over <----------+      the consumer's stream waits for it
+
+The consumer's thread goes on at once. So where a step is bound by the device, the copy of a batch
+costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import weakref
+from collections import deque
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data._utils.pin_memory import pin_memory
+
+from teamster.tensors.devices import DeviceLike, as_device
+from teamster.tensors.nest import parts_of, remake, tensors_of
+
+_STREAMED = ("cuda", "xpu")  # kinds of devices whose copies can go beside other work
+_UNDER_WAY = 2  # batches whose copies need not be over: more would hold all slots
+
+
+class SideStream(Protocol):
+    """Where copies go beside other work."""
+
+    def copying(self) -> contextlib.AbstractContextManager[Any]:
+        """In here copies are put into it."""
+
+    def finish(self) -> Any:
+        """Have what the device computes from now on wait for them; gives their event."""
+
+    def hold(self, tensor: torch.Tensor) -> None:
+        """Memory of this tensor is not used again before the device is done with it."""
+
+
+class _Stream:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.Stream(device)
+
+    def copying(self) -> contextlib.AbstractContextManager[Any]:
+        context: contextlib.AbstractContextManager[Any] = self._stream
+        return context
+
+    def finish(self) -> Any:
+        event = self._stream.record_event()
+        torch.accelerator.current_stream(self._device).wait_event(event)
+        return event
+
+    def hold(self, tensor: torch.Tensor) -> None:
+        tensor.record_stream(torch.accelerator.current_stream(self._device))
+
+
+class Transfer:
+    """Gives batches on a device.
+
+    Args:
+        device: where they are wanted.
+        stream: for the copies; by default one of the device, where it has such.
+
+    Raises:
+        UsageError: there is no such device.
+
+    Example:
+        >>> Transfer("cpu")({"x": [torch.ones(2)], "name": "a"})
+        {'x': [tensor([1., 1.])], 'name': 'a'}
+    """
+
+    def __init__(self, device: DeviceLike, stream: SideStream | None = None) -> None:
+        self._device = as_named(device)
+        if stream is None and self._device.type in _STREAMED:
+            stream = _Stream(self._device)
+        self._stream = stream
+        self._under_way: deque[tuple[Any, Any]] = deque()  # events, and what is copied until then
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch there; it may be used like any other at once."""
+        stream = self._stream
+        if stream is None:
+            return _moved(batch, self._device)
+        self._let_go()
+        host = pin_memory(batch) if self._device.type in _STREAMED else batch
+        with stream.copying():
+            batch = _moved(host, self._device)
+        self._under_way.append((stream.finish(), host))
+        for tensor in tensors_of(batch):
+            stream.hold(tensor)
+        return batch
+
+    def _let_go(self) -> None:
+        """Of batches whose copies are over; there are never many that are not."""
+        while self._under_way:
+            event, _ = self._under_way[0]
+            if len(self._under_way) >= _UNDER_WAY:
+                event.synchronize()
+            elif not event.query():
+                return
+            self._under_way.popleft()
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """The same containers on a device; objects that have `to` are asked for it."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    parts = parts_of(value)
+    if parts is not None:
+        return remake(value, [_moved(part, device) for part in parts]) if parts else value
+    return value.to(device) if callable(getattr(value, "to", None)) else value
+
+
+def as_named(device: DeviceLike) -> torch.device:
+    """The device of a name; "cuda" is the one that this program has set.
+
+    Raises:
+        UsageError: there is no such device.
+
+    Example:
+        >>> as_named("cpu")
+        device(type='cpu')
+    """
+    if device in ("cuda", torch.device("cuda")) and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return as_device(device)
+
+
+def transfer_of(loader: Any) -> Transfer | None:
+    """What gives the batches of a loader on its device; None where they stay as they are.
+
+    Args:
+        loader: with `device`.
+    """
+    return None if loader.device is None else Transfer(loader.device)
+
+
+def pin(memory: Any) -> None:
+    """Have memory that is mapped anyway pinned, as long as it is; a copy from it needs no other.
+
+    Args:
+        memory: a writable `mmap`; where it cannot be pinned, it stays as it is.
+    """
+    if not torch.cuda.is_available():
+        return
+    with contextlib.suppress(AttributeError, RuntimeError):  # a build without it, no memory
+        runtime = torch.cuda.cudart()
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        if int(runtime.cudaHostRegister(address, len(memory), 0)) == 0:
+            weakref.finalize(memory, runtime.cudaHostUnregister, address).atexit = False
+
+
+def can_pin(loader: Any) -> bool:
+    """Whether batches of a loader are to be in pinned memory of CUDA's.
+
+    Args:
+        loader: with `pin_memory` and `device`.
+    """
+    on_device = loader.device is not None and loader.device.type == "cuda"
+    wanted = loader.pin_memory or on_device
+    return bool(wanted and torch.cuda.is_available())
