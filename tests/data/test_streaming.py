@@ -15,6 +15,7 @@ from torch.utils import data
 
 import teamster as ts
 from teamster.data import DataLoader
+from teamster.tasks.monitor.snapshot import worker_pids
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
@@ -161,9 +162,10 @@ def test_batches_are_torchs(workers: int, batch_size: int | None) -> None:
 def test_workers_that_stay_begin_anew() -> None:
     loader = DataLoader(Numbers(20), 4, num_workers=2, persistent_workers=True)
     first = batches(loader)
-    workers = [worker.pid for worker in loader._iterator._workers]
+    workers = [worker_pids(pool) for pool in loader._iterator._pools]
     assert batches(loader) == first
-    assert [worker.pid for worker in loader._iterator._workers] == workers
+    assert [worker_pids(pool) for pool in loader._iterator._pools] == workers
+    assert len(workers) == 2
     del loader._iterator
 
 

@@ -5,6 +5,7 @@
 
     loader     DataLoader, what a user holds        arguments  what it may be asked for
     prefetch   its iterator: batches, ahead         streaming  the same of iterable datasets
+                                                    iterating  processes that have their parts
     bounds     how many may be open, in bytes       state      where an epoch is
     fetch      samples of rows, and their batch     sampling   their random numbers
     collate    parts of a batch as one              vectorised  datasets in memory

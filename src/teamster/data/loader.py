@@ -18,6 +18,7 @@ from teamster.data.bounds import InFlight
 from teamster.data.failures import OnError, Tally, check_policy
 from teamster.data.feeding import Feeds
 from teamster.data.fetch import Fetch
+from teamster.data.iterating import stream_of
 from teamster.data.loader_report import LoaderClock, LoaderReport
 from teamster.data.prefetch import BatchIterator, Records
 from teamster.data.processes import warm_up
@@ -47,9 +48,9 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
     A drop-in for `torch.utils.data.DataLoader`: every argument means what it means there.
 
     Args:
-        dataset: map-style or iterable. Iterable ones are read as torch reads them; with "auto", by
-            the consumer, since each process would have to know which part is its own. With workers,
-            `drop_last` drops less than a batch of all, and not of each worker.
+        dataset: map-style or iterable. Iterable ones are read by the consumer with "auto", since
+            each process would have to know which part is its own. With workers, `drop_last` drops
+            less than a batch of all, and not of each worker.
         batch_size, shuffle, sampler, batch_sampler: as in torch.
         num_workers: how many; 0 for none: the consumer makes each batch itself. "auto" for as many
             as the first batches show to pay.
@@ -151,7 +152,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         self._decide()
         processes = self._plan.backend in ("process", "hybrid")
         forked = processes and multiprocessing_context is None
-        if forked and not iterable and not self._is_torchs():
+        if forked and self.num_workers and not self._is_torchs():
             warm_up()
 
     def _begin_afresh(self) -> None:
@@ -210,7 +211,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         return self._own_iterator() if self.workers != "auto" or self._tuner else self._as_asked()
 
     def _stream(self) -> SampleStream:
-        made = SampleStream(self, data.DataLoader._get_iterator, self._clock, self.take_resume())
+        made = SampleStream(self, stream_of, self._clock, self.take_resume())
         self._latest = weakref.ref(made)
         return made
 
@@ -330,7 +331,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             return dict(self._resume)
         if self._dataset_kind == _DatasetKind.Iterable:
             return stream_state(self, latest)
-        return epoch_state(self, latest, _length(self.dataset))
+        return epoch_state(self, latest)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Have the next iterator go on where another was; nothing that was given is read again.
@@ -345,7 +346,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             check_stream_state(state, self.num_workers)
             self.__dict__.update(_iterator=None)  # its workers are in the middle of something else
         else:
-            check_state(state, _length(self.dataset))
+            check_state(state, self.dataset)
         self._resume = dict(state)
 
     def take_resume(self) -> dict[str, Any] | None:
@@ -382,16 +383,10 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             >>> loader.report().batches
             2
         """
-        feed = self._feeds.latest if self._made_with else None
+        stream = self._latest() if self._latest is not None else None  # an iterable dataset's
+        feed = self._feeds.latest if self._made_with else stream
         memory_bytes = feed.memory_bytes() if feed is not None else 0
         return self._clock.read(self.explain(), self._tally.failures, memory_bytes)
-
-
-def _length(dataset: Any) -> int | None:
-    try:
-        return len(dataset)
-    except (TypeError, NotImplementedError):
-        return None
 
 
 def _are_same(these: tuple[Any, ...], those: tuple[Any, ...]) -> bool:

@@ -30,7 +30,9 @@ from teamster.spine.workers.process.forkserver import the_fork_server
 from teamster.tasks.monitor.snapshot import worker_pids
 from teamster.tasks.pool import Pool
 
-_PRELOADED = ("torch", "teamster.data.reading")  # seconds of imports, for all workers at once
+PRELOADED = ("torch", "teamster.data.reading")
+"""What processes are forked with: seconds of imports, for all workers at once."""
+
 _LOOK_S = 1.0  # at the dataset, between epochs
 _LOOKED_AT = 4  # batches that might have gone by a slot, and did not
 _HELD = 2  # slots that the consumer may hold, beside those that are filled
@@ -39,7 +41,7 @@ _HELD = 2  # slots that the consumer may hold, beside those that are filled
 def warm_up() -> None:
     """Have what processes are forked from import torch while the program goes on."""
     with contextlib.suppress(WorkerStartError):  # said when one is wanted
-        the_fork_server(_PRELOADED).warm_up()
+        the_fork_server(PRELOADED).warm_up()
 
 
 class ProcessFeed:
@@ -86,7 +88,7 @@ class ProcessFeed:
             initializer=enter,
             initargs=(fetch, workers, base_seed, worker_init_fn, threads),
             start_method=start_method,
-            preload=_PRELOADED if start_method in (None, "forkserver") else (),
+            preload=PRELOADED if start_method in (None, "forkserver") else (),
         )
         self._first = self._pool.submit(is_here)
         self._print: tuple[int, int] | None = None  # of the dataset

@@ -91,14 +91,34 @@ def enter(
     """
     worker = current_worker()
     number = worker.index if worker is not None else 0
+    _here[:] = [Reader(fetch, threads)]
+    become_worker(number, workers, base_seed, fetch.dataset, init)
+
+
+def become_worker(
+    number: int,
+    workers: int,
+    base_seed: int,
+    dataset: Any,
+    init: Callable[[int], object] | None,
+) -> None:
+    """Be a worker of a loader, as torch has them.
+
+    Args:
+        number: of this one.
+        workers: how many there are.
+        base_seed: that of the first.
+        dataset: that it reads.
+        init: called with the number, or None.
+    """
     seed = base_seed + number
     random.seed(seed)
     torch.manual_seed(seed)
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed(torch_worker._generate_state(base_seed, number))
-    info = torch_worker.WorkerInfo(id=number, num_workers=workers, seed=seed, dataset=fetch.dataset)
-    torch_worker._worker_info = info
-    _here[:] = [Reader(fetch, threads)]
+    torch_worker._worker_info = torch_worker.WorkerInfo(
+        id=number, num_workers=workers, seed=seed, dataset=dataset
+    )
     if init is not None:
         init(number)
 

@@ -93,7 +93,14 @@ def as_captured(loader: Any, begin: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def check_state(state: Any, length: int | None) -> None:
+def _length_of(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def check_state(state: Any, dataset: Any) -> None:
     """Refuse what is no state of such a loader.
 
     Raises:
@@ -101,15 +108,16 @@ def check_state(state: Any, length: int | None) -> None:
     """
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise UsageError("this is no state of a teamster.data.DataLoader (from state_dict())")
+    length = _length_of(dataset)
     if state["length"] != length:
         raise UsageError(
             f"the state is of a dataset with {state['length']} samples, this one has {length}"
         )
 
 
-def epoch_state(loader: Any, latest: Any, length: int | None) -> dict[str, Any]:
+def epoch_state(loader: Any, latest: Any) -> dict[str, Any]:
     """Where a loader is that has begun `latest`, or nothing yet."""
-    state = {"version": VERSION, "length": length}
+    state = {"version": VERSION, "length": _length_of(loader.dataset)}
     origin = {} if latest is None or latest.is_over else latest.origin()
     if not origin:
         return {**state, "begin": capture(loader), "given": None}

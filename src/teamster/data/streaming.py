@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Iterable datasets: torch reads them; here it is seen who gave what, and how to go on later.
+"""Iterable datasets: it is seen who gave what, and how to go on later.
 
 ::
 
     worker:   dataset --> samples --torch's fetcher--> Marker.__call__: collated, and beside it
                 the worker, the dataset's own state after this batch, a checksum of the first ones
-    consumer: SampleStream.__next__: turns, rests of dropped batches, states <-- torch's iterator
+    consumer: SampleStream.__next__: turns, rests of dropped batches, states <-- iterating.py
 
 A dataset that has ``state_dict`` and ``load_state_dict`` goes on where it was; of any other what
 was given is read again, and passed over.
@@ -23,12 +23,15 @@ from time import perf_counter
 from typing import Any
 
 from torch.utils.data import get_worker_info
+from torch.utils.data._utils.collate import default_collate
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from teamster.data.arguments import altered
+from teamster.data.iterating import WorkerStreams
 from teamster.data.loader_report import LoaderClock
 from teamster.data.state import VERSION, as_captured, capture
 from teamster.data.transfer import transfer_of
+from teamster.data.worker_info import as_no_worker
 from teamster.errors import UsageError
 from teamster.spine.plan.safety.fingerprint import checksum
 from teamster.units import show_seconds
@@ -98,7 +101,10 @@ class Marker:
         )
         self._made += 1
         if not is_rest:
-            marked.value = self._collate(samples)
+            usual = self._collate is default_collate
+            marked.value = (
+                as_no_worker(default_collate, samples) if usual else self._collate(samples)
+            )
         return marked
 
     def _print(self, samples: Any) -> Any:
@@ -211,6 +217,10 @@ class SampleStream:
 
     def __len__(self) -> int:
         return len(self._inner)
+
+    def memory_bytes(self) -> int:
+        """See `Feed.memory_bytes`; 0 where torch has made the workers."""
+        return self._inner.memory_bytes() if isinstance(self._inner, WorkerStreams) else 0
 
     def __getattr__(self, name: str) -> Any:
         if name == "_inner":  # it could not be made
