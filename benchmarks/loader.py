@@ -3,11 +3,14 @@
 
 Question: is the loader that tunes itself as fast as torch's at its best setting, or faster, with
           the consumer's step in the loop? And as fast as its own best setting by hand?
-Method:   workloads of nine kinds; torch's loader with 0, 1, 2, 4 and 8 workers, ours with
-          `num_workers="auto"` and with 2 threads and 2 processes, interleaved, medians of rounds.
-          Of "auto" the first epoch is shown, in which it decides, and the third. "Step" is the
-          consumer's own between two batches, beside what it is alone; processor seconds are those
-          of the program and its processes, in the epoch.
+Method:   workloads of nine kinds; torch's loader with 0, 1, 2, 4 and 8 workers, SPDL's pipeline
+          with 2 threads (a stage to which a batch is one item), ours with `num_workers="auto"` and
+          with 2 threads and 2 processes, interleaved, medians of rounds. Of "auto" the first epoch
+          is shown, in which it decides, and the third. The consumer's step takes half a
+          millisecond; where loading takes less than that, it does nothing with a batch. "Step" is
+          what it takes beside what it is alone; processor seconds are those of the program and its
+          processes, in the epoch. At the end: what an epoch over 1 GB of arrays adds to the memory
+          of the program and its processes (PSS, which counts what is shared once).
 Command:  make bench-loader ARGS="--rounds 3"
 Result:   see docs/data_loading.md.
 """
@@ -16,12 +19,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import statistics
 import time
 import tokenize
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,17 +125,47 @@ class Uneven(Remote):
         return index
 
 
-Workload = tuple[Callable[[], Any], int]  # dataset, batch size
+class Arrays(data.Dataset[Any]):
+    """1 GB in arrays of 4 MB."""
+
+    def __init__(self) -> None:
+        self.arrays = [torch.full((1 << 20,), float(number)) for number in range(256)]
+
+    def __len__(self) -> int:
+        return 2_000
+
+    def __getitem__(self, index: int) -> Any:
+        array = self.arrays[index % len(self.arrays)]
+        return array[index : index + 1_000], array.sum()
+
+
+def trainer() -> Callable[[Any], object]:
+    """A step of about half a millisecond."""
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+    rows = torch.rand(64, 64)
+    return lambda _: model(rows).sum().backward()
+
+
+def glance() -> Callable[[Any], object]:
+    """A step that takes what is first in a batch, and nothing else."""
+    return lambda batch: batch[0]
+
+
+class Workload(NamedTuple):
+    make: Callable[[], Any]
+    batch_size: int
+    step: Callable[[], Callable[[Any], object]] = trainer
+
 
 WORKLOADS: dict[str, Workload] = {
-    "JPEG decode and resize": (lambda: Jpegs(800), 32),
-    "heavier decode": (lambda: Jpegs(300, (768, 1024)), 32),
-    "tokenizing in Python": (lambda: Sources(600), 32),
-    "tiny tensors": (lambda: Tiny(40_000), 32),
-    "arrays in memory": (lambda: data.TensorDataset(torch.rand(100_000, 64)), 256),
-    "batches of 18 MB": (lambda: Large(32 * 60), 32),
-    "reads that wait 20 ms": (lambda: Remote(400), 16),
-    "uneven samples": (lambda: Uneven(600), 16),
+    "JPEG decode and resize": Workload(lambda: Jpegs(800), 32),
+    "heavier decode": Workload(lambda: Jpegs(300, (768, 1024)), 32),
+    "tokenizing in Python": Workload(lambda: Sources(600), 32),
+    "tiny tensors": Workload(lambda: Tiny(40_000), 32, glance),
+    "arrays in memory": Workload(lambda: data.TensorDataset(torch.rand(100_000, 64)), 256, glance),
+    "batches of 18 MB": Workload(lambda: Large(32 * 60), 32, glance),
+    "reads that wait 20 ms": Workload(lambda: Remote(400), 16),
+    "uneven samples": Workload(lambda: Uneven(600), 16),
 }
 
 
@@ -154,33 +188,69 @@ def cpu_s() -> float:
     return float(total)
 
 
-def epoch(loader: Iterable[Any], step: Callable[[], object]) -> Epoch:
+def epoch(loader: Iterable[Any], step: Callable[[Any], object]) -> Epoch:
     """One epoch of a consumer with a step of its own."""
     cpu, began, first, steps = cpu_s(), time.perf_counter(), 0.0, []
-    for _ in loader:
+    for batch in loader:
         got = time.perf_counter()
         first = first or got - began
-        step()
+        step(batch)
         steps.append(time.perf_counter() - got)
     wall = time.perf_counter() - began
     return Epoch(wall, first, statistics.median(steps), cpu_s() - cpu)
 
 
-def trainer() -> Callable[[], object]:
-    """A step of about half a millisecond."""
-    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
-    rows = torch.rand(64, 64)
-    return lambda: model(rows).sum().backward()
+def spdl_of(dataset: Any, batch_size: int) -> Iterator[Any]:
+    """Batches by a pipeline of SPDL's: a stage with two threads, to which a batch is one item."""
+    from spdl.pipeline import PipelineBuilder
+
+    def make(first: int) -> Any:
+        stop = min(first + batch_size, len(dataset))
+        return data.default_collate([dataset[index] for index in range(first, stop)])
+
+    builder = PipelineBuilder().add_source(range(0, len(dataset), batch_size))
+    builder.pipe(make, concurrency=2, output_order="input").add_sink(3)
+    pipeline = builder.build(num_threads=2)
+    with pipeline.auto_stop():
+        yield from pipeline.get_iterator(timeout=60)
+
+
+def memory_bytes() -> int:
+    """Of this program and its processes; what they share counts once."""
+    me = psutil.Process()
+    return sum(each.memory_full_info().pss for each in (me, *me.children(recursive=True)))
+
+
+def measure_memory() -> None:
+    """What an epoch over 1 GB of arrays adds: while the workers are there."""
+    dataset = Arrays()
+    ways: dict[str, Callable[[], Any]] = {
+        "torch 2": lambda: data.DataLoader(dataset, 16, num_workers=2, persistent_workers=True),
+        "2 threads": lambda: DataLoader(dataset, 16, num_workers=2, workers="thread"),
+        "2 processes": lambda: DataLoader(dataset, 16, num_workers=2, persistent_workers=True),
+        "auto": lambda: DataLoader(dataset, 16),
+    }
+    print("\n1 GB of arrays: what an epoch adds to the memory")
+    for way, make in ways.items():
+        before, loader = memory_bytes(), make()
+        batches = iter(loader)
+        for _ in batches:
+            added = memory_bytes() if next(batches, None) is None else 0
+        print(f"  {way:18} {(max(added, memory_bytes()) - before) / 2**20:8.0f} MiB")
+        del batches, loader
+        gc.collect()
 
 
 def measure(name: str, rounds: int) -> tuple[dict[str, list[Epoch]], list[str]]:
-    make, batch_size = WORKLOADS[name]
-    step, found, plans = trainer(), dict[str, list[Epoch]](), list[str]()
+    make, batch_size, make_step = WORKLOADS[name]
+    step, found, plans = make_step(), dict[str, list[Epoch]](), list[str]()
     for _ in range(rounds):
         dataset = make()
         for workers in TORCH:
             loader: Any = data.DataLoader(dataset, batch_size, num_workers=workers)
             found.setdefault(f"torch {workers}", []).append(epoch(loader, step))
+        with contextlib.suppress(ImportError):
+            found.setdefault("spdl", []).append(epoch(spdl_of(dataset, batch_size), step))
         for way, kind in OURS.items():
             loader = DataLoader(dataset, batch_size, num_workers=2, workers=kind)  # type: ignore[arg-type]
             found.setdefault(way, []).append(epoch(loader, step))
@@ -189,7 +259,8 @@ def measure(name: str, rounds: int) -> tuple[dict[str, list[Epoch]], list[str]]:
         epoch(ours, step)
         found.setdefault("auto", []).append(epoch(ours, step))
         plans.append(str(ours.explain()).splitlines()[0])
-    alone = [epoch([None] * 200, step) for _ in range(rounds)]
+    batch = next(iter(data.DataLoader(dataset, batch_size)))
+    alone = [epoch([batch] * 200, step) for _ in range(rounds)]
     found["no loader"] = alone
     return found, plans
 
@@ -201,7 +272,8 @@ def show(name: str, found: dict[str, list[Epoch]], plans: list[str]) -> None:
     }
     alone = medians.pop("no loader").step
     best = min((f"torch {workers}" for workers in TORCH), key=lambda way: medians[way].wall)
-    own = min((way for way in medians if "torch" not in way), key=lambda way: medians[way].wall)
+    ours = (way for way in medians if not way.startswith(("torch", "spdl")))
+    own = min(ours, key=lambda way: medians[way].wall)
     print(f"\n{name}: torch's best is {best}, ours {own}")
     for way, each in medians.items():
         print(
@@ -222,6 +294,8 @@ def main() -> None:
     for name in WORKLOADS:
         if options.only is None or options.only in name:
             show(name, *measure(name, options.rounds))
+    if options.only is None or options.only in "memory":
+        measure_memory()
 
 
 if __name__ == "__main__":

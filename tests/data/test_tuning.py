@@ -236,3 +236,30 @@ def test_it_is_decided_anew_when_batches_change(clock: list[float]) -> None:
     assert decided(tuner, clock, changes, 20) == "serial(1)"
     factor[0] = 10.0
     assert decided(tuner, clock, changes, 30) == "thread(8)"
+
+
+def test_samples_that_are_tiny_no_more_are_measured_anew(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller_clock, "thread_time_ns", lambda: 0)
+    takes = [1e-6]
+    fetch = Fetch(Takes(clock, 0.0), list, True)
+    fetch.dataset.read = lambda: clock.__setitem__(0, clock[0] + takes[0])
+    tuner = tuning.Tuner(2)
+
+    def run(batches: int) -> None:
+        for _ in range(batches):
+            if tuner.probing:
+                tuner.measure(fetch, [0, 1, 2, 3], Seed(0))
+            else:
+                clock[0] += 4 * takes[0]
+            tuner.delivered(0)
+
+    run(40)  # not the 50 ms that other samples are measured for
+    assert not tuner.probing
+    assert tuner.plan.reason.startswith("no workers promise more")
+    run(200_000)
+    assert not tuner.probing
+    takes[0] = 0.01
+    run(400)
+    assert tuner.plan.backend == "thread"

@@ -35,6 +35,7 @@ _WINDOW_BATCHES = 8  # of a candidate, at least
 _SMALL_S = 0.005  # of samples, before the first look: small loaders end before
 _LOOKS = 2  # at samples of two batches: one alone may find what it would leave
 _CHECK_S = 0.02  # for a look at what the dataset carries, before and after a sample
+_TINY_BATCHES = 32  # of samples that are known to be tiny by then: to measure costs some us
 _TINY_S = 50e-6  # a sample that is read faster costs more to hand over than to read
 _WAITED = 0.05  # share of a window: more workers may help
 _NOT_WAITED = 0.01  # fewer do as well
@@ -70,16 +71,10 @@ class Tuner:
         workers: int | None = None,
     ) -> None:
         self._limits = Limits(cores, allow, workers)
-        self._probe = CallerClock()
-        self._gil: GilShare | None = None
-        self._safety: SafetyCheck | None = None
         self._draws = self._alone = self._stays = ""
-        self._looks = 0
         self._by_slots = False
         self._made_s = 0.0  # for the latest batch, in `measure`
-        self._step_s = 0.0  # of the consumer's own, in the batches that count
         self._refused = ""
-        self._evidence: Evidence | None = None
         self._waiting: list[Candidate] = []  # to be tried, the most promising first
         self._candidates: list[Candidate] = []
         self._measured: dict[tuple[str, int], float] = {}  # seconds a batch
@@ -88,9 +83,9 @@ class Tuner:
         self._drifts = 0  # windows since, one after the other, that were otherwise
         self._pause_s = _PAUSE_S
         self._again_s = 0.0  # not before that
-        self.plan = Plan("serial", 1, "the first batches are measured")
         self._latest_s = 0.0  # when the consumer got its latest batch
-        self.begin_window(0)
+        self.plan = Plan("serial", 1, "the first batches are measured")
+        self._begin_probe()
 
     @property
     def probing(self) -> bool:
@@ -98,6 +93,16 @@ class Tuner:
         return self._evidence is None
 
     # --- the probe --------------------------------------------------------------------------------
+
+    def _begin_probe(self) -> None:
+        """Measure batches in the consumer, from the next one on."""
+        self._probe = CallerClock()
+        self._gil: GilShare | None = None
+        self._safety: SafetyCheck | None = None
+        self._looks = 0
+        self._step_s = 0.0  # of the consumer's own, in the batches that count
+        self._evidence: Evidence | None = None
+        self.begin_window(0)
 
     def measure(self, fetch: Fetch, indices: Any, seed: Seed) -> Made:
         """Make a batch in the consumer, and see what that takes.
@@ -266,7 +271,11 @@ class Tuner:
         if self.probing:
             self._conclude_probe()
         elif self._decided_s is not None:
-            return self._has_changed() and self._go_on(pipelined)
+            if not self._has_changed():
+                return False
+            if not self._candidates:  # what was tiny is no more, perhaps
+                self._begin_probe()
+                return False
         else:
             key = self.plan.backend, self.plan.workers
             self._measured[key] = self._seconds / self._batches
@@ -276,6 +285,8 @@ class Tuner:
     def _is_over(self) -> bool:
         if self.probing:
             looked = self._looks == _LOOKS or not self._is_worth_a_look()
+            if self._batches >= _TINY_BATCHES and self._probe.item_s < _TINY_S:
+                return True
             enough = self._probe.run_ns >= _PROBE_S * 1e9 and self._batches >= _PROBE_BATCHES
             return looked and enough
         return self._seconds >= _WINDOW_S and self._batches >= _WINDOW_BATCHES
