@@ -19,6 +19,7 @@ from typing import Any
 from teamster.machine.descriptors import fill_standard_numbers
 from teamster.spine.transport.channel import Channel
 from teamster.spine.workers.process import preloading
+from teamster.spine.workers.process.allocator import keep_freed_memory
 from teamster.spine.workers.process.offspring import KEPT_FROM, kill_group
 from teamster.spine.workers.process.resource_tracker import TrackerOnDemand
 
@@ -197,6 +198,7 @@ def serve(root_descriptor: int, preload: dict[str, str | None] | None = None) ->
 
         if preload:
             preloading.import_all(preload, root_descriptor)
+        keep_freed_memory()
         server = Server(Channel(socket.socket(fileno=root_descriptor), blocking=True))
         try:
             server.run()

@@ -295,8 +295,8 @@ def _descriptors(channel: int, scoreboard: int) -> tuple[int, ...]:
 
 def _spawn_command() -> list[str]:
     code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from teamster.spine.workers.process.child_main "
-        "import main; main(3, 4, 5)"
+        f"import sys; sys.path[:] = {sys.path!r}; from teamster.spine.workers.process import "
+        "allocator, child_main; allocator.keep_freed_memory(); child_main.main(3, 4, 5)"
     )
     return command(find_executable(), code, "teamster-worker")
 
