@@ -26,6 +26,7 @@ from teamster.data.slots import Lease, Slots
 from teamster.errors import WorkerDied, WorkerStartError
 from teamster.machine.usage import proportional_bytes
 from teamster.spine.plan.safety.fingerprint import checksum
+from teamster.spine.workers.library_state import one_moment
 from teamster.spine.workers.process.forkserver import the_fork_server
 from teamster.tasks.monitor.snapshot import worker_pids
 from teamster.tasks.pool import Pool
@@ -80,7 +81,7 @@ class ProcessFeed:
         self.threads = threads
         self.ahead = ahead
         self.warm_up = ahead + _HELD  # some by pickle, and every slot is new once
-        self.rows = RowsPerTask()
+        self.rows = RowsPerTask(workers * threads)
         self.fetch = fetch
         self._pool = Pool(
             "process",
@@ -131,11 +132,12 @@ class ProcessFeed:
         if not self.fetch.mergeable or not len(indices):
             return ProcessBatch(self, [_Part(self, make_whole, indices, seed)])
         size = len(indices)
-        step = self.rows.of(size) * self.threads
+        step = self.rows.of(size, urgent=not seed.batch) * self.threads
         slots = self._slots
         lease = slots.take() if slots is not None and size <= slots.rows else None
         cuts = [(first, indices[first : first + step]) for first in range(0, size, step)]
-        parts = [_Part(self, make_part, cut, seed.at(first), lease, first) for first, cut in cuts]
+        with one_moment():  # of what the program has set
+            parts = [_Part(self, make_part, rows, seed.at(at), lease, at) for at, rows in cuts]
         return ProcessBatch(self, parts, lease)
 
     def submit(self, make: Callable[..., Made], *arguments: Any) -> Future[Made]:

@@ -62,7 +62,7 @@ class ThreadFeed:
         self.ahead = ahead
         self.warm_up = 2
         self.fetch = fetch
-        self.rows = RowsPerTask()
+        self.rows = RowsPerTask(workers)
         self._workers = workers
         self._base_seed = base_seed
         self._init = worker_init_fn
@@ -80,11 +80,13 @@ class ThreadFeed:
         if not self._looked_at:
             self._looked_at = True
             return self._first(indices, seed)
-        return self._batch(indices)
+        return self._batch(indices, urgent=not seed.batch)
 
-    def _batch(self, indices: Any, looked: Made | None = None) -> ThreadBatch:
+    def _batch(
+        self, indices: Any, looked: Made | None = None, *, urgent: bool = True
+    ) -> ThreadBatch:
         size = len(indices) if self.fetch.by_rows else 1
-        step = self.rows.of(size) if self.fetch.by_rows else 1
+        step = self.rows.of(size, urgent=urgent) if self.fetch.by_rows else 1
         begun = looked.samples if looked is not None else 0
         cuts = range(begun, size, step) if size > begun else range(1)
         batch = ThreadBatch(self, indices, len(cuts), looked)

@@ -13,10 +13,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import pickle
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -82,7 +84,34 @@ def take() -> State:
         ...     take()["decimal's context", "context"][0]
         60
     """
-    return _all()
+    held = _moment.state
+    return _all() if held is None else held
+
+
+class _Moment(threading.local):
+    """What this thread has taken, while it says that nothing changes."""
+
+    state: State | None = None
+
+
+_moment = _Moment()
+
+
+@contextlib.contextmanager
+def one_moment() -> Iterator[None]:
+    """In here `take` reads once: for several calls, one after the other, of this thread.
+
+    Example:
+        >>> with one_moment():
+        ...     first, second = take(), take()
+        >>> first is second
+        True
+    """
+    _moment.state = _all()
+    try:
+        yield
+    finally:
+        _moment.state = None
 
 
 def take_of_thread() -> State:
