@@ -10,6 +10,7 @@
     fetch      samples of rows, and their batch     sampling   their random numbers
     collate    parts of a batch as one              vectorised  datasets in memory
     feeding    who fills them: the consumer itself  staffing   from a plan to workers
+    calm       the consumer's native threads, beside those that compute
     rows       how many a task has                  slots      rows of a batch in shared memory
     threads    threads of this process              processes  processes that have the dataset
     reading    what each of those does              worker_info  whom torch takes for a worker

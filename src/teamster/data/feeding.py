@@ -64,6 +64,12 @@ class Feed(Protocol):
             seed: of its first sample.
         """
 
+    def waited(self, seconds: float) -> None:
+        """The consumer has got a batch, for which it has waited so long."""
+
+    def pause(self) -> None:
+        """The consumer asks for no more, for a while."""
+
     def memory_bytes(self) -> int:
         """Of worker processes: what each shares with others counts by its share (PSS)."""
 
@@ -96,6 +102,12 @@ class Inline:
     def begin(self, indices: Any, seed: Seed) -> OpenBatch:
         """See `Feed.begin`."""
         return _InlineBatch(self._fetch, indices, seed)
+
+    def waited(self, seconds: float) -> None:
+        """It has made the batch."""
+
+    def pause(self) -> None:
+        """It does nothing in between."""
 
     def memory_bytes(self) -> int:
         """It has none of its own."""
@@ -209,6 +221,7 @@ class Feeds:
         if not self._keep or self._kept is not None:
             feed.close()
             return
+        feed.pause()
         self._kept = (plan.backend, plan.workers), feed
 
     def __del__(self) -> None:

@@ -42,12 +42,14 @@ class Made:
         samples: how many were asked for.
         failures: those of them that could not be read.
         read_s: seconds for reading them.
+        cpu_s: of processor time, in that.
     """
 
     value: Any
     samples: int
     failures: list[Failure] = field(default_factory=list)
     read_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 def join(parts: Iterable[Made]) -> Made:
@@ -55,7 +57,7 @@ def join(parts: Iterable[Made]) -> Made:
 
     Example:
         >>> join([Made([1], 2), Made([3, 4], 2)])
-        Made(value=[1, 3, 4], samples=4, failures=[], read_s=0.0)
+        Made(value=[1, 3, 4], samples=4, failures=[], read_s=0.0, cpu_s=0.0)
     """
     joined = Made([], 0)
     for part in parts:

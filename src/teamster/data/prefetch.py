@@ -285,7 +285,11 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         if self._tuner is not None:
             self._have_those_that_came(self._tuner)
         asked_s = perf_counter()
-        made = self._waited_for() if self._open or self._feed.ahead else self._made_here()
+        if self._open or self._feed.ahead:
+            made = self._waited_for()
+            self._feed.waited(perf_counter() - asked_s)
+        else:
+            made = self._made_here()
         if (
             self._coming is None
             and self._tuner is not None
@@ -346,6 +350,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
 
     def _end(self) -> None:
         """The epoch is over."""
+        self._feed.pause()
         if not self.is_over and not self._persistent_workers:
             feed, self._feed = self._coming or self._feed, Inline(self._fetch)
             self._coming = None

@@ -17,6 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from time import perf_counter
 from typing import Any
 
+from teamster.data.calm import Calm
 from teamster.data.collate import Collated, Placed, concatenated, merge
 from teamster.data.fetch import NOTHING, Fetch, Made
 from teamster.data.reading import enter, is_here, make_part, make_whole
@@ -82,6 +83,7 @@ class ProcessFeed:
         self.ahead = ahead
         self.warm_up = ahead + _HELD  # some by pickle, and every slot is new once
         self.rows = RowsPerTask(workers * threads)
+        self._calm = Calm(workers * threads)
         self.fetch = fetch
         self._pool = Pool(
             "process",
@@ -114,6 +116,14 @@ class ProcessFeed:
         with contextlib.suppress(Exception):
             self._print = checksum(self.fetch.dataset, perf_counter() + _LOOK_S)
         return before is not None and before == self._print
+
+    def waited(self, seconds: float) -> None:
+        """See `Feed.waited`."""
+        self._calm.note(seconds, self.rows.busy)
+
+    def pause(self) -> None:
+        """See `Feed.pause`."""
+        self._calm.close()
 
     def memory_bytes(self) -> int:
         """See `Feed.memory_bytes`."""
@@ -154,6 +164,7 @@ class ProcessFeed:
 
     def close(self) -> None:
         """See `Feed.close`."""
+        self._calm.close()
         self._pool.terminate()
 
 
@@ -213,8 +224,7 @@ class _Part:
             return [given_up]
         finally:
             del future
-        if self.by_rows:
-            self._feed.rows.learn(made.samples, made.read_s * self._feed.threads)
+        self._feed.rows.learn(made.samples, made.read_s * self._feed.threads, made.cpu_s)
         return [made]
 
     def _again(self, until: float | None) -> list[Made]:

@@ -13,7 +13,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, process_time
 from typing import Any
 
 import torch
@@ -129,7 +129,10 @@ def is_here() -> None:
 
 def make_whole(indices: Any, seed: Seed) -> Made:
     """Make a batch."""
-    return _here[0].fetch.whole(indices, seed)
+    began, cpu = perf_counter(), process_time()
+    made = _here[0].fetch.whole(indices, seed)
+    made.read_s, made.cpu_s = perf_counter() - began, process_time() - cpu
+    return made
 
 
 def make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Made:
@@ -143,9 +146,9 @@ def make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Mad
     Returns:
         `Placed`, `Collated` or `Raw` rows.
     """
-    began = perf_counter()
+    began, cpu = perf_counter(), process_time()
     made = _here[0].samples(indices, seed)
-    made.read_s = perf_counter() - began
+    made.read_s, made.cpu_s = perf_counter() - began, process_time() - cpu
     if not made.value:
         made.value = NOTHING
         return made

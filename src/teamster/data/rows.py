@@ -16,6 +16,10 @@ class RowsPerTask:
     Args:
         workers: how many there are.
 
+    Attributes:
+        sample_s: seconds for one.
+        busy: share of them in which a worker computes.
+
     Example:
         >>> rows = RowsPerTask(2)
         >>> rows.of(64)
@@ -27,18 +31,21 @@ class RowsPerTask:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self.sample_s = 0.0
+        self.busy = 0.0
 
-    def learn(self, samples: int, seconds: float) -> None:
+    def learn(self, samples: int, seconds: float, cpu_s: float = 0.0) -> None:
         """A task has ended.
 
         Args:
             samples: that it has read.
             seconds: for all of them.
+            cpu_s: of processor time, in that.
         """
-        if samples:
-            took_s = seconds / samples
-            known = self.sample_s
-            self.sample_s = known + _NEWEST * (took_s - known) if known else took_s
+        if samples and seconds:
+            took_s, busy = seconds / samples, min(1.0, cpu_s / seconds)
+            weight = _NEWEST if self.sample_s else 1.0
+            self.sample_s += weight * (took_s - self.sample_s)
+            self.busy += weight * (busy - self.busy)
 
     def of(self, size: int, *, urgent: bool = False) -> int:
         """Rows in the next task.

@@ -17,9 +17,10 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
+from teamster.data.calm import Calm
 from teamster.data.feeding import Inline, OpenBatch, Settled, made_of
 from teamster.data.fetch import Fetch, Made, join
 from teamster.data.rows import RowsPerTask
@@ -63,6 +64,7 @@ class ThreadFeed:
         self.warm_up = 2
         self.fetch = fetch
         self.rows = RowsPerTask(workers)
+        self._calm = Calm(workers)
         self._workers = workers
         self._base_seed = base_seed
         self._init = worker_init_fn
@@ -134,12 +136,21 @@ class ThreadFeed:
             if self._init is not None:
                 self._init(number)
 
+    def waited(self, seconds: float) -> None:
+        """See `Feed.waited`."""
+        self._calm.note(seconds, self.rows.busy)
+
+    def pause(self) -> None:
+        """See `Feed.pause`."""
+        self._calm.close()
+
     def memory_bytes(self) -> int:
         """They are part of this process."""
         return 0
 
     def close(self) -> None:
         """See `Feed.close`."""
+        self._calm.close()
         self._pool.terminate()
 
 
@@ -195,9 +206,9 @@ class ThreadBatch:
         try:
             feed.enter()
             if feed.fetch.by_rows:
-                began = perf_counter()
+                began, cpu = perf_counter(), thread_time()
                 part = feed.fetch.samples(self._indices[first:stop], None)
-                feed.rows.learn(stop - first, perf_counter() - began)
+                feed.rows.learn(stop - first, perf_counter() - began, thread_time() - cpu)
         except BaseException as error:
             with self._lock:
                 if self._failed is None or first < self._failed[0]:
