@@ -15,6 +15,7 @@
     threads    threads of this process              processes  processes that have the dataset
     reading    what each of those does              worker_info  whom torch takes for a worker
     tuning     the choice, by the consumer's time   outline    whether reading changes the dataset
+    forked     what only a fork can have
     failures   samples that cannot be read          packing    millions of small objects
     order      of torch's samplers, as tensors      transfer   batches on a device
     loader_report

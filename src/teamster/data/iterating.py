@@ -12,7 +12,6 @@ ends the epoch with an error: its successor could not know where that was.
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -23,10 +22,10 @@ from torch.utils import data
 from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind
 
+from teamster.data.forked import own_or_torchs
 from teamster.data.processes import PRELOADED
 from teamster.data.reading import become_worker
-from teamster.data.sampling import generator_states, restore
-from teamster.errors import WorkerDied, first_line
+from teamster.errors import WorkerDied
 from teamster.machine.usage import proportional_bytes
 from teamster.tasks.monitor.snapshot import worker_pids
 from teamster.tasks.pool import Pool
@@ -52,19 +51,9 @@ def stream_of(loader: Any) -> Any:
         One with workers of ours; torch's own without workers, for its own pipes, and where the
         dataset can only be had by a fork.
     """
-    torchs = data.DataLoader._get_iterator
     if not loader.num_workers or isinstance(loader.dataset, data.IterDataPipe):
-        return torchs(loader)
-    before, own = generator_states(), loader.generator and loader.generator.get_state()
-    try:
-        return WorkerStreams(loader)
-    except Exception as error:
-        reason = first_line(error)
-    warnings.warn(f"torch's own workers read this dataset, by a fork: {reason}", stacklevel=5)
-    restore(before)
-    if own is not None:
-        loader.generator.set_state(own)
-    return torchs(loader)
+        return data.DataLoader._get_iterator(loader)
+    return own_or_torchs(loader, lambda: WorkerStreams(loader))[0]
 
 
 class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not followed

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
@@ -18,18 +17,18 @@ from teamster.data.bounds import InFlight
 from teamster.data.failures import OnError, Tally, check_policy
 from teamster.data.feeding import Feeds
 from teamster.data.fetch import Fetch
+from teamster.data.forked import own_or_torchs
 from teamster.data.iterating import stream_of
 from teamster.data.loader_report import LoaderClock, LoaderReport
 from teamster.data.prefetch import BatchIterator, Records
 from teamster.data.processes import warm_up
-from teamster.data.sampling import generator_states, restore
 from teamster.data.sharing.joining import SharedIterator, Sharing, shared_part
 from teamster.data.staffing import feeder
 from teamster.data.state import check_state, epoch_state
 from teamster.data.streaming import SampleStream, check_stream_state, stream_state
 from teamster.data.transfer import as_named, can_pin
 from teamster.data.tuning import Tuner
-from teamster.errors import UsageError, first_line
+from teamster.errors import UsageError
 from teamster.spine.plan.plan import Plan
 from teamster.tensors.devices import DeviceLike
 
@@ -258,26 +257,13 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         """Processes, as with torch; its own where a dataset can only be had by a fork."""
         if self._torchs:
             return super()._get_iterator()
-        before, own = generator_states(), self.generator and self.generator.get_state()
-        try:
-            return self._own_iterator()
-        except Exception as error:
-            if (
-                not self._feeds.refused
-                or self.on_error != "raise"
-                or self._resume is not None
-                or not self.num_workers
-            ):
-                raise
-            self._torchs = first_line(error)
-        warnings.warn(
-            f"torch's own workers read this dataset, by a fork: {self._torchs}",
-            stacklevel=3,
-        )
-        restore(before)
-        if own is not None:
-            self.generator.set_state(own)
-        return super()._get_iterator()
+        made, self._torchs = own_or_torchs(self, self._own_iterator, self._may_be_torchs)
+        return made
+
+    def _may_be_torchs(self) -> bool:
+        """Whether torch's workers can do what is asked for, where ours have been refused."""
+        plain = self.on_error == "raise" and self._resume is None
+        return self._feeds.refused and plain and bool(self.num_workers)
 
     def _fetch_of(self) -> Fetch:
         return Fetch(

@@ -21,7 +21,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from teamster.spine.workers.seeds import seed_all, task_seed
+from teamster.spine.workers.seeds import (
+    changed_generators,
+    generator_states,
+    restore_generators,
+    seed_all,
+    task_seed,
+)
 
 _LOOKED_AT = 8  # samples: a generator that none of them draws from is left alone
 
@@ -88,7 +94,7 @@ class SampleSeeds:
             try:
                 yield
             finally:
-                restore(before)
+                restore_generators(before)
 
     def read(self, get: Callable[[Any], Any], index: Any, seed: Seed) -> Any:
         """Read one sample.
@@ -130,63 +136,3 @@ def _seed(generators: set[str], value: int) -> None:
         random.seed(value)
     else:
         sys.modules["numpy"].random.seed(value & 0xFFFF_FFFF)
-
-
-def generator_states(names: set[str] | None = None) -> dict[str, Any]:
-    """Of the random numbers that all threads share.
-
-    Args:
-        names: of the generators; None for all.
-    """
-    states: dict[str, Any] = {}
-    if names is None or "random" in names:
-        states["random"] = random.getstate()
-    if names is None or "torch" in names:
-        states["torch"] = torch.get_rng_state()
-    if (numpy := sys.modules.get("numpy")) is not None and (
-        names is None or "numpy.random" in names
-    ):
-        states["numpy.random"] = numpy.random.get_state()
-    return states
-
-
-def restore(states: dict[str, Any]) -> None:
-    """Set generators as they were; nothing is done to those that are.
-
-    Example:
-        >>> before = generator_states()
-        >>> _ = random.random()
-        >>> restore(before)
-        >>> changed_generators(before)
-        set()
-    """
-    for name in changed_generators(states):
-        if name == "random":
-            random.setstate(states[name])
-        elif name == "torch":
-            torch.set_rng_state(states[name])
-        else:
-            sys.modules["numpy"].random.set_state(states[name])
-
-
-def changed_generators(before: dict[str, Any]) -> set[str]:
-    """Those that give other numbers now.
-
-    Example:
-        >>> before = generator_states()
-        >>> changed_generators(before)
-        set()
-        >>> _ = torch.rand(1)
-        >>> changed_generators(before)
-        {'torch'}
-    """
-    now, changed = generator_states(set(before)), set()
-    if "random" in before and before["random"] != now["random"]:
-        changed.add("random")
-    if "torch" in before and not torch.equal(before["torch"], now["torch"]):
-        changed.add("torch")
-    if "numpy.random" in before:
-        (_, keys, *rest), (_, later, *others) = before["numpy.random"], now["numpy.random"]
-        if rest != others or (keys != later).any():
-            changed.add("numpy.random")
-    return changed

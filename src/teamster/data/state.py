@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 
-from teamster.data.sampling import generator_states
 from teamster.errors import UsageError
-from teamster.spine.workers.seeds import kept_random_state
+from teamster.spine.workers.seeds import generator_states, kept_random_state
 
 VERSION = 1  # of the form of a state: one of another form is refused
 

@@ -20,11 +20,12 @@ from typing import Any
 
 from teamster.data.fetch import Fetch, Made
 from teamster.data.outline import outline_of
-from teamster.data.sampling import Seed, changed_generators, generator_states
+from teamster.data.sampling import Seed
 from teamster.machine.gil import GilSampler, GilShare
 from teamster.spine.plan.choice import Limits, predict
 from teamster.spine.plan.plan import Candidate, Evidence, Plan
 from teamster.spine.plan.safety.check import SafetyCheck
+from teamster.spine.workers.seeds import changed_generators, generator_states
 from teamster.tasks.auto.caller_clock import CallerClock
 from teamster.units import show_seconds
 

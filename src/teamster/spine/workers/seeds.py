@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 # `torch.initial_seed()` tells it as a number that fits into a tensor
 _MOST_OF_TORCH = (1 << 63) - 1
@@ -55,21 +56,76 @@ class kept_random_state:
     """Restores the random state of the caller after seeded work that runs in its own process."""
 
     def __enter__(self) -> None:
-        import random
-
-        self._python = random.getstate()
-        numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-        self._numpy = numpy.random.get_state() if numpy else None
-        self._torch = torch.get_rng_state() if torch else None
+        self._before = generator_states()
 
     def __exit__(self, *exc: object) -> None:
-        import random
+        restore_generators(self._before)
 
-        random.setstate(self._python)
-        if self._numpy is not None:
-            sys.modules["numpy"].random.set_state(self._numpy)
-        if self._torch is not None:
-            sys.modules["torch"].set_rng_state(self._torch)
+
+def generator_states(names: set[str] | None = None) -> dict[str, Any]:
+    """Of the random numbers that all threads share.
+
+    Args:
+        names: of the generators, "random", "torch" and "numpy.random"; None for all.
+    """
+    import random
+
+    states: dict[str, Any] = {}
+    if names is None or "random" in names:
+        states["random"] = random.getstate()
+    if (torch := sys.modules.get("torch")) is not None and (names is None or "torch" in names):
+        states["torch"] = torch.get_rng_state()
+    if (numpy := sys.modules.get("numpy")) is not None and (
+        names is None or "numpy.random" in names
+    ):
+        states["numpy.random"] = numpy.random.get_state()
+    return states
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Set generators as they were; nothing is done to those that are.
+
+    Example:
+        >>> import random
+        >>> before = generator_states()
+        >>> _ = random.random()
+        >>> restore_generators(before)
+        >>> changed_generators(before)
+        set()
+    """
+    import random
+
+    for name in changed_generators(states):
+        if name == "random":
+            random.setstate(states[name])
+        elif name == "torch":
+            sys.modules["torch"].set_rng_state(states[name])
+        else:
+            sys.modules["numpy"].random.set_state(states[name])
+
+
+def changed_generators(before: dict[str, Any]) -> set[str]:
+    """Those that give other numbers now.
+
+    Example:
+        >>> import random
+        >>> before = generator_states()
+        >>> changed_generators(before)
+        set()
+        >>> _ = random.random()
+        >>> changed_generators(before)
+        {'random'}
+    """
+    now, changed = generator_states(set(before)), set()
+    if "random" in before and before["random"] != now["random"]:
+        changed.add("random")
+    if "torch" in before and not sys.modules["torch"].equal(before["torch"], now["torch"]):
+        changed.add("torch")
+    if "numpy.random" in before:
+        (_, keys, *rest), (_, later, *others) = before["numpy.random"], now["numpy.random"]
+        if rest != others or (keys != later).any():
+            changed.add("numpy.random")
+    return changed
 
 
 def scatter_state() -> None:
