@@ -160,3 +160,20 @@ def test_a_timeout_names_the_sample_that_is_slow_and_where() -> None:
 def test_what_makes_no_sense_is_refused(how: Any, line: str) -> None:
     with pytest.raises(UsageError, match=line):
         DataLoader([1], **how)
+
+
+class TimesOut:
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        raise TimeoutError("the server does not answer")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_timeout_of_the_datasets_own_is_its_own(kind: str) -> None:
+    loader = DataLoader(
+        TimesOut(), 2, num_workers=2, workers=kind, timeout=0 if kind == "inline" else 60
+    )  # type: ignore[arg-type]
+    with pytest.raises(TimeoutError, match="the server does not answer"):
+        list(loader)

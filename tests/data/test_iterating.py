@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -206,3 +207,125 @@ assert all((rows == number).all() for rows, number in kept)
 def test_descriptors_do_not_grow_with_batches(run_script: RunScript) -> None:
     result = run_script(MANY, timeout=120)
     assert result.returncode == 0, result.stderr
+
+
+LIVE = """
+import time, sys
+from torch.utils import data
+from teamster.data import DataLoader
+
+
+class Live(data.IterableDataset):
+    def __iter__(self):
+        yield 1
+        yield 2
+        time.sleep(1e6)
+
+
+class Slow:
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        time.sleep(1e6 if index > 1 else 0)
+        return index
+
+
+dataset = Live() if sys.argv[1] == "live" else Slow()
+batches = iter(DataLoader(dataset, batch_size=None, num_workers=1, workers=sys.argv[2]))
+print(next(batches), next(batches), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", [("live", "auto"), ("slow", "process")])
+def test_a_program_ends_with_batches_on_their_way(how: Any, run_script: RunScript) -> None:
+    result = run_script(LIVE, *how, timeout=30)
+    assert (result.returncode, result.stdout) == (0, "1 2\n" if how[0] == "live" else "0 1\n")
+
+
+def test_workers_that_stay_have_successors_in_the_next_epoch() -> None:
+    loader = DataLoader(Pids(500, 500), 1, num_workers=2, persistent_workers=True)
+    for epoch in range(3):
+        batches = iter(loader)
+        first = next(batches)
+        if epoch == 0:
+            os.kill(int(first[1]), signal.SIGKILL)
+            with pytest.raises(ts.WorkerDied):
+                list(batches)
+        else:
+            assert len(list(batches)) == 999
+    del batches, loader
+
+
+class LocalCollate:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __call__(self, samples: list[Any]) -> Any:
+        return samples
+
+
+def test_a_collation_that_only_a_fork_can_have() -> None:
+    with pytest.warns(UserWarning, match=r"torch's own workers read .* by a fork:.*lock"):
+        batches = iter(DataLoader(Parts(4), 2, num_workers=1, collate_fn=LocalCollate()))
+    assert list(batches) == [[0, 1], [2, 3]]
+
+
+class TimesOut(Parts):
+    def __iter__(self) -> Iterator[Any]:
+        info = data.get_worker_info()
+        assert info is not None
+        return Resumes(info.id, self.counts[info.id])
+
+
+class Resumes:
+    """An iterator that goes on after an error, as one over a socket may."""
+
+    def __init__(self, worker: int, count: int) -> None:
+        self.worker, self.left = worker, count
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> int:
+        self.left -= 1
+        if self.left == 2 and not self.worker:
+            raise TimeoutError("the socket's own")
+        if self.left < 0:
+            raise StopIteration
+        return self.worker * 100 + self.left
+
+
+def test_an_error_of_the_iterators_own_does_not_end_it() -> None:
+    batches = iter(DataLoader(TimesOut(4, 4), batch_size=None, num_workers=2))
+    seen: list[Any] = []
+    for _ in range(8):
+        try:
+            seen.append(next(batches))
+        except TimeoutError as error:
+            seen.append(str(error))
+    assert seen == [3, 103, "the socket's own", 102, 1, 101, 0, 100]
+    assert list(batches) == []
+
+
+class Late(Parts):
+    def sample(self, value: int) -> Any:
+        time.sleep(2.0 if value == 1 else 0)
+        return value
+
+
+def test_a_batch_that_came_too_late_is_given_later() -> None:
+    batches = iter(DataLoader(Late(3), batch_size=None, num_workers=1, timeout=0.5))
+    seen: list[Any] = []
+    while len(seen) < 3:
+        with contextlib.suppress(RuntimeError):
+            seen.append(next(batches))
+    assert seen == [0, 1, 2]
+
+
+def test_each_has_one_native_thread() -> None:
+    class Threads(Parts):
+        def sample(self, value: int) -> Any:
+            return torch.get_num_threads()
+
+    assert [batch.item() for batch in DataLoader(Threads(1, 1), 1, num_workers=2)] == [1, 1]

@@ -133,3 +133,29 @@ def test_a_state_of_something_else_is_refused() -> None:
     state = loader("inline").state_dict()
     with pytest.raises(UsageError, match="of a dataset with 26 samples, this one has 2"):
         DataLoader([1, 2]).load_state_dict(state)
+
+
+class Interrupts:
+    def __init__(self) -> None:
+        self.struck = False
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> int:
+        if index == 2 and not self.struck:
+            self.struck = True
+            raise KeyboardInterrupt
+        return index
+
+
+@pytest.mark.parametrize("how", [{"workers": "inline"}, {}])
+def test_a_batch_that_ctrl_c_has_struck_was_not_given(how: Any) -> None:
+    loader = DataLoader(Interrupts(), 1, **how)
+    batches = iter(loader)
+    assert [next(batches).item(), next(batches).item()] == [0, 1]
+    with pytest.raises(KeyboardInterrupt):
+        next(batches)
+    again = DataLoader(list(range(10)), 1, **how)
+    again.load_state_dict(loader.state_dict())
+    assert [batch.item() for batch in again] == [*range(2, 10)]

@@ -74,6 +74,21 @@ def test_what_is_copied_is_kept_until_that_is_over() -> None:
     assert len(transfer._under_way) == 1
 
 
+def test_objects_that_move_by_themselves_go_in_the_programs_own_stream() -> None:
+    stream = Recorded()
+    batch = Transfer("cpu", stream)([torch.ones(2), {"g": Graph([torch.ones(1)])}])
+    assert batch[1]["g"].device == "cpu"
+    assert stream.steps == []
+
+
+def test_copies_under_way_are_waited_for_at_the_end() -> None:
+    stream = Recorded()
+    transfer = Transfer("cpu", stream)
+    transfer([torch.ones(2)])
+    transfer.finish()
+    assert [event.waited_for for event in stream.events] == [True]
+
+
 class Graph:
     def __init__(self, rows: list[torch.Tensor]) -> None:
         self.rows, self.device = torch.stack(rows), "nowhere"
@@ -104,11 +119,16 @@ def test_a_device_that_does_not_exist_is_refused(device: Any) -> None:
         DataLoader([1], device=device)
 
 
+class Mapped:
+    def __init__(self, nbytes: int) -> None:
+        self.memory = mmap.mmap(-1, nbytes)
+
+
 def test_memory_that_cannot_be_pinned_stays_as_it_is() -> None:
-    memory = mmap.mmap(-1, 4096)
-    pin(memory)
-    memory[:3] = b"abc"
-    memory.close()  # nothing holds it
+    mapped = Mapped(4096)
+    pin(mapped)
+    mapped.memory[:3] = b"abc"
+    mapped.memory.close()  # nothing holds it
 
 
 @needs_cuda
@@ -124,6 +144,6 @@ def test_on_a_device_of_cuda(how: Any) -> None:
 
 @needs_cuda
 def test_memory_of_slots_is_pinned() -> None:
-    memory = mmap.mmap(-1, 1 << 20)
-    pin(memory)
-    assert torch.frombuffer(memory, dtype=torch.uint8).is_pinned()
+    mapped = Mapped(1 << 20)
+    pin(mapped)
+    assert torch.frombuffer(mapped.memory, dtype=torch.uint8).is_pinned()

@@ -73,3 +73,19 @@ def test_indices_of_any_kind_and_rows_of_any_type(rows: Any, indices: Any) -> No
 def test_an_index_beyond_the_end_is_an_error() -> None:
     with pytest.raises(IndexError):
         list(DataLoader(data.TensorDataset(torch.ones(3)), sampler=[3], workers="inline"))
+
+
+@pytest.mark.parametrize("indices", [[0.7, 1.5], [np.float64(2.9)], ["1", "2"]])
+def test_what_is_no_index_is_an_error(indices: Any) -> None:
+    dataset = data.TensorDataset(torch.arange(4))
+    for kind in (data.DataLoader, DataLoader):
+        with pytest.raises((IndexError, TypeError, ValueError)):
+            list(kind(dataset, batch_sampler=[indices]))
+
+
+def test_the_default_device_is_not_that_of_indices() -> None:
+    dataset = data.TensorDataset(torch.arange(4))
+    batches = iter(DataLoader(dataset, 4))
+    with torch.device("meta"):
+        (batch,) = next(batches)
+    assert batch.tolist() == [0, 1, 2, 3]

@@ -31,13 +31,14 @@ from teamster.machine.own_threads import own_thread
 _WINDOW_S = 0.1  # of batches, before each look
 _WAITS, _WAITS_NOT = 0.3, 0.1  # shares of it: from which on, and below which
 _BUSY, _BUSY_NOT = 0.75, 0.5  # the same of the cores, of what workers compute
+_MOST_TEAM = 16  # threads: where a few of many cores are allowed, there may be no room for more
 _BEAT_S = 0.5  # the consumer has come for a batch within this time, or twice as long
 
 
 @cache
 def _runtime() -> Any:
     """GNU's OpenMP, if that is what torch has loaded."""
-    home = os.path.dirname(os.path.dirname(torch.__file__))
+    home = os.path.dirname(torch.__file__)  # torch.libs is beside it
     with contextlib.suppress(OSError, AttributeError):
         with open("/proc/self/maps") as maps:
             paths = {line.split(maxsplit=5)[5].strip() for line in maps if "libgomp" in line}
@@ -53,6 +54,30 @@ def _runtime() -> Any:
     return None
 
 
+def _team() -> int:
+    """With the team of the consumer's step there are more threads than cores then."""
+    threads: int = torch.get_num_threads()
+    return max(2, len(os.sched_getaffinity(0)) - threads + 2)
+
+
+def _can_have(threads: int) -> bool:
+    """Whether the system gives so many more: the runtime ends the program where it does not."""
+    together = threading.Barrier(threads + 1)
+    try:
+        for _ in range(threads):
+            own_thread(threading.Thread(target=_meet, args=(together,), daemon=True)).start()
+    except RuntimeError:
+        together.abort()
+        return False
+    _meet(together)
+    return True
+
+
+def _meet(together: threading.Barrier) -> None:
+    with contextlib.suppress(threading.BrokenBarrierError):
+        together.wait()
+
+
 def can_calm() -> bool:
     """Whether there is something to be done about it.
 
@@ -60,7 +85,7 @@ def can_calm() -> bool:
         >>> can_calm() in (True, False)
         True
     """
-    return torch.get_num_threads() > 1 and _runtime() is not None
+    return torch.get_num_threads() > 1 and _team() <= _MOST_TEAM and _runtime() is not None
 
 
 class Calm:
@@ -120,9 +145,10 @@ class Calm:
     def _hold(self, end: threading.Event) -> None:
         """Have a team as long as this thread lives: that is how long the runtime keeps it."""
         nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # free(NULL) does nothing
-        # With the team of the consumer's step there are more threads than cores then
-        team = len(os.sched_getaffinity(0)) - torch.get_num_threads() + 2
-        _runtime().GOMP_parallel(nothing, None, max(2, team), 0)
+        if not _can_have(team := _team()):
+            end.set()
+            return
+        _runtime().GOMP_parallel(nothing, None, team, 0)
         while not end.wait(_BEAT_S):
             if perf_counter() - self._seen_s > _BEAT_S:
                 end.set()

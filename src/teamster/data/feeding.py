@@ -12,6 +12,10 @@ from teamster.data.sampling import Seed
 from teamster.spine.plan.plan import Plan
 
 
+class NotInTime(TimeoutError):
+    """A batch did not come in time; a dataset's own errors are of other classes."""
+
+
 class OpenBatch(Protocol):
     """A batch that was begun."""
 
@@ -29,7 +33,7 @@ class OpenBatch(Protocol):
             timeout: seconds to wait at most; None for as long as it takes.
 
         Raises:
-            TimeoutError: it did not come; the text names what is slow, as far as that is known.
+            NotInTime: it did not come; the text names what is slow, as far as that is known.
             Exception: what a sample, or the collation, raised.
         """
 

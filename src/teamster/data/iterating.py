@@ -18,6 +18,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch.utils import data
 from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind
@@ -27,6 +28,7 @@ from teamster.data.processes import PRELOADED
 from teamster.data.reading import become_worker
 from teamster.errors import WorkerDied
 from teamster.machine.usage import proportional_bytes
+from teamster.tasks.monitor.registry import do_not_finish
 from teamster.tasks.monitor.snapshot import worker_pids
 from teamster.tasks.pool import Pool
 
@@ -69,24 +71,6 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
     def __init__(self, loader: Any) -> None:
         self._pools: list[Pool] = []
         super().__init__(loader)
-        context, count = loader.multiprocessing_context, loader.num_workers
-        method = context.get_start_method() if context is not None else None
-        preload = PRELOADED if method in (None, "forkserver") else ()
-        how = count, self._base_seed, loader.dataset, loader.worker_init_fn
-        try:
-            for number in range(count):
-                pool = Pool(
-                    "process",
-                    workers=1,
-                    initializer=_enter,
-                    initargs=(number, *how),
-                    start_method=method,
-                    preload=preload,
-                )
-                self._pools.append(pool)
-        except BaseException:
-            self.close()
-            raise
         self._in_order = loader.in_order
         self._ahead = loader.prefetch_factor or _PREFETCH
         self._begin_epoch(loader)
@@ -95,9 +79,31 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         super()._reset(loader, first_iter)
         self._begin_epoch(loader)
 
+    def _make_pools(self, loader: Any) -> None:
+        context, count = loader.multiprocessing_context, loader.num_workers
+        method = context.get_start_method() if context is not None else None
+        # With what each epoch is begun with: an error that it does not pickle comes now
+        how = count, self._base_seed, loader.dataset, loader.worker_init_fn, _how(loader)
+        try:
+            for number in range(count):
+                pool = Pool(
+                    "process",
+                    workers=1,
+                    initializer=_enter,
+                    initargs=(number, *how),
+                    start_method=method,
+                    preload=PRELOADED if method in (None, "forkserver") else (),
+                )
+                self._pools.append(pool)
+                do_not_finish(pool)
+        except BaseException:
+            self.close()
+            raise
+
     def _begin_epoch(self, loader: Any) -> None:
-        for pool in self._pools:
-            pool.submit(_begin, loader._auto_collation, loader.collate_fn, loader.drop_last)
+        if not self._pools:  # the first, or one has died in the epoch before
+            self._make_pools(loader)
+        self._begun = [pool.submit(_begin, *_how(loader)) for pool in self._pools]
         self._turns = deque(range(len(self._pools)))  # workers that may have more, the next first
         self._asked: dict[int, deque[Future[Any]]] = {number: deque() for number in self._turns}
         for _ in range(self._ahead):
@@ -110,7 +116,7 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
     def _next_data(self) -> Any:
         while self._turns:
             number = self._whose_turn()
-            batch = self._result(self._asked[number].popleft())
+            batch = self._result(self._asked[number])
             if batch is _END:
                 self._turns.remove(number)
                 continue
@@ -130,23 +136,29 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             self._turns.rotate(-self._turns.index(number))
         return self._turns[0]
 
-    def _result(self, asked: Future[Any]) -> Any:
+    def _result(self, asked: deque[Future[Any]]) -> Any:
+        """The oldest batch of a worker; it stays where it is until it is there, or has failed."""
+        begun = self._begun[self._turns[0]]
         try:
-            return asked.result(self._timeout or None)
-        except FutureTimeout:
-            if asked.done():  # the program's own
-                raise
-            raise RuntimeError(f"no batch came within timeout={self._timeout:g} s") from None
+            if begun.done():
+                begun.result()
+            made = asked[0].result(self._timeout or None)
+            asked.popleft()
+            return made
         except WorkerDied:
             self._turns.clear()
             self.close()
             raise
-        except Exception:  # of the dataset: the worker goes on, as torch's does
+        except Exception as error:  # of the dataset: the worker goes on, as torch's does
+            if isinstance(error, FutureTimeout) and not asked[0].done():
+                text = f"no batch came within timeout={self._timeout:g} s"
+                raise RuntimeError(text) from None
+            asked.popleft()
             self._ask(self._turns[0])
             self._turns.rotate(-1)
             raise
         finally:
-            del asked  # its error leads back to here, and from it to its pool
+            del asked, begun  # an error leads back to here, and from a future to its pool
 
     def memory_bytes(self) -> int:
         """See `Feed.memory_bytes`."""
@@ -193,15 +205,23 @@ class _PartOfStream:
         if how:
             self._fetcher = _DatasetKind.create_fetcher(_DatasetKind.Iterable, self._dataset, *how)
         with suppress(StopIteration):
-            if self._fetcher is not None:  # else it could not be made
+            if self._fetcher is not None:  # else it could not be made, or is at its end
                 return self._fetcher.fetch(indices)
+        self._fetcher = None
         return _END
 
 
 _here: list[_PartOfStream] = []  # of this process
 
 
-def _enter(number: int, workers: int, base_seed: int, dataset: Any, init: Any) -> None:
+def _how(loader: Any) -> tuple[Any, ...]:
+    return loader._auto_collation, loader.collate_fn, loader.drop_last
+
+
+def _enter(
+    number: int, workers: int, base_seed: int, dataset: Any, init: Any, how: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)  # as torch's own have: the others of the program have theirs
     become_worker(number, workers, base_seed, dataset, init)
     _here[:] = [_PartOfStream(dataset)]
 

@@ -48,7 +48,7 @@ def batches_of(batch_sampler: Any) -> Iterator[torch.Tensor] | None:
 def _sequence(sampler: Any) -> Iterator[torch.Tensor]:
     count = len(sampler.data_source)
     for first in range(0, count, _AT_ONCE):
-        yield torch.arange(first, min(first + _AT_ONCE, count))
+        yield torch.arange(first, min(first + _AT_ONCE, count), device="cpu")
 
 
 def _shuffled(sampler: Any) -> Iterator[torch.Tensor]:
@@ -71,11 +71,15 @@ def _shuffled(sampler: Any) -> Iterator[torch.Tensor]:
 
 def _batched(pieces: Iterator[torch.Tensor], size: int, drop_last: bool) -> Iterator[torch.Tensor]:
     """Of one size, but for the last; a piece is made when the one before it does not suffice."""
-    at, end, drawn = 0, 0, torch.empty(0, dtype=torch.int64)
+    at, end, drawn = 0, 0, torch.empty(0, dtype=torch.int64, device="cpu")
     while True:
-        while end - at < size and (piece := next(pieces, None)) is not None:
-            drawn = torch.cat((drawn[at:], piece)) if at < end else piece
-            at, end = 0, len(drawn)
+        if end - at < size:
+            several, end = [drawn[at:]], end - at
+            at = 0
+            while end < size and (piece := next(pieces, None)) is not None:
+                several.append(piece.cpu())
+                end += len(piece)
+            drawn = torch.cat(several)
         if at == end or (drop_last and end - at < size):
             return
         yield drawn[at : at + size]

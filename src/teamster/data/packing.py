@@ -180,7 +180,8 @@ def costs(dataset: Any, workers: int) -> str:
             f"the {len(value):,} objects in dataset.{name} take {show_bytes(nbytes)} in each of "
             f"{workers} processes{help_}"
         )
-    return costs(own["dataset"], workers) if own.get("dataset") is not None else ""
+    inner = own.get("dataset")
+    return costs(inner, workers) if inner is not None and inner is not dataset else ""
 
 
 def _estimate(values: Any) -> int:

@@ -23,7 +23,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from teamster.data.bounds import InFlight
 from teamster.data.failures import Tally
-from teamster.data.feeding import Feed, Feeds, Inline, OpenBatch, made_of
+from teamster.data.feeding import Feed, Feeds, Inline, NotInTime, OpenBatch, made_of
 from teamster.data.fetch import NOTHING, Fetch, Made
 from teamster.data.loader_report import LoaderClock
 from teamster.data.order import batches_of
@@ -308,25 +308,31 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             self._end()
             raise StopIteration
         seed, indices = batch
+        make = self._fetch.whole if measure is None else partial(measure, self._fetch)
+        try:
+            made = make(indices, seed)
+        except Exception:  # it is not asked for again, as it is after a Ctrl-C
+            self.progress.note(seed.batch)
+            raise
         self.progress.note(seed.batch)
-        if measure is not None:
-            return measure(self._fetch, indices, seed)
-        return self._fetch.whole(indices, seed)
+        return made
 
     def _waited_for(self) -> Made:
         self._fill(least=1)
         if not self._open:
             self._end()
             raise StopIteration
-        position, batch = self._pick()
-        # Before it is there: a batch that fails is not asked for again
-        self.progress.note(position)
+        position, batch = _pick(self._open, self._in_order, self._timeout)
         try:
-            return batch.result(self._timeout or None)
-        except TimeoutError as error:
-            raise RuntimeError(
-                f"no batch came within timeout={self._timeout:g} s; {error}"
-            ) from error
+            made = batch.result(self._timeout or None)
+        except Exception as error:  # it is not asked for again, as it is after a Ctrl-C
+            self.progress.note(position)
+            if isinstance(error, NotInTime):
+                text = f"no batch came within timeout={self._timeout:g} s; {error}"
+                raise RuntimeError(text) from error
+            raise
+        self.progress.note(position)
+        return made
 
     def _drain(self) -> None:
         """Batches of the former workers are waited for, and given next."""
@@ -335,21 +341,10 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             (position, made_of(partial(each.result, patience))) for position, each in self._open
         )
 
-    def _pick(self) -> tuple[int, OpenBatch]:
-        """The oldest batch; of those that may come in any order the first that is there."""
-        until = perf_counter() + (self._timeout or float("inf"))
-        while not self._in_order:
-            for each in self._open:
-                if each[1].ready:
-                    self._open.remove(each)
-                    return each
-            if perf_counter() > until:
-                break
-            self._open[0][1].wait(_GLANCE_S)
-        return self._open.popleft()
-
     def _end(self) -> None:
         """The epoch is over."""
+        if self._transfer is not None:
+            self._transfer.finish()
         self._feed.pause()
         if not self.is_over and not self._persistent_workers:
             feed, self._feed = self._coming or self._feed, Inline(self._fetch)
@@ -364,6 +359,8 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self._close_feeds()
 
     def _close_feeds(self) -> None:
+        if self._transfer is not None:
+            self._transfer.finish()
         coming, self._coming = self._coming, None
         for feed in (self._feed, coming):
             if feed is not None:
@@ -371,3 +368,19 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
 
     def __del__(self) -> None:
         self._close_feeds()
+
+
+def _pick(
+    batches: deque[tuple[int, OpenBatch]], in_order: bool, timeout: float
+) -> tuple[int, OpenBatch]:
+    """The oldest batch; of those that may come in any order the first that is there."""
+    until = perf_counter() + (timeout or float("inf"))
+    while not in_order:
+        for each in batches:
+            if each[1].ready:
+                batches.remove(each)
+                return each
+        if perf_counter() > until:
+            break
+        batches[0][1].wait(_GLANCE_S)
+    return batches.popleft()

@@ -19,6 +19,7 @@ from typing import Any
 
 from teamster.data.calm import Calm
 from teamster.data.collate import Collated, Placed, concatenated, merge
+from teamster.data.feeding import NotInTime
 from teamster.data.fetch import NOTHING, Fetch, Made
 from teamster.data.reading import enter, is_here, make_part, make_whole
 from teamster.data.rows import RowsPerTask
@@ -29,6 +30,7 @@ from teamster.machine.usage import proportional_bytes
 from teamster.spine.plan.safety.fingerprint import checksum
 from teamster.spine.workers.library_state import one_moment
 from teamster.spine.workers.process.forkserver import the_fork_server
+from teamster.tasks.monitor.registry import do_not_finish
 from teamster.tasks.monitor.snapshot import worker_pids
 from teamster.tasks.pool import Pool
 
@@ -93,6 +95,7 @@ class ProcessFeed:
             start_method=start_method,
             preload=PRELOADED if start_method in (None, "forkserver") else (),
         )
+        do_not_finish(self._pool)
         self._first = self._pool.submit(is_here)
         self._print: tuple[int, int] | None = None  # of the dataset
         self._slots: Slots | None = None
@@ -214,7 +217,7 @@ class _Part:
         except FutureTimeout:
             if future.done():  # the user's own
                 raise
-            raise TimeoutError(f"it waits for samples {self._indices!r:.200}") from None
+            raise NotInTime(f"it waits for samples {self._indices!r:.200}") from None
         except WorkerDied as death:
             if again:
                 return self._again(until)

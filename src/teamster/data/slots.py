@@ -196,7 +196,7 @@ class Slots:
             os.posix_fallocate(self._file.number, start, self._nbytes)
             mapped = MappedFile(self._file.number, start, self._nbytes)
             if self._pinned:
-                pin(mapped.memory)
+                pin(mapped)
             self._maps.append(mapped)
         except OSError:
             self._count = len(self._maps)

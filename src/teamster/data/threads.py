@@ -21,12 +21,13 @@ from time import perf_counter, thread_time
 from typing import Any
 
 from teamster.data.calm import Calm
-from teamster.data.feeding import Inline, OpenBatch, Settled, made_of
+from teamster.data.feeding import Inline, NotInTime, OpenBatch, Settled, made_of
 from teamster.data.fetch import Fetch, Made, join
 from teamster.data.rows import RowsPerTask
 from teamster.data.sampling import Seed
 from teamster.data.worker_info import enter_thread, is_entered
 from teamster.spine.workers.worker_info import current_worker
+from teamster.tasks.monitor.registry import do_not_finish
 from teamster.tasks.pool import Pool
 
 _LOOKED_AT = 4  # samples
@@ -70,6 +71,7 @@ class ThreadFeed:
         self._init = worker_init_fn
         self._looked_at = False
         self._pool = Pool("thread", workers=workers)
+        do_not_finish(self._pool)
 
     def is_current(self) -> bool:
         """They have the dataset itself."""
@@ -240,7 +242,7 @@ class ThreadBatch:
     def result(self, timeout: float | None) -> Made:
         """See `OpenBatch.result`."""
         if not self._done.wait(timeout):
-            raise TimeoutError(self._slow())
+            raise NotInTime(self._slow())
         return self._settled.result(None)
 
     def _slow(self) -> str:

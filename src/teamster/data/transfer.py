@@ -85,7 +85,8 @@ class Transfer:
     def __call__(self, batch: Any) -> Any:
         """The batch there; it may be used like any other at once."""
         stream = self._stream
-        if stream is None:
+        # What an object does in its `to` cannot be seen, nor be held
+        if stream is None or _has_foreign(batch):
             return _moved(batch, self._device)
         self._let_go()
         host = pin_memory(batch) if self._device.type in _STREAMED else batch
@@ -95,6 +96,11 @@ class Transfer:
         for tensor in tensors_of(batch):
             stream.hold(tensor)
         return batch
+
+    def finish(self) -> None:
+        """Wait for copies that are under way, before their memory is used for something else."""
+        while self._under_way:
+            self._under_way.popleft()[0].synchronize()
 
     def _let_go(self) -> None:
         """Of batches whose copies are over; there are never many that are not."""
@@ -115,6 +121,16 @@ def _moved(value: Any, device: torch.device) -> Any:
     if parts is not None:
         return remake(value, [_moved(part, device) for part in parts]) if parts else value
     return value.to(device) if callable(getattr(value, "to", None)) else value
+
+
+def _has_foreign(value: Any) -> bool:
+    """Whether there are objects inside that move by themselves."""
+    if isinstance(value, torch.Tensor):
+        return False
+    parts = parts_of(value)
+    if parts is not None:
+        return any(map(_has_foreign, parts))
+    return callable(getattr(value, "to", None))
 
 
 def as_named(device: DeviceLike) -> torch.device:
@@ -141,19 +157,20 @@ def transfer_of(loader: Any) -> Transfer | None:
     return None if loader.device is None else Transfer(loader.device)
 
 
-def pin(memory: Any) -> None:
+def pin(mapped: Any) -> None:
     """Have memory that is mapped anyway pinned, as long as it is; a copy from it needs no other.
 
     Args:
-        memory: a writable `mmap`; where it cannot be pinned, it stays as it is.
+        mapped: a `MappedFile`; where it cannot be pinned, it stays as it is.
     """
     if not torch.cuda.is_available():
         return
     with contextlib.suppress(AttributeError, RuntimeError):  # a build without it, no memory
         runtime = torch.cuda.cudart()
-        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        if int(runtime.cudaHostRegister(address, len(memory), 0)) == 0:
-            weakref.finalize(memory, runtime.cudaHostUnregister, address).atexit = False
+        address = ctypes.addressof(ctypes.c_char.from_buffer(mapped.memory))
+        if int(runtime.cudaHostRegister(address, len(mapped.memory), 0)) == 0:
+            # Of the object around it: its own memory is unmapped before its references are told
+            weakref.finalize(mapped, runtime.cudaHostUnregister, address).atexit = False
 
 
 def can_pin(loader: Any) -> bool:

@@ -64,12 +64,9 @@ def _rows(tensor: torch.Tensor, indices: Indices) -> torch.Tensor:
 def _tensor_of(indices: Sequence[int]) -> torch.Tensor:
     """As `torch.as_tensor`, which takes seven times as long for a list."""
     numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return torch.as_tensor(indices)
-    try:
-        return torch.from_numpy(numpy.fromiter(indices, numpy.int64, len(indices)))
-    except (TypeError, ValueError):  # tensors, for instance
-        return torch.as_tensor(indices)
+    if numpy is None or set(map(type, indices)) != {int}:
+        return torch.as_tensor(indices, device="cpu")
+    return torch.from_numpy(numpy.fromiter(indices, numpy.int64, len(indices)))
 
 
 def _of_subset(subset: Any) -> Select | None:

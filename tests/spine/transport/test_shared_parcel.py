@@ -72,3 +72,18 @@ def test_without_shared_memory_each_gets_a_copy(
         received = [pass_on(shared, ends) for ends in two]
     assert [array.sum() for array in received] == [49_995_000] * 2  # type: ignore[attr-defined]
     assert shared.nbytes == 0
+
+
+def test_a_descriptor_that_is_somebody_elses_by_now_is_not_sent(two: list[Ends]) -> None:
+    """A daemon has closed it, and opened another file under its number."""
+    shared = SharedParcel(pack(np.arange(10_000)))
+    assert pass_on(shared, two[0]).sum() == 49_995_000  # type: ignore[attr-defined]
+    number = shared._broadcast.descriptor  # type: ignore[union-attr]
+    other = os.open("/dev/zero", os.O_RDWR)
+    os.dup2(other, number)
+    try:
+        assert pass_on(shared, two[1]).sum() == 49_995_000  # type: ignore[attr-defined]
+    finally:
+        os.close(other)
+        os.close(number)
+    shared.close()

@@ -355,6 +355,10 @@ class Broadcast:
         """That of the file, -1 after `close`."""
         return self._file.number
 
+    def is_whole(self) -> bool:
+        """Whether the program has not closed the descriptor."""
+        return self._file.is_whole()
+
     def close(self) -> None:
         """Close the descriptor; processes that have mapped it keep their mapping."""
         self._file.close()

@@ -41,7 +41,7 @@ class SharedParcel:
             self._is_new = False
             with contextlib.suppress(ArenaFull):  # a copy for each, by what way there is
                 self._broadcast = Broadcast(self._parcel.buffers)
-        if self._broadcast is not None:
+        if self._broadcast is not None and self._broadcast.is_whole():
             with contextlib.suppress(OSError):  # no descriptor left to send: a copy for this one
                 return channel.stow_broadcast(self._parcel, self._broadcast)
         return channel.stow(self._parcel)

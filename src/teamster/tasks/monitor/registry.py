@@ -44,6 +44,7 @@ class Ending(Protocol):
 
 
 open_pools: weakref.WeakSet[Ending] = weakref.WeakSet()
+_read_ahead: weakref.WeakSet[Ending] = weakref.WeakSet()  # of them, what nobody may ask for
 
 spawned: Callable[[], list[dict[str, Any]]] = list
 """Tells what the processes do that `ts.spawn` has started; set at the start of the first."""
@@ -76,11 +77,16 @@ def finish_calls_at_exit() -> None:
     lifetime.finish_at_exit(_finish_all)
 
 
+def do_not_finish(pool: Ending) -> None:
+    """What is open in this pool at the end of the program is read ahead, and of no use then."""
+    _read_ahead.add(pool)
+
+
 def _finish_all() -> None:
     if getattr(sys, "last_type", None) is KeyboardInterrupt:
         # The user wants the program to end, and not what it was about to do
         return
-    for pool in list(open_pools):
+    for pool in set(open_pools) - set(_read_ahead):
         with contextlib.suppress(TeamsterError):  # another thread ends it at this moment
             pool._calls.finish()
 
