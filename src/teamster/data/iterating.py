@@ -116,7 +116,7 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
     def _next_data(self) -> Any:
         while self._turns:
             number = self._whose_turn()
-            batch = self._result(self._asked[number])
+            batch = self._result(number)
             if batch is _END:
                 self._turns.remove(number)
                 continue
@@ -136,9 +136,9 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             self._turns.rotate(-self._turns.index(number))
         return self._turns[0]
 
-    def _result(self, asked: deque[Future[Any]]) -> Any:
+    def _result(self, number: int) -> Any:
         """The oldest batch of a worker; it stays where it is until it is there, or has failed."""
-        begun = self._begun[self._turns[0]]
+        asked, begun = self._asked[number], self._begun[number]
         try:
             if begun.done():
                 begun.result()
@@ -154,7 +154,7 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
                 text = f"no batch came within timeout={self._timeout:g} s"
                 raise RuntimeError(text) from None
             asked.popleft()
-            self._ask(self._turns[0])
+            self._ask(number)
             self._turns.rotate(-1)
             raise
         finally:

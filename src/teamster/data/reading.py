@@ -129,8 +129,13 @@ def is_here() -> None:
 
 def make_whole(indices: Any, seed: Seed) -> Made:
     """Make a batch."""
+    return _timed(_here[0].fetch.whole, indices, seed)
+
+
+def _timed(read: Callable[[Any, Seed], Made], indices: Any, seed: Seed) -> Made:
+    """What is read, with the time that it took."""
     began, cpu = perf_counter(), process_time()
-    made = _here[0].fetch.whole(indices, seed)
+    made = read(indices, seed)
     made.read_s, made.cpu_s = perf_counter() - began, process_time() - cpu
     return made
 
@@ -146,9 +151,7 @@ def make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Mad
     Returns:
         `Placed`, `Collated` or `Raw` rows.
     """
-    began, cpu = perf_counter(), process_time()
-    made = _here[0].samples(indices, seed)
-    made.read_s, made.cpu_s = perf_counter() - began, process_time() - cpu
+    made = _timed(_here[0].samples, indices, seed)
     if not made.value:
         made.value = NOTHING
         return made
