@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from teamster.spine.transport.pickled import pack_whole
@@ -43,28 +44,45 @@ class _Reading:
 
     def __init__(self, rows: tuple[Setting, ...]) -> None:
         self._rows = rows
-        self._readers = [(row.module, row.read) for row in rows]  # a submit reads all: 3 us of it
-        self._known: tuple[list[Any], State] = [], {}
+        self._loaded: tuple[int, list[Setting]] = 0, []  # those whose module is there, of so many
+        self._known: tuple[list[Setting], list[Any], State] = [], [], {}
 
     def __call__(self) -> State:
-        values = self._read_raw()
-        known, state = self._known
-        if values != known:
-            state = _read(self._rows)
-            self._known = values, state
+        rows = self._rows_there()
+        values = _read_raw(rows)
+        of, known, state = self._known
+        if values != known or rows is not of:
+            state = _read(rows)
+            self._known = rows, values, state
         return state
 
-    def _read_raw(self) -> list[Any]:
-        values: list[Any] = []
-        loaded, add = sys.modules.get, values.append
-        while True:
-            try:
-                for name, read in self._readers[len(values) :]:
-                    module = loaded(name)
-                    add(None if module is None else read(module))
-                return values
-            except Exception:
-                add(None)  # of one row, which counts as not there
+    def _rows_there(self) -> list[Setting]:
+        """The same list as before as long as no module is loaded, or unloaded."""
+        modules = sys.modules
+        count, rows = self._loaded
+        if count != len(modules):
+            count = len(modules)
+            there = [row for row in self._rows if modules.get(row.module) is not None]
+            if there != rows:
+                rows = there
+            self._loaded = count, rows
+        return rows
+
+
+def _read_raw(rows: list[Setting]) -> list[Any]:
+    modules = sys.modules
+    try:
+        return [row.read(modules[row.module]) for row in rows]
+    except Exception:
+        return [_try_to_read(row, modules) for row in rows]
+
+
+def _try_to_read(row: Setting, modules: dict[str, ModuleType]) -> object:
+    """None for a row that counts as not there."""
+    try:
+        return row.read(modules[row.module])
+    except Exception:
+        return None
 
 
 _all = _Reading(SETTINGS)

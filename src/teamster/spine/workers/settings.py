@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from teamster.machine.folder import working_folder
 from teamster.spine.workers.logging_settings import log_settings, set_log_settings
 
 Values = dict[Any, Any]
@@ -269,7 +270,7 @@ STANDARD = (
     Setting(
         "the working folder",
         "os",
-        lambda library: {"": library.getcwd()},
+        lambda _: {"": working_folder()},
         lambda library, _, value: library.chdir(value),
     ),
     pairs(
