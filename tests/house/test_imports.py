@@ -102,7 +102,7 @@ def test_using_every_name_loads_no_array_library() -> None:
     assert result.stdout.split() == []
 
 
-MOST_MODULES = {"": 80, ', backend="thread", workers=2': 75, ', backend="process", workers=2': 101}
+MOST_MODULES = {"": 81, ', backend="thread", workers=2': 76, ', backend="process", workers=2': 102}
 
 
 @pytest.mark.parametrize("how", MOST_MODULES)

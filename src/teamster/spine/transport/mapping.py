@@ -41,7 +41,7 @@ class MappedFile:
             -1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _WITHOUT_A_RESERVE
         )
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        flags = (mmap.MAP_PRIVATE if private else mmap.MAP_SHARED) | _FIXED
+        flags = _FIXED | (mmap.MAP_PRIVATE | _WITHOUT_A_RESERVE if private else mmap.MAP_SHARED)
         if (
             _calls()[0](
                 address, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, offset
@@ -68,7 +68,7 @@ def give_back_pages(descriptor: int, offset: int, nbytes: int) -> None:
     _calls()[1](descriptor, _KEEP_SIZE_PUNCH_HOLE, offset, nbytes)
 
 
-_WITHOUT_A_RESERVE = 0x4000  # MAP_NORESERVE: not a page of it is ever used
+_WITHOUT_A_RESERVE = 0x4000  # MAP_NORESERVE: few or no pages of it are ever written to
 _FIXED = 0x10  # MAP_FIXED: at this address, which is ours
 _FAILED = 2 * sys.maxsize + 1  # MAP_FAILED, -1 as an address
 

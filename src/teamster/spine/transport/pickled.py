@@ -22,7 +22,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from teamster.spine.transport import multiprocessing_objects
+from teamster.spine.transport import mapped_files, multiprocessing_objects
 from teamster.spine.transport.by_value import modules, originals, sentinels
 from teamster.spine.transport.multiprocessing_objects import Passing
 from teamster.spine.transport.parcel import Definition, Parcel, keep_inside
@@ -145,7 +145,7 @@ def _dump_by_reference(value: object, keep: Keep) -> bytes | None:
 
 
 def _dump_plain(value: object, keep: Keep) -> bytes:
-    table = reducers(multiprocessing_objects.reducers())
+    table = reducers(mapped_files.reducers(multiprocessing_objects.reducers()))
     if table is None:
         return pickle.dumps(value, _PROTOCOL, buffer_callback=keep)
     stream = io.BytesIO()

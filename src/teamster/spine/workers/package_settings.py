@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from teamster.spine.workers.settings import LargeTable, Setting, Values, attributes, pairs
+from teamster.spine.workers.settings import LargeTable, Setting, Values, attributes
 
 _PRINT_OPTIONS = {
     "edgeitems": 3, "threshold": 1_000, "floatmode": "maxprec", "precision": 8, "suppress": False,
@@ -32,6 +32,43 @@ _TORCH_PRINTING = {
 
 def _by_keyword(function: str) -> Callable[[Any, str, Any], object]:
     return lambda library, name, value: getattr(library, function)(**{name: value})
+
+
+def _numpy_errors(library: Any) -> Values:
+    """All that `numpy.errstate` can set."""
+    return {
+        **library.geterr(),
+        "call": library.geterrcall(),
+        "size": library.getbufsize(),
+    }
+
+
+class _WhileTheSame:
+    """What was read, as long as NumPy holds the same object for all of it (from 2.0 on).
+
+    To ask its public functions takes 2 us of each submit.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[object, Values] = None, {}  # set in one step
+
+    def __call__(self, library: Any) -> Values:
+        try:
+            now = library._core.umath._extobj_contextvar.get()
+        except AttributeError:
+            return _numpy_errors(library)
+        known, values = self._known
+        if now is not known:
+            values = _numpy_errors(library)
+            self._known = now, values
+        return values
+
+
+def _set_numpy_errors(library: Any, name: str, value: Any) -> None:
+    if name in _NUMPY_ERRORS:
+        library.seterr(**{name: value})
+    else:
+        {"call": library.seterrcall, "size": library.setbufsize}[name](value)
 
 
 def _torch(library: Any) -> Values:
@@ -163,16 +200,9 @@ PACKAGES = (
     Setting(
         "numpy.seterr",
         "numpy",
-        lambda library: library.geterr(),
-        _by_keyword("seterr"),
-        _NUMPY_ERRORS,
-        of_thread=True,
-    ),
-    pairs(
-        "NumPy's call on errors",
-        "numpy",
-        ("geterrcall", "seterrcall", None),
-        ("getbufsize", "setbufsize", 8_192),
+        _WhileTheSame(),
+        _set_numpy_errors,
+        {**_NUMPY_ERRORS, "call": None, "size": 8_192},
         of_thread=True,
     ),
     Setting(

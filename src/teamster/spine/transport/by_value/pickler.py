@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import cloudpickle
 from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 
-from teamster.spine.transport import multiprocessing_objects
+from teamster.spine.transport import mapped_files, multiprocessing_objects
 from teamster.spine.transport.by_value import mentions, modules, originals, sentinels
 from teamster.spine.transport.by_value.classes import take_class_apart
 from teamster.spine.transport.by_value.context_variables import (
@@ -89,7 +89,8 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             pickler = cls()
         pickler._whole = whole
         pickler._known = (
-            multiprocessing_objects.reducers(for_any_socket=True) or copyreg.dispatch_table
+            mapped_files.reducers(multiprocessing_objects.reducers(for_any_socket=True))
+            or copyreg.dispatch_table
         )
         try:
             with Passing() as passed:
