@@ -5,7 +5,8 @@
 
     first batches, by the consumer --> evidence --predict--> candidates, the most promising first
     each candidate has a window of batches --> seconds a batch --> the fastest goes on:
-      more of them while the consumer waits, fewer where it does not; anew when batches change
+      more of them while the consumer waits, fewer where it does not; anew when batches change.
+    Who promises no more than the fastest has reached has no window.
 
 A loader's own throughput would be the wrong measure: threads that hold the interpreter's lock
 deliver, and slow the step of the consumer down.
@@ -13,6 +14,7 @@ deliver, and slow the step of the consumer down.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from time import perf_counter
@@ -33,6 +35,8 @@ _PROBE_S = 0.05  # of samples that the consumer reads itself, at least
 _PROBE_BATCHES = 3  # at least: the first pays for what the others find done
 _WINDOW_S = 0.3  # of a candidate, at least
 _WINDOW_BATCHES = 8  # of a candidate, at least
+_LONG_WINDOW_S = 0.9  # of a candidate whose batches take long: then fewer do
+_LONG_BATCHES = 3  # of such
 _SMALL_S = 0.005  # of samples, before the first look: small loaders end before
 _LOOKS = 2  # at samples of two batches: one alone may find what it would leave
 _CHECK_S = 0.02  # for a look at what the dataset carries, before and after a sample
@@ -47,6 +51,7 @@ _DRIFTS = 2  # windows, one after the other
 _PAUSE_S = 5.0  # between two decisions, at least; twice as long each time
 _LONGEST_S = 600.0  # of these pauses
 _WORTH = 1.1  # times the consumer's own rate: less is not worth workers
+_UNLOOKED = 0.7  # of what a batch of the probe took: it looked closely, and not all is steady yet
 
 
 class Tuner:
@@ -80,6 +85,7 @@ class Tuner:
         self._candidates: list[Candidate] = []
         self._measured: dict[tuple[str, int], float] = {}  # seconds a batch
         self._waits: dict[tuple[str, int], float] = {}  # share of them
+        self._least: dict[str, float] = {}  # seconds a batch that each kind can reach, at best
         self._decided_s: float | None = None  # a batch, of what was chosen
         self._drifts = 0  # windows since, one after the other, that were otherwise
         self._pause_s = _PAUSE_S
@@ -213,8 +219,12 @@ class Tuner:
             (each for each in others if expected.get(each.backend, batch_s) * _WORTH < batch_s),
             key=lambda each: (expected[each.backend], -_rate(each)),
         )
-        # The consumer has a window, too: the probe has taken longer, since it looked closely
-        return [own, *promising] if promising else []
+        self._least = {
+            "thread": _WORTH * expected.get("thread", 0.0),
+            "process": _WORTH * expected.get("process", 0.0),
+            own.backend: _UNLOOKED * batch_s,
+        }
+        return [*promising, own] if promising else []
 
     def refuse(self, backend: str, reason: str) -> None:
         """Such workers cannot have the dataset: stay in this process.
@@ -290,7 +300,10 @@ class Tuner:
                 return True
             enough = self._probe.run_ns >= _PROBE_S * 1e9 and self._batches >= _PROBE_BATCHES
             return looked and enough
-        return self._seconds >= _WINDOW_S and self._batches >= _WINDOW_BATCHES
+        seconds, batches = self._seconds, self._batches
+        if seconds >= _LONG_WINDOW_S and batches >= _LONG_BATCHES:
+            return True
+        return seconds >= _WINDOW_S and batches >= _WINDOW_BATCHES
 
     def _go_on(self, pipelined: int) -> bool:
         """Try the next candidate, or stay with the fastest; whether that is another one."""
@@ -311,9 +324,11 @@ class Tuner:
 
     def _next(self, best: tuple[str, int]) -> tuple[str, int] | None:
         """Whom to try next: a candidate, then more of the best, or fewer."""
-        if self._waiting:
+        fastest = self._measured.get(best, math.inf)
+        while self._waiting:
             candidate = self._waiting.pop(0)
-            return candidate.backend, candidate.workers
+            if self._least.get(candidate.backend, 0.0) < fastest:
+                return candidate.backend, candidate.workers
         (backend, workers), limits = best, self._limits
         if backend == "serial" or best not in self._waits or limits.workers is not None:
             return None
@@ -338,7 +353,7 @@ class Tuner:
             return False
         self._pause_s = min(2 * self._pause_s, _LONGEST_S)
         self._again_s, self._drifts, self._decided_s = now + self._pause_s, 0, None
-        self._measured, self._waits = {}, {}
+        self._measured, self._waits, self._least = {}, {}, {}  # that was of other batches
         self._waiting = list(self._candidates)
         return True
 
