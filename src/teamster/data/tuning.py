@@ -52,6 +52,7 @@ _PAUSE_S = 5.0  # between two decisions, at least; twice as long each time
 _LONGEST_S = 600.0  # of these pauses
 _WORTH = 1.1  # times the consumer's own rate: less is not worth workers
 _UNLOOKED = 0.7  # of what a batch of the probe took: it looked closely, and not all is steady yet
+_LONG_BATCH_S = 0.03  # that holds for such; of shorter ones the probe tells too little
 
 
 class Tuner:
@@ -224,6 +225,8 @@ class Tuner:
             "process": _WORTH * expected.get("process", 0.0),
             own.backend: _UNLOOKED * batch_s,
         }
+        if promising and batch_s < _LONG_BATCH_S:
+            return [own, *promising]
         return [*promising, own] if promising else []
 
     def refuse(self, backend: str, reason: str) -> None:
