@@ -218,7 +218,11 @@ class Tuner:
             expected["hybrid"] = expected["process"]
         promising = sorted(
             (each for each in others if expected.get(each.backend, batch_s) * _WORTH < batch_s),
-            key=lambda each: (expected[each.backend], -_rate(each)),
+            # Threads first where they promise as much: processes take their own copy of the dataset
+            key=lambda each: (
+                expected[each.backend] * (1.0 if each.backend == "thread" else _WORTH),
+                -_rate(each),
+            ),
         )
         self._least = {
             "thread": _WORTH * expected.get("thread", 0.0),
