@@ -28,6 +28,7 @@ MANY_PARAMETERS = {
     "tasks/pool.py:Pool.__init__": "the keywords that people know from concurrent.futures and "
     "multiprocessing",
     "data/loader.py:DataLoader.__init__": "torch's own, in the place of which it stands",
+    "train/trainer.py:Trainer.__init__": "the keywords that people know from Lightning's Fabric",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

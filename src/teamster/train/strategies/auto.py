@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`auto`: the strategies that can run here take turns over the user's own steps.
+
+::
+
+    single with 1, 2, ... threads, dp with 2, ... replicas take turns --> the fastest
+        meanwhile the ranks of ddp start; they take turns with the fastest --> the fastest
+
+Each turn is a step of the training: nothing is run twice. How turns are taken is written in
+spine/plan/trials.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from teamster.errors import TransferError, UsageError
+from teamster.machine.cpus import usable_cores
+from teamster.parallel.auto import group_counts
+from teamster.parallel.validation import check_replicable
+from teamster.spine.plan.plan import Candidate, Plan
+from teamster.spine.plan.trials import Trials, Turn
+from teamster.train.strategies.ddp import Ranks
+from teamster.train.strategies.dp import Replicated
+from teamster.train.strategies.single import Single
+from teamster.train.strategies.strategy import Losses, Strategy, Work
+
+Setting = tuple[str, int]
+"""A strategy and its workers; of "single" the inner threads."""
+
+_WORTH_RANKS_S = 2e-3  # a step that takes less gains nothing from processes
+_STATISTICS = nn.modules.batchnorm._BatchNorm
+_REASONS = {"statistics": "its BatchNorm layers would take statistics of fewer rows"}
+
+
+class Measuring:
+    """Chooses by the steps that it makes.
+
+    Args:
+        module: the user's.
+        workers: how many replicas or ranks, where that is fixed.
+        retries: of `Ranks`.
+
+    Attributes:
+        plan: what is used now, and why.
+
+    Example:
+        >>> Measuring(nn.Linear(1, 1)).plan.backend
+        'single'
+    """
+
+    name = "auto"
+
+    def __init__(self, module: nn.Module, workers: int | None = None, retries: int = 1) -> None:
+        self._module = module
+        self._retries = retries
+        self._cores = usable_cores()
+        self._counts = group_counts(self._cores)[1:] if workers is None else [workers]
+        self._notes: dict[str, str] = {}
+        self._made: dict[Setting, Strategy] = {}
+        self._seconds: dict[Setting, float] = {}  # a sample
+        self._ranks: Setting | None = None  # still to be tried
+        self._trials = Trials(self._settings())
+
+    def _settings(self) -> list[Setting]:
+        """Those that can run here; the first is the program's own loop."""
+        accelerators = {each.device.type for each in self._module.parameters()} - {"cpu"}
+        if accelerators:
+            found: list[Setting] = [("single", 0)]
+            count = torch.cuda.device_count() if accelerators == {"cuda"} else 1
+            many = [count] if count > 1 else []
+            self._notes["ddp"] = "the model is on an accelerator: start the program with torchrun"
+        else:
+            threads = dict.fromkeys((torch.get_num_threads(), *group_counts(self._cores)))
+            found = [("single", count) for count in threads]
+            many = [count for count in self._counts if count > 1]
+        if not many or self._stays():
+            return found
+        if not accelerators:
+            self._ranks = "ddp", many[-1]
+        return [*found, *(("dp", count) for count in many)]
+
+    def _stays(self) -> bool:
+        """Whether several replicas would not mean the same, or cannot be."""
+        try:
+            check_replicable(self._module)
+        except UsageError as error:
+            self._notes["dp"] = self._notes["ddp"] = str(error)
+        if any(isinstance(each, _STATISTICS) for each in self._module.modules()):
+            self._notes["dp"] = self._notes["ddp"] = _REASONS["statistics"]
+        return "dp" in self._notes
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> int:
+        """How many slices are computed at a time."""
+        return self._strategy(self._trials.best).workers
+
+    @property
+    def differs(self) -> str:
+        """What is not as under "single"."""
+        return self._strategy(self._trials.best).differs
+
+    def run(self, work: Work) -> Losses:
+        """As every strategy."""
+        turn = self._trials.begin()
+        if not turn.counts:
+            self._try_ranks()
+            return self._strategy(turn.setting).run(work)
+        kept = _kept(self._module)
+        try:
+            return self._timed(turn, work)
+        except (UsageError, TransferError) as error:
+            if turn.setting[0] == "single":
+                raise
+            self._rule_out(turn.setting, error)
+            kept()
+        return self._strategy(self._trials.best).run(work)
+
+    def _timed(self, turn: Turn[Setting], work: Work) -> Losses:
+        began = perf_counter()
+        losses = self._strategy(turn.setting).run(work)
+        for loss in losses.values():
+            loss.item()  # an accelerator has done it by then
+        seconds = (perf_counter() - began) / max(1.0, work.rows())
+        turn.end(seconds)
+        self._seconds[turn.setting] = min(seconds, self._seconds.get(turn.setting, seconds))
+        self._step_s = seconds * max(1.0, work.rows())
+        return losses
+
+    def _try_ranks(self) -> None:
+        """The turns are over: now the ranks, where steps are long enough for them."""
+        if self._ranks is None:
+            self._give_up_ranks()
+            return
+        setting, self._ranks = self._ranks, None
+        if self._step_s < _WORTH_RANKS_S:
+            self._notes["ddp"] = "a step takes less than messages to another process may"
+            return
+        ranks = self._strategy(setting)
+        assert isinstance(ranks, Ranks)
+        try:
+            ranks.start()
+        except TransferError as error:
+            self._rule_out(setting, error)
+            return
+        self._trials = Trials([self._trials.best, setting])
+
+    def _give_up_ranks(self) -> None:
+        """End the ranks that were tried and are not used."""
+        for setting, strategy in self._made.items():
+            if setting[0] == "ddp" and setting != self._trials.best:
+                strategy.close()
+                self._trials = Trials([self._trials.best])
+                del self._made[setting]
+                break
+
+    def _rule_out(self, setting: Setting, error: Exception) -> None:
+        self._notes[setting[0]] = str(error)
+        strategy = self._made.pop(setting, None)
+        if strategy is not None:
+            strategy.close()
+        self._trials.rule_out()
+
+    def _strategy(self, setting: Setting) -> Strategy:
+        if setting not in self._made:
+            self._made[setting] = self._make(*setting)
+        return self._made[setting]
+
+    def _make(self, name: str, count: int) -> Strategy:
+        if name == "dp":
+            return Replicated(self._module, count)
+        if name == "ddp":
+            return Ranks(self._module, count, self._retries)
+        return Single(self._module, count or None)
+
+    def close(self) -> None:
+        """End threads and ranks."""
+        for strategy in self._made.values():
+            strategy.close()
+
+    # --- what it says -----------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> Plan:
+        """What is used now, and why."""
+        name, count = self._trials.best
+        tried = [
+            Candidate(kind, each, measured=1.0 / seconds)
+            for (kind, each), seconds in self._seconds.items()
+        ]
+        left_out = [Candidate(kind, 0, note=note) for kind, note in self._notes.items()]
+        if self._trials.is_open():
+            reason = "steps are measured"
+        elif len(tried) < 2:
+            reason = "nothing else can run here"
+        else:
+            reason = "the fastest of the strategies that were tried"
+        return Plan(name, max(1, count), reason, tuple(tried + left_out))
+
+
+def _kept(module: nn.Module) -> Callable[[], None]:
+    """Puts back the gradients that there were."""
+    before = [
+        (each, None if each.grad is None else each.grad.clone()) for each in module.parameters()
+    ]
+
+    def restore() -> None:
+        for parameter, grad in before:
+            parameter.grad = grad
+
+    return restore

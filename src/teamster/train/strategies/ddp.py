@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`ddp`: a process a replica; the program is rank 0, and starts the others.
+
+::
+
+    batch --> rows of rank 0, 1, ... --send--> rank 1, 2, ...: forward, loss, backward
+                 |                                 |  gradients into shared memory, losses back
+                 +--> the same here                |
+                          +<-----------------------+
+                          gradients added up, on the user's own parameters
+
+Parameters are in shared memory (shared_model.py), so nothing but rows and losses travels. A rank
+that dies is started anew and does its rows again: the parameters have not changed since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from teamster.errors import UsageError, WorkerDied
+from teamster.machine.cpus import usable_cores
+from teamster.parallel.scattering import chunk_sizes, slices
+from teamster.spine.workers.exceptions import rebuild
+from teamster.tasks.spawning import Process, spawn
+from teamster.tensors.devices import as_device
+from teamster.train.strategies.rank import ModuleState, run_rank
+from teamster.train.strategies.shared_model import SharedModel, add_gradients
+from teamster.train.strategies.strategy import Losses, Work, run_slice
+from teamster.train.strategies.threads_inside import inner_threads
+
+_END_S = 5.0  # how long a rank may take to end when it is told to
+
+
+class Ranks:
+    """The ranks of one machine, which Teamster starts.
+
+    Args:
+        module: the user's, on the CPU.
+        workers: how many ranks, the program included; None for one a core.
+        retries: deaths of ranks that a run outlives.
+
+    Raises:
+        UsageError: the module is not on the CPU.
+
+    Example:
+        >>> module = nn.Linear(2, 1)
+        >>> ranks = Ranks(module, 2)
+        >>> work = Work(lambda module, x: module(x).mean(), (torch.ones(4, 2),))
+        >>> ranks.run(work)[None].shape, module.weight.grad.tolist()
+        (torch.Size([]), [[1.0, 1.0]])
+        >>> ranks.close()
+    """
+
+    name = "ddp"
+    differs = "BatchNorm takes the statistics of each rank's rows, and dropout draws anew in each"
+
+    def __init__(self, module: nn.Module, workers: int | None = None, retries: int = 1) -> None:
+        places = {each.device.type for each in (*module.parameters(), *module.buffers())}
+        if places - {"cpu"}:
+            raise UsageError(
+                f"strategy 'ddp' of one program computes on CPUs, and the model is on "
+                f"{', '.join(sorted(places))}: start it with torchrun, or take strategy 'dp'"
+            )
+        cores = usable_cores()
+        self.workers = max(1, cores if workers is None else workers)
+        self._threads = max(1, cores // self.workers)
+        self._all_threads = min(cores, max(torch.get_num_threads(), self._threads))
+        self._module = module
+        self._retries = retries
+        self._shared: SharedModel | None = None
+        self._state: ModuleState | None = None
+        self._processes: list[Process | None] = []
+        self._structure: Any = None
+        self._answered = True  # all that was asked for
+
+    # --- their start and end ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Have the other ranks started; does not wait for them."""
+        if not self._answered:
+            self.close()  # Ctrl-C has struck in between: what they would say is of another step
+        if self._shared is None or not self._shared.are_in_place(self._module.parameters()):
+            self.close()
+            self._shared = SharedModel(self._module, self.workers)
+        if not self._processes:
+            self._processes = [None] * (self.workers - 1)
+        for rank in range(1, self.workers):
+            if self._processes[rank - 1] is None:
+                self._start(rank)
+
+    def _start(self, rank: int) -> None:
+        process = spawn(run_rank, rank, self._threads)
+        process.name, process.daemon = f"rank {rank}", True
+        process.send(("module", self._module, self._shared))
+        self._processes[rank - 1] = process
+
+    def close(self) -> None:
+        """End the other ranks."""
+        processes, self._processes = self._processes, []
+        for process in processes:
+            if process is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    process.send(None)
+        for process in processes:
+            if process is not None:
+                with contextlib.suppress(TimeoutError, Exception):
+                    process.join(_END_S)
+                process.kill()
+        self._answered, self._state = True, None
+
+    # --- a step -----------------------------------------------------------------------------------
+
+    def run(self, work: Work) -> Losses:
+        """As every strategy."""
+        shares = list(self._share_out(work))
+        self.start()
+        assert self._shared is not None
+        with torch.no_grad():
+            for view, buffer in zip(self._shared.published(), self._module.buffers(), strict=True):
+                view.copy_(buffer)
+        self._tell_state()
+        self._answered = False
+        for rank, (part, share, _) in enumerate(shares[1:], start=1):
+            self._send(rank, ("work", part, share))
+        error, losses = self._run_own(*shares[0])
+        for rank, (part, share, rows) in enumerate(shares[1:], start=1):
+            try:
+                answer = self._receive(rank, ("work", part, share))
+            except Exception as failed:
+                failed.add_note(_where(rank, rows))
+                error = error or failed
+                continue
+            self._add(rank, answer, losses)
+        self._answered = True
+        if error is not None:
+            raise error
+        return losses
+
+    def _share_out(self, work: Work) -> Iterator[tuple[Work, float, range]]:
+        """The slices, how much of the batch each is, and its rows."""
+        sizes = [size for size in chunk_sizes(work.samples(), self.workers) if size] or [0]
+        devices = [as_device("cpu")] * len(sizes)
+        cut = slices((work.batch, work.kwargs), sizes, devices, 0)
+        parts = [work.of(*each) for each in cut]
+        counts = sizes if work.weight is None else [part.count() for part in parts]
+        whole, end = sum(counts) or 1.0, 0
+        for part, count, size in zip(parts, counts, sizes, strict=True):
+            yield part, count / whole, range(end, end + size)
+            end += size
+
+    def _run_own(
+        self, work: Work, share: float, rows: range
+    ) -> tuple[BaseException | None, Losses]:
+        try:
+            with inner_threads(self._threads):
+                return None, run_slice(self._module, work, share)
+        except Exception as error:
+            error.add_note(_where(0, rows))
+            return error, {}
+
+    def _tell_state(self) -> None:
+        state = ModuleState(self._module)
+        if state != self._state:
+            for rank in range(1, self.workers):
+                self._send(rank, ("state", state))
+            self._state = state
+
+    def _send(self, rank: int, message: tuple[Any, ...]) -> None:
+        process = self._processes[rank - 1]
+        assert process is not None
+        # One that has ended is found when its answer is waited for
+        with contextlib.suppress(BrokenPipeError):
+            process.send(message)
+
+    def _receive(self, rank: int, message: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The answer of a rank; one that dies is started anew, as often as is allowed.
+
+        Raises:
+            Exception: what the loss function has raised there.
+            WorkerDied: it has died too often.
+        """
+        while True:
+            process = self._processes[rank - 1]
+            assert process is not None
+            try:
+                kind, *rest = process.recv()
+            except EOFError as end:
+                self._processes[rank - 1] = None
+                if not self._retries or not isinstance(end.__cause__, WorkerDied):
+                    raise (end.__cause__ or end) from None
+                self._retries -= 1
+                self._start(rank)
+                self._send(rank, ("state", self._state))
+                self._send(rank, message)
+                continue
+            if kind == "failed":
+                raise rebuild(rest[0])
+            return tuple(rest)
+
+    def _add(self, rank: int, answer: tuple[Any, ...], losses: Losses) -> None:
+        found, seen, sparse = answer
+        assert self._shared is not None
+        with inner_threads(self._all_threads), torch.no_grad():
+            add_gradients(
+                list(self._module.parameters()), self._shared.gradients(rank), seen, sparse
+            )
+        for name, loss in found.items():
+            losses[name] = losses[name] + loss if name in losses else loss
+
+
+def _where(rank: int, rows: range) -> str:
+    return f"in rank {rank}, rows {rows.start} to {rows.stop - 1} of the batch"

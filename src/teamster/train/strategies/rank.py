@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A rank other than the first, in its own process: it does what the program sends.
+
+::
+
+    program                                  rank
+      "module", module, shared  ------------->  has the module, over the shared parameters
+      "state", flags            ------------->  train() or eval(), what wants gradients
+      "work", Work, share       ------------->  forward, loss, backward of a slice
+                <-- "done", losses, which gradients are there, sparse ones
+                <-- "failed", the error
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+
+from teamster.spine.workers.exceptions import describe
+from teamster.tasks.spawned import Parent, parent
+from teamster.train.strategies.shared_model import Gradients, SharedModel
+from teamster.train.strategies.strategy import Work, run_slice
+
+
+class Rank:
+    """What a rank knows between messages.
+
+    Args:
+        number: 1 and up.
+        threads: inner ones of torch.
+    """
+
+    def __init__(self, number: int, threads: int) -> None:
+        self._number = number
+        self._module: nn.Module = nn.Identity()
+        self._gradients = Gradients(self._module, [])
+        self._published: list[torch.Tensor] = []
+        torch.set_num_threads(threads)
+
+    def take_module(self, module: nn.Module, shared: SharedModel) -> None:
+        """Have the module, which was changed in the program or is new here."""
+        shared.attach(module)
+        self._module = module
+        self._gradients = Gradients(module, shared.gradients(self._number))
+        self._published = shared.published()
+
+    def take_state(self, state: ModuleState) -> None:
+        """What may change from one step to the next."""
+        state.apply(self._module)
+        self._gradients.watch(self._module)
+
+    def work(self, work: Work, share: float) -> tuple[Any, ...]:
+        """Forward, loss and backward of a slice."""
+        buffers = list(self._module.buffers())
+        with torch.no_grad():
+            for buffer, published in zip(buffers, self._published, strict=True):
+                buffer.copy_(published)
+        if work.seed is not None:
+            seed_all(work.seed, work.number, self._number)
+        self._gradients.begin()
+        losses = run_slice(self._module, work, share)
+        found = self._gradients
+        return "done", losses, sorted(found.seen), found.sparse
+
+
+class ModuleState:
+    """Flags of a module that a program may change at any time, and that cost little to read.
+
+    Args:
+        module: any.
+
+    Example:
+        >>> module = nn.Linear(1, 1)
+        >>> state = ModuleState(module.eval())
+        >>> state == ModuleState(module), state == ModuleState(module.train())
+        (True, False)
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.training = [each.training for each in module.modules()]
+        self.wanted = [each.requires_grad for each in module.parameters()]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ModuleState)
+            and self.training == other.training
+            and self.wanted == other.wanted
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # it is compared, and kept nowhere
+
+    def apply(self, module: nn.Module) -> None:
+        """Have a copy of the module be as it was."""
+        for each, training in zip(module.modules(), self.training, strict=True):
+            each.training = training
+        for parameter, wanted in zip(module.parameters(), self.wanted, strict=True):
+            parameter.requires_grad_(wanted)
+
+
+def seed_all(seed: int, step: int, rank: int) -> None:
+    """The random numbers of one rank in one step.
+
+    Args:
+        seed: of the training.
+        step: its number.
+        rank: its number.
+
+    Example:
+        >>> seed_all(0, 1, 1)
+        >>> first = torch.rand(1)
+        >>> seed_all(0, 1, 1)
+        >>> bool(first == torch.rand(1))
+        True
+    """
+    value = hash((seed, step, rank)) & 0x7FFF_FFFF_FFFF_FFFF
+    torch.manual_seed(value)
+    random.seed(value)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(value & 0xFFFF_FFFF)
+
+
+class Prefixed:
+    r"""A stream that puts a text before each line.
+
+    Args:
+        stream: where lines go, whole.
+        prefix: the text.
+
+    Example:
+        >>> import io
+        >>> stream = io.StringIO()
+        >>> print("a", end="\nb", file=(prefixed := Prefixed(stream, "1: ")))
+        >>> prefixed.flush()
+        >>> stream.getvalue()
+        '1: a\n1: b\n'
+    """
+
+    def __init__(self, stream: TextIO, prefix: str) -> None:
+        self._stream = stream
+        self._prefix = prefix
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        """Whole lines go on; the rest waits."""
+        *lines, self._line = (self._line + text).split("\n")
+        if lines:
+            self._stream.write("".join(f"{self._prefix}{line}\n" for line in lines))
+        return len(text)
+
+    def flush(self) -> None:
+        """A line that waits is ended."""
+        if self._line:
+            self.write("\n")
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def run_rank(number: int, threads: int) -> None:
+    """What the process of a rank does, until the program wants no more of it.
+
+    Args:
+        number: of the rank.
+        threads: inner ones of torch.
+    """
+    program = parent()
+    assert program is not None
+    sys.stdout = Prefixed(sys.stdout, f"rank {number}: ")
+    rank = Rank(number, threads)
+    while (message := program.recv()) is not None:
+        _serve(program, rank, *message)
+        sys.stdout.flush()
+
+
+def _serve(program: Parent, rank: Rank, kind: str, *rest: Any) -> None:
+    try:
+        if kind == "module":
+            rank.take_module(*rest)
+        elif kind == "state":
+            rank.take_state(*rest)
+        else:
+            program.send(rank.work(*rest))
+    except Exception as error:
+        program.send(("failed", describe(error)))
+        if kind != "work":  # the program waits for one answer a step
+            raise

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What every strategy promises: it leaves the gradients of a whole batch on the parameters.
+
+::
+
+    Trainer.step --> Work --> strategy.run: forward, loss, backward of every slice --> losses
+                                  |
+                                  +--> the gradient of the batch's mean loss, times `scale`, added
+                                       to the `grad` of the user's own parameters
+    then, the same for all of them: update.py (scaler, clipping, optimizers)
+
+To add one: a file with a class that has `run` and `close`, and a row in `__init__.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from teamster.errors import UsageError
+from teamster.parallel.scattering import batch_size, batch_size_or_none
+
+Losses = dict[str | None, torch.Tensor]
+"""By name; the only one, where the loss function returns a tensor, is called None."""
+
+Weight = Callable[..., Any]
+"""Of a slice, which it is called with: how much it counts. Must add up over slices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Forward, loss and backward of one batch.
+
+    Attributes:
+        loss_fn: of a module and a slice, the mean loss of the slice.
+        batch: positional arguments, to be sliced.
+        kwargs: the same by name.
+        weight: None to count samples.
+        scale: what the gradients are multiplied with.
+        autocast: the type that operations are done in, where they may; None for their own.
+        number: of the step.
+        seed: of random numbers; None where the program's own generators are left alone.
+    """
+
+    loss_fn: Callable[..., Any]
+    batch: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    weight: Weight | None = None
+    scale: float = 1.0
+    autocast: torch.dtype | None = None
+    number: int = 0
+    seed: int | None = None
+
+    def of(self, batch: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
+        """The same for a slice."""
+        return replace(self, batch=batch, kwargs=kwargs)
+
+    def times(self, scale: float) -> Work:
+        """The same with gradients that are multiplied."""
+        return self if scale == 1.0 else replace(self, scale=scale)
+
+    def count(self) -> float:
+        """How much the batch counts: its samples, or what `weight` says.
+
+        Raises:
+            UsageError: the weight is no number.
+        """
+        if self.weight is None:
+            return float(batch_size_or_none((self.batch, self.kwargs), 0) or 1)
+        told = self.weight(*self.batch, **self.kwargs)
+        try:
+            return float(told)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"weight= must return how much a slice counts, one number; not {told!r}"
+            ) from error
+
+    def rows(self) -> float:
+        """How many samples it has, as far as that can be told."""
+        return float(batch_size_or_none((self.batch, self.kwargs), 0) or 1)
+
+    def samples(self) -> int:
+        """How many rows can be shared out.
+
+        Raises:
+            UsageError: nothing in the batch can be sliced.
+        """
+        found = batch_size((self.batch, self.kwargs), 0)
+        if found is None:
+            raise UsageError(
+                "the batch cannot be sliced: no tensor or array with a first dimension is among "
+                "the arguments of step(); strategy='single' takes it as it is"
+            )
+        return found
+
+
+class Strategy(Protocol):
+    """One way to have the gradients of a batch.
+
+    Attributes:
+        name: as in `Trainer(strategy=...)`.
+        workers: how many slices are computed at a time.
+        differs: what is not as under "single", for people; empty where nothing is.
+    """
+
+    name: str
+
+    @property
+    def workers(self) -> int:
+        """See above."""
+
+    @property
+    def differs(self) -> str:
+        """See above."""
+
+    def run(self, work: Work) -> Losses:
+        """Add the gradients of a batch to the parameters.
+
+        Returns:
+            The mean losses of the whole batch, without a graph.
+        """
+
+    def close(self) -> None:
+        """End what it has started; a later `run` starts it again."""
+
+
+def run_slice(module: nn.Module, work: Work, share: float = 1.0) -> Losses:
+    """Forward, loss and backward of one slice in this thread.
+
+    Args:
+        module: what the loss function gets.
+        work: the slice.
+        share: of it in the batch.
+
+    Returns:
+        The losses times `share`: those of all slices add up to the batch's.
+
+    Raises:
+        UsageError: the loss is not one number, or several by name.
+
+    Example:
+        >>> module = nn.Linear(2, 1)
+        >>> work = Work(lambda module, x: module(x).mean(), (torch.ones(4, 2),))
+        >>> run_slice(module, work)[None].shape, module.weight.grad.tolist()
+        (torch.Size([]), [[1.0, 1.0]])
+    """
+    with autocast_of(work.autocast, module):
+        losses = by_name(work.loss_fn(module, *work.batch, **work.kwargs))
+    total = sum(losses.values())
+    assert isinstance(total, torch.Tensor)
+    if total.requires_grad:
+        factor = share * work.scale
+        (total if factor == 1.0 else total * factor).backward()
+    detached = {name: loss.detach() for name, loss in losses.items()}
+    return detached if share == 1.0 else {name: loss * share for name, loss in detached.items()}
+
+
+def by_name(returned: Any) -> Losses:
+    """What a loss function has returned, as losses by name.
+
+    Raises:
+        UsageError: that is no scalar, nor a dict of scalars.
+
+    Example:
+        >>> by_name({"a": torch.tensor(1.0)}), list(by_name(torch.tensor(2.0)))
+        ({'a': tensor(1.)}, [None])
+    """
+    losses: Losses = returned if isinstance(returned, dict) and returned else {None: returned}
+    for name, loss in losses.items():
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            told = (
+                f"a tensor of shape {tuple(loss.shape)}"
+                if isinstance(loss, torch.Tensor)
+                else type(loss).__name__
+            )
+            which = "" if name is None else f" (under {name!r})"
+            raise UsageError(
+                f"the loss function must return the mean loss of its samples as one number, or a "
+                f"dict of such; it has returned {told}{which}"
+            )
+    return {name: loss.reshape(()) for name, loss in losses.items()}
+
+
+def autocast_of(dtype: torch.dtype | None, module: nn.Module) -> Any:
+    """A context in which operations on the module's device are done in `dtype`, where they may."""
+    if dtype is None:
+        return contextlib.nullcontext()
+    first = next((each.device.type for each in module.parameters()), "cpu")
+    return torch.autocast(first, dtype)

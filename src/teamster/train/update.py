@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is done with gradients, the same under every strategy: scaled back, clipped, applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from teamster.errors import UsageError
+
+
+class Update:
+    """The optimizers' part of a step.
+
+    Args:
+        optimizers: all of them take a step at the same time.
+        accumulate: batches an update.
+        max_grad_norm: of all gradients together; None for any.
+        scaler: for half precision; None where there is no need of one.
+        schedulers: each takes a step after an update.
+
+    Attributes:
+        updates: so far.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> update = Update([torch.optim.SGD([weight], lr=0.5)], accumulate=2)
+        >>> for count, gradient in [(3, 1.0), (1, 5.0)]:
+        ...     weight.grad = torch.full((1,), count * gradient) + (
+        ...         0 if weight.grad is None else weight.grad)
+        ...     print(update.add(count))
+        False
+        True
+        >>> weight.tolist()  # 1 - 0.5 * (3 * 1 + 1 * 5) / 4
+        [0.0]
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        accumulate: int = 1,
+        max_grad_norm: float | None = None,
+        scaler: Any = None,
+        schedulers: Sequence[Any] = (),
+    ) -> None:
+        self.optimizers = list(optimizers)
+        self.schedulers = list(schedulers)
+        self.scaler = scaler
+        self.updates = 0
+        self._accumulate = accumulate
+        self._max_grad_norm = max_grad_norm
+        self._batches, self._counted = 0, 0.0  # since the last update
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """What the optimizers have, each once."""
+        found = {
+            id(each): each
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for each in group["params"]
+        }
+        return list(found.values())
+
+    def scale(self, count: Callable[[], float]) -> float:
+        """What the gradients of the next batch are to be multiplied with.
+
+        Args:
+            count: how much the batch counts; not asked where there is one batch an update.
+        """
+        scale = 1.0
+        if self._accumulate > 1:
+            scale = count()
+        if self.scaler is not None:
+            scale *= float(self.scaler.scale(torch.ones((), device=self._device())))
+        return scale
+
+    def _device(self) -> torch.device:
+        return next((each.device for each in self.parameters), torch.device("cpu"))
+
+    def add(self, count: float = 1.0) -> bool:
+        """The gradients of a batch were added; an update when it is time for one.
+
+        Args:
+            count: what `scale` was told.
+
+        Returns:
+            Whether there was an update.
+        """
+        self._batches += 1
+        self._counted += count
+        if self._batches < self._accumulate:
+            return False
+        self.finish()
+        return True
+
+    def finish(self) -> None:
+        """Update with what is there, if there is something."""
+        if not self._batches:
+            return
+        if self._accumulate > 1:
+            self._divide(self._counted or 1.0)
+        self._batches, self._counted = 0, 0.0
+        self._apply()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        for scheduler in self.schedulers:
+            scheduler.step()
+        self.updates += 1
+
+    def _divide(self, whole: float) -> None:
+        grads = [each.grad for each in self.parameters if each.grad is not None]
+        with torch.no_grad():
+            dense = [grad for grad in grads if grad.layout is torch.strided]
+            if dense:
+                torch._foreach_div_(dense, whole)
+            for grad in grads:
+                if grad.layout is not torch.strided:
+                    grad.div_(whole)
+
+    def _apply(self) -> None:
+        scaler = self.scaler
+        if scaler is not None:
+            for optimizer in self.optimizers:
+                scaler.unscale_(optimizer)
+        if self._max_grad_norm is not None:
+            self._clip(self._max_grad_norm)
+        for optimizer in self.optimizers:
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+        if scaler is not None:
+            scaler.update()
+
+    def _clip(self, most: float) -> None:
+        if any(
+            each.grad is not None and each.grad.layout is not torch.strided
+            for each in self.parameters
+        ):
+            raise UsageError(
+                "max_grad_norm= cannot clip the sparse gradients of an Embedding(sparse=True): "
+                "leave one of the two out"
+            )
+        torch.nn.utils.clip_grad_norm_(self.parameters, most)

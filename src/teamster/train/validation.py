@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a trainer refuses before its first step, and what it says after that."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from teamster.errors import UsageError
+
+_MOST_NAMES = 8  # in a message
+
+
+def check_numbers(
+    workers: int | None, accumulate: int, max_grad_norm: float | None, retries: int
+) -> None:
+    """Refuse numbers out of their range.
+
+    Raises:
+        UsageError: one is.
+
+    Example:
+        >>> check_numbers(2, 1, None, 1)
+    """
+    numbers: tuple[tuple[str, Any, int], ...] = (
+        ("workers", 1 if workers is None else workers, 1),
+        ("accumulate", accumulate, 1),
+        ("retries", retries, 0),
+    )
+    for name, value, least in numbers:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(f"{name}= must be a whole number of {least} or more; not {value!r}")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise UsageError(f"max_grad_norm= must be above 0, or None; not {max_grad_norm!r}")
+
+
+def check_model(model: Any, optimizers: Any) -> None:
+    """Refuse what is no module, and optimizers of something else.
+
+    Raises:
+        UsageError: it is so.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> check_model(model, [torch.optim.SGD(model.parameters())])
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"the model must be a torch.nn.Module; not {type(model).__name__}")
+    listed = optimizers if isinstance(optimizers, (list, tuple)) else [None]
+    if not all(isinstance(each, torch.optim.Optimizer) for each in listed):
+        raise UsageError(
+            "the optimizer must be a torch.optim.Optimizer, or a list of them; not "
+            f"{type(optimizers).__name__}"
+        )
+
+
+def note_parameters(model: nn.Module) -> None:
+    """Say after the first step which parameters had no gradient, though they want one.
+
+    Example:
+        >>> note_parameters(nn.Identity())
+    """
+    unused = [
+        name for name, each in model.named_parameters() if each.requires_grad and each.grad is None
+    ]
+    if unused:
+        warnings.warn(
+            f"no gradient for {_listed(unused)}: the loss does not depend on them; "
+            "requires_grad_(False) on them saves the optimizer's memory",
+            stacklevel=3,
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
