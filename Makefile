@@ -11,6 +11,7 @@
 #   make bench-trace     what a span of a timeline costs
 #   make bench-loader    the DataLoader beside torch's
 #   make bench-sharing   programs that share one loader beside one each
+#   make bench-training  a training step under every strategy, beside DDP, Fabric, accelerate
 #   make bench-spawn     ts.spawn beside multiprocessing.Process
 #   make regret      how much is lost by leaving the choice to Teamster    (make regret ARGS="--quick --only json")
 #   make clean       remove caches and build products
@@ -27,7 +28,7 @@ ARGS ?=
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 
-.PHONY: demo test lint doctest bench bench-growth bench-gil bench-loader bench-parallel bench-sharing bench-spawn bench-trace regret clean distclean
+.PHONY: demo test lint doctest bench bench-growth bench-gil bench-loader bench-parallel bench-sharing bench-spawn bench-trace bench-training regret clean distclean
 
 demo: $(VENV)/.stamp-run
 	$(BIN)/python -m examples.demo $(ARGS)
@@ -67,6 +68,9 @@ bench-spawn: $(VENV)/.stamp-dev
 
 bench-trace: $(VENV)/.stamp-dev
 	$(BIN)/python -m benchmarks.trace $(ARGS)
+
+bench-training: $(VENV)/.stamp-bench
+	$(BIN)/python -m benchmarks.training $(ARGS)
 
 regret: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.regret $(ARGS)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from teamster.errors import UsageError
+from teamster.train.strategies.strategy import Weight, Work
 
 
 class Mean:
@@ -39,6 +42,14 @@ class Mean:
             self._sums[name] = self._sums.get(name, 0.0) + each * count
         self._whole += count
 
+    def merge(self, others: list[Mean]) -> None:
+        """Be the mean over what all of these have seen."""
+        sums: dict[str | None, Any] = {}
+        for other in others:
+            for name, total in other._sums.items():
+                sums[name] = sums.get(name, 0.0) + float(total)
+        self._sums, self._whole = sums, sum(other._whole for other in others)
+
     def value(self) -> Any:
         """The mean, as float or by name.
 
@@ -49,3 +60,34 @@ class Mean:
             raise UsageError("there is no sample to evaluate: the loader has given none")
         found = {name: float(total) / self._whole for name, total in self._sums.items()}
         return found[None] if list(found) == [None] else found
+
+
+def mean_over(
+    model: nn.Module, function: Callable[..., Any], batches: Iterable[Any], weight: Weight | None
+) -> Mean:
+    """The mean of what a function gives, with the model in evaluation mode.
+
+    Args:
+        model: the user's.
+        function: of the model and a batch.
+        batches: of all samples, or of a rank's rows; those without rows are passed over.
+        weight: as of `Work`.
+
+    Example:
+        >>> mean_over(nn.Identity(), lambda module, x: x.mean(), [torch.ones(3)], None).value()
+        1.0
+    """
+    mean = Mean()
+    before = [(each, each.training) for each in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                given = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+                work = Work(function, given, weight=weight)
+                if work.rows_or_none() != 0:
+                    mean.add(function(model, *given), work.count())
+    finally:
+        for each, training in before:
+            each.training = training
+    return mean

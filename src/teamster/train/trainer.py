@@ -3,9 +3,12 @@
 
 ::
 
-    step(loss_fn, x, y) --> Work --> strategies/: gradients of the whole batch --> update.py
+    step(loss_fn, x, y) --> Work --> strategies/: gradients of the whole batch --> update
                                                                                    clip, optimizers
-    batches(loader)   evaluate(function, loader)   plan   report()
+    batches(loader)            loading        rows of a rank, position in the epoch
+    evaluate(function, loader) evaluating     exact means
+    save(path), load(path)     resumable      saving: copies, and a thread that writes files
+    log(loss=...)              logs           a thread that writes
 """
 
 from __future__ import annotations
@@ -20,10 +23,16 @@ import torch
 from torch import nn
 
 from teamster.spine.plan.plan import Plan
-from teamster.train.evaluating import Mean
+from teamster.train.evaluating import mean_over
+from teamster.train.loading import Loading
+from teamster.train.logs import Log, Logged, loggers_of
 from teamster.train.precision import Precision, precision_of
-from teamster.train.strategies.by_name import make_strategy
+from teamster.train.resumable import Resumable
+from teamster.train.saving import Saver
+from teamster.train.strategies.by_name import make_strategy, plan_of
+from teamster.train.strategies.launched import Launched
 from teamster.train.strategies.strategy import Losses, Weight, Work
+from teamster.train.strategies.world import World
 from teamster.train.train_report import TrainReport
 from teamster.train.update import Update
 from teamster.train.validation import check_model, check_numbers, note_parameters
@@ -31,7 +40,7 @@ from teamster.train.validation import check_model, check_numbers, note_parameter
 StrategyName = Literal["auto", "single", "dp", "ddp"]
 
 
-class Trainer:
+class Trainer(Resumable, Logged):
     """Trains a model by one `step`, whatever computes the gradients.
 
     The batch is the global one under every strategy, and so is the loss; the model stays the
@@ -49,12 +58,16 @@ class Trainer:
         weight: of a slice, called as the loss function without the module: how much it counts, e.g.
             its tokens; None to count samples.
         scheduler: of learning rates; or several. They take a step after each update.
+        loggers: folders for TensorBoard's event files and `metrics.jsonl`, and functions of a
+            record.
         retries: deaths of ranks that the training outlives; each costs the step that was under way.
-        seed: of the random numbers of ranks; None to draw one from torch's generator.
+        seed: of the random numbers of ranks; None to take torch's.
+
+    Attributes:
+        model: as above.
 
     Raises:
-        UsageError: the strategy cannot run here, another trainer has the model, or a number is out
-            of its range.
+        UsageError: the strategy cannot run here, or a number is out of its range.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -81,6 +94,7 @@ class Trainer:
         precision: Precision = None,
         weight: Weight | None = None,
         scheduler: Any = (),
+        loggers: Sequence[Any] = (),
         retries: int = 1,
         seed: int | None = None,
     ) -> None:
@@ -89,11 +103,14 @@ class Trainer:
         check_model(model, optimizers)
         self.model = model
         self._autocast, scaler = precision_of(precision, model)
-        schedulers = list(scheduler) if isinstance(scheduler, (list, tuple)) else [scheduler]
+        schedulers = scheduler if isinstance(scheduler, (list, tuple)) else [scheduler]
         self._update = Update(optimizers, accumulate, max_grad_norm, scaler, schedulers)
         self._accumulates = accumulate > 1
         self._weight = weight
         self._strategy = make_strategy(strategy, model, workers, retries)
+        self._loading = Loading(self._strategy)
+        self._log = Log(loggers_of(loggers) if self.is_main else [])
+        self._saver = Saver()
         self._seed = torch.initial_seed() if seed is None else seed
         self._timing = TrainReport()
         self._steps = 0
@@ -127,17 +144,11 @@ class Trainer:
             >>> trainer.close()
         """
         began = perf_counter()
-        work = Work(
-            loss_fn,
-            batch,
-            kwargs,
-            self._weight,
-            autocast=self._autocast,
-            number=self._steps,
-            seed=self._seed,
-        )
-        count = work.count() if self._accumulates else 1.0
-        losses = self._strategy.run(work.times(self._update.scale(lambda: count)))
+        work = Work(loss_fn, batch, kwargs, self._weight, is_own=self._loading.reads_own)
+        count = self._count(work)
+        scale = self._update.scale(count)
+        work = work.as_part_of(self._steps, self._seed, scale, self._autocast)
+        losses = self._strategy.run(work)
         if not self._noted:
             self._noted = True
             note_parameters(self.model)
@@ -147,6 +158,14 @@ class Trainer:
         self._timing.add(work.rows(), computed - began, perf_counter() - computed)
         return _told(losses)
 
+    def _count(self, work: Work) -> float:
+        """How much the whole batch counts among those of an update."""
+        if not self._accumulates:
+            return 1.0
+        if work.is_own and isinstance(self._strategy, Launched):
+            return self._strategy.count(work)
+        return work.count()
+
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
         """The batches of a loader, once; then an update with what was accumulated.
 
@@ -154,7 +173,7 @@ class Trainer:
             loader: its batch size is the global one.
 
         Yields:
-            What it gives.
+            What it gives; where torchrun has started the ranks, this rank's rows of it.
 
         Example:
             >>> model = nn.Linear(1, 1)
@@ -163,7 +182,7 @@ class Trainer:
             [2, 1]
             >>> trainer.close()
         """
-        yield from loader
+        yield from self._loading.batches(loader)
         self._update.finish()
 
     def evaluate(self, function: Callable[..., Any], loader: Iterable[Any]) -> Any:
@@ -190,19 +209,65 @@ class Trainer:
             3.0
             >>> trainer.close()
         """
-        mean = Mean()
-        before = [(each, each.training) for each in self.model.modules()]
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                for batch in loader:
-                    given = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-                    work = Work(function, given, weight=self._weight)
-                    mean.add(function(self.model, *given), work.count())
-        finally:
-            for each, training in before:
-                each.training = training
+        batches = self._loading.batches(loader, training=False)
+        mean = mean_over(self.model, function, batches, self._weight)
+        if self._world is not None:
+            mean.merge(self._world.gather(mean))
         return mean.value()
+
+    # --- ranks ------------------------------------------------------------------------------------
+
+    @property
+    def _world(self) -> World | None:
+        return self._strategy.world if isinstance(self._strategy, Launched) else None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this program is the only one, or rank 0.
+
+        Example:
+            >>> model = nn.Linear(1, 1)
+            >>> with Trainer(model, torch.optim.SGD(model.parameters()), "single") as trainer:
+            ...     trainer.is_main
+            True
+        """
+        return self._world is None or self._world.rank == 0
+
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """A block that rank 0 runs before the others do, as for a download.
+
+        Example:
+            >>> model = nn.Linear(1, 1)
+            >>> trainer = Trainer(model, torch.optim.SGD(model.parameters()), "single")
+            >>> with trainer.main_first():
+            ...     pass
+            >>> trainer.close()
+        """
+        if not self.is_main:
+            self.gather(None)
+        try:
+            yield
+        finally:
+            if self.is_main:
+                self.gather(None)
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each of the ranks has; of one program, its own.
+
+        Args:
+            value: what pickles.
+
+        Returns:
+            One a rank, in their order.
+
+        Example:
+            >>> model = nn.Linear(1, 1)
+            >>> with Trainer(model, torch.optim.SGD(model.parameters()), "single") as trainer:
+            ...     trainer.gather(3)
+            [3]
+        """
+        return [value] if self._world is None else self._world.gather(value)
 
     # --- the rest ---------------------------------------------------------------------------------
 
@@ -216,12 +281,7 @@ class Trainer:
             ...     print(trainer.plan)
             single(1): asked for
         """
-        own: Plan | None = getattr(self._strategy, "plan", None)
-        plan = own or Plan(self._strategy.name, self._strategy.workers, "asked for")
-        if self._strategy.differs:
-            reason = f"{plan.reason}; {self._strategy.differs}"
-            plan = Plan(plan.backend, plan.workers, reason, plan.candidates)
-        return plan
+        return plan_of(self._strategy)
 
     def report(self) -> TrainReport:
         """What the steps so far have taken.
@@ -238,13 +298,18 @@ class Trainer:
         return self._timing.copy()
 
     def close(self) -> None:
-        """End the threads and processes of the strategy; a later step starts them again.
+        """End the strategy's threads and processes, when all that was saved and logged is written.
+
+        Raises:
+            OSError: a checkpoint could not be written.
 
         Example:
             >>> model = nn.Linear(1, 1)
             >>> Trainer(model, torch.optim.SGD(model.parameters()), "single").close()
         """
         self._strategy.close()
+        self._log.close()
+        self._saver.close()
 
     def __enter__(self) -> Trainer:
         return self

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,15 +64,13 @@ class Update:
         }
         return list(found.values())
 
-    def scale(self, count: Callable[[], float]) -> float:
+    def scale(self, count: float) -> float:
         """What the gradients of the next batch are to be multiplied with.
 
         Args:
-            count: how much the batch counts; not asked where there is one batch an update.
+            count: how much the batch counts.
         """
-        scale = 1.0
-        if self._accumulate > 1:
-            scale = count()
+        scale = count if self._accumulate > 1 else 1.0
         if self.scaler is not None:
             scale *= float(self.scaler.scale(torch.ones((), device=self._device())))
         return scale
@@ -109,6 +107,39 @@ class Update:
         for scheduler in self.schedulers:
             scheduler.step()
         self.updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, with the gradients of an update that is not complete."""
+        return {
+            "optimizer": [each.state_dict() for each in self.optimizers],
+            "scheduler": [each.state_dict() for each in self.schedulers],
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "gradient": [each.grad for each in self.parameters] if self._batches else [],
+            "counts": (self.updates, self._batches, self._counted),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Be as another one was.
+
+        Args:
+            state: of its `state_dict`.
+
+        Raises:
+            UsageError: that had other optimizers or schedulers.
+        """
+        for name, mine in (("optimizer", self.optimizers), ("scheduler", self.schedulers)):
+            if len(mine) != len(state[name]):
+                raise UsageError(
+                    f"the checkpoint has {len(state[name])} {name}s, and this trainer {len(mine)}"
+                )
+            for each, saved in zip(mine, state[name], strict=True):
+                each.load_state_dict(saved)
+        if self.scaler is not None and state["scaler"] is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        gradients = state["gradient"] or [None] * len(self.parameters)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        self.updates, self._batches, self._counted = state["counts"]
 
     def _divide(self, whole: float) -> None:
         grads = [each.grad for each in self.parameters if each.grad is not None]

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import os
+
+import torch
 from torch import nn
 
 from teamster.errors import UsageError
+from teamster.spine.plan.plan import Plan
 from teamster.train.strategies.auto import Measuring
 from teamster.train.strategies.ddp import Ranks
 from teamster.train.strategies.dp import Replicated
+from teamster.train.strategies.launched import Launched
 from teamster.train.strategies.single import Single
 from teamster.train.strategies.strategy import Strategy
+from teamster.train.strategies.world import World, is_one_of_several
 
 NAMES = "auto", "single", "dp", "ddp"
 
@@ -31,14 +37,39 @@ def make_strategy(name: str, module: nn.Module, workers: int | None, retries: in
         >>> make_strategy("single", nn.Linear(1, 1), None, 1).name
         'single'
     """
+    if name in ("single", "dp") and is_one_of_several() and int(os.environ["WORLD_SIZE"]) > 1:
+        raise UsageError(
+            f"strategy {name!r} is for one program, and this is one of {os.environ['WORLD_SIZE']} "
+            "ranks: take 'ddp', or start the script without torchrun"
+        )
     if name == "single":
         if workers not in (None, 1):
             raise UsageError(f"strategy 'single' has one worker, not {workers}")
         return Single(module)
     if name == "dp":
         return Replicated(module, workers)
+    if name in ("ddp", "auto") and is_one_of_several():
+        device = next((each.device for each in module.parameters()), torch.device("cpu"))
+        return Launched(module, World(device))
     if name == "ddp":
         return Ranks(module, workers, retries)
     if name == "auto":
         return Measuring(module, workers, retries)
     raise UsageError(f"strategy must be one of {', '.join(map(repr, NAMES))}; not {name!r}")
+
+
+def plan_of(strategy: Strategy) -> Plan:
+    """What a strategy is, and why it was chosen.
+
+    Args:
+        strategy: any.
+
+    Example:
+        >>> print(plan_of(Single(nn.Linear(1, 1))))
+        single(1): asked for
+    """
+    own: Plan | None = getattr(strategy, "plan", None)
+    plan = own or Plan(strategy.name, strategy.workers, "asked for")
+    if not strategy.differs:
+        return plan
+    return Plan(plan.backend, plan.workers, f"{plan.reason}; {strategy.differs}", plan.candidates)

@@ -96,7 +96,11 @@ class Ranks:
     def _start(self, rank: int) -> None:
         process = spawn(run_rank, rank, self._threads)
         process.name, process.daemon = f"rank {rank}", True
-        process.send(("module", self._module, self._shared))
+        try:
+            process.send(("module", self._module, self._shared))
+        except BaseException:
+            process.kill()
+            raise
         self._processes[rank - 1] = process
 
     def close(self) -> None:

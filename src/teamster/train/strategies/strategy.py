@@ -45,6 +45,7 @@ class Work:
         autocast: the type that operations are done in, where they may; None for their own.
         number: of the step.
         seed: of random numbers; None where the program's own generators are left alone.
+        is_own: whether these are one rank's rows already, of ranks that read their own.
     """
 
     loss_fn: Callable[..., Any]
@@ -55,14 +56,17 @@ class Work:
     autocast: torch.dtype | None = None
     number: int = 0
     seed: int | None = None
+    is_own: bool = False
 
     def of(self, batch: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
         """The same for a slice."""
         return replace(self, batch=batch, kwargs=kwargs)
 
-    def times(self, scale: float) -> Work:
-        """The same with gradients that are multiplied."""
-        return self if scale == 1.0 else replace(self, scale=scale)
+    def as_part_of(
+        self, number: int, seed: int | None, scale: float, autocast: torch.dtype | None
+    ) -> Work:
+        """The same as a step of a training."""
+        return replace(self, number=number, seed=seed, scale=scale, autocast=autocast)
 
     def count(self) -> float:
         """How much the batch counts: its samples, or what `weight` says.
@@ -71,7 +75,7 @@ class Work:
             UsageError: the weight is no number.
         """
         if self.weight is None:
-            return float(batch_size_or_none((self.batch, self.kwargs), 0) or 1)
+            return self.rows()
         told = self.weight(*self.batch, **self.kwargs)
         try:
             return float(told)
@@ -82,7 +86,12 @@ class Work:
 
     def rows(self) -> float:
         """How many samples it has, as far as that can be told."""
-        return float(batch_size_or_none((self.batch, self.kwargs), 0) or 1)
+        found = self.rows_or_none()
+        return 1.0 if found is None else float(found)
+
+    def rows_or_none(self) -> int | None:
+        """How many samples it has; None where that cannot be told."""
+        return batch_size_or_none((self.batch, self.kwargs), 0)
 
     def samples(self) -> int:
         """How many rows can be shared out.

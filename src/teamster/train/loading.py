@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The batches of a training: whole ones, or a rank's rows; and where their loader is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from teamster.train.rank_batches import RankLoader, same_random_numbers
+from teamster.train.strategies.launched import Launched
+from teamster.train.strategies.strategy import Strategy
+
+
+class Loading:
+    """Goes through loaders.
+
+    Args:
+        strategy: of the training.
+
+    Attributes:
+        reads_own: whether the batches that are given at the moment are this rank's rows only.
+
+    Example:
+        >>> from teamster.train.strategies.single import Single
+        >>> loading = Loading(Single(None))
+        >>> list(loading.batches([1, 2])), loading.state()
+        ([1, 2], None)
+    """
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._launched = strategy if isinstance(strategy, Launched) else None
+        self._rank_loaders: dict[int, tuple[Any, RankLoader]] = {}
+        self._loader: Any = None  # the latest, whose position is saved
+        self._position: Any = None  # of a checkpoint, for the next loader
+        self.reads_own = False
+
+    def batches(self, loader: Iterable[Any], *, training: bool = True) -> Iterator[Any]:
+        """Those of a loader, from where a checkpoint was on.
+
+        Args:
+            loader: its batches are whole ones.
+            training: whether its position is of the training.
+        """
+        if training:
+            self._loader = loader
+            position, self._position = self._position, None
+            if position is not None and hasattr(loader, "load_state_dict"):
+                loader.load_state_dict(position)
+        if self._launched is None:
+            yield from loader
+            return
+        same_random_numbers(self._launched.world.broadcast)
+        before, self.reads_own = self.reads_own, True
+        try:
+            yield from self._of_rank(loader, self._launched)
+        finally:
+            self.reads_own = before
+
+    def _of_rank(self, loader: Any, launched: Launched) -> RankLoader:
+        # Kept with the loader, so that workers that stay do so
+        known = self._rank_loaders.get(id(loader))
+        if known is None or known[0] is not loader:
+            known = self._rank_loaders[id(loader)] = loader, RankLoader(loader, launched.rows)
+        return known[1]
+
+    def state(self) -> Any:
+        """The position of the latest loader; None where it has none."""
+        state = getattr(self._loader, "state_dict", None)
+        return None if state is None else state()
+
+    def go_to(self, position: Any) -> None:
+        """Have the next loader begin there."""
+        self._position = position

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The rows of a rank out of the batches of a loader; no other rank reads them, if that can be.
+
+::
+
+    loader's own batches:  [3 9 1 7] [2 8 5 0] [6 4]     one permutation for all ranks
+    rank 0 of 3 reads       3 9       2 8       6
+    rank 1                      1         5       4
+    rank 2                        7         0     -       a batch of no rows
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils import data
+
+from teamster.parallel.scattering import batch_size_or_none, slices
+from teamster.tensors.devices import as_device
+
+Rows = Callable[[int], range]
+"""Of a batch of so many: those of this rank."""
+
+
+class RankSampler:
+    """A batch sampler that gives the rows of one rank.
+
+    Args:
+        batches: the loader's own batch sampler.
+        rows: which are this rank's.
+
+    Attributes:
+        empty: whether a batch has none of them, in the order of the batches: the loader is given
+            one row then, since most collate functions want one.
+
+    Example:
+        >>> sampler = RankSampler([[3, 9, 1, 7], [6]], lambda count: range(count // 2))
+        >>> list(sampler), list(sampler.empty)
+        ([[3, 9], [6]], [False, True])
+    """
+
+    def __init__(self, batches: Any, rows: Rows) -> None:
+        self._batches = batches
+        self._rows = rows
+        self.empty: deque[bool] = deque()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        self.empty.clear()
+        for batch in self._batches:
+            indices = list(batch)
+            mine = [indices[row] for row in self._rows(len(indices))]
+            self.empty.append(not mine)
+            yield mine or indices[:1]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)  # batch_size, drop_last, sampler
+
+
+class RankLoader:
+    """A loader, of whose batches a rank gets its rows.
+
+    Args:
+        loader: any iterable of batches.
+        rows: which are this rank's.
+
+    Example:
+        >>> loader = data.DataLoader(range(5), 2)
+        >>> list(RankLoader(loader, lambda count: range(1, count)))
+        [tensor([1]), tensor([3]), tensor([], dtype=torch.int64)]
+    """
+
+    def __init__(self, loader: Iterable[Any], rows: Rows) -> None:
+        self._rows = rows
+        self._sampler: RankSampler | None = None
+        self._loader: Any = loader
+        batches = getattr(loader, "batch_sampler", None)
+        if isinstance(loader, data.DataLoader) and batches is not None:
+            self._sampler = RankSampler(batches, rows)
+            # The loader's own attributes cannot be set any more, since it checks them once
+            self._loader = copy.copy(loader)
+            self._loader.__dict__.update(batch_sampler=self._sampler, _iterator=None)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            if self._sampler is None:
+                yield _cut(batch, self._rows(int(batch_size_or_none(batch, 0) or 1)))
+            elif self._sampler.empty.popleft():
+                yield _cut(batch, range(0))
+            else:
+                yield batch
+
+
+def _cut(batch: Any, rows: range) -> Any:
+    """Some rows of a batch."""
+    count = int(batch_size_or_none(batch, 0) or 1)
+    sizes = [rows.start, len(rows), count - rows.stop] if rows else [0, 0, count]
+    return slices(batch, sizes, [as_device("cpu")] * 3, 0)[1]
+
+
+def same_random_numbers(broadcast: Callable[[torch.Tensor], None]) -> None:
+    """Have torch's generator of rank 0 in all ranks: their samplers draw one permutation.
+
+    Args:
+        broadcast: a tensor of rank 0 to all.
+
+    Example:
+        >>> same_random_numbers(lambda tensor: None)
+    """
+    state = torch.get_rng_state()
+    broadcast(state)
+    torch.set_rng_state(state)

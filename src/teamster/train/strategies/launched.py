@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`ddp` where torchrun has started the ranks: each runs the whole script.
+
+::
+
+    rank 0: rows 0..15  --> forward, loss, backward --> all-reduce --> the same gradients in all
+    rank 1: rows 16..31 -->                         -->            --> its own optimizer's step
+
+Gradients are weighted by what a rank's rows count, so that uneven and empty slices are exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from teamster.parallel.scattering import chunk_sizes, slices
+from teamster.spine.workers.exceptions import describe, rebuild
+from teamster.tensors.devices import as_device
+from teamster.train.strategies.rank import seed_all
+from teamster.train.strategies.strategy import Losses, Work, run_slice
+from teamster.train.strategies.world import World
+
+
+class Launched:
+    """This program's rank.
+
+    Args:
+        module: the user's; it takes the parameters and buffers of rank 0.
+        world: the ranks.
+    """
+
+    name = "ddp"
+    differs = "BatchNorm takes the statistics of each rank's rows, and dropout draws anew in each"
+
+    def __init__(self, module: nn.Module, world: World) -> None:
+        self._module = module
+        self.world = world
+        self.workers = world.size
+        self._device = next((each.device for each in module.parameters()), torch.device("cpu"))
+        with torch.no_grad():
+            for tensor in (*module.parameters(), *module.buffers()):
+                world.broadcast(tensor.data)
+
+    def rows(self, count: int) -> range:
+        """Those of a batch that this rank computes."""
+        sizes = chunk_sizes(count, self.workers)
+        first = sum(sizes[: self.world.rank])
+        return range(first, first + sizes[self.world.rank])
+
+    def own(self, work: Work) -> Work | None:
+        """This rank's slice of a batch that every rank has; None where it has no rows."""
+        if work.is_own:
+            return work if work.samples() else None
+        sizes = [size for size in chunk_sizes(work.samples(), self.workers) if size]
+        if self.world.rank >= len(sizes):
+            return None
+        devices = [as_device("cpu")] * len(sizes)
+        cut = slices((work.batch, work.kwargs), sizes, devices, 0)
+        return work.of(*cut[self.world.rank])
+
+    def run(self, work: Work) -> Losses:
+        """As every strategy; every rank calls it."""
+        self.world.enter(work.number, "forward and backward")
+        own = self.own(work)
+        counts = self._counts(0.0 if own is None else own.count())
+        whole = sum(counts) or 1.0
+        if self.world.rank and work.seed is not None:
+            seed_all(work.seed, work.number, self.world.rank)
+        kept = self._set_aside()
+        losses: Losses = {}
+        error: Exception | None = None
+        if own is not None:
+            try:
+                losses = run_slice(self._module, own, counts[self.world.rank] / whole)
+            except Exception as raised:
+                error = raised
+        self.world.enter(work.number, "all-reduce of gradients")
+        self._reduce(error, kept)
+        return self._sum_losses(losses, all(counts))
+
+    def count(self, work: Work) -> float:
+        """How much the batch counts of which a rank has some rows."""
+        return sum(self._counts(work.count() if work.rows_or_none() != 0 else 0.0))
+
+    def _counts(self, own: float) -> list[float]:
+        """How much the rows of each rank count."""
+        counts = torch.zeros(self.workers, dtype=torch.float64, device=self._device)
+        counts[self.world.rank] = own
+        self.world.sum(counts)
+        found: list[float] = counts.tolist()
+        return found
+
+    def _set_aside(self) -> list[torch.Tensor | None]:
+        """Gradients of batches before, which all ranks have already."""
+        kept = [each.grad for each in self._module.parameters()]
+        for each in self._module.parameters():
+            each.grad = None
+        return kept
+
+    def _reduce(self, error: Exception | None, kept: list[torch.Tensor | None]) -> None:
+        parameters = list(self._module.parameters())
+        grads = [each.grad for each in parameters]
+        sparse = [grad is not None and grad.layout is not torch.strided for grad in grads]
+        flags = torch.tensor(
+            [
+                error is not None,
+                any(sparse),
+                *(grad is not None for grad in grads),
+            ],
+            dtype=torch.uint8,
+            device=self._device,
+        )
+        self.world.most(flags)
+        failed, has_sparse, *there = flags.tolist()
+        if failed:
+            self._raise(error)
+        if has_sparse:
+            self._sum_sparse(parameters, sparse)
+        dense = [
+            each
+            for each, grad, found in zip(parameters, grads, there, strict=True)
+            if found and (grad is None or grad.layout is torch.strided)
+        ]
+        self._sum_dense(dense)
+        for each, before in zip(parameters, kept, strict=True):
+            if before is not None:
+                each.grad = before if each.grad is None else before + each.grad
+
+    def _sum_dense(self, parameters: list[Any]) -> None:
+        by_type: dict[torch.dtype, list[Any]] = {}
+        for each in parameters:
+            by_type.setdefault(each.dtype, []).append(each)
+        for found in by_type.values():
+            grads = [torch.zeros_like(each) if each.grad is None else each.grad for each in found]
+            flat = torch.cat([grad.reshape(-1) for grad in grads])
+            self.world.sum(flat)
+            parts = flat.split([grad.numel() for grad in grads])
+            for each, part in zip(found, parts, strict=True):
+                each.grad = part.view(each.shape)
+
+    def _sum_sparse(self, parameters: list[Any], sparse: list[bool]) -> None:
+        mine = {
+            index: each.grad.coalesce()
+            for index, (each, is_sparse) in enumerate(zip(parameters, sparse, strict=True))
+            if is_sparse
+        }
+        totals: dict[int, torch.Tensor] = {}
+        for theirs in self.world.gather(mine):
+            for index, grad in theirs.items():
+                totals[index] = totals[index] + grad if index in totals else grad
+        for index, total in totals.items():
+            parameters[index].grad = total.coalesce()
+
+    def _raise(self, error: Exception | None) -> None:
+        """What one of the ranks has raised, in all of them."""
+        told = self.world.gather(None if error is None else describe(error))
+        if error is not None:
+            raise error
+        rank, described = next((rank, each) for rank, each in enumerate(told) if each is not None)
+        raised = rebuild(described)
+        raised.add_note(f"in rank {rank}")
+        raise raised
+
+    def _sum_losses(self, losses: Losses, all_have: bool) -> Losses:
+        names = list(losses)
+        if not all_have:
+            names = next(each for each in self.world.gather(names) if each)
+        values = torch.zeros(len(names), dtype=torch.float64, device=self._device)
+        for index, name in enumerate(names if losses else ()):
+            values[index] = losses[name]
+        self.world.sum(values)
+        return {name: value.float() for name, value in zip(names, values, strict=True)}
+
+    def close(self) -> None:
+        """Leave the others."""
+        self.world.close()

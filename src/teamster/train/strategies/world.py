@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The ranks that torchrun has started: who this one is, and how the others are.
+
+::
+
+    each rank, every second:  store["teamster/rank1"] = host, process, step, what it does
+    a rank that waits:        asks for the stacks of those that have not come;
+                              their threads answer, though their programs are stuck elsewhere
+
+So a rank that is late or gone is named by the others, before the backend's own timeout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from teamster.errors import UsageError, WorkerDied
+from teamster.machine.own_threads import own_thread
+
+_BEAT_S = 0.5  # between two signs of life
+_GONE_S = 3.0  # without one: the rank has ended, or its machine has
+_ASK_S = 0.1  # between two looks whether the others have come
+_VARIABLES = "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
+
+
+def is_one_of_several() -> bool:
+    """Whether this program was started as a rank, by torchrun or another launcher.
+
+    Example:
+        >>> is_one_of_several()
+        False
+    """
+    return all(os.environ.get(name) for name in _VARIABLES) or (
+        dist.is_available() and dist.is_initialized()
+    )
+
+
+class World:
+    """This rank among the others.
+
+    Args:
+        device: where it computes: NCCL for CUDA, else gloo.
+        patience_s: how long the others may be late before that is an error.
+
+    Attributes:
+        rank, size: as torch.distributed counts.
+        made: whether the process group is ours.
+
+    Raises:
+        UsageError: several ranks share one device of CUDA's.
+    """
+
+    def __init__(self, device: torch.device, patience_s: float = 600.0) -> None:
+        self.made = not dist.is_initialized()
+        if self.made:
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(seconds=2 * patience_s))
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.host = socket.gethostname()
+        self._patience_s = patience_s
+        self._step = self._arrived = 0
+        self._phase = "start"
+        self._main = threading.get_ident()
+        self._store: Any = dist.PrefixStore("teamster", dist.distributed_c10d._get_default_store())
+        self._ended = threading.Event()
+        if device.type == "cuda":
+            self._check_devices(device)
+        self._tell()
+        own_thread(
+            threading.Thread(target=self._beat, name="teamster-heartbeat", daemon=True)
+        ).start()
+
+    def _check_devices(self, device: torch.device) -> None:
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, (self.host, str(device)))
+        if len(set(found)) < self.size:
+            raise UsageError(
+                f"several ranks compute on {device} of {self.host}: NCCL wants a device a rank; "
+                "start fewer with --nproc-per-node, or take strategy 'dp'"
+            )
+
+    # --- signs of life ----------------------------------------------------------------------------
+
+    def enter(self, step: int, phase: str) -> None:
+        """What this rank does from now on, for the others."""
+        self._step, self._phase = step, phase
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_BEAT_S):
+            try:
+                self._tell()
+            except Exception:  # the rank that keeps the store has ended
+                return
+
+    def _tell(self) -> None:
+        told = {
+            "host": self.host,
+            "pid": os.getpid(),
+            "step": self._step,
+            "phase": self._phase,
+            "arrived": self._arrived,
+            "time": time.time(),
+        }
+        if self._store.check([f"stack of {self.rank}"]):
+            frame = sys._current_frames().get(self._main)
+            told["stack"] = "".join(traceback.format_stack(frame)[-6:]) if frame else ""
+        self._store.set(f"rank {self.rank}", json.dumps(told))
+
+    def _told(self, rank: int) -> dict[str, Any]:
+        with contextlib.suppress(Exception):
+            if self._store.check([f"rank {rank}"]):
+                found: dict[str, Any] = json.loads(self._store.get(f"rank {rank}"))
+                return found
+        return {}
+
+    # --- collectives ------------------------------------------------------------------------------
+
+    def sum(self, tensor: torch.Tensor) -> None:
+        """Of all ranks, in place."""
+        self._wait(dist.all_reduce(tensor, async_op=True))
+
+    def most(self, tensor: torch.Tensor) -> None:
+        """The largest of all ranks, in place."""
+        self._wait(dist.all_reduce(tensor, dist.ReduceOp.MAX, async_op=True))
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each rank has."""
+        found: list[Any] = [None] * self.size
+        self._guard(lambda: dist.all_gather_object(found, value))
+        return found
+
+    def broadcast(self, tensor: torch.Tensor) -> None:
+        """That of rank 0, in place."""
+        self._wait(dist.broadcast(tensor, 0, async_op=True))
+
+    def _wait(self, work: Any) -> None:
+        """Until all ranks have come.
+
+        Raises:
+            WorkerDied: one is gone, or late by more than the patience.
+        """
+        self._arrived += 1
+        began = time.monotonic()
+        while not work.is_completed():
+            waited = time.monotonic() - began
+            if waited < 2 * _ASK_S:
+                time.sleep(0 if waited < 1e-3 else 50e-6)
+                continue
+            time.sleep(_ASK_S)
+            if waited > self._patience_s:
+                raise WorkerDied(self._late(waited))
+        self._guard(work.wait)
+
+    def _guard(self, action: Any) -> None:
+        try:
+            action()
+        except RuntimeError as error:
+            raise WorkerDied(self._gone()) from error
+
+    def _gone(self) -> str:
+        """Who has given no sign of life."""
+        until = time.monotonic() + 2 * _GONE_S
+        while time.monotonic() < until:
+            for rank in range(self.size):
+                told = self._told(rank)
+                if rank != self.rank and told and time.time() - told["time"] > _GONE_S:
+                    return (
+                        f"rank {rank} (process {told['pid']} on {told['host']}) has ended: its "
+                        f"last sign of life was in step {told['step']}, {told['phase']}; its own "
+                        "output says why, or the system's log, if it was killed. Start again and "
+                        "load the latest checkpoint"
+                    )
+            time.sleep(_BEAT_S)
+        return "a rank has ended, and which one cannot be told: the others' output may say"
+
+    def _late(self, waited: float) -> str:
+        missing = [
+            rank
+            for rank in range(self.size)
+            if rank != self.rank and self._told(rank).get("arrived", 0) < self._arrived
+        ]
+        for rank in missing:
+            self._store.set(f"stack of {rank}", "1")
+        time.sleep(3 * _BEAT_S)
+        lines = [f"waited {waited:.0f} s in step {self._step} for"]
+        for rank in missing:
+            told = self._told(rank)
+            where = f" (process {told['pid']} on {told['host']})" if told else ""
+            doing = f" in step {told['step']}, {told['phase']}" if told else ""
+            lines.append(f"rank {rank}{where}, which is{doing}:\n{told.get('stack', '')}")
+        return "\n".join(lines)
+
+    def close(self) -> None:
+        """No more signs of life; the process group goes, if it is ours."""
+        self._ended.set()
+        if self.made and dist.is_initialized():
+            with contextlib.suppress(Exception):
+                dist.destroy_process_group()

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The same script under torchrun: each rank reads its own rows, and the curve is that of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEADLINE_S = 120.0
+
+SCRIPT = """
+    import json, os, sys, torch
+    from torch import nn
+    from torch.utils import data
+    from teamster.train import Trainer
+
+    torch.manual_seed(7)
+    inputs = torch.randn(26, 6)
+    labels = torch.randint(0, 5, (26,))
+    READ = []
+
+    class Rows(data.Dataset):
+        def __len__(self): return 26
+        def __getitem__(self, index):
+            READ.append(index)
+            return inputs[index], labels[index]
+
+    def loss_fn(module, x, y):
+        return nn.functional.cross_entropy(module(x), y)
+
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 5))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    loader = data.DataLoader(Rows(), 8, shuffle=True)
+    losses = []
+    with Trainer(model, optimizer, sys.argv[1], accumulate=int(sys.argv[2])) as trainer:
+        for epoch in range(3):
+            for x, y in trainer.batches(loader):
+                losses.append(float(trainer.step(loss_fn, x, y)))
+        whole = trainer.step(loss_fn, inputs[:5], labels[:5])   # a batch that every rank has
+        losses.append(float(whole))
+        mean = trainer.evaluate(loss_fn, data.DataLoader(Rows(), 7))
+        reads = trainer.gather(len(READ))
+        with trainer.main_first():
+            order = trainer.is_main
+        if trainer.is_main:
+            weights = [float(each.double().sum()) for each in model.parameters()]
+            print("found", json.dumps([losses, mean, weights, reads]), flush=True)
+"""
+
+
+def run(program: str, *arguments: str, ranks: int = 0) -> subprocess.CompletedProcess[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    return subprocess.run(
+        [sys.executable, *(launch if ranks else []), program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+        env=environment(),
+    )
+
+
+def environment() -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC")
+    }
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
+def script(folder: Path, text: str) -> str:
+    path = folder / "train.py"
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+def found(result: subprocess.CompletedProcess[str]) -> Any:
+    match = re.search(r"found (.*)", result.stdout)
+    assert match is not None, result.stderr[-3_000:]
+    return json.loads(match[1])
+
+
+@pytest.mark.parametrize("accumulate", ["1", "3"])
+def test_the_curve_is_that_of_one_program(accumulate: str, tmp_path: Path) -> None:
+    """Even and uneven batches, one with fewer rows than ranks, and every row read by one rank."""
+    path = script(tmp_path, SCRIPT)
+    losses, mean, weights, reads = found(run(path, "single", accumulate))
+    for ranks in (2, 3):
+        other = found(run(path, "ddp", accumulate, ranks=ranks))
+        assert other[0] == pytest.approx(losses, abs=1e-5)
+        assert other[1] == pytest.approx(mean, abs=1e-5)
+        assert other[2] == pytest.approx(weights, abs=1e-4)
+        # A rank without a row of a batch reads one of it, to know the shape
+        assert sum(other[3]) <= reads[0] + 3 * (ranks - 1)
+        assert max(other[3]) < reads[0]
+
+
+FAILS = """
+    import os, signal, sys, time, torch
+    from torch import nn
+    from teamster.train import Trainer
+    from teamster.train.strategies import world
+    model = nn.Linear(2, 1)
+    trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), "ddp")
+    rank = int(os.environ["RANK"])
+
+    def loss_fn(module, x):
+        if trainer._steps == 2 and rank == 1:
+            if sys.argv[1] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if sys.argv[1] == "error":
+                raise ZeroDivisionError("of the user's")
+            if sys.argv[1] == "late":
+                trainer._world._patience_s = 1e9
+                this_is_where_it_is()
+        return module(x).mean()
+
+    def this_is_where_it_is():
+        time.sleep(60)
+
+    if sys.argv[1] == "late":
+        trainer._world._patience_s = 2.0
+    try:
+        for _ in range(4):
+            trainer.step(loss_fn, torch.ones(4, 2))
+    except BaseException as error:
+        notes = getattr(error, "__notes__", "")
+        line = f"told {rank} {type(error).__name__} {error} {notes}"
+        os.write(1, (line + chr(10)).encode())  # whole, beside those of the others
+        os._exit(3)
+"""
+
+
+def test_an_error_of_one_rank_is_that_of_all(tmp_path: Path) -> None:
+    result = run(script(tmp_path, FAILS), "error", ranks=2)
+    assert "told 1 ZeroDivisionError of the user's" in result.stdout
+    assert "told 0 ZeroDivisionError of the user's ['in rank 1']" in result.stdout
+
+
+def test_a_rank_that_is_late_is_named_with_its_stack(tmp_path: Path) -> None:
+    result = run(script(tmp_path, FAILS), "late", ranks=2)
+    assert "told 0 WorkerDied waited" in result.stdout, result.stderr[-2_000:]
+    assert "rank 1 (process " in result.stdout
+    assert "in step 2, forward and backward" in result.stdout
+    assert "this_is_where_it_is" in result.stdout
+
+
+def test_a_rank_that_is_killed_is_named(tmp_path: Path) -> None:
+    """Without torchrun, which would end the others before they can tell."""
+    path = script(tmp_path, FAILS)
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, path, "kill"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={
+                **environment(),
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            },
+        )
+        for rank in range(2)
+    ]
+    began = time.monotonic()
+    output = processes[0].communicate(timeout=DEADLINE_S)[0]
+    processes[1].communicate(timeout=DEADLINE_S)
+    assert processes[1].returncode == -signal.SIGKILL
+    assert "told 0 WorkerDied rank 1 (process " in output
+    assert "has ended: its last sign of life was in step" in output
+    assert time.monotonic() - began < 60.0
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+    return port
+
+
+def test_strategies_of_one_program_are_refused(tmp_path: Path) -> None:
+    result = run(script(tmp_path, SCRIPT), "dp", "1", ranks=2)
+    assert "strategy 'dp' is for one program, and this is one of 2 ranks" in result.stderr
