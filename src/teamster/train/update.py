@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter_ns
 from typing import Any
 
 import torch
 
 from teamster.errors import UsageError
+from teamster.spine.trace.ring import COMPUTE
+from teamster.spine.trace.spans import current_ring, note
 
 
 class Update:
@@ -98,6 +101,7 @@ class Update:
         """Update with what is there, if there is something."""
         if not self._batches:
             return
+        began = perf_counter_ns()
         if self._accumulate > 1:
             self._divide(self._counted or 1.0)
         self._batches, self._counted = 0, 0.0
@@ -107,6 +111,7 @@ class Update:
         for scheduler in self.schedulers:
             scheduler.step()
         self.updates += 1
+        note(current_ring(), COMPUTE, "update", began)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, with the gradients of an update that is not complete."""

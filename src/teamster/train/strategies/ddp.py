@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from time import perf_counter_ns
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from torch import nn
 from teamster.errors import UsageError, WorkerDied
 from teamster.machine.cpus import usable_cores
 from teamster.parallel.scattering import chunk_sizes, slices
+from teamster.spine.trace.ring import COMPUTE
+from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.exceptions import rebuild
 from teamster.tasks.spawning import Process, spawn
 from teamster.tensors.devices import as_device
@@ -209,10 +212,12 @@ class Ranks:
     def _add(self, rank: int, answer: tuple[Any, ...], losses: Losses) -> None:
         found, seen, sparse = answer
         assert self._shared is not None
+        began = perf_counter_ns()
         with inner_threads(self._all_threads), torch.no_grad():
             add_gradients(
                 list(self._module.parameters()), self._shared.gradients(rank), seen, sparse
             )
+        note(current_ring(), COMPUTE, "reduce", began)
         for name, loss in found.items():
             losses[name] = losses[name] + loss if name in losses else loss
 

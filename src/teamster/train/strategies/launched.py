@@ -11,12 +11,15 @@ Gradients are weighted by what a rank's rows count, so that uneven and empty sli
 
 from __future__ import annotations
 
+from time import perf_counter_ns
 from typing import Any
 
 import torch
 from torch import nn
 
 from teamster.parallel.scattering import chunk_sizes, slices
+from teamster.spine.trace.ring import COMPUTE
+from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.exceptions import describe, rebuild
 from teamster.tensors.devices import as_device
 from teamster.train.strategies.rank import seed_all
@@ -78,7 +81,9 @@ class Launched:
             except Exception as raised:
                 error = raised
         self.world.enter(work.number, "all-reduce of gradients")
+        began = perf_counter_ns()
         self._reduce(error, kept)
+        note(current_ring(), COMPUTE, "reduce", began)
         return self._sum_losses(losses, all(counts))
 
     def count(self, work: Work) -> float:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from time import perf_counter_ns
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,8 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.parallel.scattering import batch_size, batch_size_or_none
+from teamster.spine.trace.ring import COMPUTE
+from teamster.spine.trace.spans import current_ring, note
 
 Losses = dict[str | None, torch.Tensor]
 """By name; the only one, where the loss function returns a tensor, is called None."""
@@ -158,13 +161,16 @@ def run_slice(module: nn.Module, work: Work, share: float = 1.0) -> Losses:
         >>> run_slice(module, work)[None].shape, module.weight.grad.tolist()
         (torch.Size([]), [[1.0, 1.0]])
     """
+    ring, began = current_ring(), perf_counter_ns()
     with autocast_of(work.autocast, module):
         losses = by_name(work.loss_fn(module, *work.batch, **work.kwargs))
     total = sum(losses.values())
     assert isinstance(total, torch.Tensor)
+    note(ring, COMPUTE, "forward", began)
     if total.requires_grad:
-        factor = share * work.scale
+        factor, began = share * work.scale, perf_counter_ns()
         (total if factor == 1.0 else total * factor).backward()
+        note(ring, COMPUTE, "backward", began)
     detached = {name: loss.detach() for name, loss in losses.items()}
     return detached if share == 1.0 else {name: loss * share for name, loss in detached.items()}
 
