@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,24 @@ def test_a_logger_that_fails_is_said_once_and_the_others_go_on() -> None:
 def test_what_is_no_logger_is_one_line() -> None:
     with pytest.raises(UsageError, match="loggers= takes folders and functions of a record"):
         trainer_of(3)
+
+
+def test_a_line_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters())
+    with Trainer(model, optimizer, "single", progress=True) as trainer:
+        for x in trainer.batches([torch.ones(4, 1)] * 3):
+            loss = trainer.step(lambda module, x: module(x).mean(), x)
+            trainer.log(loss=loss)
+            while not trainer._line._values:  # a thread reads it
+                time.sleep(0.001)
+    line = capsys.readouterr().err.rpartition("\r")[2]
+    assert "3/3" in line
+    assert "loss " in line
+    assert "samples/s" in line
+
+
+def test_no_line_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    with trainer_of() as trainer:
+        assert len(list(trainer.batches([torch.ones(4, 1)] * 3))) == 3
+    assert capsys.readouterr().err == ""

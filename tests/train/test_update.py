@@ -17,7 +17,6 @@ from teamster.train import Trainer
 from tests.train.models import batch, loss_fn, make
 
 STRATEGIES = ["single", "dp", "ddp"]
-pytestmark = pytest.mark.filterwarnings("ignore:of . CPU replicas")
 
 
 def trainer_of(model: Any, strategy: Any, optimizer: Any = None, **more: Any) -> Trainer:

@@ -143,6 +143,10 @@ class Choosing:
         trials = list(self._trials.values())
         return None if any(each.is_open() for each in trials) else {each.best for each in trials}
 
+    def say_nothing(self) -> None:
+        """No hint: who uses the replicas measures by itself whether they pay."""
+        self._hints = False
+
     def hint(self, steps: int, at_once: float) -> None:
         """Say once that replicas which the user has asked for do not run at the same time.
 

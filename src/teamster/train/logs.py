@@ -173,8 +173,6 @@ class Log:
         self._records: deque[Record] = deque(maxlen=most)
         self._thread: InboxThread | None = None
         self.dropped = 0
-        self.latest: dict[str, Any] = {}
-        """Scalars, for a progress line."""
 
     def add(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Have something logged.
@@ -184,8 +182,6 @@ class Log:
             step: of the training.
             values: by name; tensors are read later.
         """
-        if kind == "scalars":
-            self.latest.update(values)
         if not self._loggers:
             return
         records = self._records

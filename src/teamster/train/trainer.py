@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal
@@ -25,8 +26,9 @@ from torch import nn
 from teamster.spine.plan.plan import Plan
 from teamster.train.evaluating import mean_over
 from teamster.train.loading import Loading
-from teamster.train.logs import Log, Logged, loggers_of
+from teamster.train.logs import Log, Logged, Logger, loggers_of
 from teamster.train.precision import Precision, precision_of
+from teamster.train.progress_line import ProgressLine
 from teamster.train.resumable import Resumable
 from teamster.train.saving import Saver
 from teamster.train.strategies.by_name import make_strategy, plan_of
@@ -60,6 +62,7 @@ class Trainer(Resumable, Logged):
         scheduler: of learning rates; or several. They take a step after each update.
         loggers: folders for TensorBoard's event files and `metrics.jsonl`, and functions of a
             record.
+        progress: whether `batches` shows a line with what is logged; None to do so on a terminal.
         retries: deaths of ranks that the training outlives; each costs the step that was under way.
         seed: of the random numbers of ranks; None to take torch's.
 
@@ -95,6 +98,7 @@ class Trainer(Resumable, Logged):
         weight: Weight | None = None,
         scheduler: Any = (),
         loggers: Sequence[Any] = (),
+        progress: bool | None = None,
         retries: int = 1,
         seed: int | None = None,
     ) -> None:
@@ -109,10 +113,14 @@ class Trainer(Resumable, Logged):
         self._weight = weight
         self._strategy = make_strategy(strategy, model, workers, retries)
         self._loading = Loading(self._strategy)
-        self._log = Log(loggers_of(loggers) if self.is_main else [])
+        self._timing = TrainReport()
+        self._line = ProgressLine(
+            progress if self.is_main else False, partial(getattr, self._timing, "samples")
+        )
+        own: list[Logger] = [self._line] if self._line.is_on else []
+        self._log = Log([*own, *loggers_of(loggers)] if self.is_main else [])
         self._saver = Saver()
         self._seed = torch.initial_seed() if seed is None else seed
-        self._timing = TrainReport()
         self._steps = 0
         self._noted = False
 
@@ -182,7 +190,8 @@ class Trainer(Resumable, Logged):
             [2, 1]
             >>> trainer.close()
         """
-        yield from self._loading.batches(loader)
+        total = len(loader) if isinstance(loader, Sized) else None
+        yield from self._line.over(self._loading.batches(loader), total)
         self._update.finish()
 
     def evaluate(self, function: Callable[..., Any], loader: Iterable[Any]) -> Any:

@@ -64,7 +64,6 @@ def check_equal(mine: Any, theirs: Any, tolerance: float = 1e-5) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("strategy", ["dp", "ddp"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.filterwarnings("ignore:of . CPU replicas")
 def test_curves_are_those_of_single(optimizer: str, strategy: str, workers: int) -> None:
     make_it = OPTIMIZERS[optimizer]
     expected = trained("mlp", make_it, SIZES, strategy="single")
@@ -73,7 +72,6 @@ def test_curves_are_those_of_single(optimizer: str, strategy: str, workers: int)
 
 @pytest.mark.parametrize("strategy", ["dp", "ddp"])
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "cnn"])
-@pytest.mark.filterwarnings("ignore:of . CPU replicas")
 def test_kinds_of_models(name: str, strategy: str) -> None:
     make_it = partial(torch.optim.SGD, lr=0.1)
     expected = trained(name, make_it, [*SIZES[:3], 5, 1], strategy="single")
@@ -82,7 +80,6 @@ def test_kinds_of_models(name: str, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["dp", "ddp"])
-@pytest.mark.filterwarnings("ignore:of . CPU replicas")
 def test_statistics_are_those_of_the_first_replica(strategy: str) -> None:
     """What differs by nature is said."""
     model = make("cnn")
@@ -107,7 +104,6 @@ HOW: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("strategy", ["single", "dp", "ddp"])
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.filterwarnings("ignore:of . CPU replicas")
 def test_options_mean_the_same(how: str, strategy: str) -> None:
     """Beside a loop by hand that computes each mean over all samples of an update."""
     sizes = [12, 5, 12, 1, 7, 3, 9]
@@ -148,7 +144,6 @@ def by_hand(
     workers=st.integers(1, 4),
     accumulate=st.integers(1, 3),
 )
-@pytest.mark.filterwarnings("ignore:of . CPU replicas")
 def test_any_sizes(sizes: list[int], workers: int, accumulate: int) -> None:
     make_it = partial(torch.optim.SGD, lr=0.1)
     expected = by_hand("mlp", make_it, sizes, accumulate)

@@ -64,7 +64,6 @@ def test_the_curve_goes_on_bit_for_bit(strategy: str, accumulate: int, tmp_path:
 
 
 @pytest.mark.parametrize(("saved", "loaded"), [("single", "ddp"), ("ddp", "dp"), ("dp", "single")])
-@pytest.mark.filterwarnings("ignore:of . CPU replicas")
 def test_any_strategy_loads_what_another_has_saved(saved: str, loaded: str, tmp_path: Path) -> None:
     with trainer_of(make("mlp"), saved) as trainer:
         go(trainer, range(3))

@@ -33,7 +33,7 @@ from teamster.tasks.spawning import Process, spawn
 from teamster.tensors.devices import as_device
 from teamster.train.strategies.rank import ModuleState, run_rank
 from teamster.train.strategies.shared_model import SharedModel, add_gradients
-from teamster.train.strategies.strategy import Losses, Work, run_slice
+from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
 from teamster.train.strategies.threads_inside import inner_threads
 
 _END_S = 5.0  # how long a rank may take to end when it is told to
@@ -60,7 +60,6 @@ class Ranks:
     """
 
     name = "ddp"
-    differs = "BatchNorm takes the statistics of each rank's rows, and dropout draws anew in each"
 
     def __init__(self, module: nn.Module, workers: int | None = None, retries: int = 1) -> None:
         places = {each.device.type for each in (*module.parameters(), *module.buffers())}
@@ -73,6 +72,7 @@ class Ranks:
         self.workers = max(1, cores if workers is None else workers)
         self._threads = max(1, cores // self.workers)
         self._all_threads = min(cores, max(torch.get_num_threads(), self._threads))
+        self.differs = what_differs(module, "rank") if self.workers > 1 else ""
         self._module = module
         self._retries = retries
         self._shared: SharedModel | None = None

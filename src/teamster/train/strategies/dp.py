@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from teamster.parallel.wrapper import DataParallel
-from teamster.train.strategies.strategy import Losses, Work, autocast_of, by_name
+from teamster.train.strategies.strategy import Losses, Work, autocast_of, by_name, what_differs
 
 
 class Replicated:
@@ -29,13 +29,12 @@ class Replicated:
     """
 
     name = "dp"
-    differs = (
-        "BatchNorm takes the statistics of each replica's rows, and dropout draws anew in each"
-    )
 
     def __init__(self, module: nn.Module, workers: int | None = None) -> None:
         self._wrapper = DataParallel(module, workers)
+        self._wrapper._current().choosing.say_nothing()  # `auto` measures by itself
         self.workers = len(self._wrapper.device_ids)
+        self.differs = what_differs(module, "replica") if self.workers > 1 else ""
 
     def run(self, work: Work) -> Losses:
         """As every strategy."""

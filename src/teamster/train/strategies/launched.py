@@ -23,7 +23,7 @@ from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.exceptions import describe, rebuild
 from teamster.tensors.devices import as_device
 from teamster.train.strategies.rank import seed_all
-from teamster.train.strategies.strategy import Losses, Work, run_slice
+from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
 from teamster.train.strategies.world import World
 
 
@@ -36,12 +36,12 @@ class Launched:
     """
 
     name = "ddp"
-    differs = "BatchNorm takes the statistics of each rank's rows, and dropout draws anew in each"
 
     def __init__(self, module: nn.Module, world: World) -> None:
         self._module = module
         self.world = world
         self.workers = world.size
+        self.differs = what_differs(module, "rank") if self.workers > 1 else ""
         self._device = next((each.device for each in module.parameters()), torch.device("cpu"))
         with torch.no_grad():
             for tensor in (*module.parameters(), *module.buffers()):

@@ -201,6 +201,30 @@ def by_name(returned: Any) -> Losses:
     return {name: loss.reshape(()) for name, loss in losses.items()}
 
 
+def what_differs(module: nn.Module, unit: str) -> str:
+    """What a module computes otherwise where its batches are shared out.
+
+    Args:
+        module: the user's.
+        unit: "replica" or "rank".
+
+    Returns:
+        For people; empty where nothing does.
+
+    Example:
+        >>> what_differs(nn.Linear(1, 1), "rank")
+        ''
+        >>> what_differs(nn.BatchNorm1d(1), "rank")
+        "BatchNorm takes the statistics of each rank's rows"
+    """
+    parts = []
+    if any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in module.modules()):
+        parts.append(f"BatchNorm takes the statistics of each {unit}'s rows")
+    if any(isinstance(each, nn.modules.dropout._DropoutNd) for each in module.modules()):
+        parts.append(f"dropout draws anew in each {unit}")
+    return ", and ".join(parts)
+
+
 def autocast_of(dtype: torch.dtype | None, module: nn.Module) -> Any:
     """A context in which operations on the module's device are done in `dtype`, where they may."""
     if dtype is None:
