@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from teamster.spine.plan import store
 from teamster.train import Trainer
 from teamster.train.strategies import auto
 from teamster.train.strategies.strategy import Work
@@ -133,3 +135,24 @@ def test_what_cannot_be_sliced_is_left_to_single() -> None:
     plain = nn.Linear(3, 1)
     assert model.weight.grad is None
     assert plain.weight.grad is None
+
+
+def test_the_choice_is_remembered(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEAMSTER_PLAN_FILE", str(tmp_path / "plans.json"))
+    monkeypatch.setattr(auto, "_WORTH_RANKS_S", 0.0)
+    used: list[Any] = []
+    strategy = measuring(clock, used, make("mlp"), monkeypatch)
+    for _ in range(60):
+        strategy.run(Work(loss_fn, batch("mlp", 8, 0)))
+    store._stores.clear()  # as in the next run
+    again: list[Any] = []
+    strategy = measuring(clock, again, make("mlp"), monkeypatch)
+    strategy.run(Work(loss_fn, batch("mlp", 8, 0)))
+    assert again == [("ddp", 2)]
+    assert strategy.plan.reason == "recorded in TEAMSTER_PLAN_FILE"
+    other: list[Any] = []
+    strategy = measuring(clock, other, make("lstm"), monkeypatch)
+    strategy.run(Work(loss_fn, batch("lstm", 8, 0)))
+    assert other == [("single", 1)]

@@ -31,6 +31,7 @@ from teamster.spine.plan.plan import Plan
 
 VARIABLE = "TEAMSTER_PLAN_FILE"
 _VERSION = 1  # of the file's form
+_STRATEGIES = "single", "dp", "ddp"  # of a training
 _PAUSE_S = 1.0  # between two writes of one file
 
 
@@ -66,7 +67,7 @@ class PlanStore:
             plans = json.loads(text)["plans"]
             found = {name: Plan.from_dict(values) for name, values in plans.items()}
             for name, plan in found.items():
-                if plan.backend not in CANDIDATES:
+                if plan.backend not in (*CANDIDATES, *_STRATEGIES):
                     raise ValueError(f"{name} has backend {plan.backend!r}")
             return found
         except (ValueError, TypeError, KeyError, AttributeError) as error:

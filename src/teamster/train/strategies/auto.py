@@ -23,6 +23,7 @@ from teamster.machine.cpus import usable_cores
 from teamster.parallel.auto import group_counts
 from teamster.parallel.validation import check_replicable
 from teamster.spine.plan.plan import Candidate, Plan
+from teamster.spine.plan.store import VARIABLE, store_from_environment
 from teamster.spine.plan.trials import Trials, Turn
 from teamster.train.strategies.ddp import Ranks
 from teamster.train.strategies.dp import Replicated
@@ -64,7 +65,26 @@ class Measuring:
         self._made: dict[Setting, Strategy] = {}
         self._seconds: dict[Setting, float] = {}  # a sample
         self._ranks: Setting | None = None  # still to be tried
-        self._trials = Trials(self._settings())
+        self._step_s = 0.0
+        settings = self._settings()
+        self._store = store_from_environment()
+        self._call, recorded = "", None
+        if self._store is not None:
+            self._call, recorded = self._store.next_call(_Named(module, self._cores))
+        self._reason = ""
+        if recorded is not None and self._can(settings, recorded):
+            settings, self._ranks = [self._setting_of(recorded)], None
+            self._reason, self._call = f"recorded in {VARIABLE}", ""
+        self._trials = Trials(settings)
+
+    def _can(self, settings: list[Setting], plan: Plan) -> bool:
+        """Whether a recorded plan can be run here."""
+        return self._setting_of(plan) in (*settings, self._ranks)
+
+    def _setting_of(self, plan: Plan) -> Setting:
+        on_accelerator = any(each.device.type != "cpu" for each in self._module.parameters())
+        alone = plan.backend == "single" and on_accelerator
+        return plan.backend, 0 if alone else plan.workers
 
     def _settings(self) -> list[Setting]:
         """Those that can run here; the first is the program's own loop."""
@@ -137,6 +157,7 @@ class Measuring:
         """The turns are over: now the ranks, where steps are long enough for them."""
         if self._ranks is None:
             self._give_up_ranks()
+            self._record()
             return
         setting, self._ranks = self._ranks, None
         if self._step_s < _WORTH_RANKS_S:
@@ -159,6 +180,12 @@ class Measuring:
                 self._trials = Trials([self._trials.best])
                 del self._made[setting]
                 break
+
+    def _record(self) -> None:
+        """Have the next run begin with what was found."""
+        call, self._call = self._call, ""
+        if self._store is not None and call:
+            self._store.record(call, self.plan)
 
     def _rule_out(self, setting: Setting, error: Exception) -> None:
         self._notes[setting[0]] = str(error)
@@ -197,11 +224,31 @@ class Measuring:
         left_out = [Candidate(kind, 0, note=note) for kind, note in self._notes.items()]
         if self._trials.is_open():
             reason = "steps are measured"
+        elif self._reason:
+            reason = self._reason
         elif len(tried) < 2:
             reason = "nothing else can run here"
         else:
             reason = "the fastest of the strategies that were tried"
         return Plan(name, max(1, count), reason, tuple(tried + left_out))
+
+
+class _Named:
+    """A model by what is the same in the next run, as the store of plans names functions.
+
+    Args:
+        module: the user's.
+        cores: that it may use.
+    """
+
+    def __init__(self, module: nn.Module, cores: int) -> None:
+        numbers = sum(each.numel() for each in module.parameters())
+        kind = type(module)
+        self.__module__ = kind.__module__
+        self.__qualname__ = f"{kind.__qualname__} of {numbers:,} parameters on {cores} cores"
+
+    def __call__(self) -> None:
+        """It stands for a training, and is never called."""
 
 
 def _kept(module: nn.Module) -> Callable[[], None]:
