@@ -31,7 +31,7 @@ from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.exceptions import rebuild
 from teamster.tasks.spawning import Process, spawn
 from teamster.tensors.devices import as_device
-from teamster.train.strategies.rank import ModuleState, run_rank
+from teamster.train.strategies.rank import ModuleState, Survey, run_rank
 from teamster.train.strategies.shared_model import SharedModel, add_gradients
 from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
 from teamster.train.strategies.threads_inside import inner_threads
@@ -83,11 +83,12 @@ class Ranks:
 
     # --- their start and end ----------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, survey: Survey | None = None) -> None:
         """Have the other ranks started; does not wait for them."""
         if not self._answered:
             self.close()  # Ctrl-C has struck in between: what they would say is of another step
-        if self._shared is None or not self._shared.are_in_place(self._module.parameters()):
+        survey = survey or Survey.of(self._module)
+        if self._shared is None or not self._shared.are_in_place(survey.parameters):
             self.close()
             self._shared = SharedModel(self._module, self.workers)
         if not self._processes:
@@ -125,12 +126,13 @@ class Ranks:
     def run(self, work: Work) -> Losses:
         """As every strategy."""
         shares = list(self._share_out(work))
-        self.start()
+        survey = Survey.of(self._module)
+        self.start(survey)
         assert self._shared is not None
-        with torch.no_grad():
-            for view, buffer in zip(self._shared.published(), self._module.buffers(), strict=True):
-                view.copy_(buffer)
-        self._tell_state()
+        if survey.buffers:
+            with torch.no_grad():
+                torch._foreach_copy_(self._shared.published(), survey.buffers)
+        self._tell_state(ModuleState(survey))
         self._answered = False
         for rank, (part, share, _) in enumerate(shares[1:], start=1):
             self._send(rank, ("work", part, share))
@@ -142,7 +144,7 @@ class Ranks:
                 failed.add_note(_where(rank, rows))
                 error = error or failed
                 continue
-            self._add(rank, answer, losses)
+            self._add(rank, answer, losses, survey.parameters)
         self._answered = True
         if error is not None:
             raise error
@@ -170,8 +172,7 @@ class Ranks:
             error.add_note(_where(0, rows))
             return error, {}
 
-    def _tell_state(self) -> None:
-        state = ModuleState(self._module)
+    def _tell_state(self, state: ModuleState) -> None:
         if state != self._state:
             for rank in range(1, self.workers):
                 self._send(rank, ("state", state))
@@ -209,14 +210,14 @@ class Ranks:
                 raise rebuild(rest[0])
             return tuple(rest)
 
-    def _add(self, rank: int, answer: tuple[Any, ...], losses: Losses) -> None:
+    def _add(
+        self, rank: int, answer: tuple[Any, ...], losses: Losses, parameters: list[torch.Tensor]
+    ) -> None:
         found, seen, sparse = answer
         assert self._shared is not None
         began = perf_counter_ns()
         with inner_threads(self._all_threads), torch.no_grad():
-            add_gradients(
-                list(self._module.parameters()), self._shared.gradients(rank), seen, sparse
-            )
+            add_gradients(parameters, self._shared.gradients(rank), seen, sparse)
         note(current_ring(), COMPUTE, "reduce", began)
         for name, loss in found.items():
             losses[name] = losses[name] + loss if name in losses else loss

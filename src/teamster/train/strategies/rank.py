@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from torch import nn
@@ -55,10 +55,9 @@ class Rank:
 
     def work(self, work: Work, share: float) -> tuple[Any, ...]:
         """Forward, loss and backward of a slice."""
-        buffers = list(self._module.buffers())
-        with torch.no_grad():
-            for buffer, published in zip(buffers, self._published, strict=True):
-                buffer.copy_(published)
+        if self._published:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self._module.buffers()), self._published)
         if work.seed is not None:
             seed_all(work.seed, work.number, self._number)
         self._gradients.begin()
@@ -67,22 +66,54 @@ class Rank:
         return "done", losses, sorted(found.seen), found.sparse
 
 
+class Survey(NamedTuple):
+    """What a module holds, in the order of torch's own walks, each once.
+
+    Attributes:
+        modules: itself, and those in it.
+        parameters: of all of them.
+        buffers: of all of them.
+
+    Example:
+        >>> survey = Survey.of(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2)))
+        >>> [len(each) for each in survey]
+        [3, 4, 3]
+    """
+
+    modules: list[nn.Module]
+    parameters: list[torch.Tensor]
+    buffers: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Survey:
+        """One walk; torch's three take several times as long, in each step."""
+        modules = list(module.modules())
+        parameters: dict[int, torch.Tensor] = {}
+        buffers: dict[int, torch.Tensor] = {}
+        for each in modules:
+            for found, held in ((parameters, each._parameters), (buffers, each._buffers)):
+                for tensor in held.values():
+                    if tensor is not None:
+                        found[id(tensor)] = tensor
+        return cls(modules, list(parameters.values()), list(buffers.values()))
+
+
 class ModuleState:
     """Flags of a module that a program may change at any time, and that cost little to read.
 
     Args:
-        module: any.
+        survey: of it.
 
     Example:
         >>> module = nn.Linear(1, 1)
-        >>> state = ModuleState(module.eval())
-        >>> state == ModuleState(module), state == ModuleState(module.train())
+        >>> state = ModuleState(Survey.of(module.eval()))
+        >>> state == ModuleState(Survey.of(module)), state == ModuleState(Survey.of(module.train()))
         (True, False)
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.training = [each.training for each in module.modules()]
-        self.wanted = [each.requires_grad for each in module.parameters()]
+    def __init__(self, survey: Survey) -> None:
+        self.training = [each.training for each in survey.modules]
+        self.wanted = [each.requires_grad for each in survey.parameters]
 
     def __eq__(self, other: object) -> bool:
         return (

@@ -103,22 +103,25 @@ class SharedModel:
         self._areas = 0, nbytes, nbytes + of_buffers
         self._nbytes = nbytes
         self._file = SharedFile(nbytes * ranks + of_buffers)
+        self._made: dict[int, list[torch.Tensor]] = {}  # views, by where their area begins
         with torch.no_grad():
             for tensor, view in zip(parameters, self._views(self._parameters, 0), strict=True):
                 view.copy_(tensor)
                 tensor.data = view
+        self._signature = [(each.data_ptr(), each.dtype) for each in parameters]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_made": {}, "_signature": []}
 
     def _views(self, places: Sequence[TensorPlace], area: int) -> list[torch.Tensor]:
-        return [place.view(self._file.memory, area) for place in places]
+        """Made once: to make one takes as long as to add a small gradient."""
+        if area not in self._made:
+            self._made[area] = [place.view(self._file.memory, area) for place in places]
+        return self._made[area]
 
-    def are_in_place(self, parameters: Iterable[torch.Tensor]) -> bool:
+    def are_in_place(self, parameters: Sequence[torch.Tensor]) -> bool:
         """Whether these parameters still are the shared ones: `to()` may have moved them."""
-        views = self._views(self._parameters, 0)
-        found = list(parameters)
-        return len(found) == len(views) and all(
-            each.data_ptr() == view.data_ptr() and each.dtype == view.dtype
-            for each, view in zip(found, views, strict=True)
-        )
+        return [(each.data_ptr(), each.dtype) for each in parameters] == self._signature
 
     def attach(self, module: nn.Module) -> None:
         """Give a rank's copy of the module the shared parameters."""
@@ -128,7 +131,7 @@ class SharedModel:
 
     def published(self) -> list[torch.Tensor]:
         """The buffers as ranks find them."""
-        return self._views(self._buffers, self._areas[1])
+        return self._views(self._buffers, self._areas[1]) if self._buffers else []
 
     def gradients(self, rank: int) -> list[torch.Tensor]:
         """Where a rank other than 0 writes its gradients, one for each parameter."""
