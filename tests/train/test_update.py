@@ -141,3 +141,35 @@ def test_the_model_stays_the_users() -> None:
         copied = copy.deepcopy(model)
     x, _ = batch("mlp", 3, 0)
     torch.testing.assert_close(copied(x), model(x))
+
+
+def test_two_trainers_over_one_model() -> None:
+    model = make("mlp")
+    first, second = trainer_of(model, "single"), trainer_of(model, "single")
+    second.step(loss_fn, *batch("mlp", 4, 0))
+    with pytest.raises(UsageError, match="another Trainer has this model since"):
+        first.step(loss_fn, *batch("mlp", 4, 0))
+
+
+@pytest.mark.parametrize("strategy", ["single", "ddp"])
+def test_parameters_that_come_later(strategy: str) -> None:
+    model = make("mlp")
+    with trainer_of(model, strategy) as trainer:
+        trainer.step(loss_fn, *batch("mlp", 4, 0))
+        model.append(nn.Linear(5, 5))
+        with pytest.raises(UsageError, match=r"3.weight, 3.bias came into the model after"):
+            for number in range(4):
+                trainer.step(loss_fn, *batch("mlp", 4, number))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_compiled_model(strategy: str) -> None:
+    model, plain = make("mlp"), make("mlp")
+    compiled = torch.compile(model, backend="eager")
+    with trainer_of(compiled, strategy) as mine, trainer_of(plain, "single") as theirs:
+        for number in range(3):
+            x, y = batch("mlp", 7, number)
+            losses = [float(each.step(loss_fn, x, y)) for each in (mine, theirs)]  # type: ignore[arg-type]
+            assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+        assert ("without torch.compile" in mine.plan.reason) == (strategy == "dp")
+    torch.testing.assert_close(model.state_dict(), plain.state_dict(), atol=1e-5, rtol=1e-5)

@@ -37,7 +37,7 @@ from teamster.train.strategies.strategy import Losses, Weight, Work
 from teamster.train.strategies.world import World
 from teamster.train.train_report import TrainReport
 from teamster.train.update import Update
-from teamster.train.validation import check_model, check_numbers, note_parameters
+from teamster.train.validation import Watch, check_model, check_numbers, note_parameters
 
 StrategyName = Literal["auto", "single", "dp", "ddp"]
 
@@ -106,6 +106,7 @@ class Trainer(Resumable, Logged):
         check_numbers(workers, accumulate, max_grad_norm, retries)
         check_model(model, optimizers)
         self.model = model
+        self._watch = Watch(model, optimizers)
         self._autocast, scaler = precision_of(precision, model)
         schedulers = scheduler if isinstance(scheduler, (list, tuple)) else [scheduler]
         self._update = Update(optimizers, accumulate, max_grad_norm, scaler, schedulers)
@@ -152,6 +153,7 @@ class Trainer(Resumable, Logged):
             >>> trainer.close()
         """
         began = perf_counter()
+        self._watch.look(self._steps)
         work = Work(loss_fn, batch, kwargs, self._weight, is_own=self._loading.reads_own)
         count = self._count(work)
         scale = self._update.scale(count)
@@ -161,7 +163,7 @@ class Trainer(Resumable, Logged):
             self._noted = True
             note_parameters(self.model)
         computed = perf_counter()
-        self._update.add(count)
+        self._strategy.update(partial(self._update.add, count))
         self._steps += 1
         self._timing.add(work.rows(), computed - began, perf_counter() - computed)
         return _told(losses)
@@ -192,7 +194,7 @@ class Trainer(Resumable, Logged):
         """
         total = len(loader) if isinstance(loader, Sized) else None
         yield from self._line.over(self._loading.batches(loader), total)
-        self._update.finish()
+        self._strategy.update(self._update.finish)
 
     def evaluate(self, function: Callable[..., Any], loader: Iterable[Any]) -> Any:
         """The mean of what a function of the model and a batch gives, over all samples.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,6 +57,61 @@ def check_model(model: Any, optimizers: Any) -> None:
             "the optimizer must be a torch.optim.Optimizer, or a list of them; not "
             f"{type(optimizers).__name__}"
         )
+
+
+class Watch:
+    """Looks whether a model is still what its trainer began with, and still that trainer's.
+
+    Args:
+        model: the user's; it is the latest trainer's from now on.
+        optimizers: of it.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> first = Watch(model, [torch.optim.SGD(model.parameters())])
+        >>> second = Watch(model, [torch.optim.SGD(model.parameters())])
+        >>> second.look(1)
+        >>> first.look(2)
+        Traceback (most recent call last):
+            ...
+        teamster.errors.UsageError: another Trainer has this model since: use that one
+    """
+
+    def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self._model = weakref.ref(model)
+        self._known = {id(each) for each in model.parameters()}
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                self._known |= {id(each) for each in group["params"]}
+        _watched[model] = weakref.ref(self)
+
+    def look(self, step: int) -> None:
+        """Before a step; at parameters in the first, second, fourth, eighth ... only.
+
+        Raises:
+            UsageError: another trainer has the model, or it has parameters that no optimizer has.
+        """
+        model = self._model()
+        if model is None:
+            return
+        holder = _watched.get(model)
+        if holder is not None and holder() is not self:
+            raise UsageError("another Trainer has this model since: use that one")
+        if step & (step - 1):
+            return
+        added = [
+            name
+            for name, each in model.named_parameters()
+            if each.requires_grad and id(each) not in self._known
+        ]
+        if added:
+            raise UsageError(
+                f"{_listed(added)} came into the model after the trainer was made, and no "
+                "optimizer has it: make the model complete first, then optimizer and trainer"
+            )
+
+
+_watched: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
 
 def note_parameters(model: nn.Module) -> None:

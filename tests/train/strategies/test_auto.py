@@ -48,6 +48,9 @@ class Pretends:
         self.used.append(self.setting)
         return {None: torch.tensor(1.0)}
 
+    def update(self, apply: Any) -> None:
+        apply()
+
     def close(self) -> None:
         self.closed = True
 

@@ -65,7 +65,7 @@ class Measuring:
         self._made: dict[Setting, Strategy] = {}
         self._seconds: dict[Setting, float] = {}  # a sample
         self._ranks: Setting | None = None  # still to be tried
-        self._step_s = 0.0
+        self._step_s, self._rows = 0.0, 1.0
         settings = self._settings()
         self._store = store_from_environment()
         self._call, recorded = "", None
@@ -76,6 +76,7 @@ class Measuring:
             settings, self._ranks = [self._setting_of(recorded)], None
             self._reason, self._call = f"recorded in {VARIABLE}", ""
         self._trials = Trials(settings)
+        self._turn: Turn[Setting] = Turn(self._trials, settings[0], None)
 
     def _can(self, settings: list[Setting], plan: Plan) -> bool:
         """Whether a recorded plan can be run here."""
@@ -128,7 +129,7 @@ class Measuring:
 
     def run(self, work: Work) -> Losses:
         """As every strategy."""
-        turn = self._trials.begin()
+        turn = self._turn = self._trials.begin()
         if not turn.counts:
             self._try_ranks()
             return self._strategy(turn.setting).run(work)
@@ -140,17 +141,27 @@ class Measuring:
                 raise
             self._rule_out(turn.setting, error)
             kept()
+            self._turn = self._trials.begin()
         return self._strategy(self._trials.best).run(work)
+
+    def update(self, apply: Callable[[], object]) -> None:
+        """As every strategy; its time belongs to the turn."""
+        turn = self._turn
+        began = perf_counter()
+        self._strategy(turn.setting).update(apply)
+        if turn.counts and turn.seconds:
+            turn.later_seconds = (perf_counter() - began) / self._rows
 
     def _timed(self, turn: Turn[Setting], work: Work) -> Losses:
         began = perf_counter()
         losses = self._strategy(turn.setting).run(work)
         for loss in losses.values():
             loss.item()  # an accelerator has done it by then
-        seconds = (perf_counter() - began) / max(1.0, work.rows())
+        self._rows = max(1.0, work.rows())
+        seconds = (perf_counter() - began) / self._rows
         turn.end(seconds)
         self._seconds[turn.setting] = min(seconds, self._seconds.get(turn.setting, seconds))
-        self._step_s = seconds * max(1.0, work.rows())
+        self._step_s = seconds * self._rows
         return losses
 
     def _try_ranks(self) -> None:

@@ -16,7 +16,7 @@ that dies is started anew and does its rows again: the parameters have not chang
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 from typing import Any
 
@@ -36,6 +36,7 @@ from teamster.train.strategies.shared_model import SharedModel, add_gradients
 from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
 from teamster.train.strategies.threads_inside import inner_threads
 
+_MANY_NUMBERS = 500_000  # of parameters: from here on an update is worth several threads
 _END_S = 5.0  # how long a rank may take to end when it is told to
 
 
@@ -209,6 +210,13 @@ class Ranks:
             if kind == "failed":
                 raise rebuild(rest[0])
             return tuple(rest)
+
+    def update(self, apply: Callable[[], object]) -> None:
+        """As every strategy: the other ranks need no core meanwhile."""
+        numbers = sum(each.numel() for each in self._module.parameters())
+        threads = self._all_threads if numbers >= _MANY_NUMBERS else self._threads
+        with inner_threads(threads):
+            apply()
 
     def _add(
         self, rank: int, answer: tuple[Any, ...], losses: Losses, parameters: list[torch.Tensor]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,10 +32,16 @@ class Replicated:
     name = "dp"
 
     def __init__(self, module: nn.Module, workers: int | None = None) -> None:
-        self._wrapper = DataParallel(module, workers)
+        # A compiled module cannot be copied: its replicas are of what was compiled
+        plain = getattr(module, "_orig_mod", module)
+        self._wrapper = DataParallel(plain, workers)
         self._wrapper._current().choosing.say_nothing()  # `auto` measures by itself
         self.workers = len(self._wrapper.device_ids)
         self.differs = what_differs(module, "replica") if self.workers > 1 else ""
+        if plain is not module:
+            self.differs = ", and ".join(
+                filter(None, [self.differs, "replicas run without torch.compile"])
+            )
 
     def run(self, work: Work) -> Losses:
         """As every strategy."""
@@ -43,6 +50,10 @@ class Replicated:
         with autocast_of(work.autocast, self._wrapper.module):
             self._wrapper.step(summing.slice, *work.batch, **work.kwargs)
         return summing.losses
+
+    def update(self, apply: Callable[[], object]) -> None:
+        """As every strategy."""
+        apply()
 
     def close(self) -> None:
         """End the threads."""

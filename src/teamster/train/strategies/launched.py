@@ -11,6 +11,7 @@ Gradients are weighted by what a rank's rows count, so that uneven and empty sli
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
@@ -178,6 +179,10 @@ class Launched:
             values[index] = losses[name]
         self.world.sum(values)
         return {name: value.float() for name, value in zip(names, values, strict=True)}
+
+    def update(self, apply: Callable[[], object]) -> None:
+        """As every strategy; every rank does it for itself."""
+        apply()
 
     def close(self) -> None:
         """Leave the others."""

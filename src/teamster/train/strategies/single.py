@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from teamster.train.strategies.strategy import Losses, Work, run_slice
@@ -35,6 +37,14 @@ class Single:
             return run_slice(self._module, work)
         with inner_threads(self._threads):
             return run_slice(self._module, work)
+
+    def update(self, apply: Callable[[], object]) -> None:
+        """As every strategy."""
+        if self._threads is None:
+            apply()
+            return
+        with inner_threads(self._threads):
+            apply()
 
     def close(self) -> None:
         """Nothing was started."""

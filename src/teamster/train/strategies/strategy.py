@@ -137,6 +137,9 @@ class Strategy(Protocol):
             The mean losses of the whole batch, without a graph.
         """
 
+    def update(self, apply: Callable[[], object]) -> None:
+        """Have the optimizers take their step, with as many threads as the cores allow."""
+
     def close(self) -> None:
         """End what it has started; a later `run` starts it again."""
 
