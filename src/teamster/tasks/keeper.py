@@ -57,13 +57,14 @@ class Keeper:
         self._is_busy = False  # the thread that has the lock is in the middle of a send
         self.over = False
 
-    def start(self, title: str, entry: Entry, told: tuple[Any, ...]) -> ChildCall:
+    def start(self, title: str, entry: Entry, told: tuple[Any, ...], label: str = "") -> ChildCall:
         """Start a child and see to it; the lock is held."""
         number = next(_numbers)
         child: Child | None = None
         try:
             with self._alone():
-                child = self._children.start(number, f"spawn {number}: {title}", entry, told)
+                label = label or f"spawn {number}: {title}"
+                child = self._children.start(number, label, entry, told)
             call = ChildCall(self, child, title)
             if not self._calls:
                 own_thread(

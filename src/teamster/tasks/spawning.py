@@ -57,15 +57,33 @@ def spawn(target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Process:
         42
     """
     check_callable(target)
+    return start_process("", title_of(target), target, args, kwargs)
+
+
+def start_process(
+    label: str,
+    title: str,
+    target: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+) -> Process:
+    """The same with a name of its own.
+
+    Args:
+        label: of its lane on a timeline; empty for the usual one.
+        title: what messages call it.
+        target: as of `spawn`.
+        args: as of `spawn`.
+        kwargs: as of `spawn`.
+    """
     refuse_while_importing()
-    title = title_of(target)
-    entry = _entry(target, args, kwargs)
+    entry = _entry(target, args, kwargs or {})
     with contextlib.closing(entry):
         while True:
             keeper = the_keeper()
             with keeper.changed:
                 if not keeper.over:  # else its last process ended in between
-                    return Process(keeper, keeper.start(title, entry, (title,)))
+                    return Process(keeper, keeper.start(title, entry, (title,), label))
 
 
 def _entry(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:

@@ -108,7 +108,7 @@ class Measuring:
     def _stays(self) -> bool:
         """Whether several replicas would not mean the same, or cannot be."""
         try:
-            check_replicable(self._module)
+            check_replicable(getattr(self._module, "_orig_mod", self._module))
         except UsageError as error:
             self._notes["dp"] = self._notes["ddp"] = str(error)
         if any(isinstance(each, _STATISTICS) for each in self._module.modules()):

@@ -29,7 +29,7 @@ from teamster.parallel.scattering import chunk_sizes, slices
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.exceptions import rebuild
-from teamster.tasks.spawning import Process, spawn
+from teamster.tasks.spawning import Process, start_process
 from teamster.tensors.devices import as_device
 from teamster.train.strategies.rank import ModuleState, Survey, run_rank
 from teamster.train.strategies.shared_model import SharedModel, add_gradients
@@ -99,8 +99,9 @@ class Ranks:
                 self._start(rank)
 
     def _start(self, rank: int) -> None:
-        process = spawn(run_rank, rank, self._threads)
-        process.name, process.daemon = f"rank {rank}", True
+        name = f"rank {rank}"
+        process = start_process(name, name, run_rank, (rank, self._threads))
+        process.daemon = True
         try:
             process.send(("module", self._module, self._shared))
         except BaseException:
