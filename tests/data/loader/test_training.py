@@ -148,6 +148,7 @@ def losses(script: str, module: str) -> list[float]:
     finally:
         torch.set_num_threads(threads)
     found: list[float] = names["losses"]
+    names.clear()  # its functions and it are a circle, which keeps the loaders and their workers
     return found
 
 
