@@ -61,7 +61,7 @@ def test_a_full_queue_drops_the_oldest_and_counts() -> None:
         may_go.wait(60.0)
         seen.append(record.values["number"])
 
-    log = Log(loggers_of([slow]), most=3)
+    log = Log(lambda: loggers_of([slow]), most=3)
     log.add("scalars", 0, {"number": 0})
     assert has_begun.wait(60.0)
     for number in range(1, 9):
@@ -78,7 +78,7 @@ def test_a_logger_that_fails_is_said_once_and_the_others_go_on() -> None:
     def fails(record: Any) -> None:
         raise OSError("the disk is full")
 
-    log = Log(loggers_of([fails, seen.append]))
+    log = Log(lambda: loggers_of([fails, seen.append]))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for number in range(3):

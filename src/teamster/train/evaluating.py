@@ -37,6 +37,11 @@ class Mean:
         """
         named = means if isinstance(means, dict) else {None: means}
         for name, mean in named.items():
+            if isinstance(mean, torch.Tensor) and mean.numel() != 1:
+                raise UsageError(
+                    "evaluate() takes the mean of one number, or of several by name; the function "
+                    f"has returned a tensor of shape {tuple(mean.shape)}"
+                )
             # In double precision, and where it is: no device is waited for in every batch
             each = mean.detach().double() if isinstance(mean, torch.Tensor) else float(mean)
             self._sums[name] = self._sums.get(name, 0.0) + each * count

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ class Loading:
 
     def __init__(self, strategy: Strategy) -> None:
         self._launched = strategy if isinstance(strategy, Launched) else None
-        self._rank_loaders: dict[int, tuple[Any, RankLoader]] = {}
+        self._rank_loaders: weakref.WeakKeyDictionary[Any, RankLoader] = weakref.WeakKeyDictionary()
         self._loader: Any = None  # the latest, whose position is saved
         self._position: Any = None  # of a checkpoint, for the next loader
         self.reads_own = False
@@ -50,6 +51,8 @@ class Loading:
             yield from loader
             return
         same_random_numbers(self._launched.world.broadcast)
+        if not training:
+            self._launched.share_buffers()
         before, self.reads_own = self.reads_own, True
         try:
             yield from self._of_rank(loader, self._launched)
@@ -58,10 +61,13 @@ class Loading:
 
     def _of_rank(self, loader: Any, launched: Launched) -> RankLoader:
         # Kept with the loader, so that workers that stay do so
-        known = self._rank_loaders.get(id(loader))
-        if known is None or known[0] is not loader:
-            known = self._rank_loaders[id(loader)] = loader, RankLoader(loader, launched.rows)
-        return known[1]
+        try:
+            known = self._rank_loaders.get(loader)
+        except TypeError:  # a list, which nothing can be kept with
+            return RankLoader(loader, launched.rows)
+        if known is None:
+            known = self._rank_loaders[loader] = RankLoader(loader, launched.rows)
+        return known
 
     def state(self) -> Any:
         """The position of the latest loader; None where it has none."""

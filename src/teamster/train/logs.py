@@ -153,7 +153,7 @@ class Log:
     """The queue, and the thread that empties it.
 
     Args:
-        loggers: who gets the records.
+        loggers: makes those who get the records.
         most: records on their way.
 
     Attributes:
@@ -161,15 +161,17 @@ class Log:
 
     Example:
         >>> seen = []
-        >>> log = Log(loggers_of([seen.append]))
+        >>> log = Log(lambda: loggers_of([seen.append]))
         >>> log.add("scalars", 3, {"loss": torch.tensor(0.5)})
         >>> log.close()
         >>> seen[0].step, seen[0].values
         (3, {'loss': 0.5})
     """
 
-    def __init__(self, loggers: Sequence[Logger] = (), most: int = _MOST) -> None:
-        self._loggers = list(loggers)
+    def __init__(self, loggers: Callable[[], Sequence[Logger]], most: int = _MOST) -> None:
+        self._make = loggers
+        self._loggers = list(loggers())
+        self._closed = False
         self._records: deque[Record] = deque(maxlen=most)
         self._thread: InboxThread | None = None
         self.dropped = 0
@@ -182,12 +184,15 @@ class Log:
             step: of the training.
             values: by name; tensors are read later.
         """
+        if self._closed:  # a step after a close begins anew, too
+            self._loggers, self._closed = list(self._make()), False
         if not self._loggers:
             return
         records = self._records
         if len(records) == records.maxlen:
             self.dropped += 1
-        records.append(Record(kind, step, time.time(), values))
+        kept = {name: _of_now(value) for name, value in values.items()}
+        records.append(Record(kind, step, time.time(), kept))
         if self._thread is None:
             self._thread = InboxThread("teamster-log", _write_all, records, self._loggers)
             self._thread.start()
@@ -201,7 +206,12 @@ class Log:
             thread.join(_END_S)
         for each in self._loggers:
             each.close()
-        self._loggers = []
+        self._loggers, self._closed = [], True
+
+
+def _of_now(value: Any) -> Any:
+    """The next step may change a tensor: parameters, sums."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
 def _write_all(take: Take, records: deque[Record], loggers: list[Logger]) -> None:
@@ -220,10 +230,19 @@ def _write_all(take: Take, records: deque[Record], loggers: list[Logger]) -> Non
                 warnings.warn(told, stacklevel=1)
 
 
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        told = f"log({name}=...) takes one number, not {type(value).__name__}; nan stands for it"
+        warnings.warn(told, stacklevel=1)
+        return float("nan")
+
+
 def _read(record: Record) -> dict[str, Any]:
     """Values off their devices; scalars as float."""
     if record.kind == "scalars":
-        return {name: float(value) for name, value in record.values.items()}
+        return {name: _number(name, value) for name, value in record.values.items()}
     return {
         name: value.detach().cpu() if isinstance(value, torch.Tensor) else value
         for name, value in record.values.items()

@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 from torch.utils import data
+from torch.utils.data.distributed import DistributedSampler
 
+from teamster.errors import UsageError
 from teamster.parallel.scattering import batch_size_or_none, slices
 from teamster.tensors.devices import as_device
 
@@ -49,11 +51,14 @@ class RankSampler:
         self.empty: deque[bool] = deque()
 
     def __iter__(self) -> Iterator[list[Any]]:
-        self.empty.clear()
+        self.empty = empty = deque[bool]()  # several may go through the batches at a time
+        return self._go_through(empty)
+
+    def _go_through(self, empty: deque[bool]) -> Iterator[list[Any]]:
         for batch in self._batches:
             indices = list(batch)
             mine = [indices[row] for row in self._rows(len(indices))]
-            self.empty.append(not mine)
+            empty.append(not mine)
             yield mine or indices[:1]
 
     def __len__(self) -> int:
@@ -81,17 +86,26 @@ class RankLoader:
         self._sampler: RankSampler | None = None
         self._loader: Any = loader
         batches = getattr(loader, "batch_sampler", None)
-        if isinstance(loader, data.DataLoader) and batches is not None:
+        if isinstance(getattr(loader, "sampler", None), DistributedSampler):
+            raise UsageError(
+                "the loader has a DistributedSampler, and each rank would get its rows of that "
+                "rank's part: leave the sampler out, batches() shares the rows out"
+            )
+        iterable = isinstance(getattr(loader, "dataset", None), data.IterableDataset)
+        if isinstance(loader, data.DataLoader) and batches is not None and not iterable:
             self._sampler = RankSampler(batches, rows)
             # The loader's own attributes cannot be set any more, since it checks them once
             self._loader = copy.copy(loader)
             self._loader.__dict__.update(batch_sampler=self._sampler, _iterator=None)
 
     def __iter__(self) -> Iterator[Any]:
+        empty: deque[bool] | None = None
         for batch in self._loader:
-            if self._sampler is None:
+            if self._sampler is not None and empty is None:
+                empty = self._sampler.empty
+            if empty is None:
                 yield _cut(batch, self._rows(int(batch_size_or_none(batch, 0) or 1)))
-            elif self._sampler.empty.popleft():
+            elif empty.popleft():
                 yield _cut(batch, range(0))
             else:
                 yield batch

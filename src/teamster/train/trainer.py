@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from time import perf_counter
 from types import TracebackType
@@ -36,8 +36,15 @@ from teamster.train.strategies.launched import Launched
 from teamster.train.strategies.strategy import Losses, Weight, Work
 from teamster.train.strategies.world import World
 from teamster.train.train_report import TrainReport
-from teamster.train.update import Update
-from teamster.train.validation import Watch, check_model, check_numbers, note_parameters
+from teamster.train.update import Update, put_back
+from teamster.train.validation import (
+    ModelWatch,
+    check_model,
+    check_numbers,
+    check_optimizers,
+    check_schedulers,
+    note_parameters,
+)
 
 StrategyName = Literal["auto", "single", "dp", "ddp"]
 
@@ -105,21 +112,25 @@ class Trainer(Resumable, Logged):
         optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
         check_numbers(workers, accumulate, max_grad_norm, retries)
         check_model(model, optimizers)
+        check_schedulers(scheduler)
         self.model = model
-        self._watch = Watch(model, optimizers)
+        self._watch = ModelWatch(model, optimizers)
         self._autocast, scaler = precision_of(precision, model)
         schedulers = scheduler if isinstance(scheduler, (list, tuple)) else [scheduler]
         self._update = Update(optimizers, accumulate, max_grad_norm, scaler, schedulers)
         self._accumulates = accumulate > 1
         self._weight = weight
         self._strategy = make_strategy(strategy, model, workers, retries)
+        if self._strategy.name == "ddp" and self._strategy.workers > 1:
+            check_optimizers(model, optimizers)
         self._loading = Loading(self._strategy)
         self._timing = TrainReport()
         self._line = ProgressLine(
             progress if self.is_main else False, partial(getattr, self._timing, "samples")
         )
         own: list[Logger] = [self._line] if self._line.is_on else []
-        self._log = Log([*own, *loggers_of(loggers)] if self.is_main else [])
+        given = list(loggers) if self.is_main else []
+        self._log = Log(lambda: [*own, *loggers_of(given)])
         self._saver = Saver()
         self._seed = torch.initial_seed() if seed is None else seed
         self._steps = 0
@@ -158,15 +169,29 @@ class Trainer(Resumable, Logged):
         count = self._count(work)
         scale = self._update.scale(count)
         work = work.as_part_of(self._steps, self._seed, scale, self._autocast)
-        losses = self._strategy.run(work)
+        losses = self._gradients(work)
         if not self._noted:
             self._noted = True
             note_parameters(self.model)
         computed = perf_counter()
         self._strategy.update(partial(self._update.add, count))
         self._steps += 1
-        self._timing.add(work.rows(), computed - began, perf_counter() - computed)
+        launched = self._strategy if isinstance(self._strategy, Launched) else None
+        rows = launched.rows_of_batch if launched is not None else work.rows()
+        self._timing.add(rows, computed - began, perf_counter() - computed)
         return _told(losses)
+
+    def _gradients(self, work: Work) -> Losses:
+        """Those of the batch, added to those of an update that is not complete."""
+        kept = self._update.begin(self._watch.parameters)
+        try:
+            losses = self._strategy.run(work)
+        except BaseException:  # Ctrl-C, too: nothing of the step stays
+            self._update.begin(self._watch.parameters)
+            put_back(kept)
+            raise
+        put_back(kept)
+        return losses
 
     def _count(self, work: Work) -> float:
         """How much the whole batch counts among those of an update."""
@@ -192,8 +217,7 @@ class Trainer(Resumable, Logged):
             [2, 1]
             >>> trainer.close()
         """
-        total = len(loader) if isinstance(loader, Sized) else None
-        yield from self._line.over(self._loading.batches(loader), total)
+        yield from self._line.over(self._loading.batches(loader), _length(loader))
         self._strategy.update(self._update.finish)
 
     def evaluate(self, function: Callable[..., Any], loader: Iterable[Any]) -> Any:
@@ -202,8 +226,8 @@ class Trainer(Resumable, Logged):
         The model is in evaluation mode meanwhile, and computes no gradients.
 
         Args:
-            function: called as ``function(module, *batch)``; returns a number, a tensor, or a dict
-                of them: means over the batch.
+            function: called as ``function(module, *batch)``; returns a number (or a tensor of one),
+                or a dict of them: means over the batch.
             loader: of batches; a tuple or list is given as several arguments.
 
         Returns:
@@ -337,6 +361,13 @@ class Trainer(Resumable, Logged):
         if (strategy := self.__dict__.get("_strategy")) is not None:
             with contextlib.suppress(Exception):
                 strategy.close()
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:  # an iterable dataset may have none
+        return None
 
 
 def _told(losses: Losses) -> Any:

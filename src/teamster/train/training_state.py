@@ -22,6 +22,7 @@ import torch
 Tensors = dict[str, torch.Tensor]
 
 _MARK = "tensor of this checkpoint"  # the key of a dict that stands for a tensor
+_SPARSE = "sparse tensor of this checkpoint"  # the same, of its indices, values and shape
 
 
 def take_apart(value: Any, tensors: Tensors, name: str = "") -> Any:
@@ -43,6 +44,10 @@ def take_apart(value: Any, tensors: Tensors, name: str = "") -> Any:
         ['a.0']
     """
     if isinstance(value, torch.Tensor):
+        if value.layout is torch.sparse_coo:
+            parts = value.coalesce()
+            found = parts.indices(), parts.values(), tuple(value.shape)
+            return {_SPARSE: take_apart(found, tensors, name)}
         tensors[name] = value
         return {_MARK: name}
     prefix = f"{name}." if name else ""
@@ -65,6 +70,10 @@ def put_together(rest: Any, tensors: Tensors) -> Any:
     if isinstance(rest, dict):
         if list(rest) == [_MARK]:
             return tensors[rest[_MARK]]
+        if list(rest) == [_SPARSE]:
+            indices, values, shape = put_together(rest[_SPARSE], tensors)
+            made = torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)
+            return made.coalesce()
         return {key: put_together(each, tensors) for key, each in rest.items()}
     if type(rest) in (list, tuple):
         return type(rest)(put_together(each, tensors) for each in rest)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
@@ -12,6 +12,19 @@ import torch
 from teamster.errors import UsageError
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
+
+Kept = list[tuple[Any, torch.Tensor]]
+"""Parameters and their gradients."""
+
+
+def put_back(kept: Kept) -> None:
+    """Add gradients to those that there are.
+
+    Args:
+        kept: by `Update.begin`.
+    """
+    for parameter, grad in kept:
+        parameter.grad = grad if parameter.grad is None else grad + parameter.grad
 
 
 class Update:
@@ -55,6 +68,7 @@ class Update:
         self._accumulate = accumulate
         self._max_grad_norm = max_grad_norm
         self._batches, self._counted = 0, 0.0  # since the last update
+        self._unit = 1.0  # what the first batch of it counts
 
     @property
     def parameters(self) -> list[torch.Tensor]:
@@ -67,13 +81,32 @@ class Update:
         }
         return list(found.values())
 
+    def begin(self, others: Iterable[torch.Tensor]) -> Kept:
+        """A step begins without gradients: what was left by others counts for nothing.
+
+        Args:
+            others: parameters that may have some, beside those of the optimizers.
+
+        Returns:
+            Gradients of batches of an update that is not complete.
+        """
+        parameters = {id(each): each for each in (*others, *self.parameters)}.values()
+        kept = [(each, each.grad) for each in parameters if each.grad is not None]
+        for each, _ in kept:
+            each.grad = None
+        return kept if self._batches else []
+
     def scale(self, count: float) -> float:
         """What the gradients of the next batch are to be multiplied with.
 
         Args:
             count: how much the batch counts.
         """
-        scale = count if self._accumulate > 1 else 1.0
+        scale = 1.0
+        if self._accumulate > 1:
+            if not self._batches:
+                self._unit = count or 1.0  # numbers near 1 go into half precision
+            scale = count / self._unit
         if self.scaler is not None:
             scale *= float(self.scaler.scale(torch.ones((), device=self._device())))
         return scale
@@ -103,7 +136,7 @@ class Update:
             return
         began = perf_counter_ns()
         if self._accumulate > 1:
-            self._divide(self._counted or 1.0)
+            self._divide((self._counted or 1.0) / self._unit)
         self._batches, self._counted = 0, 0.0
         self._apply()
         for optimizer in self.optimizers:
@@ -120,7 +153,7 @@ class Update:
             "scheduler": [each.state_dict() for each in self.schedulers],
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "gradient": [each.grad for each in self.parameters] if self._batches else [],
-            "counts": (self.updates, self._batches, self._counted),
+            "counts": (self.updates, self._batches, self._counted, self._unit),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -144,7 +177,7 @@ class Update:
         gradients = state["gradient"] or [None] * len(self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        self.updates, self._batches, self._counted = state["counts"]
+        self.updates, self._batches, self._counted, self._unit = state["counts"]
 
     def _divide(self, whole: float) -> None:
         grads = [each.grad for each in self.parameters if each.grad is not None]

@@ -57,19 +57,71 @@ def check_model(model: Any, optimizers: Any) -> None:
             "the optimizer must be a torch.optim.Optimizer, or a list of them; not "
             f"{type(optimizers).__name__}"
         )
+    if any(isinstance(each, torch.optim.LBFGS) for each in listed):
+        raise UsageError(
+            "LBFGS computes the loss several times a step, which a trainer's step does not: use a "
+            "loop of your own for it"
+        )
+    for name, each in model.named_parameters():
+        if isinstance(each, nn.parameter.UninitializedParameter):
+            raise UsageError(
+                f"{name} has no shape yet: let the model see a batch once (a dry run) before the "
+                "optimizer and the trainer are made"
+            )
 
 
-class Watch:
+def check_schedulers(schedulers: Any) -> None:
+    """Refuse what wants more than a step.
+
+    Raises:
+        UsageError: one does.
+
+    Example:
+        >>> check_schedulers(())
+    """
+    given = schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]
+    for each in given:
+        if isinstance(each, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise UsageError(
+                "scheduler= takes a step after each update, and ReduceLROnPlateau wants a measure: "
+                "call its step() where you have one, and leave it out here"
+            )
+
+
+def check_optimizers(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Refuse parameters that other ranks do not have.
+
+    Raises:
+        UsageError: an optimizer has one that is not the model's.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> check_optimizers(model, [torch.optim.SGD(model.parameters())])
+    """
+    known = {id(each) for each in model.parameters()}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if any(id(each) not in known for each in group["params"]):
+                raise UsageError(
+                    "the optimizer has parameters that are not the model's, and strategy 'ddp' "
+                    "computes gradients of the model's only: put all of them into one module"
+                )
+
+
+class ModelWatch:
     """Looks whether a model is still what its trainer began with, and still that trainer's.
 
     Args:
         model: the user's; it is the latest trainer's from now on.
         optimizers: of it.
 
+    Attributes:
+        parameters: of the model, as of the last look.
+
     Example:
         >>> model = nn.Linear(1, 1)
-        >>> first = Watch(model, [torch.optim.SGD(model.parameters())])
-        >>> second = Watch(model, [torch.optim.SGD(model.parameters())])
+        >>> first = ModelWatch(model, [torch.optim.SGD(model.parameters())])
+        >>> second = ModelWatch(model, [torch.optim.SGD(model.parameters())])
         >>> second.look(1)
         >>> first.look(2)
         Traceback (most recent call last):
@@ -79,7 +131,8 @@ class Watch:
 
     def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._model = weakref.ref(model)
-        self._known = {id(each) for each in model.parameters()}
+        self.parameters = list(model.parameters())
+        self._known = {id(each) for each in self.parameters}
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 self._known |= {id(each) for each in group["params"]}
@@ -99,6 +152,7 @@ class Watch:
             raise UsageError("another Trainer has this model since: use that one")
         if step & (step - 1):
             return
+        self.parameters = list(model.parameters())
         added = [
             name
             for name, each in model.named_parameters()

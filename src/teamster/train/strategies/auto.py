@@ -66,6 +66,7 @@ class Measuring:
         self._seconds: dict[Setting, float] = {}  # a sample
         self._ranks: Setting | None = None  # still to be tried
         self._step_s, self._rows = 0.0, 1.0
+        self._local: Setting = ("", 0)  # the fastest without other processes
         settings = self._settings()
         self._store = store_from_environment()
         self._call, recorded = "", None
@@ -133,14 +134,14 @@ class Measuring:
         if not turn.counts:
             self._try_ranks()
             return self._strategy(turn.setting).run(work)
-        kept = _kept(self._module)
         try:
             return self._timed(turn, work)
         except (UsageError, TransferError) as error:
             if turn.setting[0] == "single":
                 raise
             self._rule_out(turn.setting, error)
-            kept()
+            for parameter in self._module.parameters():
+                parameter.grad = None  # as it was when the step began
             self._turn = self._trials.begin()
         return self._strategy(self._trials.best).run(work)
 
@@ -181,10 +182,14 @@ class Measuring:
         except TransferError as error:
             self._rule_out(setting, error)
             return
-        self._trials = Trials([self._trials.best, setting])
+        self._local = self._trials.best
+        self._trials = Trials([self._local, setting])
 
     def _give_up_ranks(self) -> None:
         """End the ranks that were tried and are not used."""
+        seconds = self._seconds
+        if self._local in seconds and seconds[self._local] <= seconds.get(self._trials.best, 0.0):
+            self._trials = Trials([self._local])  # it was faster when the ranks were not there
         for setting, strategy in self._made.items():
             if setting[0] == "ddp" and setting != self._trials.best:
                 strategy.close()
@@ -260,16 +265,3 @@ class _Named:
 
     def __call__(self) -> None:
         """It stands for a training, and is never called."""
-
-
-def _kept(module: nn.Module) -> Callable[[], None]:
-    """Puts back the gradients that there were."""
-    before = [
-        (each, None if each.grad is None else each.grad.clone()) for each in module.parameters()
-    ]
-
-    def restore() -> None:
-        for parameter, grad in before:
-            parameter.grad = grad
-
-    return restore

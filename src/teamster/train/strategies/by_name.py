@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import nn
 
@@ -16,7 +14,7 @@ from teamster.train.strategies.dp import Replicated
 from teamster.train.strategies.launched import Launched
 from teamster.train.strategies.single import Single
 from teamster.train.strategies.strategy import Strategy
-from teamster.train.strategies.world import World, is_one_of_several
+from teamster.train.strategies.world import World, is_one_of_several, ranks_around
 
 NAMES = "auto", "single", "dp", "ddp"
 
@@ -37,10 +35,10 @@ def make_strategy(name: str, module: nn.Module, workers: int | None, retries: in
         >>> make_strategy("single", nn.Linear(1, 1), None, 1).name
         'single'
     """
-    if name in ("single", "dp") and is_one_of_several() and int(os.environ["WORLD_SIZE"]) > 1:
+    if name in ("single", "dp") and (ranks := ranks_around()) > 1:
         raise UsageError(
-            f"strategy {name!r} is for one program, and this is one of {os.environ['WORLD_SIZE']} "
-            "ranks: take 'ddp', or start the script without torchrun"
+            f"strategy {name!r} is for one program, and this is one of {ranks} ranks: take 'ddp', "
+            "or start the script without torchrun"
         )
     if name == "single":
         if workers not in (None, 1):

@@ -25,14 +25,18 @@ from torch import nn
 
 from teamster.errors import UsageError, WorkerDied
 from teamster.machine.cpus import usable_cores
-from teamster.parallel.scattering import chunk_sizes, slices
+from teamster.parallel.scattering import chunk_sizes
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.exceptions import rebuild
 from teamster.tasks.spawning import Process, start_process
-from teamster.tensors.devices import as_device
-from teamster.train.strategies.rank import ModuleState, Survey, run_rank
-from teamster.train.strategies.shared_model import SharedModel, add_gradients
+from teamster.train.strategies.outline import (
+    check_loss_function,
+    check_parameters,
+    outline_of_modules,
+)
+from teamster.train.strategies.rank import ModuleState, run_rank
+from teamster.train.strategies.shared_model import SharedModel, Survey, add_gradients
 from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
 from teamster.train.strategies.threads_inside import inner_threads
 
@@ -79,8 +83,9 @@ class Ranks:
         self._shared: SharedModel | None = None
         self._state: ModuleState | None = None
         self._processes: list[Process | None] = []
-        self._structure: Any = None
+        self._outline: list[Any] = []
         self._answered = True  # all that was asked for
+        self._checked: Any = None  # loss function
 
     # --- their start and end ----------------------------------------------------------------------
 
@@ -89,13 +94,20 @@ class Ranks:
         if not self._answered:
             self.close()  # Ctrl-C has struck in between: what they would say is of another step
         survey = survey or Survey.of(self._module)
-        if self._shared is None or not self._shared.are_in_place(survey.parameters):
-            self.close()
+        outline = outline_of_modules(survey.modules)
+        is_shared = self._shared is not None and self._shared.fits(survey)
+        if not is_shared:
             self._shared = SharedModel(self._module, self.workers)
         if not self._processes:
             self._processes = [None] * (self.workers - 1)
-        for rank in range(1, self.workers):
-            if self._processes[rank - 1] is None:
+        if not is_shared or outline != self._outline:
+            check_parameters(self._module)
+            self._outline, self._state = outline, None
+            for rank, process in enumerate(self._processes, start=1):
+                if process is not None:
+                    self._send(rank, ("module", self._module, self._shared))
+        for rank, process in enumerate(self._processes, start=1):
+            if process is None:
                 self._start(rank)
 
     def _start(self, rank: int) -> None:
@@ -121,12 +133,15 @@ class Ranks:
                 with contextlib.suppress(TimeoutError, Exception):
                     process.join(_END_S)
                 process.kill()
-        self._answered, self._state = True, None
+        self._answered, self._state, self._outline = True, None, []
 
     # --- a step -----------------------------------------------------------------------------------
 
     def run(self, work: Work) -> Losses:
         """As every strategy."""
+        if work.loss_fn is not self._checked:
+            check_loss_function(work.loss_fn, self._module)
+            self._checked = work.loss_fn
         shares = list(self._share_out(work))
         survey = Survey.of(self._module)
         self.start(survey)
@@ -155,9 +170,7 @@ class Ranks:
     def _share_out(self, work: Work) -> Iterator[tuple[Work, float, range]]:
         """The slices, how much of the batch each is, and its rows."""
         sizes = [size for size in chunk_sizes(work.samples(), self.workers) if size] or [0]
-        devices = [as_device("cpu")] * len(sizes)
-        cut = slices((work.batch, work.kwargs), sizes, devices, 0)
-        parts = [work.of(*each) for each in cut]
+        parts = work.cut(sizes)
         counts = sizes if work.weight is None else [part.count() for part in parts]
         whole, end = sum(counts) or 1.0, 0
         for part, count, size in zip(parts, counts, sizes, strict=True):

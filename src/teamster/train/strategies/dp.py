@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from teamster.errors import UsageError
 from teamster.parallel.wrapper import DataParallel
+from teamster.train.strategies.rows import has_lists
 from teamster.train.strategies.strategy import Losses, Work, autocast_of, by_name, what_differs
 
 
@@ -46,6 +48,11 @@ class Replicated:
     def run(self, work: Work) -> Losses:
         """As every strategy."""
         rows = work.samples()
+        if self.workers > 1 and has_lists((work.batch, work.kwargs), rows):
+            raise UsageError(
+                f"a list of {rows} texts or numbers is in the batch of {rows} rows, and strategy "
+                "'dp' cannot slice it: make a tensor of it, or take 'ddp' or 'single'"
+            )
         summing = _Summing(work, rows)
         with autocast_of(work.autocast, self._wrapper.module):
             self._wrapper.step(summing.slice, *work.batch, **work.kwargs)
@@ -71,7 +78,7 @@ class _Summing:
     def __init__(self, work: Work, rows: int) -> None:
         self._work = work
         self._rows = rows
-        self._whole = work.count() if work.weight is not None else float(rows)
+        self._whole = (work.count() if work.weight is not None else float(rows)) or 1.0
         self._parts: list[Losses] = []
 
     def slice(self, module: nn.Module, *batch: Any, **kwargs: Any) -> torch.Tensor:
@@ -91,9 +98,10 @@ class _Summing:
     @property
     def losses(self) -> Losses:
         """Those of the whole batch, when all slices are done."""
-        first, *others = self._parts
-        home = next(iter(first.values())).device
-        return {
-            name: sum((part[name].to(home) for part in others), loss)
-            for name, loss in first.items()
-        }
+        losses: Losses = {}
+        for part in self._parts:
+            for name, loss in part.items():
+                losses[name] = (
+                    losses[name] + loss.to(losses[name].device) if name in losses else loss
+                )
+        return losses

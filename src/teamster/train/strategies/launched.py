@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from teamster.parallel.scattering import chunk_sizes, slices
+from teamster.parallel.scattering import chunk_sizes
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.exceptions import describe, rebuild
-from teamster.tensors.devices import as_device
 from teamster.train.strategies.rank import seed_all
 from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
 from teamster.train.strategies.world import World
+from teamster.train.training_state import random_states, restore_random
 
 
 class Launched:
@@ -42,6 +42,8 @@ class Launched:
         self._module = module
         self.world = world
         self.workers = world.size
+        self.rows_of_batch = 0.0
+        """Of the latest, in all ranks."""
         self.differs = what_differs(module, "rank") if self.workers > 1 else ""
         self._device = next((each.device for each in module.parameters()), torch.device("cpu"))
         with torch.no_grad():
@@ -61,31 +63,33 @@ class Launched:
         sizes = [size for size in chunk_sizes(work.samples(), self.workers) if size]
         if self.world.rank >= len(sizes):
             return None
-        devices = [as_device("cpu")] * len(sizes)
-        cut = slices((work.batch, work.kwargs), sizes, devices, 0)
-        return work.of(*cut[self.world.rank])
+        mine: Work = work.cut(sizes)[self.world.rank]
+        return mine
 
     def run(self, work: Work) -> Losses:
         """As every strategy; every rank calls it."""
         self.world.enter(work.number, "forward and backward")
+        self.share_buffers()
         own = self.own(work)
         counts = self._counts(0.0 if own is None else own.count())
+        self.rows_of_batch = sum(self._counts(0.0 if own is None else own.rows()))
         whole = sum(counts) or 1.0
-        if self.world.rank and work.seed is not None:
-            seed_all(work.seed, work.number, self.world.rank)
-        kept = self._set_aside()
         losses: Losses = {}
         error: Exception | None = None
         if own is not None:
+            states = random_states()  # what the script draws is the same in all ranks
             try:
+                if work.seed is not None:
+                    seed_all(work.seed, work.number, self.world.rank)
                 losses = run_slice(self._module, own, counts[self.world.rank] / whole)
             except Exception as raised:
                 error = raised
+            restore_random(states)
         self.world.enter(work.number, "all-reduce of gradients")
         began = perf_counter_ns()
-        self._reduce(error, kept)
+        named = self._reduce(error, list(losses) != [None] and own is not None)
         note(current_ring(), COMPUTE, "reduce", began)
-        return self._sum_losses(losses, all(counts))
+        return self._sum_losses(losses, all(counts) and not named)
 
     def count(self, work: Work) -> float:
         """How much the batch counts of which a rank has some rows."""
@@ -99,14 +103,14 @@ class Launched:
         found: list[float] = counts.tolist()
         return found
 
-    def _set_aside(self) -> list[torch.Tensor | None]:
-        """Gradients of batches before, which all ranks have already."""
-        kept = [each.grad for each in self._module.parameters()]
-        for each in self._module.parameters():
-            each.grad = None
-        return kept
+    def share_buffers(self) -> None:
+        """Have those of rank 0 in all ranks: statistics of a BatchNorm."""
+        with torch.no_grad():
+            for buffer in self._module.buffers():
+                self.world.broadcast(buffer)
 
-    def _reduce(self, error: Exception | None, kept: list[torch.Tensor | None]) -> None:
+    def _reduce(self, error: Exception | None, named: bool) -> bool:
+        """Sum the gradients; whether a rank has losses by name."""
         parameters = list(self._module.parameters())
         grads = [each.grad for each in parameters]
         sparse = [grad is not None and grad.layout is not torch.strided for grad in grads]
@@ -114,13 +118,14 @@ class Launched:
             [
                 error is not None,
                 any(sparse),
+                named,
                 *(grad is not None for grad in grads),
             ],
             dtype=torch.uint8,
             device=self._device,
         )
         self.world.most(flags)
-        failed, has_sparse, *there = flags.tolist()
+        failed, has_sparse, is_named, *there = flags.tolist()
         if failed:
             self._raise(error)
         if has_sparse:
@@ -131,9 +136,7 @@ class Launched:
             if found and (grad is None or grad.layout is torch.strided)
         ]
         self._sum_dense(dense)
-        for each, before in zip(parameters, kept, strict=True):
-            if before is not None:
-                each.grad = before if each.grad is None else before + each.grad
+        return bool(is_named)
 
     def _sum_dense(self, parameters: list[Any]) -> None:
         by_type: dict[torch.dtype, list[Any]] = {}
@@ -170,15 +173,18 @@ class Launched:
         raised.add_note(f"in rank {rank}")
         raise raised
 
-    def _sum_losses(self, losses: Losses, all_have: bool) -> Losses:
+    def _sum_losses(self, losses: Losses, all_alike: bool) -> Losses:
         names = list(losses)
-        if not all_have:
-            names = next(each for each in self.world.gather(names) if each)
+        if not all_alike:  # some rows have other losses, or a rank has no rows
+            told = [name for each in self.world.gather(names) for name in each]
+            names = list(dict.fromkeys(told)) or [None]
         values = torch.zeros(len(names), dtype=torch.float64, device=self._device)
-        for index, name in enumerate(names if losses else ()):
-            values[index] = losses[name]
+        for index, name in enumerate(names):
+            if name in losses:
+                values[index] = losses[name]
         self.world.sum(values)
-        return {name: value.float() for name, value in zip(names, values, strict=True)}
+        kind = next((loss.dtype for loss in losses.values()), torch.float32)
+        return {name: value.to(kind) for name, value in zip(names, values, strict=True)}
 
     def update(self, apply: Callable[[], object]) -> None:
         """As every strategy; every rank does it for itself."""

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import torch
 from torch import nn
 
 from teamster.spine.workers.exceptions import describe
 from teamster.tasks.spawned import Parent, parent
-from teamster.train.strategies.shared_model import Gradients, SharedModel
+from teamster.train.strategies.shared_model import Gradients, SharedModel, Survey
 from teamster.train.strategies.strategy import Work, run_slice
 
 
@@ -45,6 +45,7 @@ class Rank:
         """Have the module, which was changed in the program or is new here."""
         shared.attach(module)
         self._module = module
+        self._gradients.close()
         self._gradients = Gradients(module, shared.gradients(self._number))
         self._published = shared.published()
 
@@ -57,45 +58,13 @@ class Rank:
         """Forward, loss and backward of a slice."""
         if self._published:
             with torch.no_grad():
-                torch._foreach_copy_(list(self._module.buffers()), self._published)
+                torch._foreach_copy_(Survey.of(self._module).buffers, self._published)
         if work.seed is not None:
             seed_all(work.seed, work.number, self._number)
         self._gradients.begin()
         losses = run_slice(self._module, work, share)
         found = self._gradients
         return "done", losses, sorted(found.seen), found.sparse
-
-
-class Survey(NamedTuple):
-    """What a module holds, in the order of torch's own walks, each once.
-
-    Attributes:
-        modules: itself, and those in it.
-        parameters: of all of them.
-        buffers: of all of them.
-
-    Example:
-        >>> survey = Survey.of(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2)))
-        >>> [len(each) for each in survey]
-        [3, 4, 3]
-    """
-
-    modules: list[nn.Module]
-    parameters: list[torch.Tensor]
-    buffers: list[torch.Tensor]
-
-    @classmethod
-    def of(cls, module: nn.Module) -> Survey:
-        """One walk; torch's three take several times as long, in each step."""
-        modules = list(module.modules())
-        parameters: dict[int, torch.Tensor] = {}
-        buffers: dict[int, torch.Tensor] = {}
-        for each in modules:
-            for found, held in ((parameters, each._parameters), (buffers, each._buffers)):
-                for tensor in held.values():
-                    if tensor is not None:
-                        found[id(tensor)] = tensor
-        return cls(modules, list(parameters.values()), list(buffers.values()))
 
 
 class ModuleState:

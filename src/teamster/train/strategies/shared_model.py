@@ -25,6 +25,38 @@ from teamster.spine.transport.shared_file import SharedFile
 _ALIGNED_BYTES = 64  # where a tensor begins: a line of the cache
 
 
+class Survey(NamedTuple):
+    """What a module holds, in the order of torch's own walks, each once.
+
+    Attributes:
+        modules: itself, and those in it.
+        parameters: of all of them.
+        buffers: of all of them.
+
+    Example:
+        >>> survey = Survey.of(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2)))
+        >>> [len(each) for each in survey]
+        [3, 4, 3]
+    """
+
+    modules: list[nn.Module]
+    parameters: list[torch.Tensor]
+    buffers: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Survey:
+        """One walk; torch's three take several times as long, in each step."""
+        modules = list(module.modules())
+        parameters: dict[int, torch.Tensor] = {}
+        buffers: dict[int, torch.Tensor] = {}
+        for each in modules:
+            for found, held in ((parameters, each._parameters), (buffers, each._buffers)):
+                for tensor in held.values():
+                    if tensor is not None:
+                        found[id(tensor)] = tensor
+        return cls(modules, list(parameters.values()), list(buffers.values()))
+
+
 class TensorPlace(NamedTuple):
     """Where a tensor is.
 
@@ -119,9 +151,17 @@ class SharedModel:
             self._made[area] = [place.view(self._file.memory, area) for place in places]
         return self._made[area]
 
-    def are_in_place(self, parameters: Sequence[torch.Tensor]) -> bool:
-        """Whether these parameters still are the shared ones: `to()` may have moved them."""
-        return [(each.data_ptr(), each.dtype) for each in parameters] == self._signature
+    def fits(self, survey: Survey) -> bool:
+        """Whether a module is still here: `to()` may have moved it, a mask may have grown."""
+        places = [(each.data_ptr(), each.dtype) for each in survey.parameters]
+        return (
+            places == self._signature
+            and len(survey.buffers) == len(self._buffers)
+            and all(
+                each.shape == place.shape and each.dtype == place.dtype
+                for each, place in zip(survey.buffers, self._buffers, strict=True)
+            )
+        )
 
     def attach(self, module: nn.Module) -> None:
         """Give a rank's copy of the module the shared parameters."""
@@ -172,6 +212,11 @@ class Gradients:
                 self._hooks[index] = parameter.register_post_accumulate_grad_hook(
                     partial(self._take, index)
                 )
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        for hook in self._hooks.values():
+            hook.remove()
 
     def begin(self) -> None:
         """A step begins."""

@@ -15,7 +15,7 @@ To add one: a file with a class that has `run` and `close`, and a row in `__init
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter_ns
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from teamster.errors import UsageError
 from teamster.parallel.scattering import batch_size, batch_size_or_none
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
+from teamster.train.strategies.rows import cut as cut_rows
 
 Losses = dict[str | None, torch.Tensor]
 """By name; the only one, where the loss function returns a tensor, is called None."""
@@ -70,6 +71,13 @@ class Work:
     ) -> Work:
         """The same as a step of a training."""
         return replace(self, number=number, seed=seed, scale=scale, autocast=autocast)
+
+    def cut(self, sizes: Sequence[int]) -> list[Work]:
+        """The slices of so many rows, one behind the other.
+
+        A list of as many texts or numbers as there are rows is one value a row.
+        """
+        return [self.of(*each) for each in cut_rows((self.batch, self.kwargs), sizes)]
 
     def count(self) -> float:
         """How much the batch counts: its samples, or what `weight` says.

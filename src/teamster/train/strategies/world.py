@@ -47,6 +47,22 @@ def is_one_of_several() -> bool:
     )
 
 
+def ranks_around() -> int:
+    """How many ranks there are, this program included.
+
+    Example:
+        >>> ranks_around()
+        1
+    """
+    if dist.is_available() and dist.is_initialized():
+        return int(dist.get_world_size())
+    return int(os.environ["WORLD_SIZE"]) if is_one_of_several() else 1
+
+
+_worlds = {"open": 0, "made": False}
+"""How many use the process group, and whether it is one of ours."""
+
+
 class World:
     """This rank among the others.
 
@@ -56,15 +72,15 @@ class World:
 
     Attributes:
         rank, size: as torch.distributed counts.
-        made: whether the process group is ours.
 
     Raises:
         UsageError: several ranks share one device of CUDA's.
     """
 
     def __init__(self, device: torch.device, patience_s: float = 600.0) -> None:
-        self.made = not dist.is_initialized()
-        if self.made:
+        self._is_open = True
+        if not dist.is_initialized():
+            _worlds["made"] = True
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(seconds=2 * patience_s))
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -75,6 +91,7 @@ class World:
         self._main = threading.get_ident()
         self._store: Any = dist.PrefixStore("teamster", dist.distributed_c10d._get_default_store())
         self._ended = threading.Event()
+        _worlds["open"] += 1
         if device.type == "cuda":
             self._check_devices(device)
         self._tell()
@@ -203,8 +220,13 @@ class World:
         return "\n".join(lines)
 
     def close(self) -> None:
-        """No more signs of life; the process group goes, if it is ours."""
+        """No more signs of life; the last one ends the process group, if that is ours."""
+        if not self._is_open:
+            return
+        self._is_open = False
         self._ended.set()
-        if self.made and dist.is_initialized():
+        _worlds["open"] -= 1
+        if not _worlds["open"] and _worlds["made"] and dist.is_initialized():
+            _worlds["made"] = False
             with contextlib.suppress(Exception):
                 dist.destroy_process_group()
