@@ -16,6 +16,7 @@ pytest.importorskip("sklearn")
 ROOT = Path(__file__).parents[2]
 ASKED = 98.0  # per cent of the digits that it has not seen
 LIMIT_S = 200.0
+EPOCHS = "8"
 
 
 def best(output: str) -> float:
@@ -38,14 +39,14 @@ def run(*command: str) -> str:
 
 @pytest.mark.parametrize("strategy", ["single", "dp", "ddp", "auto"])
 def test_plainly(strategy: str) -> None:
-    output = run("-m", "examples.train_digits", "--strategy", strategy, "--epochs", "9")
+    output = run("-m", "examples.train_digits", "--strategy", strategy, "--epochs", EPOCHS)
     assert best(output) >= ASKED
     assert "samples   " in output
 
 
 def test_by_torchrun() -> None:
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
-    output = run(*launch, "examples.train_digits", "--epochs", "9")
+    output = run(*launch, "examples.train_digits", "--epochs", EPOCHS)
     assert best(output) >= ASKED
     assert output.count("epoch 1:") == 1  # one of the ranks speaks
 
@@ -54,7 +55,7 @@ def test_in_a_notebook() -> None:
     """Without a file that a process could import, and without a guard."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     source = (ROOT / "examples" / "train_digits.py").read_text()
-    cells = [source.replace('if __name__ == "__main__":\n    main()\n', ""), "train('ddp', 9)"]
+    cells = [source.replace('if __name__ == "__main__":\n    main()\n', ""), "train('ddp', 8)"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in cells])
     nbclient.NotebookClient(notebook, timeout=LIMIT_S, kernel_name="python3").execute()
     output = "".join(each.get("text", "") for each in notebook.cells[1].outputs)
