@@ -45,7 +45,9 @@ OTHERS = [n for n in range(20) if n != 7]
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn", "fork"])
-def test_a_death_by_every_start_method(method: Any, run_script: Callable[..., Any]) -> None:
+def test_a_death_by_every_start_method(
+    method: Any, run_script: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
     """Trap 13; in a program of its own, since fork wants no threads beside it."""
     script = run_script(
         "import os, teamster as ts\n"
@@ -63,7 +65,7 @@ def test_a_death_by_every_start_method(method: Any, run_script: Callable[..., An
         "",
         0,
     )
-    assert not script.survivors()
+    wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
 
 
 @pytest.mark.parametrize("call", ["imap", "imap_unordered"])

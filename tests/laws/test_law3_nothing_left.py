@@ -142,7 +142,10 @@ def test_killed_while_workers_start(
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_a_pool_that_is_never_closed(
-    backend: str, run_script: Callable[..., Any], within: Callable[..., Any]
+    backend: str,
+    run_script: Callable[..., Any],
+    within: Callable[..., Any],
+    wait_until: Callable[..., Any],
 ) -> None:
     """Trap 30."""
     with within(5):
@@ -151,7 +154,7 @@ def test_a_pool_that_is_never_closed(
             "print(pool.map(abs, [-1]), pool.submit(abs, -2).result())"
         )
     assert (script.stdout, script.stderr, script.returncode) == ("[1] 2\n", "", 0)
-    assert not script.survivors()
+    wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
 
 
 def test_ctrl_c_between_two_nexts() -> None:
@@ -265,28 +268,30 @@ def test_memory_comes_back_while_results_are_consumed() -> None:
     assert [int(array[-1]) for array in kept] == [0, 1, 2, 3]  # trap 29: results outlive the pool
 
 
-def test_a_program_waits_at_its_end_for_what_it_has_spawned(run_script: Callable[..., Any]) -> None:
+def test_a_program_waits_at_its_end_for_what_it_has_spawned(
+    run_script: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
     script = run_script(
         "import teamster as ts\ndef save():\n    import time; time.sleep(0.3); print('saved')\n"
         "ts.spawn(save)\nprint('end')"
     )
     assert (script.stdout, script.stderr, script.returncode) == ("end\nsaved\n", "", 0)
-    assert not script.survivors()
+    wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
 
 
 def test_daemons_and_whatever_runs_when_a_program_fails_end_with_it(
-    run_script: Callable[..., Any], within: Callable[..., Any]
+    run_script: Callable[..., Any], within: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     start = "import time, teamster as ts\nprocess = ts.spawn(time.sleep, 60)\n"
     with within(8):
         script = run_script(start + "process.daemon = True")
     assert (script.stderr, script.returncode) == ("", 0)
-    assert not script.survivors()
+    wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
     with within(8):
         script = run_script(start + "raise KeyError('a mistake')")
     assert script.stderr.count("KeyError: 'a mistake'") == 1
     assert script.stderr.count("Traceback") == 1
-    assert not script.survivors()
+    wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
 
 
 def test_an_error_of_a_spawned_process_is_said_when_a_program_ends(

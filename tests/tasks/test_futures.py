@@ -305,14 +305,14 @@ if how == "raised":
 @pytest.mark.parametrize("kind", ["thread", "process"])
 @pytest.mark.parametrize("how", ["left", "shutdown", "dropped", "raised", "pool"])
 def test_open_calls_are_finished_when_the_program_ends(
-    kind: str, how: str, run_script: RunScript
+    kind: str, how: str, run_script: RunScript, wait_until: WaitUntil
 ) -> None:
     script = run_script(EXIT, how, kind)
     assert (script.returncode, script.stderr) == (0, "")
     assert sorted(path.name for path in script.folder.glob("saved*")) == [
         f"saved{n}" for n in range(6)
     ]
-    assert not script.survivors()
+    wait_until(lambda: not script.survivors(), seconds=1.0, message="survivors")
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
