@@ -69,6 +69,13 @@ class ProgressLine:
 
 def _is_seen() -> bool:
     try:
-        return sys.stderr.isatty() or "ipykernel" in sys.modules
+        return sys.stderr.isatty() or _is_notebook()
     except (AttributeError, ValueError):
         return False
+
+
+def _is_notebook() -> bool:
+    """Whether a kernel runs this program; one may have loaded the library for others."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return type(shell).__name__ == "ZMQInteractiveShell"
