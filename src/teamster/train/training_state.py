@@ -13,11 +13,12 @@ What is not a tensor is small, and pickles; tensors are what takes time, and are
 
 from __future__ import annotations
 
-import random
-import sys
+from importlib import import_module
 from typing import Any
 
 import torch
+
+from teamster.spine.workers.seeds import generator_states, restore_generators
 
 Tensors = dict[str, torch.Tensor]
 
@@ -90,10 +91,7 @@ def random_states() -> dict[str, Any]:
         >>> bool(first == torch.rand(1))
         True
     """
-    states: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
-    if (numpy := sys.modules.get("numpy")) is not None:
-        kind, keys, *position = numpy.random.get_state()
-        states["numpy"] = (kind, torch.from_numpy(keys.astype("int64")), *position)
+    states = generator_states()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
@@ -108,13 +106,9 @@ def restore_random(states: dict[str, Any]) -> None:
     Example:
         >>> restore_random(random_states())
     """
-    random.setstate(states["python"])
-    torch.set_rng_state(states["torch"])
-    if "numpy" in states:
-        import numpy
-
-        kind, keys, *position = states["numpy"]
-        numpy.random.set_state((kind, keys.numpy().astype("uint32"), *position))
+    if "numpy.random" in states:
+        import_module("numpy")  # the program that has saved them had it
+    restore_generators({name: each for name, each in states.items() if name != "cuda"})
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
 

@@ -28,14 +28,12 @@ from teamster.spine.plan.trials import Trials, Turn
 from teamster.train.strategies.ddp import Ranks
 from teamster.train.strategies.dp import Replicated
 from teamster.train.strategies.single import Single
-from teamster.train.strategies.strategy import Losses, Strategy, Work
+from teamster.train.strategies.strategy import Losses, Strategy, Work, has_statistics
 
 Setting = tuple[str, int]
 """A strategy and its workers; of "single" the inner threads."""
 
 _WORTH_RANKS_S = 2e-3  # a step that takes less gains nothing from processes
-_STATISTICS = nn.modules.batchnorm._BatchNorm
-_REASONS = {"statistics": "its BatchNorm layers would take statistics of fewer rows"}
 
 
 class Measuring:
@@ -112,8 +110,9 @@ class Measuring:
             check_replicable(getattr(self._module, "_orig_mod", self._module))
         except UsageError as error:
             self._notes["dp"] = self._notes["ddp"] = str(error)
-        if any(isinstance(each, _STATISTICS) for each in self._module.modules()):
-            self._notes["dp"] = self._notes["ddp"] = _REASONS["statistics"]
+        if has_statistics(self._module):
+            note = "its BatchNorm layers would take statistics of fewer rows"
+            self._notes["dp"] = self._notes["ddp"] = note
         return "dp" in self._notes
 
     # --- steps ------------------------------------------------------------------------------------

@@ -71,9 +71,9 @@ class Launched:
         self.world.enter(work.number, "forward and backward")
         self.share_buffers()
         own = self.own(work)
-        counts = self._counts(0.0 if own is None else own.count())
-        self.rows_of_batch = sum(self._counts(0.0 if own is None else own.rows()))
-        whole = sum(counts) or 1.0
+        counted = (0.0, 0.0) if own is None else (own.count(), own.rows())
+        counts, rows = self._of_all_ranks(*counted)
+        self.rows_of_batch, whole = sum(rows), sum(counts) or 1.0
         losses: Losses = {}
         error: Exception | None = None
         if own is not None:
@@ -93,14 +93,15 @@ class Launched:
 
     def count(self, work: Work) -> float:
         """How much the batch counts of which a rank has some rows."""
-        return sum(self._counts(work.count() if work.rows_or_none() != 0 else 0.0))
+        (counts,) = self._of_all_ranks(work.count() if work.rows_or_none() != 0 else 0.0)
+        return sum(counts)
 
-    def _counts(self, own: float) -> list[float]:
-        """How much the rows of each rank count."""
-        counts = torch.zeros(self.workers, dtype=torch.float64, device=self._device)
-        counts[self.world.rank] = own
-        self.world.sum(counts)
-        found: list[float] = counts.tolist()
+    def _of_all_ranks(self, *own: float) -> list[list[float]]:
+        """For each number of this rank's, those of all."""
+        numbers = torch.zeros(len(own), self.workers, dtype=torch.float64, device=self._device)
+        numbers[:, self.world.rank] = torch.tensor(own, dtype=torch.float64)
+        self.world.sum(numbers)
+        found: list[list[float]] = numbers.tolist()
         return found
 
     def share_buffers(self) -> None:

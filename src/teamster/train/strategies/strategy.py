@@ -212,6 +212,16 @@ def by_name(returned: Any) -> Losses:
     return {name: loss.reshape(()) for name, loss in losses.items()}
 
 
+def has_statistics(module: nn.Module) -> bool:
+    """Whether the rows of a batch are normalized together.
+
+    Example:
+        >>> has_statistics(nn.Linear(1, 1)), has_statistics(nn.BatchNorm1d(1))
+        (False, True)
+    """
+    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in module.modules())
+
+
 def what_differs(module: nn.Module, unit: str) -> str:
     """What a module computes otherwise where its batches are shared out.
 
@@ -229,7 +239,7 @@ def what_differs(module: nn.Module, unit: str) -> str:
         "BatchNorm takes the statistics of each rank's rows"
     """
     parts = []
-    if any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in module.modules()):
+    if has_statistics(module):
         parts.append(f"BatchNorm takes the statistics of each {unit}'s rows")
     if any(isinstance(each, nn.modules.dropout._DropoutNd) for each in module.modules()):
         parts.append(f"dropout draws anew in each {unit}")
