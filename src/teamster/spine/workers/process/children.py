@@ -121,10 +121,11 @@ class Children:
     def _lose(self, child: Child) -> None:
         """Nothing more comes from this one, and nothing goes to it."""
         number = child.channel.fileno()
-        if self._by_descriptor.pop(number, None) is not None:
-            self._poller.unregister(number)
-        child.closed_ns = time.perf_counter_ns()
-        self._paused.discard(child)
+        with self._arming:  # another thread may be about to have it waited for otherwise
+            if self._by_descriptor.pop(number, None) is not None:
+                self._poller.unregister(number)
+            child.closed_ns = time.perf_counter_ns()
+            self._paused.discard(child)
         self._lost.append(child)
 
     def start_afresh_if_needed(self, user: Child | None = None) -> None:
