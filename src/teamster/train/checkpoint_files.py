@@ -198,6 +198,18 @@ def is_whole(place: Path) -> bool:
         return False
 
 
+def find_or_none(path: Path) -> Path | None:
+    """The newest whole checkpoint of a run; None where there is none.
+
+    Args:
+        path: of the run.
+
+    Example:
+        >>> find_or_none(Path("/nowhere"))
+    """
+    return next(filter(is_whole, _candidates(path)), None)
+
+
 def find(path: Path) -> Path:
     """The checkpoint that is meant by a path: itself, or the newest whole one of a run.
 
@@ -213,9 +225,8 @@ def find(path: Path) -> Path:
             ...
         teamster.errors.UsageError: there is no checkpoint in /nowhere
     """
-    for place in _candidates(path):
-        if is_whole(place):
-            return place
+    if (place := find_or_none(path)) is not None:
+        return place
     told = f"there is no checkpoint in {path}"
     if any(_candidates(path)):
         told = f"no checkpoint in {path} is whole: its files are not what {_CHECKSUMS} says"

@@ -20,6 +20,7 @@ class Loading:
 
     Attributes:
         reads_own: whether the batches that are given at the moment are this rank's rows only.
+        is_through: whether the latest loader of the training has given all of its batches.
 
     Example:
         >>> from teamster.train.strategies.single import Single
@@ -33,7 +34,7 @@ class Loading:
         self._rank_loaders: weakref.WeakKeyDictionary[Any, RankLoader] = weakref.WeakKeyDictionary()
         self._loader: Any = None  # the latest, whose position is saved
         self._position: Any = None  # of a checkpoint, for the next loader
-        self.reads_own = False
+        self.reads_own = self.is_through = False
 
     def batches(self, loader: Iterable[Any], *, training: bool = True) -> Iterator[Any]:
         """Those of a loader, from where a checkpoint was on.
@@ -42,20 +43,27 @@ class Loading:
             loader: its batches are whole ones.
             training: whether its position is of the training.
         """
+        source = loader if self._launched is None else self._of_rank(loader, self._launched)
         if training:
-            self._loader = loader
+            self.is_through = False
+            self._loader = source
             position, self._position = self._position, None
-            if position is not None and hasattr(loader, "load_state_dict"):
-                loader.load_state_dict(position)
+            if position is not None and hasattr(source, "load_state_dict"):
+                source.load_state_dict(position)
+        yield from self._here(source, training)
+        if training:
+            self.is_through = True
+
+    def _here(self, source: Iterable[Any], training: bool) -> Iterator[Any]:
         if self._launched is None:
-            yield from loader
+            yield from source
             return
         same_random_numbers(self._launched.world.broadcast)
         if not training:
             self._launched.share_buffers()
         before, self.reads_own = self.reads_own, True
         try:
-            yield from self._of_rank(loader, self._launched)
+            yield from source
         finally:
             self.reads_own = before
 

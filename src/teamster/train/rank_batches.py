@@ -98,6 +98,11 @@ class RankLoader:
             self._loader = copy.copy(loader)
             self._loader.__dict__.update(batch_sampler=self._sampler, _iterator=None)
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("state_dict", "load_state_dict"):  # where the loader has a position
+            return getattr(self._loader, name)
+        raise AttributeError(name)
+
     def __iter__(self) -> Iterator[Any]:
         empty: deque[bool] | None = None
         for batch in self._loader:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from torch import nn
 
 from teamster.errors import UsageError
-from teamster.train.checkpoint_files import find, read
+from teamster.train.checkpoint_files import find, find_or_none, is_whole, read
 from teamster.train.loading import Loading
 from teamster.train.saving import Saver
 from teamster.train.training_state import put_together, random_states, restore_random
@@ -34,14 +35,50 @@ class Resumable:
     _saver: Saver
     _steps: int
     _seed: int
+    _epoch: int
+    _folder: PathLike | None
 
     @property
     def is_main(self) -> bool:
         """See `Trainer`."""
         raise NotImplementedError
 
+    def gather(self, value: Any) -> list[Any]:
+        """See `Trainer`."""
+        raise NotImplementedError
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """The epochs of a training, but for those that a loaded checkpoint has behind it.
+
+        One that was left in the middle comes once more, and `batches` goes on where it was.
+
+        Args:
+            count: of all of them.
+
+        Yields:
+            Their numbers, from 0 on.
+
+        Example:
+            >>> import torch
+            >>> from teamster.train import Trainer
+            >>> model = nn.Linear(1, 1)
+            >>> trainer = Trainer(model, torch.optim.SGD(model.parameters()), "single")
+            >>> list(trainer.epochs(3)), list(trainer.epochs(4))
+            ([0, 1, 2], [3])
+            >>> trainer.close()
+        """
+        while self._epoch < count:
+            self._loading.is_through = False
+            yield self._epoch
+            self._loading.is_through = False
+            self._epoch += 1
+
     def save(
-        self, path: PathLike, *, keep: int = 3, export: Literal["safetensors"] | None = None
+        self,
+        path: PathLike | None = None,
+        *,
+        keep: int = 3,
+        export: Literal["safetensors"] | None = None,
     ) -> Future[Path] | None:
         """Save all of the training; returns when it is copied, and writes in the background.
 
@@ -50,7 +87,7 @@ class Resumable:
 
         Args:
             path: the folder of the run; each checkpoint is a folder in there, in the format of
-                `torch.distributed.checkpoint`.
+                `torch.distributed.checkpoint`. None for the trainer's `folder`.
             keep: how many checkpoints are to stay.
             export: "safetensors" writes the model in that format, too.
 
@@ -59,6 +96,7 @@ class Resumable:
 
         Raises:
             OSError: the checkpoint before could not be written.
+            UsageError: there is no path, nor a folder of the trainer.
 
         Example:
             >>> import tempfile
@@ -74,25 +112,68 @@ class Resumable:
             >>> place.name
             'step-00000000'
         """
+        folder = self._path(path)
         if not self.is_main:
             return None
         state = self.state_dict()
-        return self._saver.save(
-            Path(path), self._steps, state, keep=keep, export=export is not None
-        )
+        return self._saver.save(folder, self._steps, state, keep=keep, export=export is not None)
 
-    def load(self, path: PathLike) -> None:
+    def load(self, path: PathLike | None = None) -> None:
         """Go on from a checkpoint.
 
+        Where torchrun has started the ranks, rank 0 finds it, and sends it to those that do not
+        have it on their disk.
+
         Args:
-            path: of it, or of a run: then from its newest whole one.
+            path: of it, or of a run: then from its newest whole one. None for the trainer's
+                `folder`.
 
         Raises:
             UsageError: there is none, or it is of another model or other optimizers.
         """
         self._saver.wait()
-        tensors, rest = read(find(Path(path)))
+        folder = self._path(path)
+        place: Path | None = None
+        error: UsageError | None = None
+        if self.is_main:
+            try:
+                place = find(folder)
+            except UsageError as raised:
+                error = raised
+        place, error = self.gather((place, error))[0]
+        if error is not None:
+            raise error
+        assert place is not None
+        self._load_from(place)
+
+    def _load_from(self, place: Path) -> None:
+        """A checkpoint that rank 0 has found whole."""
+        here = self.is_main or is_whole(place)
+        found = read(place) if here else None
+        if not all(self.gather(here)):
+            sent = self.gather(found if self.is_main else None)[0]
+            found = sent if found is None else found
+        assert found is not None
+        tensors, rest = found
         self.load_state_dict(put_together(rest, tensors))
+
+    def _resume(self, from_where: PathLike | None) -> None:
+        """When the trainer is made; "auto" begins afresh where there is no checkpoint yet."""
+        if from_where != "auto":
+            if from_where is not None:
+                self.load(from_where)
+            return
+        folder = self._path(None)
+        place = self.gather(find_or_none(folder) if self.is_main else None)[0]
+        if place is not None:
+            self._load_from(place)
+
+    def _path(self, path: PathLike | None) -> Path:
+        if path is None and self._folder is None:
+            raise UsageError(
+                "no path of a run was given: save(path), load(path), or Trainer(..., folder=path)"
+            )
+        return Path(self._folder if path is None else path)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """All that a checkpoint holds; its tensors are the training's own.
@@ -106,7 +187,7 @@ class Resumable:
             >>> model = nn.Linear(1, 1)
             >>> trainer = Trainer(model, torch.optim.SGD(model.parameters()), "single")
             >>> sorted(trainer.state_dict())
-            ['loader', 'model', 'random', 'steps', 'update']
+            ['epoch', 'loader', 'model', 'random', 'steps', 'update']
             >>> trainer.close()
         """
         return {
@@ -115,6 +196,7 @@ class Resumable:
             "random": random_states(),
             "loader": self._loading.state(),
             "steps": (self._steps, self._seed),
+            "epoch": self._epoch + self._loading.is_through,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -132,5 +214,6 @@ class Resumable:
         except (RuntimeError, ValueError) as error:
             raise UsageError(f"the checkpoint is of another training: {error}") from error
         self._steps, self._seed = state["steps"]
+        self._epoch = state["epoch"]
         self._loading.go_to(state["loader"])
         restore_random(state["random"])

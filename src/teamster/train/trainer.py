@@ -29,7 +29,7 @@ from teamster.train.loading import Loading
 from teamster.train.logs import Log, Logged, Logger, loggers_of
 from teamster.train.precision import Precision, precision_of
 from teamster.train.progress_line import ProgressLine
-from teamster.train.resumable import Resumable
+from teamster.train.resumable import PathLike, Resumable
 from teamster.train.saving import Saver
 from teamster.train.strategies.by_name import make_strategy, plan_of
 from teamster.train.strategies.launched import Launched
@@ -72,12 +72,16 @@ class Trainer(Resumable, Logged):
         progress: whether `batches` shows a line with what is logged; None to do so on a terminal.
         retries: deaths of ranks that the training outlives; each costs the step that was under way.
         seed: of the random numbers of ranks; None to take torch's.
+        folder: of the run: where `save` and `load` go by default.
+        resume: "auto" to go on from the newest whole checkpoint in `folder`, where there is one; or
+            the path of one.
 
     Attributes:
         model: as above.
 
     Raises:
-        UsageError: the strategy cannot run here, or a number is out of its range.
+        UsageError: the strategy cannot run here, a number is out of its range, or there is no
+            checkpoint where `resume` says.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -108,6 +112,8 @@ class Trainer(Resumable, Logged):
         progress: bool | None = None,
         retries: int = 1,
         seed: int | None = None,
+        folder: PathLike | None = None,
+        resume: PathLike | None = None,
     ) -> None:
         optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
         check_numbers(workers, accumulate, max_grad_norm, retries)
@@ -133,8 +139,10 @@ class Trainer(Resumable, Logged):
         self._log = Log(lambda: [*own, *loggers_of(given)])
         self._saver = Saver()
         self._seed = torch.initial_seed() if seed is None else seed
-        self._steps = 0
+        self._steps = self._epoch = 0
         self._noted = False
+        self._folder = folder
+        self._resume(resume)
 
     # --- steps ------------------------------------------------------------------------------------
 

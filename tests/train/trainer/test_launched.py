@@ -3,20 +3,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-DEADLINE_S = 120.0
+from tests.train.launching import DEADLINE_S, environment, found, free_port, run, script
 
 SCRIPT = """
     import json, os, sys, torch
@@ -56,37 +51,6 @@ SCRIPT = """
             weights = [float(each.double().sum()) for each in model.parameters()]
             print("found", json.dumps([losses, mean, weights, reads]), flush=True)
 """
-
-
-def run(program: str, *arguments: str, ranks: int = 0) -> subprocess.CompletedProcess[str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    return subprocess.run(
-        [sys.executable, *(launch if ranks else []), program, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=DEADLINE_S,
-        env=environment(),
-    )
-
-
-def environment() -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC")
-    }
-    return {**kept, "OMP_NUM_THREADS": "1"}
-
-
-def script(folder: Path, text: str) -> str:
-    path = folder / "train.py"
-    path.write_text(textwrap.dedent(text))
-    return str(path)
-
-
-def found(result: subprocess.CompletedProcess[str]) -> Any:
-    match = re.search(r"found (.*)", result.stdout)
-    assert match is not None, result.stderr[-3_000:]
-    return json.loads(match[1])
 
 
 @pytest.mark.parametrize(("accumulate", "ranks"), [("1", 2), ("3", 3)])
@@ -180,15 +144,6 @@ def test_a_rank_that_is_killed_is_named(tmp_path: Path) -> None:
     assert "told 0 WorkerDied rank 1 (process " in output
     assert "has ended: its last sign of life was in step" in output
     assert time.monotonic() - began < 60.0
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
 
 
 def test_strategies_of_one_program_are_refused(tmp_path: Path) -> None:

@@ -63,6 +63,22 @@ _worlds = {"open": 0, "made": False}
 """How many use the process group, and whether it is one of ours."""
 
 
+def _meet(backend: str, timeout: timedelta) -> None:
+    """Make the process group.
+
+    When torchrun restarts the ranks of its own node, they find in its store where those of their
+    last life were, and gloo waits for these (torch 2.13): so each life has keys of its own. Nodes
+    may have been restarted different numbers of times.
+    """
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if life == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        dist.init_process_group(backend, timeout=timeout)
+        return
+    found, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+    store = dist.PrefixStore(f"life {life}", found)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+
+
 class World:
     """This rank among the others.
 
@@ -82,7 +98,7 @@ class World:
         if not dist.is_initialized():
             _worlds["made"] = True
             backend = "nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(seconds=2 * patience_s))
+            _meet(backend, timedelta(seconds=2 * patience_s))
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.host = socket.gethostname()
         self._patience_s = patience_s

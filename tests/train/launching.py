@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Scripts of the tests under torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+DEADLINE_S = 120.0
+
+
+def run(
+    program: str, *arguments: str, ranks: int = 0, restarts: int = 0
+) -> subprocess.CompletedProcess[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    launch += [f"--max-restarts={restarts}"]
+    return subprocess.run(
+        [sys.executable, *(launch if ranks else []), program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+        env=environment(),
+    )
+
+
+def environment() -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC")
+    }
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
+def script(folder: Path, text: str) -> str:
+    path = folder / "train.py"
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+def found(result: subprocess.CompletedProcess[str]) -> Any:
+    match = re.search(r"found (.*)", result.stdout)
+    assert match is not None, result.stderr[-3_000:]
+    return json.loads(match[1])
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+    return port
