@@ -191,7 +191,7 @@ ROWS: list[Row] = [
         for kind in ("process", "thread", "serial")
     ),
     ("deaths", deaths, (10, 100, 1_000)),
-    ("timeouts", timeouts, (10, 100, 1_000)),
+    ("timeouts", timeouts, (100, 1_000, 10_000)),
     ("threads that map, process", callers("process"), (4, 20, 100)),
     ("threads that map, thread", callers("thread"), (4, 20, 100)),
     ("threads that submit", waiting_callers, (4, 20, 100)),

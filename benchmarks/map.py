@@ -18,8 +18,6 @@ import json
 import multiprocessing as mp
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,6 +28,7 @@ from typing import Any
 import teamster as ts
 from benchmarks import work
 from benchmarks.map_futures import USES, of_processes, of_threads
+from benchmarks.map_programs import cold_start, own_class
 
 OUT = Path(__file__).parent / "out"
 OURS = "teamster"
@@ -224,30 +223,6 @@ def round_trips(stack: ExitStack) -> Contenders:
     }
 
 
-_COLD = {
-    OURS: "import teamster as ts\np = ts.Pool('process', workers=2); next(p.imap(abs, [1]))",
-    "Pool, fork server": "import multiprocessing as m\np = m.get_context('forkserver').Pool(2); "
-    "next(p.imap(abs, [1]))",
-}
-
-
-def cold_start(_: ExitStack) -> Contenders:
-    """A program from nothing to its first result; the start of the interpreter is part of both."""
-    environment = {
-        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-    }
-    return {
-        name: partial(
-            subprocess.run,
-            [sys.executable, "-c", code],
-            check=True,
-            env=environment,
-            stderr=subprocess.DEVNULL,
-        )
-        for name, code in _COLD.items()
-    }
-
-
 WORKLOADS = [
     Workload("one message at a time, no-op x 30,000", single_messages, {"Pool.imap": 1.1}),
     Workload("no-op x 100,000, process", tiny, {BEST: 1.3}),
@@ -284,6 +259,7 @@ WORKLOADS = [
         for name, use in USES.items()
         for count in (1_000, 10_000, 100_000)
     ),
+    Workload("instances of the program's own class x 100,000", own_class, {"Pool.map": 1.0}),
     Workload("cold start", cold_start, {"Pool, fork server": 1.3}),
 ]
 

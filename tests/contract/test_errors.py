@@ -5,6 +5,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,38 @@ class Junk(Exception):
         return (int, ("junk",))
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    what: str
+
+
+class NoAttributes(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+class BadProperty(Exception):
+    @property
+    def index(self) -> int:
+        raise RuntimeError("nobody may know")
+
+
+class OwnIndex(Exception):
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.index = -1
+
+
+def raise_at_three(kind: type[Exception], number: int) -> int:
+    if number == 3:
+        raise kind("three")
+    return number
+
+
+def divide(number: int) -> float:
+    return number / 0
+
+
 def fail_at_seven(number: int) -> int:
     if number == 7:
         raise LookupError("seven")
@@ -56,6 +89,46 @@ def test_or_it_takes_the_items_place(pool: ts.Pool) -> None:
     assert [result for result in results if result is not results[7]] == [
         n for n in range(20) if n != 7
     ]
+
+
+@pytest.mark.parametrize("kind", [Frozen, NoAttributes, BadProperty])
+def test_an_error_that_refuses_attributes_costs_its_own_item(
+    pool: ts.Pool, kind: type[Exception]
+) -> None:
+    results = pool.map(partial(raise_at_three, kind), range(6), on_error="return")
+    assert isinstance(results[3], kind)
+    assert [*results[:3], *results[4:]] == [0, 1, 2, 4, 5]
+    with pytest.raises(kind):
+        pool.submit(raise_at_three, kind, 3).result(timeout=20)
+    with pytest.raises(kind):
+        pool.map(partial(raise_at_three, kind), range(6))
+
+
+@pytest.mark.parametrize("kind", [Frozen, NoAttributes, BadProperty])
+def test_an_initializer_that_raises_such_an_error(
+    backend: str, kind: type[Exception], within: Callable[..., Any]
+) -> None:
+    with (
+        within(10),
+        ts.Pool(backend, workers=2, initializer=raise_at_three, initargs=(kind, 3)) as pool,  # type: ignore[arg-type]
+        pytest.raises(kind),
+    ):
+        pool.map(abs, range(10))
+
+
+def test_an_index_of_the_errors_own_stays(pool: ts.Pool) -> None:
+    with pytest.raises(OwnIndex) as caught:
+        pool.map(partial(raise_at_three, OwnIndex), range(6))
+    assert caught.value.index == -1
+    with pytest.raises(OwnIndex) as caught:
+        pool.submit(raise_at_three, OwnIndex, 3).result(timeout=20)
+    assert caught.value.index == -1
+
+
+def test_each_item_may_fail(pool: ts.Pool) -> None:
+    results = pool.map(divide, range(2_000), on_error="return")
+    assert {type(result) for result in results} == {ZeroDivisionError}
+    assert len(results) == 2_000
 
 
 def test_a_stream_raises_when_the_items_turn_comes(pool: ts.Pool) -> None:

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`map`, `starmap`, `imap`, `imap_unordered`: order, bounds, the input's life."""
 
+import gc
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import teamster as ts
+from tests.conftest import WaitUntil
 
 
 def test_map_keeps_the_order(pool: ts.Pool) -> None:
@@ -129,6 +133,13 @@ def test_dropping_the_iterator_cancels(pool: ts.Pool) -> None:
     assert next(results) == 0
     del results
     assert watched.closed_in is not None
+
+
+def test_a_stream_lets_go_of_what_it_has_given(pool: ts.Pool, wait_until: WaitUntil) -> None:
+    for array in pool.imap(np.ones, range(1, 9)):
+        given = weakref.ref(array)
+        del array
+        wait_until(lambda given=given: gc.collect() >= 0 and given() is None)  # type: ignore[misc]
 
 
 def test_a_slow_consumer_holds_the_input_back(pool: ts.Pool) -> None:

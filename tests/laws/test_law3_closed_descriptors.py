@@ -6,9 +6,11 @@ The next call starts afresh, and the program's own files stay open.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.conftest import RunScript
+from tests.conftest import RunScript, StartScript, WaitUntil
 
 DAEMON = """
 import os, select, sys, tempfile
@@ -49,6 +51,39 @@ print("whole")
 def test_the_next_call_starts_afresh(run_script: RunScript, backend: str, way: str) -> None:
     script = run_script(DAEMON, backend, way, timeout=60)
     assert (script.returncode, script.stdout, script.stderr) == (0, "whole\n", "")
+
+
+AFTER_A_FORK = """
+import os, sys
+import teamster as ts
+
+path = sys.argv[1]
+assert ts.map(abs, [-1, -2], backend="process", workers=2) == [1, 2]
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.closerange(3, 256)
+logs = [open(f"{path}.{number}", "w") for number in range(12)]
+found = [ts.map(abs, [-3, -4], backend="process", workers=2) for _ in range(2)]
+for log in logs:
+    log.write("still here")
+    log.close()
+whole = all(open(log.name).read() == "still here" for log in logs)
+with open(path + ".part", "w") as file:
+    print(found, whole, file=file)
+os.rename(path + ".part", path)
+"""
+
+
+def test_the_copy_that_is_left_of_a_daemon_maps(
+    start_script: StartScript, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    told = tmp_path / "told"
+    start_script(AFTER_A_FORK, str(told))
+    wait_until(told.exists, seconds=60)
+    assert told.read_text() == "[[3, 4], [3, 4]] True\n"
 
 
 WHILE_ITS_READER_WAITS = """

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from teamster.errors import PoolClosed
+from teamster.errors import PoolClosed, annotate
 from teamster.kinds import order_of
 from teamster.spine.plan.plan import Plan
 from teamster.spine.trace.report import Ledger
@@ -58,7 +58,7 @@ class Teams:
                 try:
                     initialize()
                 except Exception as error:
-                    error.add_note("raised by the initializer of worker 0, the caller itself")
+                    annotate(error, "raised by the initializer of worker 0, the caller itself")
                     raise
                 self._initialize = None
 

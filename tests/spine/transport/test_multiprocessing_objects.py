@@ -34,6 +34,14 @@ def put(queue, n):
     queue.put(n)
     return n
 
+def fill(array, n):
+    array[n] = n + 1
+    return n
+
+def awaited(event, n):
+    assert event.wait(10)
+    return n
+
 def locked(lock, n):
     with lock:
         return n
@@ -48,10 +56,12 @@ def by_initializer(function, n):
 start_method = sys.argv[1]
 context = multiprocessing.get_context(start_method)
 counter, queue = context.Value("i", 0), context.SimpleQueue()
+array, event, buffered = context.Array("i", 4), context.Event(), context.Queue()
+event.set()
 receiver, sender = context.Pipe(duplex=False)
 for function, value in [
     (count, counter), (put, queue), (locked, context.Lock()), (locked, context.RLock()),
-    (send, sender),
+    (send, sender), (fill, array), (awaited, event), (put, buffered), (locked, context.Semaphore()),
 ]:
     with ts.Pool(
         "process", workers=2, start_method=start_method, initializer=keep, initargs=(value,)
@@ -62,6 +72,8 @@ for function, value in [
         assert got == [0, 1, 2, 3]
 expected = sorted([0, 1, 2, 3] * (1 if start_method == "fork" else 2))
 assert counter.value == len(expected)
+assert array[:] == [1, 2, 3, 4]
+assert sorted(buffered.get(timeout=20) for _ in expected) == expected
 assert sorted(queue.get() for _ in expected) == expected
 assert sorted(receiver.recv() for _ in expected) == expected
 """

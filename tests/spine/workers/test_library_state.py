@@ -48,6 +48,11 @@ def look_it_up(_: object) -> int:
     return VARIABLE.get()
 
 
+def a_third(number: int) -> decimal.Decimal:
+    time.sleep(0.003)
+    return decimal.Decimal(number) / 3
+
+
 def prepare() -> None:
     decimal.getcontext().prec = 11
     np.seterr(over="raise")
@@ -67,6 +72,29 @@ def unchanged() -> Iterator[None]:
 def pool(request: pytest.FixtureRequest, unchanged: None) -> Iterator[ts.Pool]:
     with ts.Pool(request.param, workers=2) as pool:
         yield pool
+
+
+def test_all_workers_that_auto_takes_count_with_as_many_digits(unchanged: None) -> None:
+    decimal.getcontext().prec = 60
+    assert ts.map(a_third, range(160)) == [decimal.Decimal(number) / 3 for number in range(160)]
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
+def test_torchs_default_type(backend: Any, unchanged: None) -> None:
+    torch = pytest.importorskip("torch")
+
+    def kind(_: int) -> str:
+        time.sleep(0.003)
+        return str(torch.ones(1).dtype)
+
+    before = torch.get_default_dtype()
+    with ts.Pool(backend, workers=2) as pool:
+        for set_to in (torch.float64, torch.float32):
+            torch.set_default_dtype(set_to)
+            try:
+                assert set(pool.map(kind, range(60))) == {str(set_to)}
+            finally:
+                torch.set_default_dtype(before)
 
 
 def test_each_call_finds_what_is_set_at_its_time(

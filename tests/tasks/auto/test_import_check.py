@@ -8,6 +8,7 @@ import reprlib
 import sqlite3
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -143,3 +144,25 @@ def test_a_table_of_a_library_that_the_program_has_filled_keeps_the_function_her
             assert pool.map(show, range(300)) == [f"[{item}, {item}, ...]" for item in range(300)]
             reason = pool.plan.reason
         assert pool.report().items % 300 == 0
+
+
+class LoadsBadly:
+    def __reduce__(self) -> Any:
+        return (fail_to_load, ())
+
+
+def fail_to_load() -> None:
+    raise ConnectionError("only there where it was made")
+
+
+def burn_beside(_: object, item: int) -> int:
+    return burn(item)
+
+
+def test_a_function_that_no_worker_can_load_stays_and_the_plan_says_so() -> None:
+    with ts.Pool("auto", workers=2) as pool:
+        function = functools.partial(burn_beside, LoadsBadly())
+        assert pool.map(function, [20_000] * 400) == [burn(20_000)] * 400
+        told = str(pool.plan)
+    assert "a worker cannot load it: ConnectionError: only there where it was made" in told
+    assert "one of the arguments" not in told

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from teamster import lifetime
-from teamster.errors import UsageError
+from teamster.errors import UsageError, annotate
 from teamster.spine.trace.export import check_path, html_of, plot, png_of, save
 from teamster.spine.trace.timeline import Timeline
 
@@ -78,7 +78,7 @@ class Recording:
         except Exception as failure:
             if error is None:
                 raise
-            error.add_note(f"and the timeline could not be written to {self.path!r}: {failure}")
+            annotate(error, f"and the timeline could not be written to {self.path!r}: {failure}")
 
     @property
     def timeline(self) -> Timeline:

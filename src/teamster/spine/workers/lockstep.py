@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from teamster import lifetime
+from teamster.errors import annotate
 from teamster.machine.native_threads import kept_torch_default, limit_torch
 from teamster.spine.trace.spans import name_lane
 from teamster.spine.workers.inbox_thread import InboxThread, Take
@@ -114,7 +115,7 @@ class Lockstep:
             assert error is not None
             for slot in slots:  # an error holds the frames that hold its slot
                 slot.error = None
-            error.add_note(self.describe(failed))
+            annotate(error, self.describe(failed))
             try:
                 raise error
             finally:

@@ -66,7 +66,8 @@ class CallerRunner:
         # The lookout says that it takes before it does; a loop that finds nothing left waits for it
         self._taking = False
         self._taken: list[Any] = []
-        self._last: list[Any] = []  # the result of an item that ran by itself
+        # The result of an item that ran by itself, while it is checked
+        self._last: list[Any] | None = None
         self._sampler: GilSampler | None = None
         self._gil: GilShare | None = None
         self.clock = CallerClock()
@@ -160,13 +161,13 @@ class CallerRunner:
         first, items = self._supply.pulled, self._supply.next_item()
         if not items:
             return
-        self._last = []
         checking = safety.begin(items[0], seconds)
+        self._last = [] if checking else None
         with self._clocked():
             self._clock_chunk(first, iter(items), 1)
-        if checking and self._last:
+        if self._last:
             safety.end(items[0], self._last[0])
-        self._last = []
+        self._last = None
 
     @contextmanager
     def _clocked(self) -> Iterator[None]:
@@ -254,7 +255,8 @@ class CallerRunner:
         except BaseException as error:
             failure = error
         if done := len(values) - before:
-            self._last = values[before:] if count == 1 else []
+            if self._last is not None:
+                self._last = values[before:]
             if shared is None:
                 self._delivery.take_here(index, values)
             else:

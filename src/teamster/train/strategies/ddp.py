@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from teamster.errors import UsageError, WorkerDied
+from teamster.errors import UsageError, WorkerDied, annotate
 from teamster.machine.cpus import usable_cores
 from teamster.parallel.scattering import chunk_sizes
 from teamster.spine.trace.ring import COMPUTE
@@ -158,7 +158,7 @@ class Ranks:
             try:
                 answer = self._receive(rank, ("work", part, share))
             except Exception as failed:
-                failed.add_note(_where(rank, rows))
+                annotate(failed, _where(rank, rows))
                 error = error or failed
                 continue
             self._add(rank, answer, losses, survey.parameters)
@@ -184,7 +184,7 @@ class Ranks:
             with inner_threads(self._threads):
                 return None, run_slice(self._module, work, share)
         except Exception as error:
-            error.add_note(_where(0, rows))
+            annotate(error, _where(0, rows))
             return error, {}
 
     def _tell_state(self, state: ModuleState) -> None:

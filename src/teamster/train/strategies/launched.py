@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from teamster.errors import annotate
 from teamster.parallel.scattering import chunk_sizes
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
@@ -171,7 +172,7 @@ class Launched:
             raise error
         rank, described = next((rank, each) for rank, each in enumerate(told) if each is not None)
         raised = rebuild(described)
-        raised.add_note(f"in rank {rank}")
+        annotate(raised, f"in rank {rank}")
         raise raised
 
     def _sum_losses(self, losses: Losses, all_alike: bool) -> Losses:

@@ -28,6 +28,7 @@ def run(run_script: RunScript, change: str, options: str = "backend='process'") 
     script = run_script(PROGRAM.format(change=change, options=options), timeout=60)
     assert script.returncode == 0, script.stderr
     assert not script.survivors()
+    assert float(script.stderr.split("seconds ")[1]) < 30
     return script.stdout
 
 

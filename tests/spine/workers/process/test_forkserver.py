@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -57,8 +59,33 @@ def test_workers_are_the_programs_interpreter(start_method: str) -> None:
     assert found == [interpreter(0)]
 
 
-def test_modules_that_a_pth_file_finds_are_found(run_script: RunScript, tmp_path: Path) -> None:
-    """As those of an editable install are.
+def test_modules_of_a_pth_file_are_found(tmp_path: Path) -> None:
+    """As those of an editable install are, in a virtual environment."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "found_by_pth.py").write_text("def double(n):\n    return 2 * n\n")
+    venv.create(tmp_path / "venv", symlinks=True)
+    libraries = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    (libraries / "editable.pth").write_text(f"{tmp_path / 'package'}\n")
+    (tmp_path / "script.py").write_text(
+        "import sys, teamster as ts, found_by_pth\n"
+        "print(ts.map(found_by_pth.double, [1, 2], backend='process', workers=2))\n"
+        "print(ts.map(lambda _: sys.prefix, [0], backend='process', workers=1) == [sys.prefix])"
+    )
+    done = subprocess.run(
+        [tmp_path / "venv" / "bin" / "python", tmp_path / "script.py"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("[2, 4]\nTrue\n", "")
+
+
+def test_modules_that_a_sitecustomize_finds_are_found(
+    run_script: RunScript, tmp_path: Path
+) -> None:
+    """As those of editable installs that find them by a hook.
 
     What adds their folder to the path runs when `site` is loaded.
     """

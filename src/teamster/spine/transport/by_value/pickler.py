@@ -55,10 +55,11 @@ from teamster.spine.transport.parcel import Definition, Parcel, keep_inside
 from teamster.spine.transport.tensors import Reducers, reducers
 
 _PROTOCOL = 5  # the first with buffers beside the pickle (PEP 574)
-_LARGE_BYTES = 1 << 20  # a pickler that has written so much is not kept
+_LARGE_BYTES = 1 << 13  # a pickler that has written so much is not kept: its memo stays that large
 _TABLE = cloudpickle.Pickler._dispatch_table
 _HEAP_TYPE = 1 << 9  # made by a class statement: how to make one of others is not known
 _Cached = type(functools.lru_cache(int))
+_DEFINITION = type, types.FunctionType
 
 
 class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -122,7 +123,7 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, value: Any) -> Any:
         """Reduce functions, classes, and what pickles by a name; leave the rest to pickle."""
         kind = type(value)
-        if isinstance(value, type | types.FunctionType):
+        if isinstance(value, _DEFINITION):
             if _is_plainly_importable(value):
                 return NotImplemented
             return self._reduce_known(value) or self._reduce_definition(value)
