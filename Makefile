@@ -57,7 +57,7 @@ bench-gil: $(VENV)/.stamp-dev
 bench-parallel: $(VENV)/.stamp-dev
 	$(BIN)/python -m benchmarks.data_parallel $(ARGS)
 
-bench-loader: $(VENV)/.stamp-dev
+bench-loader: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.loader $(ARGS)
 
 bench-sharing: $(VENV)/.stamp-dev

@@ -231,12 +231,15 @@ def measure_memory() -> None:
         "auto": lambda: DataLoader(dataset, 16),
     }
     print("\n1 GB of arrays: what an epoch adds to the memory")
+    found = {}
     for way, make in ways.items():
         before, loader = memory_bytes(), make()
         batches = iter(loader)
         for _ in batches:
             added = memory_bytes() if next(batches, None) is None else 0
-        print(f"  {way:18} {(max(added, memory_bytes()) - before) / 2**20:8.0f} MiB")
+        found[way] = max(added, memory_bytes()) - before
+        ratio = found[way] / found["torch 2"]
+        print(f"  {way:18} {found[way] / 2**20:8.0f} MiB  {ratio:6.2f} of torch 2")
         del batches, loader
         gc.collect()
 
@@ -250,7 +253,8 @@ def measure(name: str, rounds: int) -> tuple[dict[str, list[Epoch]], list[str]]:
             loader: Any = data.DataLoader(dataset, batch_size, num_workers=workers)
             found.setdefault(f"torch {workers}", []).append(epoch(loader, step))
         with contextlib.suppress(ImportError):
-            found.setdefault("spdl", []).append(epoch(spdl_of(dataset, batch_size), step))
+            of_spdl = epoch(spdl_of(dataset, batch_size), step)
+            found.setdefault("spdl", []).append(of_spdl)
         for way, kind in OURS.items():
             loader = DataLoader(dataset, batch_size, num_workers=2, workers=kind)  # type: ignore[arg-type]
             found.setdefault(way, []).append(epoch(loader, step))
@@ -283,6 +287,22 @@ def show(name: str, found: dict[str, list[Epoch]], plans: list[str]) -> None:
         )
     for plan in plans:
         print(f"  {plan}")
+    compare(medians)
+
+
+def compare(medians: dict[str, Epoch]) -> None:
+    """The ratios that are asked for, beside those in the table."""
+    auto, processes = medians["auto"], medians["2 processes"]
+    fixed = min(medians[way].wall for way in OURS)
+    workers = min((medians[f"torch {n}"] for n in TORCH if n), key=lambda each: each.wall)
+    inline, two, first = medians["torch 0"], medians["torch 2"], medians["auto, first epoch"]
+    print(
+        f"  auto takes {auto.wall / fixed:.2f} of ours with 2 workers; processes are "
+        f"{workers.wall / processes.wall:.2f} times torch's with workers, with "
+        f"{processes.cpu / workers.cpu:.2f} of the processor time\n"
+        f"  first batch of auto: {two.first / first.first:.2f} times sooner than torch 2, "
+        f"{first.first / inline.first:.2f} of torch 0"
+    )
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def train(share: str | None) -> None:
         seen = 0
         for images, _ in loader:
             seen += len(images)
-            step()
+            step(images)
         assert seen == PHOTOS
     print(began, time.time())
 
@@ -48,6 +48,8 @@ def rate(programs: int, share: str | None) -> float:
         for _ in range(programs)
     ]
     found = [program.communicate()[0].split() for program in started]
+    if any(program.returncode for program in started):
+        raise SystemExit("a program failed; its error stands above")
     seconds = [float(ended) - float(began) for began, ended in found]
     return PHOTOS * EPOCHS / statistics.median(seconds)
 

@@ -140,9 +140,10 @@ class Slow(Images):
         return torch.tensor(index)
 
 
-def test_a_timeout_names_the_sample_that_is_slow_and_where() -> None:
+@pytest.mark.parametrize("kind", ["thread", "process", "hybrid"])
+def test_a_timeout_names_the_sample_that_is_slow_and_where(kind: str) -> None:
     dataset = Slow(())
-    error, text = failure("thread", dataset, timeout=2)
+    error, text = failure(kind, dataset, timeout=2)
     dataset.over = True
     assert error is RuntimeError
     assert "sample 6 is being read" in text

@@ -142,11 +142,37 @@ class Stuck(Parts):
         return value
 
 
+class LargeStream(Parts):
+    def sample(self, value: int) -> Any:
+        return torch.full((1_000,), float(value))
+
+
+@pytest.mark.parametrize(("nbytes", "most"), [(80_000, 6), (40_000, 4), (1, 2)])
+def test_what_is_ahead_is_bounded_in_bytes(nbytes: int, most: int) -> None:
+    """Of each worker one batch at least; two workers, three batches each."""
+    how: dict[str, Any] = {"num_workers": 2, "prefetch_factor": 3, "prefetch_bytes": nbytes}
+    batches = iter(DataLoader(LargeStream(40, 40), 2, **how))
+
+    def ahead() -> int:
+        return sum(map(len, batches._inner._asked.values()))
+
+    assert ahead() == 2  # what a batch takes is not known yet
+    seen = [ahead() for _ in batches]
+    assert max(seen[:20]) == most
+    assert len(seen) == 40
+
+
 def test_a_batch_that_does_not_come_in_time() -> None:
-    batches = iter(DataLoader(Stuck(2), 1, num_workers=1, timeout=5))
-    next(batches)
-    with pytest.raises(RuntimeError, match="no batch came within timeout=5 s"):
+    batches = iter(DataLoader(Stuck(2), 1, num_workers=1, timeout=2))
+    first = None
+    while first is None:  # its process may take long to start
+        with contextlib.suppress(RuntimeError):
+            first = next(batches)
+    with pytest.raises(RuntimeError, match="no batch came within timeout=2 s") as caught:
         next(batches)
+    text = str(caught.value)
+    del caught, batches  # an error leads back to them
+    assert "time.sleep(100 if value == 1 else 0)" in text  # where its worker is
 
 
 class Local(Parts):

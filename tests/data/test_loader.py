@@ -296,6 +296,21 @@ def enter(number: int) -> None:
     entered.append((number, info.id))
 
 
+@pytest.mark.parametrize("how", [{"on_error": "skip"}, {"device": "cpu"}])
+def test_what_torchs_own_processes_cannot_do_is_refused(how: Any) -> None:
+    loader = DataLoader([1, 2], seeding="torch", workers="process", num_workers=1, **how)
+    with pytest.raises(UsageError, match=f"{next(iter(how))}= cannot be had with seeding='torch'"):
+        iter(loader)
+
+
+def test_they_have_no_state() -> None:
+    loader = DataLoader([1, 2], seeding="torch", workers="process", num_workers=1)
+    state = DataLoader([1, 2], workers="inline").state_dict()
+    for refused in (loader.state_dict, lambda: loader.load_state_dict(state)):
+        with pytest.raises(UsageError, match="torch's own workers read, which have no state"):
+            refused()
+
+
 def test_threads_are_initialised_as_workers_are() -> None:
     entered.clear()
     loader = DataLoader(Records(), 2, num_workers=2, workers="thread", worker_init_fn=enter)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+import torch
 
 from teamster.data import DataLoader, LoaderReport, loader_report
 from teamster.data.loader_report import LoaderClock
@@ -47,6 +48,33 @@ def test_it_says_what_bounds_it(
     assert report.bound == bound
     assert report.ceiling == pytest.approx(99 / (2.0 - waited_s))
     assert "bound     by " in str(report)
+
+
+def test_copies_that_take_most_of_the_wait_are_what_bounds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(loader_report, "perf_counter", lambda: now[0])
+    clock = LoaderClock()
+    clock.begin_epoch()
+    for _ in range(10):
+        clock.begin()
+        now[0] += 0.03
+        clock.moved(0.02)
+        clock.end(4)
+    report = clock.read(Plan("process", 2, "asked for"))
+    assert (report.bound, report.moved_s) == ("transfer", pytest.approx(0.2))
+    assert "bound     by the transfer of batches" in str(report)
+
+
+def test_a_loader_counts_what_its_copies_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the processor, which is a device as well as any, where nothing else takes time."""
+    loader = DataLoader(torch.zeros(8, 2), 4, workers="inline", device="cpu")
+    monkeypatch.setattr(
+        "teamster.data.transfer.Transfer.__call__", lambda _, batch: time.sleep(0.01) or batch
+    )
+    list(loader)
+    assert loader.report().moved_s >= 0.02
 
 
 def test_the_ceiling_is_what_the_consumers_own_step_allows(

@@ -66,6 +66,23 @@ def check_share(share: Any, late: Any, *, iterable: bool) -> None:
         raise UsageError("an iterable dataset cannot be shared: what comes next is not known")
 
 
+def check_torchs(loader: Any) -> None:
+    """Refuse what torch's own workers cannot do.
+
+    Args:
+        loader: whose processes have to be torch's.
+
+    Raises:
+        UsageError: it asks for that.
+    """
+    asked = {"on_error": loader.on_error != "raise", "device": loader.device is not None}
+    if names := [name for name, is_asked in asked.items() if is_asked]:
+        raise UsageError(
+            f"{' and '.join(names)}= cannot be had with seeding='torch' and processes: those are "
+            "torch's own; take seeding='sample', or another kind of workers"
+        )
+
+
 def count_of(num_workers: int | Literal["auto"], workers: Kind, *, iterable: bool) -> int:
     """What torch is told: with "auto" it must not refuse what is for workers."""
     if workers == "inline":

@@ -76,6 +76,7 @@ class Fetch:
         batched: whether batches are asked for by lists of indices.
         on_error: what becomes of a sample that cannot be read.
         seeded: whether each sample has a seed of its own.
+        watched: whether processes tell what they are reading, when they are asked.
 
     Attributes:
         selects: whether a whole batch is one selection of rows.
@@ -95,7 +96,9 @@ class Fetch:
         on_error: OnError = "raise",
         *,
         seeded: bool = True,
+        watched: bool = False,
     ) -> None:
+        self.watched = watched
         self.dataset = dataset
         self._collate = collate
         self._batched = batched
@@ -113,7 +116,8 @@ class Fetch:
 
     def __reduce__(self) -> Any:
         made_with = self.dataset, self._collate, self._batched, self._on_error
-        return partial(Fetch, *made_with, seeded=self._seeds is not None), ()
+        seeded = self._seeds is not None
+        return partial(Fetch, *made_with, seeded=seeded, watched=self.watched), ()
 
     @property
     def is_seeded(self) -> bool:
@@ -146,16 +150,24 @@ class Fetch:
             or (self.selects and isinstance(indices, torch.Tensor))
         )
 
-    def samples(self, indices: Sequence[Any], seed: Seed | None) -> Made:
+    def samples(self, indices: Sequence[Any], seed: Seed | None, batch: int = -1) -> Made:
         """Read samples.
 
         Args:
             indices: of the dataset.
             seed: of the first; None where nothing is seeded.
+            batch: its place in the epoch, where the seed does not tell.
 
         Returns:
             A list of samples.
         """
+        began = perf_counter_ns()
+        made = self._read(indices, seed)
+        number = batch if seed is None else seed.batch
+        spans.note(spans.current_ring(), USER, "read samples", began, number)
+        return made
+
+    def _read(self, indices: Sequence[Any], seed: Seed | None) -> Made:
         seeds = self._seeds if seed is not None else None
         if self._on_error == "raise" and (seeds is None or not self.is_seeded):
             return self._plain_samples(indices)
@@ -168,7 +180,7 @@ class Fetch:
     def _plain_samples(self, indices: Sequence[Any]) -> Made:
         """The same, where no sample is seeded, and none is passed over: tiny ones are many."""
         values: list[Any] = []
-        began, mine, dataset = perf_counter_ns(), threading.get_ident(), self.dataset
+        mine, dataset = threading.get_ident(), self.dataset
         self.reading[mine] = indices, values
         try:
             for index in indices:
@@ -178,11 +190,10 @@ class Fetch:
             raise
         finally:
             self.reading.pop(mine, None)
-        spans.note(spans.current_ring(), USER, "read samples", began)
         return Made(values, len(values))
 
     def _samples(self, indices: Sequence[Any], read: Callable[..., Any]) -> Made:
-        made, began = Made([], len(indices)), perf_counter_ns()
+        made = Made([], len(indices))
         mine, reading = threading.get_ident(), self.reading
         for row, index in enumerate(indices):
             reading[mine] = (index,), ()
@@ -193,7 +204,6 @@ class Fetch:
                     raise
             finally:
                 reading.pop(mine, None)
-        spans.note(spans.current_ring(), USER, "read samples", began)
         return made
 
     def _get(self, index: Any) -> Any:
@@ -242,12 +252,13 @@ class Fetch:
                 continue
         return []
 
-    def collate(self, made: Made, seed: Seed | None) -> Made:
+    def collate(self, made: Made, seed: Seed | None, batch: int = -1) -> Made:
         """Make a batch of samples; what `made` says of failures stays.
 
         Args:
             made: its value is a list of samples.
             seed: of the first, for what `collate` draws; None where nothing is seeded.
+            batch: its place in the epoch, where the seed does not tell.
 
         Returns:
             The same, with the batch as its value.
@@ -262,7 +273,8 @@ class Fetch:
         else:
             with self._batch_seeds.kept():
                 made.value = self._batch_seeds.read(self._collate, samples, seed.at(_BEHIND))
-        spans.note(spans.current_ring(), USER, "collate", began)
+        number = batch if seed is None else seed.batch
+        spans.note(spans.current_ring(), USER, "collate", began, number)
         return made
 
     def finish(self, looked: Made, indices: Sequence[Any], seed: Seed | None) -> Made:
@@ -292,7 +304,8 @@ class Fetch:
         """
         if self._select is not None and len(indices):
             began, batch = perf_counter_ns(), self._select(indices)
-            spans.note(spans.current_ring(), USER, "read and collate", began)
+            number = -1 if seed is None else seed.batch
+            spans.note(spans.current_ring(), USER, "read and collate", began, number)
             return Made(batch, len(indices))
         if not self._batched:
             made = self.samples([indices], seed)

@@ -12,10 +12,12 @@ ends the epoch with an error: its successor could not know where that was.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
+from time import perf_counter_ns
 from typing import Any
 
 import torch
@@ -23,11 +25,15 @@ from torch.utils import data
 from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind
 
+from teamster.data.bounds import InFlight
 from teamster.data.forked import own_or_torchs
 from teamster.data.processes import PRELOADED
 from teamster.data.reading import become_worker
+from teamster.data.witness import answer, ask, stacks_of
 from teamster.errors import WorkerDied
 from teamster.machine.usage import proportional_bytes
+from teamster.spine.trace import spans
+from teamster.spine.trace.ring import USER
 from teamster.tasks.monitor.registry import do_not_finish
 from teamster.tasks.monitor.snapshot import worker_pids
 from teamster.tasks.pool import Pool
@@ -73,6 +79,7 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         super().__init__(loader)
         self._in_order = loader.in_order
         self._ahead = loader.prefetch_factor or _PREFETCH
+        self._bound = getattr(loader, "_bound", None) or InFlight("auto")
         self._begin_epoch(loader)
 
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
@@ -83,7 +90,8 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         context, count = loader.multiprocessing_context, loader.num_workers
         method = context.get_start_method() if context is not None else None
         # With what each epoch is begun with: an error that it does not pickle comes now
-        how = count, self._base_seed, loader.dataset, loader.worker_init_fn, _how(loader)
+        init, watched = loader.worker_init_fn, bool(loader.timeout)
+        how = count, self._base_seed, loader.dataset, init, _how(loader), watched
         try:
             for number in range(count):
                 pool = Pool(
@@ -106,8 +114,19 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self._begun = [pool.submit(_begin, *_how(loader)) for pool in self._pools]
         self._turns = deque(range(len(self._pools)))  # workers that may have more, the next first
         self._asked: dict[int, deque[Future[Any]]] = {number: deque() for number in self._turns}
-        for _ in range(self._ahead):
-            for number in self._turns:
+        self._refill()
+
+    def _refill(self) -> None:
+        """Ask for as many as may be open; each worker has one of its own to make."""
+        if not self._turns:
+            return
+        known, count = self._bound.is_known, len(self._turns)
+        each = self._bound.of(self._ahead * count) // count if known else 1
+        while True:  # the next one in turn first, one of each at a time
+            short = [number for number in self._turns if len(self._asked[number]) < max(1, each)]
+            if not short:
+                return
+            for number in short:
                 self._ask(number)
 
     def _ask(self, number: int) -> None:
@@ -121,7 +140,8 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
                 self._turns.remove(number)
                 continue
             self._turns.rotate(-1)
-            self._ask(number)
+            self._bound.learn(getattr(batch, "value", batch))
+            self._refill()
             return pin_memory(batch, self._pin_memory_device) if self._pin_memory else batch
         if not self._persistent_workers:
             self.close()
@@ -151,8 +171,14 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             raise
         except Exception as error:  # of the dataset: the worker goes on, as torch's does
             if isinstance(error, FutureTimeout) and not asked[0].done():
-                text = f"no batch came within timeout={self._timeout:g} s"
+                told = ask(worker_pids(self._pools[number]))
+                where = "".join(f"; its worker is here:\n{stack}" for _, stack in told)
+                text = f"no batch came within timeout={self._timeout:g} s{where}"
                 raise RuntimeError(text) from None
+            if begun.done() and begun.exception() is not None:  # its worker could not be had
+                self._turns.clear()
+                self.close()
+                raise
             asked.popleft()
             self._ask(number)
             self._turns.rotate(-1)
@@ -206,7 +232,10 @@ class _PartOfStream:
             self._fetcher = _DatasetKind.create_fetcher(_DatasetKind.Iterable, self._dataset, *how)
         with suppress(StopIteration):
             if self._fetcher is not None:  # else it could not be made, or is at its end
-                return self._fetcher.fetch(indices)
+                began = perf_counter_ns()
+                batch = self._fetcher.fetch(indices)
+                spans.note(spans.current_ring(), USER, "read a batch", began)
+                return batch
         self._fetcher = None
         return _END
 
@@ -219,9 +248,18 @@ def _how(loader: Any) -> tuple[Any, ...]:
 
 
 def _enter(
-    number: int, workers: int, base_seed: int, dataset: Any, init: Any, how: tuple[Any, ...]
+    number: int,
+    workers: int,
+    base_seed: int,
+    dataset: Any,
+    init: Any,
+    how: tuple[Any, ...],
+    watched: bool,
 ) -> None:
     torch.set_num_threads(1)  # as torch's own have: the others of the program have theirs
+    if watched:
+        me = threading.get_ident()
+        answer(lambda: stacks_of([(me, number)]))
     become_worker(number, workers, base_seed, dataset, init)
     _here[:] = [_PartOfStream(dataset)]
 

@@ -195,6 +195,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         if self._dataset_kind == _DatasetKind.Iterable:
             return self._stream()
         if self._is_torchs():
+            arguments.check_torchs(self)
             return super()._get_iterator()
         self._decide()
         settings = self.dataset, self.collate_fn, self.on_error, self.worker_init_fn
@@ -272,6 +273,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             self._auto_collation,
             self.on_error,
             seeded=self.seeding == "sample",
+            watched=bool(self.timeout),
         )
 
     def _is_torchs(self) -> bool:
@@ -310,8 +312,7 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
             >>> [batch.tolist() for batch in again]
             [[3, 4]]
         """
-        if self._torchs:
-            raise UsageError(f"torch's own workers read, which have no state: {self._torchs}")
+        self._check_state()
         latest = self._latest() if self._latest is not None else None
         if self._resume is not None:  # it was not gone on from yet
             return dict(self._resume)
@@ -328,12 +329,20 @@ class DataLoader(data.DataLoader[Batch]):  # type: ignore[misc]  # torch is not 
         Raises:
             UsageError: it is of another dataset, or no state.
         """
+        self._check_state()
         if self._dataset_kind == _DatasetKind.Iterable:
             check_stream_state(state, self.num_workers)
             self.__dict__.update(_iterator=None)  # its workers are in the middle of something else
         else:
             check_state(state, self.dataset)
         self._resume = dict(state)
+
+    def _check_state(self) -> None:
+        why = self._torchs
+        if self._dataset_kind == _DatasetKind.Map and self._is_torchs():
+            why = "seeding='torch' gives batches the random numbers of torch's processes"
+        if why:
+            raise UsageError(f"torch's own workers read, which have no state: {why}")
 
     def take_resume(self) -> dict[str, Any] | None:
         """What an iterator begins with; once.

@@ -13,10 +13,11 @@ from teamster.units import show_bytes, show_seconds
 
 _SHOWN = 3  # failures in the text of a report
 _NOT_WAITING = 0.05  # of the consumer's time: its own step is what takes the rest
-_MOSTLY = 0.5  # of a sample's time
+_MOSTLY = 0.5  # of a sample's time, or of the consumer's wait
 _SAYS = {
     "consumer": "by the consumer's own step",
     "loader": "by the loader",
+    "transfer": "by the transfer of batches to pinned memory or the device",
     "input": "by the input: samples wait for it most of their time",
     "GIL": "by the interpreter's lock, which samples hold",
     "processor": "by the processors",
@@ -36,6 +37,7 @@ class LoaderReport:
         samples: in those batches, with those that could not be read.
         failures: samples that were passed over.
         memory_bytes: of the worker processes, what they share counted by their share of it.
+        moved_s: seconds of those waited in which batches were copied to pinned memory or a device.
 
     Example:
         >>> print(LoaderReport(Plan("thread", 2, "asked for"), 10, 2.0, 0.5, 0.03, 320))
@@ -55,6 +57,7 @@ class LoaderReport:
     samples: int = 0
     failures: tuple[Failure, ...] = ()
     memory_bytes: int = 0
+    moved_s: float = 0.0
 
     @property
     def ceiling(self) -> float:
@@ -66,12 +69,15 @@ class LoaderReport:
     def bound(self) -> str:
         """What keeps the consumer from being faster.
 
-        "consumer", its own step; "loader"; or, where the first samples were measured, what bounds
-        the loader: "input", samples wait for it most of their time; "GIL", they hold the
-        interpreter's lock, and threads read them; "processor", all of them are busy.
+        "consumer", its own step; "transfer", the copies to pinned memory or the device; "loader";
+        or, where the first samples were measured, what bounds the loader: "input", samples wait for
+        it most of their time; "GIL", they hold the interpreter's lock, and threads read them;
+        "processor", all of them are busy.
         """
         if self.waiting < _NOT_WAITING:
             return "consumer"
+        if self.moved_s > _MOSTLY * self.waited_s:
+            return "transfer"
         evidence = self.plan.evidence
         if evidence is None:
             return "loader"
@@ -123,7 +129,7 @@ class LoaderClock:
 
     def __init__(self) -> None:
         self._batches = self._samples = 0
-        self._wall_s = self._waited_s = self._first_s = 0.0
+        self._wall_s = self._waited_s = self._first_s = self._moved_s = 0.0
         self._epoch_s = self._asked_s = self._got_s = 0.0
         self._is_first = True
 
@@ -135,6 +141,10 @@ class LoaderClock:
     def begin(self) -> None:
         """The consumer asks for a batch."""
         self._asked_s = perf_counter()
+
+    def moved(self, seconds: float) -> None:
+        """A batch was copied to pinned memory or a device."""
+        self._moved_s += seconds
 
     def end(self, samples: int = 0) -> None:
         """It has one, of so many samples."""
@@ -170,4 +180,5 @@ class LoaderClock:
             self._samples,
             tuple(failures),
             memory_bytes,
+            self._moved_s,
         )

@@ -29,7 +29,7 @@ from teamster.data.loader_report import LoaderClock
 from teamster.data.order import batches_of
 from teamster.data.sampling import Seed
 from teamster.data.state import Progress, as_captured, capture, origins_of
-from teamster.data.transfer import transfer_of
+from teamster.data.transfer import moved, transfer_of
 from teamster.data.tuning import Tuner
 from teamster.errors import first_line
 from teamster.spine.plan.plan import Plan
@@ -116,7 +116,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         self.base = resume["base"] if resume is not None and begun else base
         self.progress = Progress(*resume["given"]) if resume is not None and begun else Progress()
         self.is_over = False
-        self._position = 0
+        self._position = self._latest = 0  # of the next one to be drawn, and of the latest given
         self._is_drawn = False  # all of it
         self._drawn: Any = None  # where an epoch is gone on from: what the order begins with
         self._begin: dict[str, Any] | None = None  # the generators before the order was drawn
@@ -264,12 +264,11 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
                 break
         batch = made.value
         self._bound.learn(batch)
-        if self._transfer is not None:
-            batch = self._transfer(batch)
-        elif self._pin_memory:
-            batch = pin_memory.pin_memory(batch, self._pin_memory_device)
+        if self._transfer is not None or self._pin_memory:
+            how = self._transfer or partial(pin_memory.pin_memory, device=self._pin_memory_device)
+            batch = moved(batch, how, self._clock, self._latest)
         self._clock.end(made.samples)
-        spans.note(spans.current_ring(), WAIT, "wait for a batch", began, self._position - 1)
+        spans.note(spans.current_ring(), WAIT, "wait for a batch", began, self._latest)
         return batch
 
     def _measured(self) -> Made:
@@ -308,6 +307,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             self._end()
             raise StopIteration
         seed, indices = batch
+        self._latest = seed.batch
         make = self._fetch.whole if measure is None else partial(measure, self._fetch)
         try:
             made = make(indices, seed)
@@ -323,6 +323,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
             self._end()
             raise StopIteration
         position, batch = _pick(self._open, self._in_order, self._timeout)
+        self._latest = position
         try:
             made = batch.result(self._timeout or None)
         except Exception as error:  # it is not asked for again, as it is after a Ctrl-C

@@ -25,6 +25,7 @@ from teamster.data.reading import enter, is_here, make_part, make_whole
 from teamster.data.rows import RowsPerTask
 from teamster.data.sampling import Seed
 from teamster.data.slots import Lease, Slots
+from teamster.data.witness import ask, slow_among
 from teamster.errors import WorkerDied, WorkerStartError
 from teamster.machine.usage import proportional_bytes
 from teamster.spine.plan.safety.fingerprint import checksum
@@ -61,6 +62,9 @@ class ProcessFeed:
         threads: how many of each process read at a time.
         pinned: whether slots are in pinned memory.
 
+    Attributes:
+        pool: the processes.
+
     Example:
         >>> feed = ProcessFeed(Fetch([3, 4, 5], list, True), 2, 2, base_seed=1)
         >>> feed.begin([2, 0], Seed(0)).result(60.0).value
@@ -87,7 +91,7 @@ class ProcessFeed:
         self.rows = RowsPerTask(workers * threads)
         self._calm = Calm(workers * threads)
         self.fetch = fetch
-        self._pool = Pool(
+        self.pool = Pool(
             "process",
             workers=workers,
             initializer=enter,
@@ -95,8 +99,8 @@ class ProcessFeed:
             start_method=start_method,
             preload=PRELOADED if start_method in (None, "forkserver") else (),
         )
-        do_not_finish(self._pool)
-        self._first = self._pool.submit(is_here)
+        do_not_finish(self.pool)
+        self._first = self.pool.submit(is_here)
         self._print: tuple[int, int] | None = None  # of the dataset
         self._slots: Slots | None = None
         self._looks = _LOOKED_AT  # at batches that were in no slot
@@ -130,7 +134,7 @@ class ProcessFeed:
 
     def memory_bytes(self) -> int:
         """See `Feed.memory_bytes`."""
-        return sum(map(proportional_bytes, worker_pids(self._pool)))
+        return sum(map(proportional_bytes, worker_pids(self.pool)))
 
     def await_up(self) -> None:
         """Wait until a worker has the dataset, which no batch is to blame for.
@@ -138,7 +142,11 @@ class ProcessFeed:
         Raises:
             Exception: none can.
         """
-        self._first.result()
+        try:
+            self._first.result()
+        except Exception:  # it leads back to here: nothing that runs may wait for its collection
+            self.close()
+            raise
 
     def begin(self, indices: Any, seed: Seed) -> ProcessBatch:
         """See `Feed.begin`."""
@@ -155,7 +163,7 @@ class ProcessFeed:
 
     def submit(self, make: Callable[..., Made], *arguments: Any) -> Future[Made]:
         """Have some rows read."""
-        return self._pool.submit(make, *arguments)
+        return self.pool.submit(make, *arguments)
 
     def look_at(self, batch: Any, rows: int, had_a_slot: bool) -> None:
         """A batch that was in no slot: the next may be, or slots turn out to be of no use."""
@@ -168,7 +176,7 @@ class ProcessFeed:
     def close(self) -> None:
         """See `Feed.close`."""
         self._calm.close()
-        self._pool.terminate()
+        self.pool.terminate()
 
 
 class _Part:
@@ -217,7 +225,8 @@ class _Part:
         except FutureTimeout:
             if future.done():  # the user's own
                 raise
-            raise NotInTime(f"it waits for samples {self._indices!r:.200}") from None
+            told = slow_among(ask(worker_pids(self._feed.pool)), self._indices)
+            raise NotInTime(told or f"it waits for samples {self._indices!r:.200}") from None
         except WorkerDied as death:
             if again:
                 return self._again(until)

@@ -24,6 +24,7 @@ from teamster.data.collate import Placed, collate_part, common_form
 from teamster.data.fetch import NOTHING, Fetch, Made, join
 from teamster.data.sampling import Seed
 from teamster.data.slots import SlotRows, write
+from teamster.data.witness import answer, stacks_of
 from teamster.data.worker_info import as_no_worker
 from teamster.spine.trace import spans
 from teamster.spine.trace.ring import USER
@@ -60,14 +61,12 @@ class Reader:
         step = -(-len(indices) // self._threads)
         cuts = [indices[first : first + step] for first in range(0, len(indices), step)]
         # All are waited for: the error is that of the first sample that has one, as in a loop
-        parts = self._pool.map(self._part, cuts, chunksize=1, on_error="return")
+        read = partial(self.fetch.samples, seed=None, batch=seed.batch)
+        parts = self._pool.map(read, cuts, chunksize=1, on_error="return")
         for part in parts:
             if isinstance(part, BaseException):
                 raise part
         return join(parts)
-
-    def _part(self, indices: Sequence[Any]) -> Made:
-        return self.fetch.samples(indices, None)
 
 
 _here: list[Reader] = []  # of this process
@@ -92,6 +91,8 @@ def enter(
     worker = current_worker()
     number = worker.index if worker is not None else 0
     _here[:] = [Reader(fetch, threads)]
+    if fetch.watched:
+        answer(lambda: stacks_of(fetch.now_read()))
     become_worker(number, workers, base_seed, fetch.dataset, init)
 
 
@@ -163,5 +164,5 @@ def make_part(indices: Sequence[Any], seed: Seed, place: SlotRows | None) -> Mad
         made.value = as_no_worker(partial(collate_part, form=form), made.value)
     else:
         made.value = Placed(form, as_no_worker(default_collate, rest))
-    spans.note(spans.current_ring(), USER, "collate", collated)
+    spans.note(spans.current_ring(), USER, "collate", collated, seed.batch)
     return made

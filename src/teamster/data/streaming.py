@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
+from time import perf_counter, perf_counter_ns
 from typing import Any
 
 from torch.utils.data import get_worker_info
@@ -30,10 +30,12 @@ from teamster.data.arguments import altered
 from teamster.data.iterating import WorkerStreams
 from teamster.data.loader_report import LoaderClock
 from teamster.data.state import VERSION, as_captured, capture
-from teamster.data.transfer import transfer_of
+from teamster.data.transfer import moved, transfer_of
 from teamster.data.worker_info import as_no_worker
 from teamster.errors import UsageError
 from teamster.spine.plan.safety.fingerprint import checksum
+from teamster.spine.trace import spans
+from teamster.spine.trace.ring import USER, WAIT
 from teamster.units import show_seconds
 
 _COMPARED = 2  # batches of each worker: whether all give the same
@@ -101,10 +103,11 @@ class Marker:
         )
         self._made += 1
         if not is_rest:
-            usual = self._collate is default_collate
+            began, usual = perf_counter_ns(), self._collate is default_collate
             marked.value = (
                 as_no_worker(default_collate, samples) if usual else self._collate(samples)
             )
+            spans.note(spans.current_ring(), USER, "collate", began, self._made - 1)
         return marked
 
     def _print(self, samples: Any) -> Any:
@@ -204,15 +207,18 @@ class SampleStream:
 
     def __next__(self) -> Any:
         self._clock.begin()
-        began = perf_counter()
+        began, began_ns = perf_counter(), perf_counter_ns()
         marked = self._following()
         self._seconds += perf_counter() - began
         if marked is None:
             self.is_over = True
             raise StopIteration
         self._given += 1
-        batch = marked.value if self._transfer is None else self._transfer(marked.value)
+        batch = marked.value
+        if self._transfer is not None:
+            batch = moved(batch, self._transfer, self._clock, self._given - 1)
         self._clock.end(marked.samples)
+        spans.note(spans.current_ring(), WAIT, "wait for a batch", began_ns, self._given - 1)
         return batch
 
     def __len__(self) -> int:
@@ -240,7 +246,9 @@ class SampleStream:
             self._rest += marked.value
             if self._full is not None and len(self._rest) >= self._full:
                 samples, self._rest = self._rest[: self._full], self._rest[self._full :]
-                return Marked(self._collate(samples), self._full, marked.worker)
+                made = Marked(self._collate(samples), self._full, marked.worker)
+                inner = self._inner  # batches of workers it pins itself
+                return made.pin_memory(inner._pin_memory_device) if inner._pin_memory else made
 
     def _in_turn(self) -> Marked | None:
         """The next one of the worker whose turn it is: it may not be the first in turn."""

@@ -12,9 +12,7 @@ while the consumer waits; if they draw any, the consumer reads the others.
 
 from __future__ import annotations
 
-import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Callable
 from time import perf_counter, thread_time
@@ -25,6 +23,7 @@ from teamster.data.feeding import Inline, NotInTime, OpenBatch, Settled, made_of
 from teamster.data.fetch import Fetch, Made, join
 from teamster.data.rows import RowsPerTask
 from teamster.data.sampling import Seed
+from teamster.data.witness import slow_among, stacks_of
 from teamster.data.worker_info import enter_thread, is_entered
 from teamster.spine.workers.worker_info import current_worker
 from teamster.tasks.monitor.registry import do_not_finish
@@ -84,16 +83,16 @@ class ThreadFeed:
         if not self._looked_at:
             self._looked_at = True
             return self._first(indices, seed)
-        return self._batch(indices, urgent=not seed.batch)
+        return self._batch(indices, seed.batch, urgent=not seed.batch)
 
     def _batch(
-        self, indices: Any, looked: Made | None = None, *, urgent: bool = True
+        self, indices: Any, number: int, looked: Made | None = None, *, urgent: bool = True
     ) -> ThreadBatch:
         size = len(indices) if self.fetch.by_rows else 1
         step = self.rows.of(size, urgent=urgent) if self.fetch.by_rows else 1
         begun = looked.samples if looked is not None else 0
         cuts = range(begun, size, step) if size > begun else range(1)
-        batch = ThreadBatch(self, indices, len(cuts), looked)
+        batch = ThreadBatch(self, indices, number, len(cuts), looked)
         for first in cuts:
             self._pool.submit(batch.fill, first, min(first + step, size))
         return batch
@@ -110,7 +109,7 @@ class ThreadFeed:
             return self._finished(looked, indices, seed) if by_rows else looked
         made = looked.result(None)
         return (
-            self._batch(indices, made)
+            self._batch(indices, seed.batch, made)
             if len(indices) > made.samples
             else made_of(lambda: self.fetch.collate(made, seed))
         )
@@ -171,13 +170,15 @@ class ThreadBatch:
     Args:
         feed: it has the dataset.
         indices: of the batch.
+        number: its place in the epoch.
         tasks: how many fill it.
         looked: what one thread has read of it before, at its front.
     """
 
     def __init__(
-        self, feed: ThreadFeed, indices: Any, tasks: int, looked: Made | None = None
+        self, feed: ThreadFeed, indices: Any, number: int, tasks: int, looked: Made | None = None
     ) -> None:
+        self._number = number
         self._feed = feed
         self._indices = indices
         # By the first row of each
@@ -209,7 +210,7 @@ class ThreadBatch:
             feed.enter()
             if feed.fetch.by_rows:
                 began, cpu = perf_counter(), thread_time()
-                part = feed.fetch.samples(self._indices[first:stop], None)
+                part = feed.fetch.samples(self._indices[first:stop], None, self._number)
                 feed.rows.learn(stop - first, perf_counter() - began, thread_time() - cpu)
         except BaseException as error:
             with self._lock:
@@ -237,7 +238,7 @@ class ThreadBatch:
         if not fetch.by_rows:
             return Settled(fetch.whole(self._indices, None))
         parts = (part for _, part in sorted(self._parts.items()))
-        return Settled(fetch.collate(join(parts), None))
+        return Settled(fetch.collate(join(parts), None, self._number))
 
     def result(self, timeout: float | None) -> Made:
         """See `OpenBatch.result`."""
@@ -247,12 +248,4 @@ class ThreadBatch:
 
     def _slow(self) -> str:
         """What this batch waits for, and where that is."""
-        frames = sys._current_frames()  # with this one, which has them: they are let go of
-        mine = set(self._indices) if isinstance(self._indices, (list, tuple)) else {self._indices}
-        texts = [
-            f"sample {index!r} is being read:\n{''.join(traceback.format_stack(frames[thread]))}"
-            for thread, index in self._feed.fetch.now_read()
-            if thread in frames and index in mine
-        ]
-        frames.clear()
-        return "\n".join(texts)
+        return slow_among(stacks_of(self._feed.fetch.now_read()), self._indices)

@@ -17,11 +17,16 @@ import contextlib
 import ctypes
 import weakref
 from collections import deque
+from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from teamster.data.loader_report import LoaderClock
+from teamster.spine.trace import spans
+from teamster.spine.trace.ring import TRANSFER
 from teamster.tensors.devices import DeviceLike, as_device
 from teamster.tensors.nest import parts_of, remake, tensors_of
 
@@ -111,6 +116,26 @@ class Transfer:
             elif not event.query():
                 return
             self._under_way.popleft()
+
+
+def moved(batch: Any, move: Callable[[Any], Any], clock: LoaderClock, number: int) -> Any:
+    """A batch in pinned memory, or on a device; a report and a timeline show what that takes.
+
+    Args:
+        batch: that was made.
+        move: to where it is wanted.
+        clock: of the loader.
+        number: of the batch, in its epoch.
+
+    Example:
+        >>> moved([1], list, LoaderClock(), 0)
+        [1]
+    """
+    began = perf_counter_ns()
+    batch = move(batch)
+    clock.moved((perf_counter_ns() - began) / 1e9)
+    spans.note(spans.current_ring(), TRANSFER, "move a batch", began, number)
+    return batch
 
 
 def _moved(value: Any, device: torch.device) -> Any:

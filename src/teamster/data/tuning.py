@@ -84,6 +84,7 @@ class Tuner:
         self._refused = ""
         self._waiting: list[Candidate] = []  # to be tried, the most promising first
         self._candidates: list[Candidate] = []
+        self._looked_up: tuple[Candidate, ...] = ()  # all, those too that are out, and why
         self._measured: dict[tuple[str, int], float] = {}  # seconds a batch
         self._waits: dict[tuple[str, int], float] = {}  # share of them
         self._least: dict[str, float] = {}  # seconds a batch that each kind can reach, at best
@@ -205,7 +206,7 @@ class Tuner:
 
         Workers read while the consumer is in its own step.
         """
-        own, *others = predict(evidence, self._limits)
+        own, *others = self._looked_up = tuple(predict(evidence, self._limits))
         batch_s, step_s = self._seconds / self._batches, self._step_s / self._batches
         load_s = batch_s - step_s
         expected = {
@@ -325,7 +326,7 @@ class Tuner:
         else:
             key, reason = best, self._why(*best)
             self._decided_s = self._measured[best]
-        self.plan = Plan(*key, f"{reason}{self._refused}", (), self._evidence)
+        self.plan = Plan(*key, f"{reason}{self._refused}", self._looked_up, self._evidence)
         self.begin_window(pipelined)
         return key != before
 

@@ -242,6 +242,21 @@ def _libraries() -> list[_Library]:
 # One number for the process: BLAS
 
 
+def openblas_threads() -> int:
+    """How many threads OpenBLAS keeps in this process, which it ends and begins anew at a fork.
+
+    Example:
+        >>> openblas_threads() >= 0
+        True
+    """
+    return sum(
+        (library.num_threads or 1) - 1
+        for library in _libraries()
+        if getattr(library, "internal_api", "") == "openblas"
+        and getattr(library, "threading_layer", "") == "pthreads"
+    )
+
+
 def _hold_blas() -> None:
     """Set every BLAS to the least active limit, or less where it had less before."""
     threads = min(limit.threads for limit in _active)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from time import perf_counter_ns
 
-from teamster.errors import StartMethodRefused, WorkerStartError, annotate
+from teamster.errors import StartMethodRefused, WorkerStartError, annotate, first_line
 from teamster.spine.trace.spans import mark
 from teamster.spine.workers.batch import Batch
 from teamster.spine.workers.dispatcher import Dispatcher
@@ -109,8 +109,10 @@ class Reports:
     def _greet(self, worker: WorkerHandle, event: Ready) -> None:
         worker.ready = True
         self._start_failures = 0
-        self._dispatcher.start_error = event.error
+        self._dispatcher.start_error = None
         if event.error is not None:
+            # Not itself: once raised it leads to whoever has the pool, which its threads would keep
+            self._dispatcher.start_error = RuntimeError(first_line(event.error))
             annotate(event.error, f"raised by the initializer of worker {worker.index}")
             self._dispatcher.fail_all(event.error)
             if worker in self._dispatcher.workers:

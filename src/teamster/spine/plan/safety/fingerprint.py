@@ -159,6 +159,8 @@ def bound_to_process(value: object) -> str | None:
         return "a socket"
     if kind.__module__ == "sqlite3":
         return f"a database {kind.__name__.lower()}"
+    if kind.__module__.startswith("h5py.") and hasattr(value, "id"):
+        return f"an open HDF5 {kind.__name__.lower()}"
     if hasattr(kind, "run_until_complete"):
         return "an event loop"
     if kind.__module__ in ("tkinter", "_tkinter"):

@@ -22,6 +22,7 @@ import warnings
 from typing import Any
 
 from teamster.errors import StartMethodRefused
+from teamster.machine.native_threads import openblas_threads
 from teamster.machine.own_threads import threads_of_ours
 from teamster.spine.transport.sockets import SILENTLY, pair
 from teamster.spine.workers.process.offspring import KEPT_FROM, kill_group
@@ -235,7 +236,12 @@ def refuse_unsafe_fork() -> None:
             f"start_method='fork' while other threads run ({', '.join(others[:3])}): a lock that "
             f"one of them holds would never be released in the worker; {instead}"
         )
-    if _native_threads() > sum(thread.is_alive() for thread in ours) and _openmp_loaded():
+    known = sum(thread.is_alive() for thread in ours)
+    if (
+        _native_threads() > known
+        and _openmp_loaded()
+        and _native_threads() > known + openblas_threads()
+    ):
         raise StartMethodRefused(
             "start_method='fork' after OpenMP has started its threads: a parallel region in the "
             f"worker would hang; {instead}"
