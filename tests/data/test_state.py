@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import time
 from typing import Any
 
 import pytest
@@ -59,7 +60,8 @@ def made(kind: str, setting: str, workers: int = 2) -> DataLoader:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize(
-    ("before", "after"), [("inline", "thread"), ("thread", "process"), ("process", "inline")]
+    ("before", "after"),
+    [("inline", "thread"), ("thread", "process"), ("process", "inline"), ("thread", "hybrid")],
 )
 @pytest.mark.parametrize("given", [0, 1, 4])
 def test_it_goes_on_exactly(setting: str, before: str, after: str, given: int) -> None:
@@ -78,6 +80,35 @@ def test_it_goes_on_exactly(setting: str, before: str, after: str, given: int) -
     found = list(again)
     assert len(found) == len(expected)
     assert all(map(torch.equal, found, expected))
+
+
+class Waits(data.Dataset[Any]):
+    """So that "auto" has threads after some batches."""
+
+    def __len__(self) -> int:
+        return 160
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        time.sleep(0.004)
+        return torch.tensor([index])
+
+
+def test_it_goes_on_where_auto_has_others_than_at_the_beginning() -> None:
+    def loader() -> DataLoader[Any]:
+        draw = torch.Generator().manual_seed(3)
+        return DataLoader(Waits(), 4, shuffle=True, generator=draw)
+
+    whole = [batch.flatten().tolist() for batch in loader()]
+    first = loader()
+    batches, found = iter(first), list[Any]()
+    while first.explain().backend == "serial" and len(found) < 30:
+        found.append(next(batches).flatten().tolist())
+    found += [next(batches).flatten().tolist() for _ in range(4)]
+    assert first.explain().backend == "thread"
+    again = loader()
+    again.load_state_dict(first.state_dict())
+    del batches
+    assert found + [batch.flatten().tolist() for batch in again] == whole
 
 
 def test_nothing_that_was_given_is_read_again() -> None:

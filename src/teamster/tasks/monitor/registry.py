@@ -43,6 +43,9 @@ class Ending(Protocol):
         """The workers are another process's."""
 
 
+AT_EXIT = "the program ends"
+"""The text of the `SystemExit` that calls get which the end of the program ends."""
+
 open_pools: weakref.WeakSet[Ending] = weakref.WeakSet()
 _read_ahead: weakref.WeakSet[Ending] = weakref.WeakSet()  # of them, what nobody may ask for
 
@@ -66,7 +69,7 @@ def _end_all() -> None:
     had been stopped in it.
     """
     for pool in list(open_pools):
-        pool._end(0.0, SystemExit("the program ends"))
+        pool._end(0.0, SystemExit(AT_EXIT))
 
 
 def finish_calls_at_exit() -> None:

@@ -22,12 +22,13 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from teamster.spine.plan.safety.fingerprint import bound_to_process
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
-_OURS = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
+_OURS = str(Path(__file__).parents[3]) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 # Functions and classes looked into; a program that large is judged by what was found so far
 _MOST = 2_000
