@@ -22,7 +22,6 @@ import warnings
 from typing import Any
 
 from teamster.errors import StartMethodRefused
-from teamster.machine.native_threads import openblas_threads
 from teamster.machine.own_threads import threads_of_ours
 from teamster.spine.transport.sockets import SILENTLY, pair
 from teamster.spine.workers.process.offspring import KEPT_FROM, kill_group
@@ -236,16 +235,20 @@ def refuse_unsafe_fork() -> None:
             f"start_method='fork' while other threads run ({', '.join(others[:3])}): a lock that "
             f"one of them holds would never be released in the worker; {instead}"
         )
-    known = sum(thread.is_alive() for thread in ours)
-    if (
-        _native_threads() > known
-        and _openmp_loaded()
-        and _native_threads() > known + openblas_threads()
-    ):
+    if _openmp_loaded() and _runs_openmp(sum(thread.is_alive() for thread in ours)):
         raise StartMethodRefused(
             "start_method='fork' after OpenMP has started its threads: a parallel region in the "
             f"worker would hang; {instead}"
         )
+
+
+def _runs_openmp(known: int) -> bool:
+    """Whether there are more threads than these, and those that OpenBLAS ends at a fork itself."""
+    if _native_threads() <= known:
+        return False
+    from teamster.machine.native_threads import openblas_threads  # not for every program
+
+    return _native_threads() > known + openblas_threads()
 
 
 def _native_threads() -> int:
