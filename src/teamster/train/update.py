@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from time import perf_counter_ns
 from typing import Any
@@ -69,17 +70,17 @@ class Update:
         self._max_grad_norm = max_grad_norm
         self._batches, self._counted = 0, 0.0  # since the last update
         self._unit = 1.0  # what the first batch of it counts
+        self._known: tuple[list[tuple[int, int]], list[torch.Tensor]] = [], []  # lists, all in them
 
     @property
     def parameters(self) -> list[torch.Tensor]:
         """What the optimizers have, each once."""
-        found = {
-            id(each): each
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for each in group["params"]
-        }
-        return list(found.values())
+        groups = [group["params"] for each in self.optimizers for group in each.param_groups]
+        shape = [(id(each), len(each)) for each in groups]
+        if shape != self._known[0]:  # else none was added since
+            found = {id(each): each for group in groups for each in group}
+            self._known = shape, list(found.values())
+        return self._known[1]
 
     def begin(self, others: Iterable[torch.Tensor]) -> Kept:
         """A step begins without gradients: what was left by others counts for nothing.
@@ -90,10 +91,11 @@ class Update:
         Returns:
             Gradients of batches of an update that is not complete.
         """
-        parameters = {id(each): each for each in (*others, *self.parameters)}.values()
-        kept = [(each, each.grad) for each in parameters if each.grad is not None]
-        for each, _ in kept:
-            each.grad = None
+        kept: Kept = []
+        for each in itertools.chain(others, self.parameters):
+            if (grad := each.grad) is not None:
+                kept.append((each, grad))
+                each.grad = None
         return kept if self._batches else []
 
     def scale(self, count: float) -> float:
@@ -138,9 +140,7 @@ class Update:
         if self._accumulate > 1:
             self._divide((self._counted or 1.0) / self._unit)
         self._batches, self._counted = 0, 0.0
-        self._apply()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        self._apply()  # gradients stay until the next step begins, for those who look at them
         for scheduler in self.schedulers:
             scheduler.step()
         self.updates += 1
