@@ -303,6 +303,14 @@ def test_an_error_of_worker_init_fn_is_its_own(dataset: Any, kind: Any) -> None:
     assert found == (NoCamera, "worker 0 has no camera")
 
 
+@pytest.mark.parametrize("kind", ["inline", "thread", "process"])
+def test_two_iterators_of_one_loader_do_not_disturb_each_other(kind: Any) -> None:
+    loader = DataLoader(Rows(12), 4, num_workers=0 if kind == "inline" else 1, workers=kind)
+    pairs = list(zip(iter(loader), iter(loader), strict=True))
+    assert len(pairs) == 3
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 # ------------------------------------------------------------------------------ any of them at once
 
 

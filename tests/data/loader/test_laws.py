@@ -171,10 +171,8 @@ for number, batch in enumerate(loader):
 @pytest.mark.parametrize(
     ("kind", "end"),
     [
-        ("process", "SIGKILL"),
         ("process", "SIGTERM"),
-        ("process", "SIGINT"),
-        ("iterable", "SIGKILL"),
+        ("iterable", "SIGINT"),
         ("shared", "SIGKILL"),
     ],
 )
