@@ -72,6 +72,8 @@ class Trainer(Resumable, Logged):
         progress: whether `batches` shows a line with what is logged; None to do so on a terminal.
         retries: deaths of ranks that the training outlives; each costs the step that was under way.
         seed: of the random numbers of ranks; None to take torch's.
+        sync_batchnorm: whether BatchNorm has the statistics of the whole batch, and not of the
+            rows of a rank; not for "dp".
         folder: of the run: where `save` and `load` go by default.
         resume: "auto" to go on from the newest whole checkpoint in `folder`, where there is one; or
             the path of one.
@@ -112,6 +114,7 @@ class Trainer(Resumable, Logged):
         progress: bool | None = None,
         retries: int = 1,
         seed: int | None = None,
+        sync_batchnorm: bool = False,
         folder: PathLike | None = None,
         resume: PathLike | None = None,
     ) -> None:
@@ -126,7 +129,9 @@ class Trainer(Resumable, Logged):
         self._update = Update(optimizers, accumulate, max_grad_norm, scaler, schedulers)
         self._accumulates = accumulate > 1
         self._weight = weight
-        self._strategy = make_strategy(strategy, model, workers, retries)
+        self._strategy = make_strategy(
+            strategy, model, workers, retries, sync_batchnorm=sync_batchnorm
+        )
         if self._strategy.name == "ddp" and self._strategy.workers > 1:
             check_optimizers(model, optimizers)
         self._loading = Loading(self._strategy)

@@ -33,6 +33,9 @@ from teamster.train.strategies.strategy import Losses, Strategy, Work, has_stati
 Setting = tuple[str, int]
 """A strategy and its workers; of "single" the inner threads."""
 
+NOT_IN_THREADS = (
+    "sync_batchnorm= is for ranks: strategy 'dp' may run its replicas one after the other"
+)
 _WORTH_RANKS_S = 2e-3  # a step that takes less gains nothing from processes
 
 
@@ -43,6 +46,7 @@ class Measuring:
         module: the user's.
         workers: how many replicas or ranks, where that is fixed.
         retries: of `Ranks`.
+        sync_batchnorm: of `Ranks`.
 
     Attributes:
         plan: what is used now, and why.
@@ -54,7 +58,15 @@ class Measuring:
 
     name = "auto"
 
-    def __init__(self, module: nn.Module, workers: int | None = None, retries: int = 1) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        workers: int | None = None,
+        retries: int = 1,
+        *,
+        sync_batchnorm: bool = False,
+    ) -> None:
+        self._synchronized = sync_batchnorm
         self._module = module
         self._retries = retries
         self._cores = usable_cores()
@@ -98,22 +110,23 @@ class Measuring:
             threads = dict.fromkeys((torch.get_num_threads(), *group_counts(self._cores)))
             found = [("single", count) for count in threads]
             many = [count for count in self._counts if count > 1]
-        if not many or self._stays():
-            return found
-        if not accelerators:
+        if many:
+            self._look_at_the_module()
+        if many and "ddp" not in self._notes:
             self._ranks = "ddp", many[-1]
-        return [*found, *(("dp", count) for count in many)]
+        return [*found, *(("dp", count) for count in many if "dp" not in self._notes)]
 
-    def _stays(self) -> bool:
-        """Whether several replicas would not mean the same, or cannot be."""
+    def _look_at_the_module(self) -> None:
+        """Note where several replicas would not mean the same, or cannot be."""
         try:
             check_replicable(getattr(self._module, "_orig_mod", self._module))
         except UsageError as error:
             self._notes["dp"] = self._notes["ddp"] = str(error)
         if has_statistics(self._module):
             note = "its BatchNorm layers would take statistics of fewer rows"
-            self._notes["dp"] = self._notes["ddp"] = note
-        return "dp" in self._notes
+            self._notes["dp"] = NOT_IN_THREADS if self._synchronized else note
+            if not self._synchronized:
+                self._notes["ddp"] = note
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -218,7 +231,7 @@ class Measuring:
         if name == "dp":
             return Replicated(self._module, count)
         if name == "ddp":
-            return Ranks(self._module, count, self._retries)
+            return Ranks(self._module, count, self._retries, sync_batchnorm=self._synchronized)
         return Single(self._module, count or None)
 
     def close(self) -> None:

@@ -8,18 +8,25 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.spine.plan.plan import Plan
-from teamster.train.strategies.auto import Measuring
+from teamster.train.strategies.auto import NOT_IN_THREADS, Measuring
 from teamster.train.strategies.ddp import Ranks
 from teamster.train.strategies.dp import Replicated
 from teamster.train.strategies.launched import Launched
 from teamster.train.strategies.single import Single
-from teamster.train.strategies.strategy import Strategy
+from teamster.train.strategies.strategy import Strategy, has_statistics
 from teamster.train.strategies.world import World, is_one_of_several, ranks_around
 
 NAMES = "auto", "single", "dp", "ddp"
 
 
-def make_strategy(name: str, module: nn.Module, workers: int | None, retries: int) -> Strategy:
+def make_strategy(
+    name: str,
+    module: nn.Module,
+    workers: int | None,
+    retries: int,
+    *,
+    sync_batchnorm: bool = False,
+) -> Strategy:
     """A strategy by its name.
 
     Args:
@@ -27,6 +34,7 @@ def make_strategy(name: str, module: nn.Module, workers: int | None, retries: in
         module: the user's.
         workers: replicas or ranks; None to find out.
         retries: deaths of ranks that it outlives.
+        sync_batchnorm: whether BatchNorm has the statistics of the whole batch.
 
     Raises:
         UsageError: there is none of this name, or it cannot run here.
@@ -45,14 +53,16 @@ def make_strategy(name: str, module: nn.Module, workers: int | None, retries: in
             raise UsageError(f"strategy 'single' has one worker, not {workers}")
         return Single(module)
     if name == "dp":
+        if sync_batchnorm and has_statistics(module):
+            raise UsageError(NOT_IN_THREADS)
         return Replicated(module, workers)
     if name in ("ddp", "auto") and is_one_of_several():
         device = next((each.device for each in module.parameters()), torch.device("cpu"))
-        return Launched(module, World(device))
+        return Launched(module, World(device), sync_batchnorm=sync_batchnorm)
     if name == "ddp":
-        return Ranks(module, workers, retries)
+        return Ranks(module, workers, retries, sync_batchnorm=sync_batchnorm)
     if name == "auto":
-        return Measuring(module, workers, retries)
+        return Measuring(module, workers, retries, sync_batchnorm=sync_batchnorm)
     raise UsageError(f"strategy must be one of {', '.join(map(repr, NAMES))}; not {name!r}")
 
 

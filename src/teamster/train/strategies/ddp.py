@@ -30,6 +30,14 @@ from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.exceptions import rebuild
 from teamster.tasks.spawning import Process, start_process
+from teamster.train.strategies.batchnorm import (
+    OtherFailed,
+    Together,
+    channels_of,
+    first_of,
+    run_together,
+)
+from teamster.train.strategies.meeting import Hub
 from teamster.train.strategies.outline import (
     check_loss_function,
     check_parameters,
@@ -37,7 +45,7 @@ from teamster.train.strategies.outline import (
 )
 from teamster.train.strategies.rank import ModuleState, run_rank
 from teamster.train.strategies.shared_model import SharedModel, Survey, add_gradients
-from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
+from teamster.train.strategies.strategy import Losses, Work, what_differs
 from teamster.train.strategies.threads_inside import inner_threads
 
 _MANY_NUMBERS = 500_000  # of parameters: from here on an update is worth several threads
@@ -51,6 +59,7 @@ class Ranks:
         module: the user's, on the CPU.
         workers: how many ranks, the program included; None for one a core.
         retries: deaths of ranks that a run outlives.
+        sync_batchnorm: whether BatchNorm has the statistics of the whole batch.
 
     Raises:
         UsageError: the module is not on the CPU.
@@ -66,7 +75,14 @@ class Ranks:
 
     name = "ddp"
 
-    def __init__(self, module: nn.Module, workers: int | None = None, retries: int = 1) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        workers: int | None = None,
+        retries: int = 1,
+        *,
+        sync_batchnorm: bool = False,
+    ) -> None:
         places = {each.device.type for each in (*module.parameters(), *module.buffers())}
         if places - {"cpu"}:
             raise UsageError(
@@ -77,7 +93,11 @@ class Ranks:
         self.workers = max(1, cores if workers is None else workers)
         self._threads = max(1, cores // self.workers)
         self._all_threads = min(cores, max(torch.get_num_threads(), self._threads))
-        self.differs = what_differs(module, "rank") if self.workers > 1 else ""
+        several = self.workers > 1
+        self.differs = what_differs(module, "rank", synchronized=sync_batchnorm) if several else ""
+        self._channels = channels_of(module) if sync_batchnorm and several else 0
+        self._hub = Hub(self._is_alive)
+        self._together = Together(self._hub.sum_all, self._channels) if self._channels else None
         self._module = module
         self._retries = retries
         self._shared: SharedModel | None = None
@@ -116,10 +136,16 @@ class Ranks:
         process.daemon = True
         try:
             process.send(("module", self._module, self._shared))
+            if self._channels:
+                process.send(("meet", self._hub.line_for(rank), self._channels))
         except BaseException:
             process.kill()
             raise
         self._processes[rank - 1] = process
+
+    def _is_alive(self, rank: int) -> bool:
+        process = self._processes[rank - 1]
+        return process is not None and process.is_alive()
 
     def close(self) -> None:
         """End the other ranks."""
@@ -133,6 +159,7 @@ class Ranks:
                 with contextlib.suppress(TimeoutError, Exception):
                     process.join(_END_S)
                 process.kill()
+        self._hub.close()
         self._answered, self._state, self._outline = True, None, []
 
     # --- a step -----------------------------------------------------------------------------------
@@ -150,22 +177,50 @@ class Ranks:
             with torch.no_grad():
                 torch._foreach_copy_(self._shared.published(), survey.buffers)
         self._tell_state(ModuleState(survey))
-        self._answered = False
-        for rank, (part, share, _) in enumerate(shares[1:], start=1):
-            self._send(rank, ("work", part, share))
-        error, losses = self._run_own(*shares[0])
-        for rank, (part, share, rows) in enumerate(shares[1:], start=1):
-            try:
-                answer = self._receive(rank, ("work", part, share))
-            except Exception as failed:
-                annotate(failed, _where(rank, rows))
-                error = error or failed
-                continue
-            self._add(rank, answer, losses, survey.parameters)
-        self._answered = True
+        if self._together is None or len(shares) == 1:
+            error, losses = self._compute(shares, survey, None)
+        else:
+            before = [each.clone() for each in survey.buffers]
+            self._hub.begin(range(1, len(shares)))
+            error, losses = self._compute(shares, survey, self._together)
+            if isinstance(error, OtherFailed):  # a rank has died, and nobody could go on
+                self._undo(survey, before)
+                return self.run(work)
         if error is not None:
             raise error
         return losses
+
+    def _compute(
+        self,
+        shares: list[tuple[Work, float, range]],
+        survey: Survey,
+        together: Together | None,
+    ) -> tuple[BaseException | None, Losses]:
+        """All slices; the error that the others come from, if there is one."""
+        self._answered, meets = False, together is not None
+        for rank, (part, share, _) in enumerate(shares[1:], start=1):
+            self._send(rank, ("work", part, share, meets))
+        own, losses = self._run_own(*shares[0], together)
+        errors = [own] if own is not None else []
+        for rank, (part, share, rows) in enumerate(shares[1:], start=1):
+            try:
+                answer = self._receive(rank, ("work", part, share, meets))
+            except Exception as failed:
+                annotate(failed, _where(rank, rows))
+                errors.append(failed)
+                continue
+            self._add(rank, answer, losses, survey.parameters)
+        self._answered = True
+        return first_of(errors), losses
+
+    @staticmethod
+    def _undo(survey: Survey, buffers: list[torch.Tensor]) -> None:
+        """Nothing of a step stays that is done again."""
+        for each in survey.parameters:
+            each.grad = None
+        with torch.no_grad():
+            for each, before in zip(survey.buffers, buffers, strict=True):
+                each.copy_(before)
 
     def _share_out(self, work: Work) -> Iterator[tuple[Work, float, range]]:
         """The slices, how much of the batch each is, and its rows."""
@@ -178,11 +233,11 @@ class Ranks:
             end += size
 
     def _run_own(
-        self, work: Work, share: float, rows: range
+        self, work: Work, share: float, rows: range, together: Together | None
     ) -> tuple[BaseException | None, Losses]:
         try:
             with inner_threads(self._threads):
-                return None, run_slice(self._module, work, share)
+                return None, run_together(self._module, work, share, together)
         except Exception as error:
             annotate(error, _where(0, rows))
             return error, {}
@@ -219,6 +274,8 @@ class Ranks:
                 self._retries -= 1
                 self._start(rank)
                 self._send(rank, ("state", self._state))
+                if message[-1]:  # alone it would wait for the others
+                    raise OtherFailed(f"rank {rank} has died") from None
                 self._send(rank, message)
                 continue
             if kind == "failed":

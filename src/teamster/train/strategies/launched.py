@@ -23,8 +23,14 @@ from teamster.parallel.scattering import chunk_sizes
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
 from teamster.spine.workers.exceptions import describe, rebuild
+from teamster.train.strategies.batchnorm import (
+    OtherFailed,
+    Together,
+    channels_of,
+    run_together,
+)
 from teamster.train.strategies.rank import seed_all
-from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
+from teamster.train.strategies.strategy import Losses, Work, what_differs
 from teamster.train.strategies.world import World
 from teamster.train.training_state import random_states, restore_random
 
@@ -35,18 +41,23 @@ class Launched:
     Args:
         module: the user's; it takes the parameters and buffers of rank 0.
         world: the ranks.
+        sync_batchnorm: whether BatchNorm has the statistics of the whole batch.
     """
 
     name = "ddp"
 
-    def __init__(self, module: nn.Module, world: World) -> None:
+    def __init__(self, module: nn.Module, world: World, *, sync_batchnorm: bool = False) -> None:
         self._module = module
         self.world = world
         self.workers = world.size
         self.rows_of_batch = 0.0
         """Of the latest, in all ranks."""
-        self.differs = what_differs(module, "rank") if self.workers > 1 else ""
+        self.differs = (
+            what_differs(module, "rank", synchronized=sync_batchnorm) if self.workers > 1 else ""
+        )
         self._device = next((each.device for each in module.parameters()), torch.device("cpu"))
+        channels = channels_of(module) if sync_batchnorm and self.workers > 1 else 0
+        self._together = Together(self._sum_all, channels, self._device) if channels else None
         with torch.no_grad():
             for tensor in (*module.parameters(), *module.buffers()):
                 world.broadcast(tensor.data)
@@ -82,15 +93,22 @@ class Launched:
             try:
                 if work.seed is not None:
                     seed_all(work.seed, work.number, self.world.rank)
-                losses = run_slice(self._module, own, counts[self.world.rank] / whole)
+                share = counts[self.world.rank] / whole
+                losses = run_together(self._module, own, share, self._together)
             except Exception as raised:
                 error = raised
             restore_random(states)
+        elif self._together is not None:
+            self._together.leave()
         self.world.enter(work.number, "all-reduce of gradients")
         began = perf_counter_ns()
         named = self._reduce(error, list(losses) != [None] and own is not None)
         note(current_ring(), COMPUTE, "reduce", began)
         return self._sum_losses(losses, all(counts) and not named)
+
+    def _sum_all(self, message: torch.Tensor) -> torch.Tensor:
+        self.world.sum(message)
+        return message
 
     def count(self, work: Work) -> float:
         """How much the batch counts of which a rank has some rows."""
@@ -167,8 +185,9 @@ class Launched:
 
     def _raise(self, error: Exception | None) -> None:
         """What one of the ranks has raised, in all of them."""
-        told = self.world.gather(None if error is None else describe(error))
-        if error is not None:
+        follows = isinstance(error, OtherFailed)
+        told = self.world.gather(None if error is None or follows else describe(error))
+        if error is not None and not follows:
             raise error
         rank, described = next((rank, each) for rank, each in enumerate(told) if each is not None)
         raised = rebuild(described)

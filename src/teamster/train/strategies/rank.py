@@ -6,7 +6,8 @@
     program                                  rank
       "module", module, shared  ------------->  has the module, over the shared parameters
       "state", flags            ------------->  train() or eval(), what wants gradients
-      "work", Work, share       ------------->  forward, loss, backward of a slice
+      "meet", line, channels    ------------->  where slices meet for BatchNorm's statistics
+      "work", Work, share, ...  ------------->  forward, loss, backward of a slice
                 <-- "done", losses, which gradients are there, sparse ones
                 <-- "failed", the error
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import random
 import sys
+from functools import partial
 from typing import Any, TextIO
 
 import torch
@@ -22,8 +24,10 @@ from torch import nn
 
 from teamster.spine.workers.exceptions import describe
 from teamster.tasks.spawned import Parent, parent
+from teamster.train.strategies.batchnorm import Together, run_together
+from teamster.train.strategies.meeting import sum_by
 from teamster.train.strategies.shared_model import Gradients, SharedModel, Survey
-from teamster.train.strategies.strategy import Work, run_slice
+from teamster.train.strategies.strategy import Work
 
 
 class Rank:
@@ -39,6 +43,7 @@ class Rank:
         self._module: nn.Module = nn.Identity()
         self._gradients = Gradients(self._module, [])
         self._published: list[torch.Tensor] = []
+        self._together: Together | None = None
         torch.set_num_threads(threads)
 
     def take_module(self, module: nn.Module, shared: SharedModel) -> None:
@@ -54,7 +59,11 @@ class Rank:
         state.apply(self._module)
         self._gradients.watch(self._module)
 
-    def work(self, work: Work, share: float) -> tuple[Any, ...]:
+    def meet(self, line: Any, channels: int) -> None:
+        """Have a line by which sums over all slices come."""
+        self._together = Together(partial(sum_by, line), channels)
+
+    def work(self, work: Work, share: float, meets: bool) -> tuple[Any, ...]:
         """Forward, loss and backward of a slice."""
         if self._published:
             with torch.no_grad():
@@ -62,7 +71,7 @@ class Rank:
         if work.seed is not None:
             seed_all(work.seed, work.number, self._number)
         self._gradients.begin()
-        losses = run_slice(self._module, work, share)
+        losses = run_together(self._module, work, share, self._together if meets else None)
         found = self._gradients
         return "done", losses, sorted(found.seen), found.sparse
 
@@ -183,6 +192,8 @@ def _serve(program: Parent, rank: Rank, kind: str, *rest: Any) -> None:
             rank.take_module(*rest)
         elif kind == "state":
             rank.take_state(*rest)
+        elif kind == "meet":
+            rank.meet(*rest)
         else:
             program.send(rank.work(*rest))
     except Exception as error:

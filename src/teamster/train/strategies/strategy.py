@@ -222,12 +222,13 @@ def has_statistics(module: nn.Module) -> bool:
     return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in module.modules())
 
 
-def what_differs(module: nn.Module, unit: str) -> str:
+def what_differs(module: nn.Module, unit: str, *, synchronized: bool = False) -> str:
     """What a module computes otherwise where its batches are shared out.
 
     Args:
         module: the user's.
         unit: "replica" or "rank".
+        synchronized: whether statistics are those of the whole batch.
 
     Returns:
         For people; empty where nothing does.
@@ -239,7 +240,7 @@ def what_differs(module: nn.Module, unit: str) -> str:
         "BatchNorm takes the statistics of each rank's rows"
     """
     parts = []
-    if has_statistics(module):
+    if has_statistics(module) and not synchronized:
         parts.append(f"BatchNorm takes the statistics of each {unit}'s rows")
     if any(isinstance(each, nn.modules.dropout._DropoutNd) for each in module.modules()):
         parts.append(f"dropout draws anew in each {unit}")
