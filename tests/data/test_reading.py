@@ -67,7 +67,7 @@ def test_so_many_workers_are_processes_with_threads() -> None:
         feed: Any = feeder(Fetch(range(9), list, True), None, None, None)(
             Plan("hybrid", workers, "asked for"), 0
         )
-        made.append((feed._pool.workers, feed.threads))
+        made.append((feed.pool.workers, feed.threads))
         feed.close()
     assert made == [(1, 1), (1, 2), (1, 4), (2, 4), (2, 5)]
 

@@ -27,7 +27,7 @@ Told = list[tuple[str, str]]
 """Samples, as `repr` shows their indices, each with the stack of the thread that reads it."""
 
 _FILE = "teamster-reading-"  # the name of that file, with the number of the pipe's end
-_ANSWER_S = 1.0  # to wait for one that is in the middle of something that holds the lock
+_ANSWER_S = 3.0  # to wait for one that is in the middle of something that holds the lock
 _LOOK_S = 0.01  # between two looks for the answers
 _FRAMES = 8  # the innermost ones: below are those of the loader
 
