@@ -28,14 +28,11 @@ from typing import Any
 import teamster as ts
 from benchmarks import work
 from benchmarks.map_futures import USES, of_processes, of_threads
-from benchmarks.map_programs import cold_start, own_class
+from benchmarks.map_programs import OURS, Contenders, cold_start, own_class
 
 OUT = Path(__file__).parent / "out"
-OURS = "teamster"
 BEST = "the fastest peer"
 WORKERS = 2
-
-Contenders = dict[str, Callable[[], object]]
 
 
 class Workload:

@@ -163,8 +163,7 @@ class Fetch:
         """
         began = perf_counter_ns()
         made = self._read(indices, seed)
-        number = batch if seed is None else seed.batch
-        spans.note(spans.current_ring(), USER, "read samples", began, number)
+        _note("read samples", began, seed, batch)
         return made
 
     def _read(self, indices: Sequence[Any], seed: Seed | None) -> Made:
@@ -273,8 +272,7 @@ class Fetch:
         else:
             with self._batch_seeds.kept():
                 made.value = self._batch_seeds.read(self._collate, samples, seed.at(_BEHIND))
-        number = batch if seed is None else seed.batch
-        spans.note(spans.current_ring(), USER, "collate", began, number)
+        _note("collate", began, seed, batch)
         return made
 
     def finish(self, looked: Made, indices: Sequence[Any], seed: Seed | None) -> Made:
@@ -304,8 +302,7 @@ class Fetch:
         """
         if self._select is not None and len(indices):
             began, batch = perf_counter_ns(), self._select(indices)
-            number = -1 if seed is None else seed.batch
-            spans.note(spans.current_ring(), USER, "read and collate", began, number)
+            _note("read and collate", began, seed)
             return Made(batch, len(indices))
         if not self._batched:
             made = self.samples([indices], seed)
@@ -329,6 +326,12 @@ class Fetch:
             if self._on_error == "raise":
                 raise
         return self.samples(indices, seed)
+
+
+def _note(name: str, began_ns: int, seed: Seed | None, batch: int = -1) -> None:
+    """Write a span, with the place of its batch."""
+    number = batch if seed is None else seed.batch
+    spans.note(spans.current_ring(), USER, name, began_ns, number)
 
 
 def _listed(indices: Any) -> Sequence[Any]:

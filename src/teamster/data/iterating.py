@@ -79,7 +79,7 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         super().__init__(loader)
         self._in_order = loader.in_order
         self._ahead = loader.prefetch_factor or _PREFETCH
-        self._bound = getattr(loader, "_bound", None) or InFlight("auto")
+        self._bound: InFlight = loader._bound
         self._begin_epoch(loader)
 
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
@@ -118,16 +118,12 @@ class WorkerStreams(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
 
     def _refill(self) -> None:
         """Ask for as many as may be open; each worker has one of its own to make."""
-        if not self._turns:
-            return
-        known, count = self._bound.is_known, len(self._turns)
-        each = self._bound.of(self._ahead * count) // count if known else 1
-        while True:  # the next one in turn first, one of each at a time
-            short = [number for number in self._turns if len(self._asked[number]) < max(1, each)]
-            if not short:
-                return
-            for number in short:
-                self._ask(number)
+        known, count = self._bound.is_known, max(1, len(self._turns))
+        each = max(1, self._bound.of(self._ahead * count) // count) if known else 1
+        for _ in range(each):  # the next one in turn first, one of each at a time
+            for number in self._turns:
+                if len(self._asked[number]) < each:
+                    self._ask(number)
 
     def _ask(self, number: int) -> None:
         self._asked[number].append(self._pools[number].submit(_following, self._next_index()))

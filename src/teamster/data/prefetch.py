@@ -18,7 +18,6 @@ from time import perf_counter, perf_counter_ns
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data._utils import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from teamster.data.bounds import InFlight
@@ -29,7 +28,7 @@ from teamster.data.loader_report import LoaderClock
 from teamster.data.order import batches_of
 from teamster.data.sampling import Seed
 from teamster.data.state import Progress, as_captured, capture, origins_of
-from teamster.data.transfer import moved, transfer_of
+from teamster.data.transfer import moved, pinning, transfer_of
 from teamster.data.tuning import Tuner
 from teamster.errors import first_line
 from teamster.spine.plan.plan import Plan
@@ -94,6 +93,7 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
         with nullcontext() if resume is None else kept_random_state():
             super().__init__(loader)
             self._begin_order()
+        self._move = self._transfer or pinning(self._pin_memory, self._pin_memory_device)
         self._begin_epoch(loader, self._base_seed, resume)
         self._change(tuner.plan if tuner is not None else plan)
         self._fill_unless_probing()
@@ -264,9 +264,8 @@ class BatchIterator(_BaseDataLoaderIter):  # type: ignore[misc]  # torch is not 
                 break
         batch = made.value
         self._bound.learn(batch)
-        if self._transfer is not None or self._pin_memory:
-            how = self._transfer or partial(pin_memory.pin_memory, device=self._pin_memory_device)
-            batch = moved(batch, how, self._clock, self._latest)
+        if self._move is not None:
+            batch = moved(batch, self._move, self._clock, self._latest)
         self._clock.end(made.samples)
         spans.note(spans.current_ring(), WAIT, "wait for a batch", began, self._latest)
         return batch

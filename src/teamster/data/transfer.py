@@ -18,6 +18,7 @@ import ctypes
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, Protocol
 
@@ -116,6 +117,20 @@ class Transfer:
             elif not event.query():
                 return
             self._under_way.popleft()
+
+
+def pinning(wanted: bool, device: str | None) -> Callable[[Any], Any] | None:
+    """What copies a batch to pinned memory; None where that is not wanted.
+
+    Args:
+        wanted: whether it is.
+        device: whose memory that is; None for the usual one.
+
+    Example:
+        >>> pinning(False, None) is None
+        True
+    """
+    return partial(pin_memory, device=device) if wanted else None
 
 
 def moved(batch: Any, move: Callable[[Any], Any], clock: LoaderClock, number: int) -> Any:

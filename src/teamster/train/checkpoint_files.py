@@ -198,39 +198,38 @@ def is_whole(place: Path) -> bool:
         return False
 
 
-def find_or_none(path: Path) -> Path | None:
-    """The newest whole checkpoint of a run; None where there is none.
-
-    Args:
-        path: of the run.
-
-    Example:
-        >>> find_or_none(Path("/nowhere"))
-    """
-    return next(filter(is_whole, _candidates(path)), None)
-
-
-def find(path: Path) -> Path:
+def find(path: Path) -> Path | None:
     """The checkpoint that is meant by a path: itself, or the newest whole one of a run.
 
     Args:
         path: of a checkpoint or a run.
 
-    Raises:
-        UsageError: there is none.
+    Returns:
+        Its place; None where there is none.
 
     Example:
         >>> find(Path("/nowhere"))
-        Traceback (most recent call last):
-            ...
-        teamster.errors.UsageError: there is no checkpoint in /nowhere
     """
-    if (place := find_or_none(path)) is not None:
-        return place
+    return next(filter(is_whole, _candidates(path)), None)
+
+
+def missing(path: Path) -> UsageError:
+    """What is wrong where there is no whole checkpoint.
+
+    Args:
+        path: of a checkpoint or a run.
+
+    Returns:
+        An error to be raised.
+
+    Example:
+        >>> missing(Path("/nowhere"))
+        UsageError('there is no checkpoint in /nowhere')
+    """
     told = f"there is no checkpoint in {path}"
     if any(_candidates(path)):
         told = f"no checkpoint in {path} is whole: its files are not what {_CHECKSUMS} says"
-    raise UsageError(told)
+    return UsageError(told)
 
 
 def _candidates(path: Path) -> Iterator[Path]:

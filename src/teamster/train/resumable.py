@@ -12,7 +12,7 @@ from typing import Any, Literal
 from torch import nn
 
 from teamster.errors import UsageError
-from teamster.train.checkpoint_files import find, find_or_none, is_whole, read
+from teamster.train.checkpoint_files import find, is_whole, missing, read
 from teamster.train.loading import Loading
 from teamster.train.saving import Saver
 from teamster.train.training_state import put_together, random_states, restore_random
@@ -133,18 +133,15 @@ class Resumable:
         """
         self._saver.wait()
         folder = self._path(path)
-        place: Path | None = None
-        error: UsageError | None = None
-        if self.is_main:
-            try:
-                place = find(folder)
-            except UsageError as raised:
-                error = raised
-        place, error = self.gather((place, error))[0]
-        if error is not None:
-            raise error
-        assert place is not None
+        place = self._newest(folder)
+        if place is None:
+            raise missing(folder)
         self._load_from(place)
+
+    def _newest(self, folder: Path) -> Path | None:
+        """The whole checkpoint that rank 0 has found, if there is one."""
+        found: Path | None = self.gather(find(folder) if self.is_main else None)[0]
+        return found
 
     def _load_from(self, place: Path) -> None:
         """A checkpoint that rank 0 has found whole."""
@@ -163,8 +160,7 @@ class Resumable:
             if from_where is not None:
                 self.load(from_where)
             return
-        folder = self._path(None)
-        place = self.gather(find_or_none(folder) if self.is_main else None)[0]
+        place = self._newest(self._path(None))
         if place is not None:
             self._load_from(place)
 

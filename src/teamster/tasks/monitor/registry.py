@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from teamster.spine.trace.timeline import JobNote
 
 
+class ProgramEnds(SystemExit):
+    """What calls get which the end of the program ends."""
+
+
 class Finishing(Protocol):
     """Calls that a pool was given."""
 
@@ -42,9 +46,6 @@ class Ending(Protocol):
     def _disown(self) -> None:
         """The workers are another process's."""
 
-
-AT_EXIT = "the program ends"
-"""The text of the `SystemExit` that calls get which the end of the program ends."""
 
 open_pools: weakref.WeakSet[Ending] = weakref.WeakSet()
 _read_ahead: weakref.WeakSet[Ending] = weakref.WeakSet()  # of them, what nobody may ask for
@@ -69,7 +70,7 @@ def _end_all() -> None:
     had been stopped in it.
     """
     for pool in list(open_pools):
-        pool._end(0.0, SystemExit(AT_EXIT))
+        pool._end(0.0, ProgramEnds("the program ends"))
 
 
 def finish_calls_at_exit() -> None:

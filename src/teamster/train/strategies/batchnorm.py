@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from teamster.errors import TeamsterError
-from teamster.train.strategies.strategy import Losses, Work, run_slice
+from teamster.train.strategies.strategy import Losses, Work, norms_of, run_slice
 
 SumAll = Callable[[torch.Tensor], torch.Tensor]
 """Adds up one message of each slice: doubles, of the same length for all."""
@@ -33,16 +32,6 @@ _HEAD = 2  # numbers in front of a message: who is still at work, and who has fa
 
 class OtherFailed(TeamsterError):
     """This slice cannot go on, since another one has failed."""
-
-
-def norms_of(module: nn.Module) -> list[_BatchNorm]:
-    """The layers that normalize a batch.
-
-    Example:
-        >>> len(norms_of(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))))
-        1
-    """
-    return [each for each in module.modules() if isinstance(each, _BatchNorm)]
 
 
 class Together:
@@ -140,7 +129,7 @@ def run_together(module: nn.Module, work: Work, share: float, together: Together
 
 
 @contextlib.contextmanager
-def synchronized(norms: list[_BatchNorm], together: Together) -> Iterator[None]:
+def synchronized(norms: list[Any], together: Together) -> Iterator[None]:
     """In here these layers take the statistics of all slices, while they train."""
     try:
         for norm in norms:

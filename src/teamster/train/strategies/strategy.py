@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from teamster.errors import UsageError
 from teamster.parallel.scattering import batch_size, batch_size_or_none
@@ -219,7 +220,17 @@ def has_statistics(module: nn.Module) -> bool:
         >>> has_statistics(nn.Linear(1, 1)), has_statistics(nn.BatchNorm1d(1))
         (False, True)
     """
-    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in module.modules())
+    return bool(norms_of(module))
+
+
+def norms_of(module: nn.Module) -> list[Any]:
+    """The layers that normalize a batch.
+
+    Example:
+        >>> len(norms_of(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))))
+        1
+    """
+    return [each for each in module.modules() if isinstance(each, _BatchNorm)]
 
 
 def what_differs(module: nn.Module, unit: str, *, synchronized: bool = False) -> str:

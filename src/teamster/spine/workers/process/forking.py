@@ -244,11 +244,12 @@ def refuse_unsafe_fork() -> None:
 
 def _runs_openmp(known: int) -> bool:
     """Whether there are more threads than these, and those that OpenBLAS ends at a fork itself."""
-    if _native_threads() <= known:
+    others = _native_threads() - known
+    if others <= 0:
         return False
     from teamster.machine.native_threads import openblas_threads  # not for every program
 
-    return _native_threads() > known + openblas_threads()
+    return others > openblas_threads()
 
 
 def _native_threads() -> int:
