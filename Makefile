@@ -2,6 +2,7 @@
 #
 #   make demo        install, then run the main job on real input
 #   make test        install the development tools, then run the tests     (make test ARGS="-k pool -x")
+#   make test-tasks  those of one folder
 #   make lint        ruff, mypy, import-linter
 #   make doctest     the examples in the docstrings
 #   make bench       install the peers, then measure side by side          (make bench ARGS="--help")
@@ -21,6 +22,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PYTEST = $(BIN)/python -m pytest
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints-dev.txt)
 ARGS ?=
 
@@ -28,13 +30,28 @@ ARGS ?=
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 
-.PHONY: demo test lint doctest bench bench-growth bench-gil bench-loader bench-parallel bench-sharing bench-spawn bench-trace bench-training regret clean distclean
+# The folders of the tests, those that take longest first: as many run at a time as there are cores, for most of what they
+# do is to wait for processes. What is not named here comes last, so that no folder can be forgotten.
+LONGEST := data train parallel spine tasks laws
+FOLDERS := $(LONGEST) $(filter-out $(LONGEST) __pycache__,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
+
+.PHONY: demo test test-top $(FOLDERS:%=test-%) lint doctest bench bench-growth bench-gil bench-loader bench-parallel bench-sharing bench-spawn bench-trace bench-training regret clean distclean
 
 demo: $(VENV)/.stamp-run
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@+$(MAKE) --no-print-directory --jobs=$$(nproc) --keep-going --output-sync=target $(FOLDERS:%=test-%) test-top
+else
+	$(PYTEST) $(ARGS)
+endif
+
+$(FOLDERS:%=test-%): test-%: $(VENV)/.stamp-dev
+	$(PYTEST) tests/$*
+
+test-top: $(VENV)/.stamp-dev
+	$(PYTEST) tests/test_*.py
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
@@ -43,7 +60,7 @@ lint: $(VENV)/.stamp-dev
 	$(BIN)/lint-imports --no-logo
 
 doctest: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest --doctest-modules src $(ARGS)
+	$(PYTEST) --doctest-modules src $(ARGS)
 
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.map $(ARGS)

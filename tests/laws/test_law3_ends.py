@@ -267,6 +267,9 @@ ENDINGS = {
     "in a daemon thread": "import threading\n"
     "threading.Thread(target=lambda: pool.map(time.sleep, [0.1] * 100), daemon=True).start(); "
     "time.sleep(0.2)",
+    "in a daemon thread that has time for its last words": "import threading\n"
+    "thread = threading.Thread(target=pool.map, args=(time.sleep, [0.1] * 100), daemon=True)\n"
+    "first.append(thread.join); thread.start(); time.sleep(0.2)",
     "sys.exit in the block": "with pool: sys.exit(0)",
 }
 
@@ -278,7 +281,10 @@ def test_the_interpreter_ends(
 ) -> None:
     """Trap 30: quickly, with exit code 0, and without a word on stderr."""
     script = run_script(
-        f"import sys, time, teamster as ts\npool = ts.Pool({backend!r}, workers=2)\n"
+        "import atexit, sys, time, teamster as ts\nfirst = []\n"
+        # The first that is registered is the last that is called
+        "atexit.register(lambda: [call() for call in first])\n"
+        f"pool = ts.Pool({backend!r}, workers=2)\n"
         "pool.map(abs, [-1])\n"
         f"import os; began = time.monotonic()\n{ENDINGS[name]}\n",
         timeout=6,

@@ -36,11 +36,34 @@ def loop() -> None:
         total += number
 
 
-def mix(held: int, free: int) -> Callable[[], object]:
-    return lambda: (_holding(held), _free(free))
+class Mix:
+    """Holds the lock, then lets go of it; on a busy machine either takes longer than it should."""
+
+    def __init__(self, held_us: int, free_us: int) -> None:
+        self._held_us, self._free_us = held_us, free_us
+        self._held_s = self._free_s = 0.0
+
+    def __call__(self) -> None:
+        began = time.perf_counter()
+        _holding(self._held_us)
+        half = time.perf_counter()
+        _free(self._free_us)
+        self._held_s += half - began
+        self._free_s += time.perf_counter() - half
+
+    def __float__(self) -> float:
+        """The share that it was in fact."""
+        return self._held_s / (self._held_s + self._free_s)
 
 
-WORK: dict[str, tuple[Callable[[], object], float]] = {
+MIXES = {
+    "mix of 20%": Mix(1_000, 4_000),
+    "mix of 50%": Mix(2_000, 2_000),
+    "mix of 90%": Mix(4_500, 500),
+    "mix of 50%, 30 ms": Mix(30_000, 30_000),
+}
+
+WORK: dict[str, tuple[Callable[[], object], float | Mix]] = {
     "python loop": (loop, 1.0),
     "json": (lambda: json.dumps(RECORDS), 1.0),
     "re": (lambda: re.findall(r"\d+|[a-z]+", TEXT), 1.0),
@@ -48,10 +71,7 @@ WORK: dict[str, tuple[Callable[[], object], float]] = {
     "numpy dot 512": (lambda: SQUARE @ SQUARE, 0.0),
     "sha256 of 1 MB": (lambda: hashlib.sha256(MEGABYTE).digest(), 0.0),
     "zlib of 1 MB": (lambda: zlib.compress(MEGABYTE, 1), 0.0),
-    "mix of 20%": (mix(1_000, 4_000), 0.2),
-    "mix of 50%": (mix(2_000, 2_000), 0.5),
-    "mix of 90%": (mix(4_500, 500), 0.9),
-    "mix of 50%, 30 ms": (mix(30_000, 30_000), 0.5),
+    **{name: (mix, mix) for name, mix in MIXES.items()},
 }
 
 
@@ -76,7 +96,7 @@ def measure(work: Callable[[], object], seconds: float = 0.5, samples: int = 1) 
 def test_share(name: str) -> None:
     work, truth = WORK[name]
     share = measure(work, samples=101)
-    assert share.held == pytest.approx(truth, abs=0.15)
+    assert share.held == pytest.approx(float(truth), abs=max(0.15, 3 * share.error))
     assert share.samples > 100
     assert share.error < 0.2
 

@@ -22,8 +22,16 @@ if TYPE_CHECKING:
     from teamster.spine.trace.timeline import JobNote
 
 
-class ProgramEnds(SystemExit):
-    """What calls get which the end of the program ends."""
+_END = "the program ends"
+
+
+def is_end_of_program(error: BaseException) -> bool:
+    """Whether this is what calls get which the end of the program ends.
+
+    They get a plain `SystemExit`: a thread that it ends says nothing on stderr, which of a class
+    derived from it would not be true.
+    """
+    return type(error) is SystemExit and error.code is _END
 
 
 class Finishing(Protocol):
@@ -70,7 +78,7 @@ def _end_all() -> None:
     had been stopped in it.
     """
     for pool in list(open_pools):
-        pool._end(0.0, ProgramEnds("the program ends"))
+        pool._end(0.0, SystemExit(_END))
 
 
 def finish_calls_at_exit() -> None:
