@@ -27,7 +27,7 @@ from teamster.machine.descriptors import OwnedSocket
 from teamster.machine.own_threads import own_thread
 from teamster.spine.transport.channel import Channel
 from teamster.spine.transport.rendezvous import Claim, is_of_this_user
-from teamster.tasks.monitor.registry import is_end_of_program
+from teamster.tasks.monitor.registry import program_ends
 
 Make = Callable[[dict[str, Any] | None], Iterator[Any]]
 """An iterator of one epoch, from its beginning or from a state."""
@@ -92,7 +92,7 @@ class Preparing:
         try:
             self._make_all()
         except BaseException as error:  # the dataset does not pickle, say; or it exits
-            if not is_end_of_program(error):  # of which another program goes on
+            if not program_ends():  # else another one goes on
                 self._fail(error)
 
     def _make_all(self) -> None:

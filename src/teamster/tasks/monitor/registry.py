@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from teamster.spine.trace.timeline import JobNote
 
 
-_END = "the program ends"
+_ends = False
 
 
-def is_end_of_program(error: BaseException) -> bool:
-    """Whether this is what calls get which the end of the program ends.
+def program_ends() -> bool:
+    """Whether the program comes down: pools are closed, and what is under way in them fails.
 
-    They get a plain `SystemExit`: a thread that it ends says nothing on stderr, which of a class
-    derived from it would not be true.
+    Example:
+        >>> program_ends()
+        False
     """
-    return type(error) is SystemExit and error.code is _END
+    return _ends
 
 
 class Finishing(Protocol):
@@ -75,10 +76,12 @@ def _end_all() -> None:
     """Later than this, what a pool needs to end is no longer there.
 
     Daemon threads may still be waiting in a call. What they get says nothing on stderr, as if they
-    had been stopped in it.
+    had been stopped in it; of a class derived from `SystemExit` that would not be true.
     """
+    global _ends
+    _ends = True
     for pool in list(open_pools):
-        pool._end(0.0, SystemExit(_END))
+        pool._end(0.0, SystemExit("the program ends"))
 
 
 def finish_calls_at_exit() -> None:
