@@ -31,6 +31,31 @@ def run(
     )
 
 
+def errors_of(stderr: str) -> str:
+    """What each rank has raised, and the end of it all; torchrun's own words are many."""
+    raised = re.findall(r"^(?:\[rank\d+\]: )?\w+(?:\.\w+)*Error: .*", stderr, re.MULTILINE)
+    return "\n".join([*raised, stderr[-3_000:]])
+
+
+def start_ranks(program: str, *arguments: str, ranks: int = 2) -> list[subprocess.Popen[str]]:
+    """Without torchrun, which ends the others before they can tell what they saw."""
+    rendezvous = {
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, program, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment(), **rendezvous, "RANK": str(rank)},
+        )
+        for rank in range(ranks)
+    ]
+
+
 def environment() -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC")
@@ -46,7 +71,7 @@ def script(folder: Path, text: str) -> str:
 
 def found(result: subprocess.CompletedProcess[str]) -> Any:
     match = re.search(r"found (.*)", result.stdout)
-    assert match is not None, result.stderr[-3_000:]
+    assert match is not None, errors_of(result.stderr)
     return json.loads(match[1])
 
 

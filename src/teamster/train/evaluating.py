@@ -68,7 +68,11 @@ class Mean:
 
 
 def mean_over(
-    model: nn.Module, function: Callable[..., Any], batches: Iterable[Any], weight: Weight | None
+    model: nn.Module,
+    function: Callable[..., Any],
+    batches: Iterable[Any],
+    weight: Weight | None,
+    mark: Callable[[Work], Work] = lambda work: work,
 ) -> Mean:
     """The mean of what a function gives, with the model in evaluation mode.
 
@@ -77,6 +81,7 @@ def mean_over(
         function: of the model and a batch.
         batches: of all samples, or of a rank's rows; those without rows are passed over.
         weight: as of `Work`.
+        mark: says whose rows those of the latest batch are.
 
     Example:
         >>> mean_over(nn.Identity(), lambda module, x: x.mean(), [torch.ones(3)], None).value()
@@ -89,9 +94,11 @@ def mean_over(
         with torch.no_grad():
             for batch in batches:
                 given = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-                work = Work(function, given, weight=weight)
+                work = mark(Work(function, given, weight=weight))
                 if work.rows_or_none() != 0:
-                    mean.add(function(model, *given), work.count())
+                    found = function(model, *given)
+                    if not work.is_borrowed:
+                        mean.add(found, work.count())
     finally:
         for each, training in before:
             each.training = training

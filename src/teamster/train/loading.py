@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from teamster.train.rank_batches import RankLoader, same_random_numbers
 from teamster.train.strategies.launched import Launched
-from teamster.train.strategies.strategy import Strategy
+from teamster.train.strategies.strategy import Strategy, Work
 
 
 class Loading:
@@ -19,7 +20,6 @@ class Loading:
         strategy: of the training.
 
     Attributes:
-        reads_own: whether the batches that are given at the moment are this rank's rows only.
         is_through: whether the latest loader of the training has given all of its batches.
 
     Example:
@@ -34,7 +34,17 @@ class Loading:
         self._rank_loaders: weakref.WeakKeyDictionary[Any, RankLoader] = weakref.WeakKeyDictionary()
         self._loader: Any = None  # the latest, whose position is saved
         self._position: Any = None  # of a checkpoint, for the next loader
-        self.reads_own = self.is_through = False
+        self._own: RankLoader | None = None  # gives the rows of this rank at the moment
+        self.is_through = False
+
+    def mark(self, work: Work) -> Work:
+        """Say whose rows the latest batch has: this rank's, another's, or those of all.
+
+        Args:
+            work: of that batch.
+        """
+        own = self._own
+        return work if own is None else replace(work, is_own=True, is_borrowed=own.is_borrowed)
 
     def batches(self, loader: Iterable[Any], *, training: bool = True) -> Iterator[Any]:
         """Those of a loader, from where a checkpoint was on.
@@ -55,26 +65,27 @@ class Loading:
             self.is_through = True
 
     def _here(self, source: Iterable[Any], training: bool) -> Iterator[Any]:
-        if self._launched is None:
+        if self._launched is None or not isinstance(source, RankLoader):
             yield from source
             return
         same_random_numbers(self._launched.world.broadcast)
         if not training:
             self._launched.share_buffers()
-        before, self.reads_own = self.reads_own, True
+        before, self._own = self._own, source
         try:
             yield from source
         finally:
-            self.reads_own = before
+            self._own = before
 
     def _of_rank(self, loader: Any, launched: Launched) -> RankLoader:
         # Kept with the loader, so that workers that stay do so
         try:
             known = self._rank_loaders.get(loader)
         except TypeError:  # a list, which nothing can be kept with
-            return RankLoader(loader, launched.rows)
+            return RankLoader(loader, launched.rows, lends=launched.borrows)
         if known is None:
-            known = self._rank_loaders[loader] = RankLoader(loader, launched.rows)
+            known = RankLoader(loader, launched.rows, lends=launched.borrows)
+            self._rank_loaders[loader] = known
         return known
 
     def state(self) -> Any:

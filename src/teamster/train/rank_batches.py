@@ -74,6 +74,10 @@ class RankLoader:
     Args:
         loader: any iterable of batches.
         rows: which are this rank's.
+        lends: whether a batch without any of these is given as one row of another rank's.
+
+    Attributes:
+        is_borrowed: whether the latest batch is such a row.
 
     Example:
         >>> loader = data.DataLoader(range(5), 2)
@@ -81,8 +85,10 @@ class RankLoader:
         [tensor([1]), tensor([3]), tensor([], dtype=torch.int64)]
     """
 
-    def __init__(self, loader: Iterable[Any], rows: Rows) -> None:
+    def __init__(self, loader: Iterable[Any], rows: Rows, *, lends: bool = False) -> None:
         self._rows = rows
+        self._lends = lends
+        self.is_borrowed = False
         self._sampler: RankSampler | None = None
         self._loader: Any = loader
         batches = getattr(loader, "batch_sampler", None)
@@ -108,12 +114,15 @@ class RankLoader:
         for batch in self._loader:
             if self._sampler is not None and empty is None:
                 empty = self._sampler.empty
+            mine = None  # all that there are
             if empty is None:
-                yield _cut(batch, self._rows(int(batch_size_or_none(batch, 0) or 1)))
+                mine = self._rows(int(batch_size_or_none(batch, 0) or 1))
             elif empty.popleft():
-                yield _cut(batch, range(0))
-            else:
-                yield batch
+                mine = range(0)
+            self.is_borrowed = self._lends and mine is not None and not mine
+            if self.is_borrowed:
+                mine = range(1)
+            yield batch if mine is None else _cut(batch, mine)
 
 
 def _cut(batch: Any, rows: range) -> Any:

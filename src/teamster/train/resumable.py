@@ -15,7 +15,13 @@ from teamster.errors import UsageError
 from teamster.train.checkpoint_files import find, is_whole, missing, read
 from teamster.train.loading import Loading
 from teamster.train.saving import Saver
-from teamster.train.training_state import put_together, random_states, restore_random
+from teamster.train.shards import as_part
+from teamster.train.training_state import (
+    give_parts,
+    put_together,
+    random_states,
+    restore_random,
+)
 from teamster.train.update import Update
 
 PathLike = str | os.PathLike[str]
@@ -113,9 +119,10 @@ class Resumable:
             'step-00000000'
         """
         folder = self._path(path)
-        if not self.is_main:
-            return None
         state = self.state_dict()
+        if not self.is_main:
+            give_parts(state)
+            return None
         return self._saver.save(folder, self._steps, state, keep=keep, export=export is not None)
 
     def load(self, path: PathLike | None = None) -> None:
@@ -205,7 +212,9 @@ class Resumable:
             UsageError: it is of another model or other optimizers.
         """
         try:
-            self.model.load_state_dict(state["model"])
+            mine = self.model.state_dict()
+            saved = {name: as_part(each, mine.get(name)) for name, each in state["model"].items()}
+            self.model.load_state_dict(saved)
             self._update.load_state_dict(state["update"])
         except (RuntimeError, ValueError) as error:
             raise UsageError(f"the checkpoint is of another training: {error}") from error

@@ -46,7 +46,7 @@ from teamster.train.validation import (
     note_parameters,
 )
 
-StrategyName = Literal["auto", "single", "dp", "ddp"]
+StrategyName = Literal["auto", "single", "dp", "ddp", "fsdp"]
 
 
 class Trainer(Resumable, Logged):
@@ -59,7 +59,8 @@ class Trainer(Resumable, Logged):
         model: any module; on the device that it is to be trained on.
         optimizer: of the model's parameters; or several, which all take a step at a time.
         strategy: "single", "dp" (replicas in threads, or on all accelerators), "ddp" (a process a
-            replica); "auto" measures which of them is the fastest on the first steps.
+            replica), "fsdp" (under torchrun: each rank keeps a part of the model and of the
+            optimizer's state); "auto" measures which of the first three is the fastest.
         workers: replicas or ranks; None for one a core, or all accelerators.
         accumulate: batches an update of the optimizers.
         max_grad_norm: of all gradients together: larger ones are scaled down to it.
@@ -123,15 +124,20 @@ class Trainer(Resumable, Logged):
         check_model(model, optimizers)
         check_schedulers(scheduler)
         self.model = model
-        self._watch = ModelWatch(model, optimizers)
         self._autocast, scaler = precision_of(precision, model)
         schedulers = scheduler if isinstance(scheduler, (list, tuple)) else [scheduler]
         self._update = Update(optimizers, accumulate, max_grad_norm, scaler, schedulers)
         self._accumulates = accumulate > 1
         self._weight = weight
         self._strategy = make_strategy(
-            strategy, model, workers, retries, sync_batchnorm=sync_batchnorm
+            strategy,
+            model,
+            workers,
+            retries,
+            optimizers=optimizers,
+            sync_batchnorm=sync_batchnorm,
         )
+        self._watch = ModelWatch(model, optimizers)
         if self._strategy.name == "ddp" and self._strategy.workers > 1:
             check_optimizers(model, optimizers)
         self._loading = Loading(self._strategy)
@@ -178,7 +184,7 @@ class Trainer(Resumable, Logged):
         """
         began = perf_counter()
         self._watch.look(self._steps)
-        work = Work(loss_fn, batch, kwargs, self._weight, is_own=self._loading.reads_own)
+        work = self._loading.mark(Work(loss_fn, batch, kwargs, self._weight))
         count = self._count(work)
         scale = self._update.scale(count)
         work = work.as_part_of(self._steps, self._seed, scale, self._autocast)
@@ -258,7 +264,7 @@ class Trainer(Resumable, Logged):
             >>> trainer.close()
         """
         batches = self._loading.batches(loader, training=False)
-        mean = mean_over(self.model, function, batches, self._weight)
+        mean = mean_over(self.model, function, batches, self._weight, self._loading.mark)
         if self._world is not None:
             mean.merge(self._world.gather(mean))
         return mean.value()

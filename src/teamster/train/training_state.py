@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from teamster.spine.workers.seeds import generator_states, restore_generators
+from teamster.train.shards import whole_of
 
 Tensors = dict[str, torch.Tensor]
 
@@ -81,6 +82,21 @@ def put_together(rest: Any, tensors: Tensors) -> Any:
     return rest
 
 
+def give_parts(state: Any) -> None:
+    """Have rank 0 put together what it copies: this rank gives its parts, in the same order.
+
+    Args:
+        state: as there.
+
+    Example:
+        >>> give_parts({"a": torch.ones(1)})
+    """
+    tensors: Tensors = {}
+    take_apart(state, tensors)
+    for each in tensors.values():
+        whole_of(each)
+
+
 def random_states() -> dict[str, Any]:
     """The generators of the program: Python's, NumPy's where it is loaded, torch's.
 
@@ -132,7 +148,7 @@ class HostCopies:
         """Copies, which are valid until the next call.
 
         Args:
-            tensors: on any devices.
+            tensors: on any devices; of those of which each rank has a part, all have to give it.
         """
         kept = self._buffers
         self._buffers = {
@@ -141,7 +157,7 @@ class HostCopies:
         devices = set()
         with torch.no_grad():
             for name, tensor in tensors.items():
-                self._buffers[name].copy_(tensor, non_blocking=True)
+                self._buffers[name].copy_(whole_of(tensor), non_blocking=True)
                 devices.add(tensor.device)
         for device in devices:
             if device.type == "cuda":

@@ -13,6 +13,7 @@ import torch
 from teamster.errors import UsageError
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
+from teamster.train.shards import as_part
 
 Kept = list[tuple[Any, torch.Tensor]]
 """Parameters and their gradients."""
@@ -26,6 +27,17 @@ def put_back(kept: Kept) -> None:
     """
     for parameter, grad in kept:
         parameter.grad = grad if parameter.grad is None else grad + parameter.grad
+
+
+def _as_parts(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The saved state of an optimizer, with a rank's parts where it has parts of parameters."""
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    state = {
+        index: {name: as_part(value, parameter) for name, value in saved["state"][index].items()}
+        for index, parameter in enumerate(parameters)
+        if index in saved["state"]
+    }
+    return {**saved, "state": state}
 
 
 class Update:
@@ -171,12 +183,13 @@ class Update:
                     f"the checkpoint has {len(state[name])} {name}s, and this trainer {len(mine)}"
                 )
             for each, saved in zip(mine, state[name], strict=True):
-                each.load_state_dict(saved)
+                each.load_state_dict(_as_parts(saved, each) if name == "optimizer" else saved)
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         gradients = state["gradient"] or [None] * len(self.parameters)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+            part = as_part(gradient, parameter)
+            parameter.grad = None if gradient is None else part.to(parameter.device)
         self.updates, self._batches, self._counted, self._unit = state["counts"]
 
     def _divide(self, whole: float) -> None:

@@ -88,8 +88,15 @@ def check_schedulers(schedulers: Any) -> None:
             )
 
 
-def check_optimizers(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def check_optimizers(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], strategy: str = "ddp"
+) -> None:
     """Refuse parameters that other ranks do not have.
+
+    Args:
+        model: the user's.
+        optimizers: of it.
+        strategy: for the message.
 
     Raises:
         UsageError: an optimizer has one that is not the model's.
@@ -103,7 +110,7 @@ def check_optimizers(model: nn.Module, optimizers: Sequence[torch.optim.Optimize
         for group in optimizer.param_groups:
             if any(id(each) not in known for each in group["params"]):
                 raise UsageError(
-                    "the optimizer has parameters that are not the model's, and strategy 'ddp' "
+                    f"the optimizer has parameters that are not the model's, and {strategy!r} "
                     "computes gradients of the model's only: put all of them into one module"
                 )
 

@@ -18,7 +18,7 @@ def test_the_end_of_the_program_is_no_error_of_the_loader(
     def closed() -> None:
         raise PoolClosed("it is closed")
 
-    window = Window(4, lambda consumer, message: True)
+    window = Window(4, lambda line: None)
     preparing = Preparing(None, window, None, {}, int)  # type: ignore[arg-type]  # not asked
     monkeypatch.setattr(registry, "_ends", ends)
     monkeypatch.setattr(preparing, "_make_all", closed)

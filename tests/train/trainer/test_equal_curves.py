@@ -138,14 +138,27 @@ def by_hand(
     return losses, model.state_dict()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5),
-    workers=st.integers(1, 4),
-    accumulate=st.integers(1, 3),
-)
-def test_any_sizes(sizes: list[int], workers: int, accumulate: int) -> None:
+def check_any(strategy: str, sizes: list[int], workers: int, accumulate: int) -> None:
     make_it = partial(torch.optim.SGD, lr=0.1)
     expected = by_hand("mlp", make_it, sizes, accumulate)
-    found = trained("mlp", make_it, sizes, strategy="dp", workers=workers, accumulate=accumulate)
-    check_equal(found, expected)
+    how = {"strategy": strategy, "workers": workers, "accumulate": accumulate}
+    check_equal(trained("mlp", make_it, sizes, **how), expected)
+
+
+ANY = {
+    "sizes": st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    "workers": st.integers(1, 4),
+    "accumulate": st.integers(1, 3),
+}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**ANY)
+def test_any_sizes_in_threads(sizes: list[int], workers: int, accumulate: int) -> None:
+    check_any("dp", sizes, workers, accumulate)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**ANY)
+def test_any_sizes_in_processes(sizes: list[int], workers: int, accumulate: int) -> None:
+    check_any("ddp", sizes, workers, accumulate)

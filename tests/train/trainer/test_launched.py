@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from tests.train.launching import DEADLINE_S, environment, found, free_port, run, script
+from teamster.errors import UsageError
+from teamster.train import Trainer
+from tests.train.launching import DEADLINE_S, found, run, script, start_ranks
 
 SCRIPT = """
     import json, os, sys, torch
@@ -118,27 +120,9 @@ def test_a_rank_that_is_late_is_named_with_its_stack(tmp_path: Path) -> None:
 
 
 def test_a_rank_that_is_killed_is_named(tmp_path: Path) -> None:
-    """Without torchrun, which would end the others before they can tell."""
-    path = script(tmp_path, FAILS)
-    port = str(free_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, path, "kill"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={
-                **environment(),
-                "RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-            },
-        )
-        for rank in range(2)
-    ]
+    processes = start_ranks(script(tmp_path, FAILS), "kill")
     began = time.monotonic()
-    output = processes[0].communicate(timeout=DEADLINE_S)[0]
+    output, _ = processes[0].communicate(timeout=DEADLINE_S)
     processes[1].communicate(timeout=DEADLINE_S)
     assert processes[1].returncode == -signal.SIGKILL
     assert "told 0 WorkerDied rank 1 (process " in output
@@ -146,6 +130,14 @@ def test_a_rank_that_is_killed_is_named(tmp_path: Path) -> None:
     assert time.monotonic() - began < 60.0
 
 
-def test_strategies_of_one_program_are_refused(tmp_path: Path) -> None:
-    result = run(script(tmp_path, SCRIPT), "dp", "1", ranks=2)
-    assert "strategy 'dp' is for one program, and this is one of 2 ranks" in result.stderr
+@pytest.mark.parametrize("strategy", ["single", "dp"])
+def test_strategies_of_one_program_are_refused(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    model = nn.Linear(1, 1)
+    told = f"strategy '{strategy}' is for one program, and this is one of 2 ranks"
+    with pytest.raises(UsageError, match=told):
+        Trainer(model, torch.optim.SGD(model.parameters()), strategy)  # type: ignore[arg-type]

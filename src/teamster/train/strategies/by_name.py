@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -16,7 +18,7 @@ from teamster.train.strategies.single import Single
 from teamster.train.strategies.strategy import Strategy, has_statistics
 from teamster.train.strategies.world import World, is_one_of_several, ranks_around
 
-NAMES = "auto", "single", "dp", "ddp"
+NAMES = "auto", "single", "dp", "ddp", "fsdp"
 
 
 def make_strategy(
@@ -25,6 +27,7 @@ def make_strategy(
     workers: int | None,
     retries: int,
     *,
+    optimizers: Sequence[torch.optim.Optimizer] = (),
     sync_batchnorm: bool = False,
 ) -> Strategy:
     """A strategy by its name.
@@ -34,6 +37,7 @@ def make_strategy(
         module: the user's.
         workers: replicas or ranks; None to find out.
         retries: deaths of ranks that it outlives.
+        optimizers: of the module.
         sync_batchnorm: whether BatchNorm has the statistics of the whole batch.
 
     Raises:
@@ -56,14 +60,35 @@ def make_strategy(
         if sync_batchnorm and has_statistics(module):
             raise UsageError(NOT_IN_THREADS)
         return Replicated(module, workers)
+    if name == "fsdp":
+        return _sharded(module, optimizers, sync_batchnorm=sync_batchnorm)
     if name in ("ddp", "auto") and is_one_of_several():
-        device = next((each.device for each in module.parameters()), torch.device("cpu"))
-        return Launched(module, World(device), sync_batchnorm=sync_batchnorm)
+        return Launched(module, World(_device_of(module)), sync_batchnorm=sync_batchnorm)
     if name == "ddp":
         return Ranks(module, workers, retries, sync_batchnorm=sync_batchnorm)
     if name == "auto":
         return Measuring(module, workers, retries, sync_batchnorm=sync_batchnorm)
     raise UsageError(f"strategy must be one of {', '.join(map(repr, NAMES))}; not {name!r}")
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return next((each.device for each in module.parameters()), torch.device("cpu"))
+
+
+def _sharded(
+    module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], *, sync_batchnorm: bool
+) -> Strategy:
+    if not is_one_of_several():
+        raise UsageError(
+            "strategy 'fsdp' shards a model over ranks, and this is one program: start it with "
+            "torchrun --nproc-per-node=2, or take 'ddp'"
+        )
+    if sync_batchnorm and has_statistics(module):
+        raise UsageError("sync_batchnorm= is not for strategy 'fsdp': take 'ddp'")
+    # Not imported with the module: it is half a second of imports
+    from teamster.train.strategies.fsdp import Sharded
+
+    return Sharded(module, World(_device_of(module)), optimizers)
 
 
 def plan_of(strategy: Strategy) -> Plan:

@@ -45,6 +45,8 @@ class Launched:
     """
 
     name = "ddp"
+    borrows = False
+    """Whether a rank without rows of a batch has to run the model all the same."""
 
     def __init__(self, module: nn.Module, world: World, *, sync_batchnorm: bool = False) -> None:
         self._module = module
@@ -89,15 +91,10 @@ class Launched:
         losses: Losses = {}
         error: Exception | None = None
         if own is not None:
-            states = random_states()  # what the script draws is the same in all ranks
             try:
-                if work.seed is not None:
-                    seed_all(work.seed, work.number, self.world.rank)
-                share = counts[self.world.rank] / whole
-                losses = run_together(self._module, own, share, self._together)
+                losses = self._run_own(own, counts[self.world.rank] / whole)
             except Exception as raised:
                 error = raised
-            restore_random(states)
         elif self._together is not None:
             self._together.leave()
         self.world.enter(work.number, "all-reduce of gradients")
@@ -105,6 +102,15 @@ class Launched:
         named = self._reduce(error, list(losses) != [None] and own is not None)
         note(current_ring(), COMPUTE, "reduce", began)
         return self._sum_losses(losses, all(counts) and not named)
+
+    def _run_own(self, own: Work, share: float) -> Losses:
+        states = random_states()  # what the script draws is the same in all ranks
+        try:
+            if own.seed is not None:
+                seed_all(own.seed, own.number, self.world.rank)
+            return run_together(self._module, own, share, self._together)
+        finally:
+            restore_random(states)
 
     def _sum_all(self, message: torch.Tensor) -> torch.Tensor:
         self.world.sum(message)

@@ -51,6 +51,7 @@ class Work:
         number: of the step.
         seed: of random numbers; None where the program's own generators are left alone.
         is_own: whether these are one rank's rows already, of ranks that read their own.
+        is_borrowed: whether they are another rank's, and count nothing.
     """
 
     loss_fn: Callable[..., Any]
@@ -62,6 +63,7 @@ class Work:
     number: int = 0
     seed: int | None = None
     is_own: bool = False
+    is_borrowed: bool = False
 
     def of(self, batch: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
         """The same for a slice."""
@@ -86,7 +88,7 @@ class Work:
         Raises:
             UsageError: the weight is no number.
         """
-        if self.weight is None:
+        if self.weight is None or self.is_borrowed:
             return self.rows()
         told = self.weight(*self.batch, **self.kwargs)
         try:
@@ -98,7 +100,7 @@ class Work:
 
     def rows(self) -> float:
         """How many samples it has, as far as that can be told."""
-        found = self.rows_or_none()
+        found = 0 if self.is_borrowed else self.rows_or_none()
         return 1.0 if found is None else float(found)
 
     def rows_or_none(self) -> int | None:

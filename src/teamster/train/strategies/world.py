@@ -15,19 +15,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import socket
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed as dist
 
-from teamster.errors import UsageError, WorkerDied
+from teamster.errors import UsageError, WorkerDied, annotate, first_line
 from teamster.machine.own_threads import own_thread
+from teamster.spine.workers.exceptions import describe, rebuild
 
 _BEAT_S = 0.5  # between two signs of life
 _GONE_S = 3.0  # without one: the rank has ended, or its machine has
@@ -79,6 +82,13 @@ def _meet(backend: str, timeout: timedelta) -> None:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
+def _is_of_backend(error: Exception) -> bool:
+    """Whether a collective has failed, and not what was to be done with its result."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
+
+
 class World:
     """This rank among the others.
 
@@ -105,6 +115,7 @@ class World:
         self._step = self._arrived = 0
         self._phase = "start"
         self._main = threading.get_ident()
+        self._inside_s: float | None = None  # since when torch's own collectives are under way
         self._store: Any = dist.PrefixStore("teamster", dist.distributed_c10d._get_default_store())
         self._ended = threading.Event()
         _worlds["open"] += 1
@@ -134,6 +145,7 @@ class World:
         while not self._ended.wait(_BEAT_S):
             try:
                 self._tell()
+                self._end_if_stuck()
             except Exception:  # the rank that keeps the store has ended
                 return
 
@@ -157,6 +169,58 @@ class World:
                 found: dict[str, Any] = json.loads(self._store.get(f"rank {rank}"))
                 return found
         return {}
+
+    # --- collectives of torch's own ---------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A block in which torch has the ranks meet, where no wait can be ended from outside."""
+        self._inside_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._inside_s = None
+
+    def cause_of(self, error: Exception) -> BaseException:
+        """What has ended such a block: an error of this rank's, or of one that it waited for.
+
+        Args:
+            error: that came out of it. The others are told, if it is this rank's own.
+        """
+        if not _is_of_backend(error):
+            told = describe(error), f"{type(error).__name__}: {first_line(error)}"
+            self._store.set(self._failure(self.rank), pickle.dumps(told))
+            return error
+        for rank, (described, _) in self._failures():
+            raised = rebuild(described)
+            annotate(raised, f"in rank {rank}")
+            return raised
+        return WorkerDied(self._gone())
+
+    def _failure(self, rank: int) -> str:
+        return f"failure of {rank} in step {self._step}"
+
+    def _failures(self) -> Iterator[tuple[int, Any]]:
+        """Of the others, in this step."""
+        for rank in range(self.size):
+            if rank != self.rank and self._store.check([self._failure(rank)]):
+                yield rank, pickle.loads(self._store.get(self._failure(rank)))
+
+    def _end_if_stuck(self) -> None:
+        """End this program, where torch waits for a rank that will not come: nothing else does."""
+        began, now = self._inside_s, time.monotonic()
+        if began is None or now - began < _GONE_S:
+            return
+        told = None
+        if now - began > self._patience_s:
+            told = self._late(now - began)
+        for rank, (_, line) in self._failures():
+            time.sleep(_GONE_S)  # most often it ends with its error, which ends the wait
+            told = f"rank {rank} has failed in step {self._step}: {line}"
+        if told is not None and self._inside_s == began:
+            print(f"teamster: rank {self.rank} can go on no more: {told}", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(1)
 
     # --- collectives ------------------------------------------------------------------------------
 
@@ -223,7 +287,7 @@ class World:
             rank
             for rank in range(self.size)
             if rank != self.rank and self._told(rank).get("arrived", 0) < self._arrived
-        ]
+        ] or [rank for rank in range(self.size) if rank != self.rank]
         for rank in missing:
             self._store.set(f"stack of {rank}", "1")
         time.sleep(3 * _BEAT_S)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Under "fsdp" the losses and parameters are those of "single", in all that a trainer can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from teamster.errors import UsageError
+from teamster.train import Trainer
+from tests.train.launching import DEADLINE_S, found, run, script, start_ranks
+from tests.train.sharded_cases import CASES, train
+
+SAVED = "adam", "units"
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What each case gives in three ranks, and the folder of its checkpoints."""
+    folder = tmp_path_factory.mktemp("sharded")
+    for case in SAVED:
+        train(case, "single", save=folder / f"{case} of single")
+    result = run("-m", "tests.train.sharded_cases", str(folder), ranks=3)
+    return found(result), folder
+
+
+def check_equal(mine: Any, theirs: Any, tolerance: float = 1e-5) -> None:
+    losses, mean, sums = mine
+    assert [number for each in losses for number in each] == pytest.approx(
+        [number for each in theirs[0] for number in each], abs=tolerance
+    )
+    assert mean == pytest.approx(theirs[1], abs=tolerance)
+    assert list(sums) == list(theirs[2])
+    assert list(sums.values()) == pytest.approx(list(theirs[2].values()), rel=1e-3, abs=1e-2)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_curves_are_those_of_single(case: str, sharded: Any) -> None:
+    half = "precision" in CASES[case]
+    check_equal(sharded[0][case], train(case, "single"), tolerance=2e-2 if half else 1e-5)
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_it_goes_on_from_what_either_has_saved(case: str, sharded: Any) -> None:
+    told, folder = sharded
+    expected = train(case, "single", load=folder / f"{case} of single")
+    check_equal(told[f"{case}, of single"], expected)
+    check_equal(told[f"{case}, goes on"], expected)
+    check_equal(train(case, "single", load=folder / case), expected)
+
+
+def test_one_program_has_no_ranks() -> None:
+    model = nn.Linear(1, 1)
+    with pytest.raises(UsageError, match="torchrun --nproc-per-node=2, or take 'ddp'"):
+        Trainer(model, torch.optim.SGD(model.parameters()), "fsdp")
+
+
+REFUSED = """
+    import torch
+    from torch import nn
+    from teamster.errors import UsageError
+    from teamster.train import Trainer
+
+    def told(model, optimizer=None, **how):
+        try:
+            Trainer(model, optimizer or torch.optim.SGD(model.parameters(), 0.1), "fsdp", **how)
+        except UsageError as error:
+            print("told", error, flush=True)
+
+    torch.distributed.init_process_group("gloo")
+    told(nn.ParameterDict({"scale": nn.Parameter(torch.ones(()))}))
+    told(nn.Embedding(3, 2, sparse=True))
+    told(nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)), sync_batchnorm=True)
+    model = nn.Linear(1, 1)
+    told(model, torch.optim.SGD(nn.Linear(1, 1).parameters()))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    told(model, optimizer)
+    with Trainer(nn.Sequential(model), torch.optim.Adam(model.parameters()), "fsdp"):
+        pass
+    told(model)
+"""
+
+
+def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:
+    result = run(script(tmp_path, REFUSED), ranks=1)
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [
+        "told strategy 'fsdp' shards parameters by their first dimension, and scale has none",
+        "told strategy 'fsdp' has no sparse gradients, and the model has",
+        "told sync_batchnorm= is not for strategy 'fsdp'",
+        "told the optimizer has parameters that are not the model's, and 'fsdp' computes gradients "
+        "of the model's only",
+        "told strategy 'fsdp' replaces the parameters by shards, and the optimizer has a state of "
+        "the whole ones",
+        "told the model is sharded already",
+    ], result.stderr[-3_000:]
+
+
+FAILS = """
+    import os, signal, sys, time, torch
+    from torch import nn
+    from teamster.train import Trainer
+    model = nn.Sequential(nn.Linear(600, 600), nn.Linear(600, 600))
+    trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), "fsdp")
+    rank = int(os.environ["RANK"])
+
+    def loss_fn(module, x):
+        if trainer._steps == 2 and rank == 1:
+            if sys.argv[1] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if sys.argv[1] == "late":
+                this_is_where_it_is()
+            raise ZeroDivisionError("of the user's")
+        return module(x).mean()
+
+    def this_is_where_it_is():
+        time.sleep(60)
+
+    if sys.argv[1] == "late" and rank == 0:
+        trainer._world._patience_s = 2.0
+    try:
+        for _ in range(4):
+            trainer.step(loss_fn, torch.ones(4, 600))
+    except BaseException as error:
+        notes = getattr(error, "__notes__", "")
+        line = f"told {rank} {type(error).__name__} {error} {notes}"
+        os.write(1, (line + chr(10)).encode())  # whole, beside those of the others
+        if sys.argv[1] == "stays":
+            time.sleep(60)
+        raise
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("error", "told 0 ZeroDivisionError of the user's ['in rank 1']"),
+        ("kill", "told 0 WorkerDied rank 1 (process "),
+        ("stays", "rank 0 can go on no more: rank 1 has failed in step 2: ZeroDivisionError: of"),
+        ("late", "this_is_where_it_is"),
+    ],
+)
+def test_what_has_happened_in_another_rank(how: str, told: str, tmp_path: Path) -> None:
+    """That rank 0 waits for, in a collective of torch's that cannot be ended."""
+    first, second = start_ranks(script(tmp_path, FAILS), how)
+    output, errors = first.communicate(timeout=DEADLINE_S)
+    assert told in output + errors
+    assert first.returncode == 1
+    second.kill()
+    output, _ = second.communicate(timeout=DEADLINE_S)
+    assert how not in ("error", "stays") or "told 1 ZeroDivisionError of the user's" in output
