@@ -5,7 +5,7 @@
 
     Trainer.step      trainer: the façade        batch, loss function
        |
-    strategies        single dp ddp auto: gradients of the batch on the model's parameters
+    strategies        single dp ddp fsdp auto: gradients of the batch on the model's parameters
        |
     update            scaled back, clipped, applied: the same for all
 """
