@@ -179,23 +179,31 @@ class Measuring:
 
     def _try_ranks(self) -> None:
         """The turns are over: now the ranks, where steps are long enough for them."""
-        if self._ranks is None:
+        setting = self._ranks
+        if setting is None:
             self._give_up_ranks()
             self._record()
-            return
-        setting, self._ranks = self._ranks, None
+        elif self._started(setting):
+            self._ranks, self._local = None, self._trials.best
+            self._trials = Trials([self._local, setting])
+
+    def _started(self, setting: Setting) -> bool:
+        """Whether the ranks are there; the first time they are started, if they are of any use."""
+        known = self._made.get(setting)
+        if isinstance(known, Ranks):
+            return known.have_come()
         if self._step_s < _WORTH_RANKS_S:
             self._notes["ddp"] = "a step takes less than messages to another process may"
-            return
+            self._ranks = None
+            return False
         ranks = self._strategy(setting)
         assert isinstance(ranks, Ranks)
         try:
             ranks.start()
         except TransferError as error:
             self._rule_out(setting, error)
-            return
-        self._local = self._trials.best
-        self._trials = Trials([self._local, setting])
+            self._ranks = None
+        return False
 
     def _give_up_ranks(self) -> None:
         """End the ranks that were tried and are not used."""

@@ -11,6 +11,9 @@
 
 Parameters are in shared memory (shared_model.py), so nothing but rows and losses travels. A rank
 that dies is started anew and does its rows again: the parameters have not changed since.
+
+The first steps wait for no rank: while one starts, which takes seconds, the program does its rows
+after its own, and draws and keeps for it what the rank would. So the curve is the same.
 """
 
 from __future__ import annotations
@@ -43,10 +46,11 @@ from teamster.train.strategies.outline import (
     check_parameters,
     outline_of_modules,
 )
-from teamster.train.strategies.rank import ModuleState, run_rank
-from teamster.train.strategies.shared_model import SharedModel, Survey, add_gradients
-from teamster.train.strategies.strategy import Losses, Work, what_differs
+from teamster.train.strategies.rank import ModuleState, run_rank, seed_all
+from teamster.train.strategies.shared_model import SharedModel, Survey, add_gradients, copy_all
+from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
 from teamster.train.strategies.threads_inside import inner_threads
+from teamster.train.training_state import random_states, restore_random
 
 _MANY_NUMBERS = 500_000  # of parameters: from here on an update is worth several threads
 _END_S = 5.0  # how long a rank may take to end when it is told to
@@ -104,6 +108,7 @@ class Ranks:
         self._state: ModuleState | None = None
         self._processes: list[Process | None] = []
         self._outline: list[Any] = []
+        self._come: set[int] = set()  # ranks whose processes run
         self._answered = True  # all that was asked for
         self._checked: Any = None  # loss function
 
@@ -134,6 +139,7 @@ class Ranks:
         name = f"rank {rank}"
         process = start_process(name, name, run_rank, (rank, self._threads))
         process.daemon = True
+        self._come.discard(rank)
         try:
             process.send(("module", self._module, self._shared))
             if self._channels:
@@ -147,18 +153,36 @@ class Ranks:
         process = self._processes[rank - 1]
         return process is not None and process.is_alive()
 
+    def have_come(self, timeout: float | None = 0.0) -> bool:
+        """Whether all ranks have started.
+
+        Args:
+            timeout: seconds to wait for each of them; None for as long as it takes.
+        """
+        return all(self._has_come(rank, timeout) for rank in range(1, len(self._processes) + 1))
+
+    def _has_come(self, rank: int, timeout: float | None = 0.0) -> bool:
+        """Whether it has started, or has ended instead: then its answer says so."""
+        process = self._processes[rank - 1]
+        if rank not in self._come and (process is None or process.poll(timeout)):
+            self._come.add(rank)
+        return rank in self._come
+
     def close(self) -> None:
         """End the other ranks."""
-        processes, self._processes = self._processes, []
-        for process in processes:
-            if process is not None:
+        known = [each for each in self._processes if each is not None]
+        told = []
+        for rank, process in enumerate(self._processes, start=1):
+            if process is not None and self._has_come(rank):
                 with contextlib.suppress(BrokenPipeError):
                     process.send(None)
-        for process in processes:
-            if process is not None:
-                with contextlib.suppress(TimeoutError, Exception):
-                    process.join(_END_S)
-                process.kill()
+                told.append(process)
+        for process in told:
+            with contextlib.suppress(TimeoutError, Exception):
+                process.join(_END_S)
+        for process in known:  # one that starts still has nothing to finish
+            process.kill()
+        self._processes = []
         self._hub.close()
         self._answered, self._state, self._outline = True, None, []
 
@@ -173,9 +197,7 @@ class Ranks:
         survey = Survey.of(self._module)
         self.start(survey)
         assert self._shared is not None
-        if survey.buffers:
-            with torch.no_grad():
-                torch._foreach_copy_(self._shared.published(), survey.buffers)
+        copy_all(self._shared.published(), survey.buffers)
         self._tell_state(ModuleState(survey))
         if self._together is None or len(shares) == 1:
             error, losses = self._compute(shares, survey, None)
@@ -198,18 +220,23 @@ class Ranks:
     ) -> tuple[BaseException | None, Losses]:
         """All slices; the error that the others come from, if there is one."""
         self._answered, meets = False, together is not None
-        for rank, (part, share, _) in enumerate(shares[1:], start=1):
-            self._send(rank, ("work", part, share, meets))
+        others = list(enumerate(shares[1:], start=1))
+        there = {rank for rank, _ in others if meets or self._has_come(rank)}
+        for rank, (part, share, _) in others:
+            if rank in there:
+                self._send(rank, ("work", part, share, meets))
         own, losses = self._run_own(*shares[0], together)
         errors = [own] if own is not None else []
-        for rank, (part, share, rows) in enumerate(shares[1:], start=1):
+        for rank, (part, share, rows) in others:
             try:
-                answer = self._receive(rank, ("work", part, share, meets))
+                if rank in there:
+                    answer = self._receive(rank, ("work", part, share, meets))
+                    self._add(rank, answer, losses, survey.parameters)
+                else:
+                    add_losses(losses, self._stand_in(rank, part, share, survey))
             except Exception as failed:
                 annotate(failed, _where(rank, rows))
                 errors.append(failed)
-                continue
-            self._add(rank, answer, losses, survey.parameters)
         self._answered = True
         return first_of(errors), losses
 
@@ -241,6 +268,20 @@ class Ranks:
         except Exception as error:
             annotate(error, _where(0, rows))
             return error, {}
+
+    def _stand_in(self, rank: int, work: Work, share: float, survey: Survey) -> Losses:
+        """Do the rows of a rank that starts; what it would draw and change has no other effect."""
+        assert self._shared is not None
+        states, kept = random_states(), [each.clone() for each in survey.buffers]
+        try:
+            copy_all(survey.buffers, self._shared.published())
+            if work.seed is not None:
+                seed_all(work.seed, work.number, rank)
+            with inner_threads(self._threads):
+                return run_slice(self._module, work, share)
+        finally:
+            copy_all(survey.buffers, kept)
+            restore_random(states)
 
     def _tell_state(self, state: ModuleState) -> None:
         if state != self._state:
@@ -278,6 +319,9 @@ class Ranks:
                     raise OtherFailed(f"rank {rank} has died") from None
                 self._send(rank, message)
                 continue
+            self._come.add(rank)
+            if kind == "started":
+                continue
             if kind == "failed":
                 raise rebuild(rest[0])
             return tuple(rest)
@@ -298,8 +342,20 @@ class Ranks:
         with inner_threads(self._all_threads), torch.no_grad():
             add_gradients(parameters, self._shared.gradients(rank), seen, sparse)
         note(current_ring(), COMPUTE, "reduce", began)
-        for name, loss in found.items():
-            losses[name] = losses[name] + loss if name in losses else loss
+        add_losses(losses, found)
+
+
+def add_losses(losses: Losses, more: Losses) -> None:
+    """Those of another slice, into the first.
+
+    Example:
+        >>> losses = {"a": torch.tensor(1.0)}
+        >>> add_losses(losses, {"a": torch.tensor(2.0), "b": torch.tensor(4.0)})
+        >>> losses
+        {'a': tensor(3.), 'b': tensor(4.)}
+    """
+    for name, loss in more.items():
+        losses[name] = losses[name] + loss if name in losses else loss
 
 
 def _where(rank: int, rows: range) -> str:

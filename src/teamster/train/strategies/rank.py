@@ -4,6 +4,7 @@
 ::
 
     program                                  rank
+                <-- "started"
       "module", module, shared  ------------->  has the module, over the shared parameters
       "state", flags            ------------->  train() or eval(), what wants gradients
       "meet", line, channels    ------------->  where slices meet for BatchNorm's statistics
@@ -26,7 +27,7 @@ from teamster.spine.workers.exceptions import describe
 from teamster.tasks.spawned import Parent, parent
 from teamster.train.strategies.batchnorm import Together, run_together
 from teamster.train.strategies.meeting import sum_by
-from teamster.train.strategies.shared_model import Gradients, SharedModel, Survey
+from teamster.train.strategies.shared_model import Gradients, SharedModel, Survey, copy_all
 from teamster.train.strategies.strategy import Work
 
 
@@ -66,8 +67,7 @@ class Rank:
     def work(self, work: Work, share: float, meets: bool) -> tuple[Any, ...]:
         """Forward, loss and backward of a slice."""
         if self._published:
-            with torch.no_grad():
-                torch._foreach_copy_(Survey.of(self._module).buffers, self._published)
+            copy_all(Survey.of(self._module).buffers, self._published)
         if work.seed is not None:
             seed_all(work.seed, work.number, self._number)
         self._gradients.begin()
@@ -181,6 +181,7 @@ def run_rank(number: int, threads: int) -> None:
     assert program is not None
     sys.stdout = Prefixed(sys.stdout, f"rank {number}: ")
     rank = Rank(number, threads)
+    program.send(("started",))
     while (message := program.recv()) is not None:
         _serve(program, rank, *message)
         sys.stdout.flush()

@@ -235,6 +235,20 @@ class Gradients:
             self.seen.add(index)
 
 
+def copy_all(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+    """The numbers of some tensors into others.
+
+    Example:
+        >>> target = torch.zeros(2)
+        >>> copy_all([target], [torch.ones(2)])
+        >>> target
+        tensor([1., 1.])
+    """
+    if targets:
+        with torch.no_grad():
+            torch._foreach_copy_(list(targets), list(sources))
+
+
 def add_gradients(
     parameters: Sequence[torch.Tensor],
     views: Sequence[torch.Tensor],
