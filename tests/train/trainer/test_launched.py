@@ -13,7 +13,7 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.train import Trainer
-from tests.train.launching import DEADLINE_S, found, run, script, start_ranks
+from tests.train.launching import DEADLINE_S, errors_of, found, run, script, start_ranks
 
 SCRIPT = """
     import json, os, sys, torch
@@ -141,3 +141,31 @@ def test_strategies_of_one_program_are_refused(
     told = f"strategy '{strategy}' is for one program, and this is one of 2 ranks"
     with pytest.raises(UsageError, match=told):
         Trainer(model, torch.optim.SGD(model.parameters()), strategy)  # type: ignore[arg-type]
+
+
+AGAIN = """
+    import os, time, torch
+    from torch import nn
+    from teamster.train import Trainer
+
+    for number in range(4):
+        if os.environ["RANK"] == "0":
+            time.sleep(0.1)  # else the ranks may come in an order that hides it
+        model = nn.Linear(2, 1)
+        with Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), "ddp") as trainer:
+            trainer.step(lambda module, x: module(x).mean(), torch.ones(4, 2))
+            told = trainer.gather(number)
+    os.write(1, f"told {told}{chr(10)}".encode())
+"""
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "another"])
+def test_trainers_one_after_the_other(launcher: str, tmp_path: Path) -> None:
+    """Each makes a process group, and finds the last one's addresses in the launcher's store."""
+    path = script(tmp_path, AGAIN)
+    if launcher == "torchrun":
+        result = run(path, ranks=2)
+        assert result.stdout.count("told [3, 3]") == 2, errors_of(result.stderr)
+        return
+    told = [each.communicate(timeout=DEADLINE_S) for each in start_ranks(path)]
+    assert [output for output, _ in told] == ["told [3, 3]\n"] * 2, told

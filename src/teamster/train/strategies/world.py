@@ -62,23 +62,26 @@ def ranks_around() -> int:
     return int(os.environ["WORLD_SIZE"]) if is_one_of_several() else 1
 
 
-_worlds = {"open": 0, "made": False}
-"""How many use the process group, and whether it is one of ours."""
+_worlds = {"open": 0, "made": False, "groups": 0}
+"""How many use the process group, whether it is one of ours, and how many of ours there were."""
 
 
 def _meet(backend: str, timeout: timedelta) -> None:
     """Make the process group.
 
-    When torchrun restarts the ranks of its own node, they find in its store where those of their
-    last life were, and gloo waits for these (torch 2.13): so each life has keys of its own. Nodes
-    may have been restarted different numbers of times.
+    A second one finds in the launcher's store where the ranks of the first were, and gloo may take
+    that for where they are (torch 2.13): so each has keys of its own. The same holds when torchrun
+    restarts the ranks of its own node; where there are several, each may have been restarted
+    another number of times.
     """
-    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if life == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+    single = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if single else 0
+    group, _worlds["groups"] = _worlds["groups"], _worlds["groups"] + 1
+    if not life and not group:
         dist.init_process_group(backend, timeout=timeout)
         return
     found, rank, size = next(dist.rendezvous("env://", timeout=timeout))
-    store = dist.PrefixStore(f"life {life}", found)
+    store = dist.PrefixStore(f"life {life}, group {group}", found)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
