@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from teamster import lifetime
+from teamster.machine.priority import give_way
 from teamster.spine.workers.inbox_thread import InboxThread, Take
 from teamster.train.checkpoint_files import write
 from teamster.train.training_state import HostCopies, Tensors, take_apart
@@ -111,6 +112,7 @@ def _finish_all() -> None:
 
 
 def _work(take: Take) -> None:
+    give_way()  # to the steps of the training: what has to be written waits in memory of its own
     while (order := take()) is not None:
         job, future = order
         try:

@@ -32,11 +32,10 @@ def put_back(kept: Kept) -> None:
 def _as_parts(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The saved state of an optimizer, with a rank's parts where it has parts of parameters."""
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    state = {
-        index: {name: as_part(value, parameter) for name, value in saved["state"][index].items()}
-        for index, parameter in enumerate(parameters)
-        if index in saved["state"]
-    }
+    state = dict(saved["state"])  # some optimizers keep more in it than parameters
+    for index, parameter in enumerate(parameters):
+        if index in state:
+            state[index] = {name: as_part(each, parameter) for name, each in state[index].items()}
     return {**saved, "state": state}
 
 

@@ -233,7 +233,7 @@ class Ranks:
                     answer = self._receive(rank, ("work", part, share, meets))
                     self._add(rank, answer, losses, survey.parameters)
                 else:
-                    add_losses(losses, self._stand_in(rank, part, share, survey))
+                    add_losses(losses, self._stand_in(rank, part, share))
             except Exception as failed:
                 annotate(failed, _where(rank, rows))
                 errors.append(failed)
@@ -269,18 +269,19 @@ class Ranks:
             annotate(error, _where(0, rows))
             return error, {}
 
-    def _stand_in(self, rank: int, work: Work, share: float, survey: Survey) -> Losses:
-        """Do the rows of a rank that starts; what it would draw and change has no other effect."""
+    def _stand_in(self, rank: int, work: Work, share: float) -> Losses:
+        """Do the rows of a rank that starts; its draws, and its buffers, have no other effect."""
         assert self._shared is not None
-        states, kept = random_states(), [each.clone() for each in survey.buffers]
+        buffers = Survey.of(self._module).buffers  # a forward pass may have made new ones
+        states, kept = random_states(), [each.clone() for each in buffers]
         try:
-            copy_all(survey.buffers, self._shared.published())
+            copy_all(buffers, self._shared.published())
             if work.seed is not None:
                 seed_all(work.seed, work.number, rank)
             with inner_threads(self._threads):
                 return run_slice(self._module, work, share)
         finally:
-            copy_all(survey.buffers, kept)
+            copy_all(Survey.of(self._module).buffers, kept)
             restore_random(states)
 
     def _tell_state(self, state: ModuleState) -> None:

@@ -125,6 +125,7 @@ def shard(module: nn.Module, ranks: int) -> None:
         # Losses are weighted before: what ranks have adds up to the gradient of the whole batch
         each.set_gradient_divide_factor(1.0)
         each.set_force_sum_reduction_for_comms(True)  # gloo has no sum that multiplies
+        each.set_reduce_scatter_unused_params(True)  # other ranks' rows may have used them
 
 
 def units_of(module: nn.Module) -> list[nn.Module]:

@@ -80,4 +80,5 @@ def test_a_plan_speaks_of_the_items_that_its_workers_had() -> None:
     if evidence.by:
         assert evidence.by.startswith("thread(")
         assert f"measured in {evidence.by}" in str(pool.plan)
-    assert (evidence.took_s or evidence.wall_s) > 0.02
+    # Those measured may begin with some of the first kind, which take a hundredth
+    assert (evidence.took_s or evidence.wall_s) > 0.005
