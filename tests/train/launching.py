@@ -15,6 +15,42 @@ from typing import Any
 
 DEADLINE_S = 120.0
 
+FAILS = """
+    import os, signal, sys, time, torch
+    from torch import nn
+    from teamster.train import Trainer
+    strategy, how = sys.argv[1:]
+    model = nn.Sequential(nn.Linear(600, 600), nn.Linear(600, 600))
+    trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), strategy)
+    rank = int(os.environ["RANK"])
+
+    def loss_fn(module, x):
+        if trainer._steps == 2 and rank == 1:
+            if how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if how == "late":
+                this_is_where_it_is()
+            raise ZeroDivisionError("of the user's")
+        return module(x).mean()
+
+    def this_is_where_it_is():
+        time.sleep(60)
+
+    if how == "late" and rank == 0:
+        trainer._world._patience_s = 2.0
+    try:
+        for _ in range(4):
+            trainer.step(loss_fn, torch.ones(4, 600))
+    except BaseException as error:
+        notes = getattr(error, "__notes__", "")
+        line = f"told {rank} {type(error).__name__} {error} {notes}"
+        os.write(1, (line + chr(10)).encode())  # whole, beside those of the others
+        if how == "stays":
+            time.sleep(60)
+        os._exit(1)
+"""
+"""Rank 1 fails in the third step, in one of several ways; each rank tells its error."""
+
 
 def run(
     program: str, *arguments: str, ranks: int = 0, restarts: int = 0

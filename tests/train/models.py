@@ -66,12 +66,17 @@ def mlp() -> nn.Module:
 MODELS: dict[str, Any] = {"mlp": mlp, "lstm": Lstm, "gpt": Gpt, "sparse": Sparse, "cnn": Cnn}
 
 
-def make(name: str) -> nn.Module:
-    """A model, always the same."""
+def made(kind: Any) -> nn.Module:
+    """A model of a class, always the same."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model: nn.Module = MODELS[name]()
+        model: nn.Module = kind()
     return model
+
+
+def make(name: str) -> nn.Module:
+    """A model, always the same."""
+    return made(MODELS[name])
 
 
 def batch(name: str, size: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,3 +94,17 @@ def batch(name: str, size: int, number: int) -> tuple[torch.Tensor, torch.Tensor
 
 def loss_fn(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(module(x), y)
+
+
+def worth(y: torch.Tensor) -> torch.Tensor:
+    """How much each sample counts."""
+    return 1.0 + (y % 3)
+
+
+def weighted_loss(module: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    each = functional.cross_entropy(module(x), y, reduction="none")
+    return (each * worth(y)).sum() / worth(y).sum()
+
+
+def whole_worth(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return worth(y).sum()

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from teamster.train import Trainer
 from teamster.train.shards import whole_of
-from tests.train.models import batch, loss_fn, make
+from tests.train.models import MODELS, batch, loss_fn, made, weighted_loss, whole_worth
 
 SIZES = [12, 7, 12, 2, 1, 9]
 """Even, uneven, and with fewer rows than there are ranks."""
@@ -43,20 +43,9 @@ class Layers(nn.Module):  # type: ignore[misc]  # torch is not followed
         return self.head(x)
 
 
-def made(name: str) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        return Layers() if name == "layers" else make(name)
-
-
 def several(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
     found = loss_fn(module, x, y)
     return {"of the labels": found, "of the sizes": module(x).square().mean()}
-
-
-def weighted(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    each = functional.cross_entropy(module(x), y, reduction="none")
-    return (each * (y + 1)).sum() / (y + 1).sum()
 
 
 def two_optimizers(parameters: Any) -> list[torch.optim.Optimizer]:
@@ -77,7 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
     "units and clipped": {"model": "layers", "max_grad_norm": 0.05},
     "accumulate": {"accumulate": 3},
     "accumulate and clipped": {"accumulate": 2, "max_grad_norm": 0.05},
-    "weight": {"loss_fn": weighted, "weight": lambda x, y: (y + 1).sum()},
+    "weight": {"loss_fn": weighted_loss, "weight": whole_worth},
     "bf16": {"precision": "bf16"},
     "fp16": {"precision": "fp16"},
     "scheduler": {"scheduler": decaying},
@@ -96,7 +85,7 @@ def train(case: str, strategy: str, save: Path | None = None, load: Path | None 
     how = dict(CASES[case])
     name = how.pop("model", "mlp")
     function = how.pop("loss_fn", loss_fn)
-    model = how.pop("wrap", lambda model: model)(made(name))
+    model = how.pop("wrap", lambda model: model)(made({**MODELS, "layers": Layers}[name]))
     optimizer = how.pop("optimizer", sgd)(model.parameters())
     if "scheduler" in how:
         how["scheduler"] = how["scheduler"](optimizer)
@@ -110,7 +99,7 @@ def train(case: str, strategy: str, save: Path | None = None, load: Path | None 
             told = trainer.step(function, x, y)
             losses.append(as_numbers(told))
         losses.append(as_numbers(trainer.step(function, *batches[0])))  # every rank has it
-        mean = trainer.evaluate(weighted if "weight" in how else loss_fn, batches[1:])
+        mean = trainer.evaluate(weighted_loss if "weight" in how else loss_fn, batches[1:])
         state = model.state_dict()
         sums = {key: float(whole_of(each).double().sum()) for key, each in state.items()}
         if save is not None and (saving := trainer.save(save)) is not None:

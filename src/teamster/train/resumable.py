@@ -119,10 +119,10 @@ class Resumable:
             'step-00000000'
         """
         folder = self._path(path)
-        state = self.state_dict()
         if not self.is_main:
-            give_parts(state)
+            give_parts([self.model.state_dict(), self._update.state_dict()])
             return None
+        state = self.state_dict()
         return self._saver.save(folder, self._steps, state, keep=keep, export=export is not None)
 
     def load(self, path: PathLike | None = None) -> None:

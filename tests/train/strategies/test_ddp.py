@@ -12,7 +12,7 @@ from torch import nn
 
 from teamster.train import Trainer
 from teamster.train.strategies.ddp import Ranks
-from tests.train.models import batch, loss_fn, make
+from tests.train.models import batch, loss_fn, made, make, mlp
 
 
 class Drawing(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -26,12 +26,6 @@ class Drawing(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     def forward(self, x: torch.Tensor) -> Any:
         return self.layers(x) + 0.1 * torch.randn(5)
-
-
-def drawing() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        return Drawing()
 
 
 def trained(model: nn.Module, come: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -48,12 +42,12 @@ def trained(model: nn.Module, come: bool, monkeypatch: pytest.MonkeyPatch) -> An
     return losses, {**model.state_dict(), "next": torch.rand(1)}
 
 
-@pytest.mark.parametrize("made", [drawing, lambda: make("mlp")], ids=["drawing", "mlp"])
+@pytest.mark.parametrize("kind", [Drawing, mlp])
 def test_the_first_steps_are_those_of_ranks_that_are_there(
-    made: Any, monkeypatch: pytest.MonkeyPatch
+    kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses, state = trained(made(), False, monkeypatch)
-    expected, expected_state = trained(made(), True, monkeypatch)
+    losses, state = trained(made(kind), False, monkeypatch)
+    expected, expected_state = trained(made(kind), True, monkeypatch)
     assert losses == pytest.approx(expected, abs=1e-6)
     torch.testing.assert_close(state, expected_state, atol=1e-6, rtol=1e-5)
 

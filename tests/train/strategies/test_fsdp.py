@@ -12,7 +12,7 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.train import Trainer
-from tests.train.launching import DEADLINE_S, found, run, script, start_ranks
+from tests.train.launching import DEADLINE_S, FAILS, found, run, script, start_ranks
 from tests.train.sharded_cases import CASES, train
 
 SAVED = "adam", "units"
@@ -101,41 +101,6 @@ def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:
     ], result.stderr[-3_000:]
 
 
-FAILS = """
-    import os, signal, sys, time, torch
-    from torch import nn
-    from teamster.train import Trainer
-    model = nn.Sequential(nn.Linear(600, 600), nn.Linear(600, 600))
-    trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), "fsdp")
-    rank = int(os.environ["RANK"])
-
-    def loss_fn(module, x):
-        if trainer._steps == 2 and rank == 1:
-            if sys.argv[1] == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if sys.argv[1] == "late":
-                this_is_where_it_is()
-            raise ZeroDivisionError("of the user's")
-        return module(x).mean()
-
-    def this_is_where_it_is():
-        time.sleep(60)
-
-    if sys.argv[1] == "late" and rank == 0:
-        trainer._world._patience_s = 2.0
-    try:
-        for _ in range(4):
-            trainer.step(loss_fn, torch.ones(4, 600))
-    except BaseException as error:
-        notes = getattr(error, "__notes__", "")
-        line = f"told {rank} {type(error).__name__} {error} {notes}"
-        os.write(1, (line + chr(10)).encode())  # whole, beside those of the others
-        if sys.argv[1] == "stays":
-            time.sleep(60)
-        raise
-"""
-
-
 @pytest.mark.parametrize(
     ("how", "told"),
     [
@@ -147,7 +112,7 @@ FAILS = """
 )
 def test_what_has_happened_in_another_rank(how: str, told: str, tmp_path: Path) -> None:
     """That rank 0 waits for, in a collective of torch's that cannot be ended."""
-    first, second = start_ranks(script(tmp_path, FAILS), how)
+    first, second = start_ranks(script(tmp_path, FAILS), "fsdp", how)
     output, errors = first.communicate(timeout=DEADLINE_S)
     assert told in output + errors
     assert first.returncode == 1

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as functional
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from teamster.train import Trainer
-from tests.train.models import MODELS, batch, loss_fn, make
+from tests.train.models import MODELS, batch, loss_fn, make, weighted_loss, whole_worth
 
 SIZES = [*[12] * 17, 7, 2, 1]
 """Even, uneven, and smaller than the number of workers."""
@@ -23,20 +22,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
     "adam": partial(torch.optim.Adam, lr=1e-2),
 }
-
-
-def worth(y: torch.Tensor) -> torch.Tensor:
-    """How much each sample counts."""
-    return 1.0 + (y % 3)
-
-
-def weighted_loss(module: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    each = functional.cross_entropy(module(x), y, reduction="none")
-    return (each * worth(y)).sum() / worth(y).sum()
-
-
-def whole_worth(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return worth(y).sum()
 
 
 def trained(

@@ -13,7 +13,7 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.train import Trainer
-from tests.train.launching import DEADLINE_S, errors_of, found, run, script, start_ranks
+from tests.train.launching import DEADLINE_S, FAILS, errors_of, found, run, script, start_ranks
 
 SCRIPT = """
     import json, os, sys, torch
@@ -69,50 +69,14 @@ def test_the_curve_is_that_of_one_program(accumulate: str, ranks: int, tmp_path:
     assert max(other[3]) < reads[0]
 
 
-FAILS = """
-    import os, signal, sys, time, torch
-    from torch import nn
-    from teamster.train import Trainer
-    from teamster.train.strategies import world
-    model = nn.Linear(2, 1)
-    trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), "ddp")
-    rank = int(os.environ["RANK"])
-
-    def loss_fn(module, x):
-        if trainer._steps == 2 and rank == 1:
-            if sys.argv[1] == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if sys.argv[1] == "error":
-                raise ZeroDivisionError("of the user's")
-            if sys.argv[1] == "late":
-                trainer._world._patience_s = 1e9
-                this_is_where_it_is()
-        return module(x).mean()
-
-    def this_is_where_it_is():
-        time.sleep(60)
-
-    if sys.argv[1] == "late":
-        trainer._world._patience_s = 2.0
-    try:
-        for _ in range(4):
-            trainer.step(loss_fn, torch.ones(4, 2))
-    except BaseException as error:
-        notes = getattr(error, "__notes__", "")
-        line = f"told {rank} {type(error).__name__} {error} {notes}"
-        os.write(1, (line + chr(10)).encode())  # whole, beside those of the others
-        os._exit(3)
-"""
-
-
 def test_an_error_of_one_rank_is_that_of_all(tmp_path: Path) -> None:
-    result = run(script(tmp_path, FAILS), "error", ranks=2)
+    result = run(script(tmp_path, FAILS), "ddp", "error", ranks=2)
     assert "told 1 ZeroDivisionError of the user's" in result.stdout
     assert "told 0 ZeroDivisionError of the user's ['in rank 1']" in result.stdout
 
 
 def test_a_rank_that_is_late_is_named_with_its_stack(tmp_path: Path) -> None:
-    result = run(script(tmp_path, FAILS), "late", ranks=2)
+    result = run(script(tmp_path, FAILS), "ddp", "late", ranks=2)
     assert "told 0 WorkerDied waited" in result.stdout, result.stderr[-2_000:]
     assert "rank 1 (process " in result.stdout
     assert "in step 2, forward and backward" in result.stdout
@@ -120,7 +84,7 @@ def test_a_rank_that_is_late_is_named_with_its_stack(tmp_path: Path) -> None:
 
 
 def test_a_rank_that_is_killed_is_named(tmp_path: Path) -> None:
-    processes = start_ranks(script(tmp_path, FAILS), "kill")
+    processes = start_ranks(script(tmp_path, FAILS), "ddp", "kill")
     began = time.monotonic()
     output, _ = processes[0].communicate(timeout=DEADLINE_S)
     processes[1].communicate(timeout=DEADLINE_S)

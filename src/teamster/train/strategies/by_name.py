@@ -15,7 +15,7 @@ from teamster.train.strategies.ddp import Ranks
 from teamster.train.strategies.dp import Replicated
 from teamster.train.strategies.launched import Launched
 from teamster.train.strategies.single import Single
-from teamster.train.strategies.strategy import Strategy, has_statistics
+from teamster.train.strategies.strategy import Strategy, device_of, has_statistics
 from teamster.train.strategies.world import World, is_one_of_several, ranks_around
 
 NAMES = "auto", "single", "dp", "ddp", "fsdp"
@@ -63,16 +63,12 @@ def make_strategy(
     if name == "fsdp":
         return _sharded(module, optimizers, sync_batchnorm=sync_batchnorm)
     if name in ("ddp", "auto") and is_one_of_several():
-        return Launched(module, World(_device_of(module)), sync_batchnorm=sync_batchnorm)
+        return Launched(module, World(device_of(module)), sync_batchnorm=sync_batchnorm)
     if name == "ddp":
         return Ranks(module, workers, retries, sync_batchnorm=sync_batchnorm)
     if name == "auto":
         return Measuring(module, workers, retries, sync_batchnorm=sync_batchnorm)
     raise UsageError(f"strategy must be one of {', '.join(map(repr, NAMES))}; not {name!r}")
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    return next((each.device for each in module.parameters()), torch.device("cpu"))
 
 
 def _sharded(
@@ -88,7 +84,7 @@ def _sharded(
     # Not imported with the module: it is half a second of imports
     from teamster.train.strategies.fsdp import Sharded
 
-    return Sharded(module, World(_device_of(module)), optimizers)
+    return Sharded(module, World(device_of(module)), optimizers)
 
 
 def plan_of(strategy: Strategy) -> Plan:

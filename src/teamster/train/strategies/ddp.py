@@ -46,11 +46,10 @@ from teamster.train.strategies.outline import (
     check_parameters,
     outline_of_modules,
 )
-from teamster.train.strategies.rank import ModuleState, run_rank, seed_all
+from teamster.train.strategies.rank import ModuleState, drawing_as, run_rank
 from teamster.train.strategies.shared_model import SharedModel, Survey, add_gradients, copy_all
 from teamster.train.strategies.strategy import Losses, Work, run_slice, what_differs
 from teamster.train.strategies.threads_inside import inner_threads
-from teamster.train.training_state import random_states, restore_random
 
 _MANY_NUMBERS = 500_000  # of parameters: from here on an update is worth several threads
 _END_S = 5.0  # how long a rank may take to end when it is told to
@@ -245,9 +244,7 @@ class Ranks:
         """Nothing of a step stays that is done again."""
         for each in survey.parameters:
             each.grad = None
-        with torch.no_grad():
-            for each, before in zip(survey.buffers, buffers, strict=True):
-                each.copy_(before)
+        copy_all(survey.buffers, buffers)
 
     def _share_out(self, work: Work) -> Iterator[tuple[Work, float, range]]:
         """The slices, how much of the batch each is, and its rows."""
@@ -273,16 +270,13 @@ class Ranks:
         """Do the rows of a rank that starts; its draws, and its buffers, have no other effect."""
         assert self._shared is not None
         buffers = Survey.of(self._module).buffers  # a forward pass may have made new ones
-        states, kept = random_states(), [each.clone() for each in buffers]
+        kept = [each.clone() for each in buffers]
         try:
             copy_all(buffers, self._shared.published())
-            if work.seed is not None:
-                seed_all(work.seed, work.number, rank)
-            with inner_threads(self._threads):
+            with drawing_as(rank, work), inner_threads(self._threads):
                 return run_slice(self._module, work, share)
         finally:
             copy_all(Survey.of(self._module).buffers, kept)
-            restore_random(states)
 
     def _tell_state(self, state: ModuleState) -> None:
         if state != self._state:

@@ -26,7 +26,7 @@ from torch.distributed.fsdp import fully_shard
 
 from teamster.errors import UsageError
 from teamster.train.strategies.launched import Launched
-from teamster.train.strategies.strategy import Losses, Work
+from teamster.train.strategies.strategy import Losses, Work, device_of
 from teamster.train.strategies.world import World
 from teamster.train.validation import check_optimizers
 
@@ -118,8 +118,7 @@ def shard(module: nn.Module, ranks: int) -> None:
         module: the same in all ranks.
         ranks: of the default process group, all of them.
     """
-    device = next((each.device.type for each in module.parameters()), "cpu")
-    mesh = init_device_mesh(device, (ranks,))
+    mesh = init_device_mesh(device_of(module).type, (ranks,))
     for each in (*units_of(module), module):
         fully_shard(each, mesh=mesh)
         # Losses are weighted before: what ranks have adds up to the gradient of the whole batch

@@ -18,21 +18,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from teamster.errors import annotate
 from teamster.parallel.scattering import chunk_sizes
 from teamster.spine.trace.ring import COMPUTE
 from teamster.spine.trace.spans import current_ring, note
-from teamster.spine.workers.exceptions import describe, rebuild
+from teamster.spine.workers.exceptions import describe
 from teamster.train.strategies.batchnorm import (
     OtherFailed,
     Together,
     channels_of,
     run_together,
 )
-from teamster.train.strategies.rank import seed_all
-from teamster.train.strategies.strategy import Losses, Work, what_differs
-from teamster.train.strategies.world import World
-from teamster.train.training_state import random_states, restore_random
+from teamster.train.strategies.rank import drawing_as
+from teamster.train.strategies.strategy import Losses, Work, device_of, what_differs
+from teamster.train.strategies.world import World, raised_in
 
 
 class Launched:
@@ -57,7 +55,7 @@ class Launched:
         self.differs = (
             what_differs(module, "rank", synchronized=sync_batchnorm) if self.workers > 1 else ""
         )
-        self._device = next((each.device for each in module.parameters()), torch.device("cpu"))
+        self._device = device_of(module)
         channels = channels_of(module) if sync_batchnorm and self.workers > 1 else 0
         self._together = Together(self._sum_all, channels, self._device) if channels else None
         with torch.no_grad():
@@ -104,13 +102,8 @@ class Launched:
         return self._sum_losses(losses, all(counts) and not named)
 
     def _run_own(self, own: Work, share: float) -> Losses:
-        states = random_states()  # what the script draws is the same in all ranks
-        try:
-            if own.seed is not None:
-                seed_all(own.seed, own.number, self.world.rank)
+        with drawing_as(self.world.rank, own):  # what the script draws is the same in all ranks
             return run_together(self._module, own, share, self._together)
-        finally:
-            restore_random(states)
 
     def _sum_all(self, message: torch.Tensor) -> torch.Tensor:
         self.world.sum(message)
@@ -195,10 +188,7 @@ class Launched:
         told = self.world.gather(None if error is None or follows else describe(error))
         if error is not None and not follows:
             raise error
-        rank, described = next((rank, each) for rank, each in enumerate(told) if each is not None)
-        raised = rebuild(described)
-        annotate(raised, f"in rank {rank}")
-        raise raised
+        raise next(raised_in(rank, each) for rank, each in enumerate(told) if each is not None)
 
     def _sum_losses(self, losses: Losses, all_alike: bool) -> Losses:
         names = list(losses)

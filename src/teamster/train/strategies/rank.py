@@ -15,8 +15,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, TextIO
 
@@ -29,6 +31,7 @@ from teamster.train.strategies.batchnorm import Together, run_together
 from teamster.train.strategies.meeting import sum_by
 from teamster.train.strategies.shared_model import Gradients, SharedModel, Survey, copy_all
 from teamster.train.strategies.strategy import Work
+from teamster.train.training_state import random_states, restore_random
 
 
 class Rank:
@@ -130,6 +133,30 @@ def seed_all(seed: int, step: int, rank: int) -> None:
     random.seed(value)
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed(value & 0xFFFF_FFFF)
+
+
+@contextlib.contextmanager
+def drawing_as(rank: int, work: Work) -> Iterator[None]:
+    """A block in which a rank's numbers are drawn; after it all generators are as before.
+
+    Args:
+        rank: its number.
+        work: says the seed and the step.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with drawing_as(1, Work(print, (), seed=7)):
+        ...     drawn = torch.rand(1)
+        >>> bool((torch.get_rng_state() == before).all())
+        True
+    """
+    states = random_states()
+    try:
+        if work.seed is not None:
+            seed_all(work.seed, work.number, rank)
+        yield
+    finally:
+        restore_random(states)
 
 
 class Prefixed:

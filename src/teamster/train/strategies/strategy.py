@@ -260,9 +260,18 @@ def what_differs(module: nn.Module, unit: str, *, synchronized: bool = False) ->
     return ", and ".join(parts)
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module is; one without parameters is on the CPU.
+
+    Example:
+        >>> device_of(nn.Identity())
+        device(type='cpu')
+    """
+    return next((each.device for each in module.parameters()), torch.device("cpu"))
+
+
 def autocast_of(dtype: torch.dtype | None, module: nn.Module) -> Any:
     """A context in which operations on the module's device are done in `dtype`, where they may."""
     if dtype is None:
         return contextlib.nullcontext()
-    first = next((each.device.type for each in module.parameters()), "cpu")
-    return torch.autocast(first, dtype)
+    return torch.autocast(device_of(module).type, dtype)

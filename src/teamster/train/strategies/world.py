@@ -92,6 +92,18 @@ def _is_of_backend(error: Exception) -> bool:
     )
 
 
+def raised_in(rank: int, described: Any) -> BaseException:
+    """An error of another rank, as that has described it.
+
+    Args:
+        rank: its number.
+        described: by `exceptions.describe`.
+    """
+    raised = rebuild(described)
+    annotate(raised, f"in rank {rank}")
+    return raised
+
+
 class World:
     """This rank among the others.
 
@@ -113,6 +125,7 @@ class World:
             backend = "nccl" if device.type == "cuda" else "gloo"
             _meet(backend, timedelta(seconds=2 * patience_s))
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._others = [rank for rank in range(self.size) if rank != self.rank]
         self.host = socket.gethostname()
         self._patience_s = patience_s
         self._step = self._arrived = 0
@@ -195,9 +208,7 @@ class World:
             self._store.set(self._failure(self.rank), pickle.dumps(told))
             return error
         for rank, (described, _) in self._failures():
-            raised = rebuild(described)
-            annotate(raised, f"in rank {rank}")
-            return raised
+            return raised_in(rank, described)
         return WorkerDied(self._gone())
 
     def _failure(self, rank: int) -> str:
@@ -205,8 +216,8 @@ class World:
 
     def _failures(self) -> Iterator[tuple[int, Any]]:
         """Of the others, in this step."""
-        for rank in range(self.size):
-            if rank != self.rank and self._store.check([self._failure(rank)]):
+        for rank in self._others:
+            if self._store.check([self._failure(rank)]):
                 yield rank, pickle.loads(self._store.get(self._failure(rank)))
 
     def _end_if_stuck(self) -> None:
@@ -273,9 +284,9 @@ class World:
         """Who has given no sign of life."""
         until = time.monotonic() + 2 * _GONE_S
         while time.monotonic() < until:
-            for rank in range(self.size):
+            for rank in self._others:
                 told = self._told(rank)
-                if rank != self.rank and told and time.time() - told["time"] > _GONE_S:
+                if told and time.time() - told["time"] > _GONE_S:
                     return (
                         f"rank {rank} (process {told['pid']} on {told['host']}) has ended: its "
                         f"last sign of life was in step {told['step']}, {told['phase']}; its own "
@@ -287,10 +298,8 @@ class World:
 
     def _late(self, waited: float) -> str:
         missing = [
-            rank
-            for rank in range(self.size)
-            if rank != self.rank and self._told(rank).get("arrived", 0) < self._arrived
-        ] or [rank for rank in range(self.size) if rank != self.rank]
+            rank for rank in self._others if self._told(rank).get("arrived", 0) < self._arrived
+        ] or self._others
         for rank in missing:
             self._store.set(f"stack of {rank}", "1")
         time.sleep(3 * _BEAT_S)
