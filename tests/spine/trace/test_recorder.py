@@ -196,7 +196,7 @@ def test_workers_merge_what_is_shorter_than_the_grain() -> None:
             assert recorder is not None
             for source in recorder._sources:
                 source.reader.coarsen(10**9)
-            pool.map(busy, range(5_000))
+            pool.map(busy, range(5_000), chunksize=100)  # else they are as small as the load wants
     assert items_of(recording.timeline) == Counter(range(5_000))
     assert recording.timeline.spans < 1_000
 

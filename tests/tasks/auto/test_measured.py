@@ -193,6 +193,21 @@ def test_dear_items_behind_cheap_ones_do_not_stay_behind() -> None:
     assert kinds[-1] == "thread"
 
 
+def test_a_long_first_item_does_not_speak_for_thousands() -> None:
+    """It may open a connection, or import what all of them need."""
+    opened: list[int] = []
+
+    def query(number: int) -> str:
+        if not opened:
+            opened.append(number)
+            time.sleep(0.1)
+        return ts.current_worker().kind  # type: ignore[union-attr]
+
+    with ts.Pool() as pool:
+        kinds = pool.map(query, range(20_000))
+    assert kinds.count("serial") > 15_000, pool.plan
+
+
 def test_the_caller_sleeps_while_its_workers_work(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     steer = MeasuredMapping._steer_workers

@@ -132,6 +132,17 @@ def test_threads_that_wait_for_the_lock_do_not_wait(clock: Clock) -> None:
     assert evidence.waiting == 0
 
 
+def test_a_crowd_of_items_that_wait_still_waits(clock: Clock) -> None:
+    """On a busy machine 64 threads that sleep use most of a processor, and the sleeps are late."""
+    waiting = Evidence(10, 0.01, 0.0003, 0.0003, None)
+    workers = Workers(clock, "thread", 64)
+    workers.work(1.0, 1, 0.017, 0.0002)
+    assert workers.throughput.evidence(waiting).wall_s == pytest.approx(0.01)
+    computing = Workers(clock, "thread", 64)
+    computing.work(2.0, 1, 0.064, 0.001)
+    assert computing.throughput.evidence(waiting).waiting == 0
+
+
 def test_the_share_of_the_lock_goes_with_the_processor_time(clock: Clock) -> None:
     workers = Workers(clock, "process", 2)
     workers.work(0.5, 1, 0.01, 0.001)

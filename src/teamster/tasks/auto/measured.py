@@ -30,6 +30,7 @@ _SLICE_NS = 5_000_000  # of work in the caller, between two looks at everything 
 _SHORT_SLICE_NS = 1_000_000  # the same while the caller waits for single results
 _FEW_S = 0.02  # a job that the caller ends in this time is not worth a thought
 _MANY = 256  # items, of which some might be long_items
+_SECOND = 2_000  # items: from here on the second is waited for, too, which costs a 30th at most
 _WATCH_NS = 2_000_000  # work in the caller before it gets a lookout
 # Between two thoughts about the next items, and more when they were the same items for long
 _LOOK_S = 0.002
@@ -281,11 +282,13 @@ class MeasuredMapping(ChangingMapping):
             horizon_s < _FEW_S
             or here.clock.seen_s <= _SEEN_S
             or self._left() < 1
+            or (here.clock.items == 1 and self._left() > _SECOND)
             or now < self._next_look_s
             or self._wants_check()
         ):
             # Where a check is wanted, the next item tells: threads that had the rest before it
-            # would never meet processes
+            # would never meet processes. And one item that opens a connection, or that met another
+            # program on its core, is not to speak for thousands
             return
         pause_s = (
             _LOOK_SHARE * here.clock.run_ns / 1e9

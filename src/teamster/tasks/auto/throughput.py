@@ -27,6 +27,8 @@ _TRIAL_S = 0.04  # shorter, a rate is noise
 _WINDOW_S = 0.2  # a rate over less jumps with each message
 _BATCHES = 3  # of each worker, in a window
 _SATURATED = 0.7  # of one processor: threads that take turns
+_WAITS = 0.5  # of the time of an item: then it is one that waits
+_MORE = 2.0  # times the processor time: another kind of item
 _MOST_CORRECTION = 3.0  # times: more is a machine that cannot be measured on
 
 
@@ -136,8 +138,11 @@ class Throughput:
         """
         used = self._workers * self._cpu_s / self.item_s  # processors
         crowded = self._kind == "thread" and used > _SATURATED and self._workers > used
-        # Threads that wait for the lock do not wait for anything else
-        wall_s = self._cpu_s if crowded else self.item_s
+        wall_s = self.item_s
+        if crowded and before.waiting >= _WAITS and self._cpu_s < _MORE * before.cpu_s:
+            wall_s = min(wall_s, before.wall_s)  # they wait as before, and in a crowd
+        elif crowded:  # threads that wait for the lock do not wait for anything else
+            wall_s = self._cpu_s
         gil = before.gil
         if gil is not None:  # as large a part of the processor time as before
             held = gil.held * before.wall_s / max(before.cpu_s, 1e-9) * self._cpu_s / wall_s
