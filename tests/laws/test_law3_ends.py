@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Law 3, continued: ends in the middle of something, odd programs, calls of a pool that ends."""
 
+import gc
 import os
 import signal
 import threading
@@ -90,6 +91,9 @@ def interrupt_soon(seconds: float) -> threading.Thread:
         time.sleep(seconds)  # not a wait for anything: the moment at which to strike
         os.kill(os.getpid(), signal.SIGINT)
 
+    # Garbage of the tests before, with weak references: Python drops what is raised in a callback
+    # of one, and an interrupt that strikes there is lost
+    gc.collect()
     thread = threading.Thread(target=strike)
     thread.start()
     return thread

@@ -22,6 +22,7 @@ SIZES = [12, 7, 12, 2, 1, 9]
 
 adam = partial(torch.optim.Adam, lr=1e-2)
 sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+gently = partial(torch.optim.SGD, lr=0.01)
 
 
 class Layers(nn.Module):  # type: ignore[misc]  # torch is not followed
@@ -41,6 +42,53 @@ class Layers(nn.Module):  # type: ignore[misc]  # torch is not followed
         for layer in self.layers:
             x = self.scale * functional.relu(layer(x))
         return self.head(x)
+
+
+class Named(nn.Module):  # type: ignore[misc]
+    """Layers by name and in lists of lists, which a loss function calls one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name = nn.ModuleDict({"first": nn.Linear(6, 512), "head": nn.Linear(512, 5)})
+        self.nested = nn.ModuleList(
+            nn.ModuleList([nn.Linear(512, 512), nn.LayerNorm(512)]) for _ in range(2)
+        )
+
+    def loss_of(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x = self.by_name["first"](x)
+        for linear, norm in self.nested:
+            x = norm(functional.relu(linear(x)))
+        return functional.cross_entropy(self.by_name["head"](x), y)
+
+
+class Routed(nn.Module):  # type: ignore[misc]
+    """Rows choose their layer: a rank may have none for one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(6, 5) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        chosen = (x[:, 0] * 10).long() % len(self.experts)
+        found = x.new_zeros(len(x), 5)
+        for number, expert in enumerate(self.experts):
+            if (chosen == number).any():
+                found[chosen == number] = expert(x[chosen == number])
+        return found
+
+
+def by_method(module: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    loss: torch.Tensor = module.loss_of(x, y)
+    return loss
+
+
+def begun(parameters: Any) -> torch.optim.Optimizer:
+    """One that has a state before there is a trainer."""
+    optimizer = adam(given := list(parameters))
+    for each in given:
+        each.grad = torch.ones_like(each)
+    optimizer.step()
+    return optimizer
 
 
 def several(module: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -73,6 +121,11 @@ CASES: dict[str, dict[str, Any]] = {
     "several losses": {"loss_fn": several},
     "compiled": {"wrap": partial(torch.compile, backend="aot_eager")},
     "two optimizers": {"optimizer": two_optimizers},
+    "routed": {"model": "routed"},
+    "by method": {"model": "named", "loss_fn": by_method, "optimizer": gently},
+    "adagrad": {"optimizer": partial(torch.optim.Adagrad, lr=0.1)},
+    "begun": {"optimizer": begun},
+    "evaluated in between": {"between": True},
 }
 
 
@@ -85,21 +138,27 @@ def train(case: str, strategy: str, save: Path | None = None, load: Path | None 
     how = dict(CASES[case])
     name = how.pop("model", "mlp")
     function = how.pop("loss_fn", loss_fn)
-    model = how.pop("wrap", lambda model: model)(made({**MODELS, "layers": Layers}[name]))
+    between = how.pop("between", False)
+    kinds = {**MODELS, "layers": Layers, "named": Named, "routed": Routed}
+    model = how.pop("wrap", lambda model: model)(made(kinds[name]))
     optimizer = how.pop("optimizer", sgd)(model.parameters())
     if "scheduler" in how:
         how["scheduler"] = how["scheduler"](optimizer)
-    data = "mlp" if name == "layers" else name
+    data = name if name in MODELS else "mlp"
     batches = [batch(data, size, number) for number, size in enumerate(SIZES)]
     losses: list[Any] = []
     with Trainer(model, optimizer, strategy, **how) as trainer:  # type: ignore[arg-type]
         if load is not None:
             trainer.load(load)
         for x, y in trainer.batches(batches):
+            if between:  # a loader of its own, of which this rank may have no rows
+                trainer.evaluate(function, batches[3:5])
             told = trainer.step(function, x, y)
             losses.append(as_numbers(told))
         losses.append(as_numbers(trainer.step(function, *batches[0])))  # every rank has it
-        mean = trainer.evaluate(weighted_loss if "weight" in how else loss_fn, batches[1:])
+        mean = trainer.evaluate(
+            function if "weight" in how or name == "named" else loss_fn, batches[1:]
+        )
         state = model.state_dict()
         sums = {key: float(whole_of(each).double().sum()) for key, each in state.items()}
         if save is not None and (saving := trainer.save(save)) is not None:

@@ -173,3 +173,24 @@ def test_a_compiled_model(strategy: str) -> None:
             assert losses[0] == pytest.approx(losses[1], abs=1e-5)
         assert ("without torch.compile" in mine.plan.reason) == (strategy == "dp")
     torch.testing.assert_close(model.state_dict(), plain.state_dict(), atol=1e-5, rtol=1e-5)
+
+
+class Global(torch.optim.SGD):
+    """Keeps more in its state than parameters."""
+
+    def step(self, closure: Any = None) -> Any:
+        seen = self.state.setdefault("of all", {"steps": 0})
+        seen["steps"] += 1
+        return super().step(closure)
+
+
+def test_an_optimizers_state_of_its_own_comes_back(tmp_path: Any) -> None:
+    optimizers = []
+    for number in range(2):
+        model = make("mlp")
+        optimizers.append(Global(model.parameters(), lr=0.1))
+        with Trainer(model, optimizers[-1], "single", folder=tmp_path, resume="auto") as trainer:
+            for _ in range(2 - number):
+                trainer.step(loss_fn, *batch("mlp", 4, 0))
+            trainer.save()
+    assert optimizers[1].state["of all"] == {"steps": 3}

@@ -34,7 +34,9 @@ class Loading:
         self._rank_loaders: weakref.WeakKeyDictionary[Any, RankLoader] = weakref.WeakKeyDictionary()
         self._loader: Any = None  # the latest, whose position is saved
         self._position: Any = None  # of a checkpoint, for the next loader
-        self._own: RankLoader | None = None  # gives the rows of this rank at the moment
+        # Of the loaders that give rows of this rank at the moment, the latest last: whether the
+        # batch that each has given is another rank's
+        self._borrowed: dict[object, bool] = {}
         self.is_through = False
 
     def mark(self, work: Work) -> Work:
@@ -43,8 +45,9 @@ class Loading:
         Args:
             work: of that batch.
         """
-        own = self._own
-        return work if own is None else replace(work, is_own=True, is_borrowed=own.is_borrowed)
+        if not self._borrowed:
+            return work
+        return replace(work, is_own=True, is_borrowed=list(self._borrowed.values())[-1])
 
     def batches(self, loader: Iterable[Any], *, training: bool = True) -> Iterator[Any]:
         """Those of a loader, from where a checkpoint was on.
@@ -71,11 +74,14 @@ class Loading:
         same_random_numbers(self._launched.world.broadcast)
         if not training:
             self._launched.share_buffers()
-        before, self._own = self._own, source
+        me = object()
         try:
-            yield from source
+            for batch, is_borrowed in source.with_owners():
+                self._borrowed.pop(me, None)
+                self._borrowed[me] = is_borrowed
+                yield batch
         finally:
-            self._own = before
+            self._borrowed.pop(me, None)
 
     def _of_rank(self, loader: Any, launched: Launched) -> RankLoader:
         # Kept with the loader, so that workers that stay do so

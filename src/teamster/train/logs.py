@@ -25,6 +25,7 @@ import torch
 
 from teamster.errors import UsageError
 from teamster.spine.workers.inbox_thread import InboxThread, Take
+from teamster.train.shards import whole_of
 
 _MOST = 10_000  # records on their way; a few MB of scalars
 _END_S = 60.0  # how long a close waits for what is on its way
@@ -214,6 +215,17 @@ def _of_now(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
+def _whole(values: dict[str, Any]) -> dict[str, Any]:
+    """Tensors of which each rank has a part: all ranks put them together, before one writes them.
+
+    In the thread that writes, one alone would wait for the others.
+    """
+    return {
+        name: whole_of(value.detach()) if isinstance(value, torch.Tensor) else value
+        for name, value in values.items()
+    }
+
+
 def _write_all(take: Take, records: deque[Record], loggers: list[Logger]) -> None:
     while take() is not None:
         try:
@@ -271,7 +283,7 @@ class Logged:
             >>> records[0].values
             {'loss': 0.5}
         """
-        self._log.add("scalars", self._steps, scalars)
+        self._log.add("scalars", self._steps, _whole(scalars))
 
     def log_image(self, name: str, image: Any) -> None:
         """Log an image, of shape (channels, height, width), for TensorBoard.
@@ -280,7 +292,7 @@ class Logged:
             name: of it.
             image: a tensor or array.
         """
-        self._log.add("image", self._steps, {name: image})
+        self._log.add("image", self._steps, _whole({name: image}))
 
     def log_text(self, name: str, text: str) -> None:
         """Log a text.
@@ -298,4 +310,4 @@ class Logged:
             name: of it.
             values: a tensor or array of any shape.
         """
-        self._log.add("histogram", self._steps, {name: values})
+        self._log.add("histogram", self._steps, _whole({name: values}))

@@ -76,9 +76,6 @@ class RankLoader:
         rows: which are this rank's.
         lends: whether a batch without any of these is given as one row of another rank's.
 
-    Attributes:
-        is_borrowed: whether the latest batch is such a row.
-
     Example:
         >>> loader = data.DataLoader(range(5), 2)
         >>> list(RankLoader(loader, lambda count: range(1, count)))
@@ -88,7 +85,6 @@ class RankLoader:
     def __init__(self, loader: Iterable[Any], rows: Rows, *, lends: bool = False) -> None:
         self._rows = rows
         self._lends = lends
-        self.is_borrowed = False
         self._sampler: RankSampler | None = None
         self._loader: Any = loader
         batches = getattr(loader, "batch_sampler", None)
@@ -110,6 +106,10 @@ class RankLoader:
         raise AttributeError(name)
 
     def __iter__(self) -> Iterator[Any]:
+        return (batch for batch, _ in self.with_owners())
+
+    def with_owners(self) -> Iterator[tuple[Any, bool]]:
+        """The batches, and whether each is a row of another rank's."""
         empty: deque[bool] | None = None
         for batch in self._loader:
             if self._sampler is not None and empty is None:
@@ -119,10 +119,10 @@ class RankLoader:
                 mine = self._rows(int(batch_size_or_none(batch, 0) or 1))
             elif empty.popleft():
                 mine = range(0)
-            self.is_borrowed = self._lends and mine is not None and not mine
-            if self.is_borrowed:
+            is_borrowed = self._lends and mine is not None and not mine
+            if is_borrowed:
                 mine = range(1)
-            yield batch if mine is None else _cut(batch, mine)
+            yield batch if mine is None else _cut(batch, mine), is_borrowed
 
 
 def _cut(batch: Any, rows: range) -> Any:

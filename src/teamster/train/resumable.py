@@ -9,12 +9,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from teamster.errors import UsageError
 from teamster.train.checkpoint_files import find, is_whole, missing, read
 from teamster.train.loading import Loading
-from teamster.train.saving import Saver
+from teamster.train.ranked import Ranked
 from teamster.train.shards import as_part
 from teamster.train.training_state import (
     give_parts,
@@ -27,31 +25,19 @@ from teamster.train.update import Update
 PathLike = str | os.PathLike[str]
 
 
-class Resumable:
+class Resumable(Ranked):
     """What `Trainer` has of it.
 
     Attributes:
         model: the user's.
-        is_main: whether this program is the only one, or rank 0.
     """
 
-    model: nn.Module
     _update: Update
     _loading: Loading
-    _saver: Saver
     _steps: int
     _seed: int
     _epoch: int
     _folder: PathLike | None
-
-    @property
-    def is_main(self) -> bool:
-        """See `Trainer`."""
-        raise NotImplementedError
-
-    def gather(self, value: Any) -> list[Any]:
-        """See `Trainer`."""
-        raise NotImplementedError
 
     def epochs(self, count: int) -> Iterator[int]:
         """The epochs of a training, but for those that a loaded checkpoint has behind it.
@@ -67,6 +53,7 @@ class Resumable:
         Example:
             >>> import torch
             >>> from teamster.train import Trainer
+            >>> from torch import nn
             >>> model = nn.Linear(1, 1)
             >>> trainer = Trainer(model, torch.optim.SGD(model.parameters()), "single")
             >>> list(trainer.epochs(3)), list(trainer.epochs(4))
@@ -102,12 +89,14 @@ class Resumable:
 
         Raises:
             OSError: the checkpoint before could not be written.
-            UsageError: there is no path, nor a folder of the trainer.
+            UsageError: there is no path, nor a folder of the trainer; or, where ranks have parts of
+                the model, not all of them have called this.
 
         Example:
             >>> import tempfile
             >>> import torch
             >>> from teamster.train import Trainer
+            >>> from torch import nn
             >>> model = nn.Linear(1, 1)
             >>> with (
             ...     tempfile.TemporaryDirectory() as folder,
@@ -119,11 +108,12 @@ class Resumable:
             'step-00000000'
         """
         folder = self._path(path)
-        if not self.is_main:
-            give_parts([self.model.state_dict(), self._update.state_dict()])
-            return None
-        state = self.state_dict()
-        return self._saver.save(folder, self._steps, state, keep=keep, export=export is not None)
+        with self._parts_together("save()"):
+            if not self.is_main:
+                give_parts([self.model.state_dict(), self._update.state_dict()])
+                return None
+            state, with_export = self.state_dict(), export is not None
+            return self._saver.save(folder, self._steps, state, keep=keep, export=with_export)
 
     def load(self, path: PathLike | None = None) -> None:
         """Go on from a checkpoint.
@@ -187,6 +177,7 @@ class Resumable:
         Example:
             >>> import torch
             >>> from teamster.train import Trainer
+            >>> from torch import nn
             >>> model = nn.Linear(1, 1)
             >>> trainer = Trainer(model, torch.optim.SGD(model.parameters()), "single")
             >>> sorted(trainer.state_dict())

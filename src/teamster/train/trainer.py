@@ -9,6 +9,7 @@
     evaluate(function, loader) evaluating     exact means
     save(path), load(path)     resumable      saving: copies, and a thread that writes files
     log(loss=...)              logs           a thread that writes
+    gather(value)              ranked         this program among those that torchrun has started
 """
 
 from __future__ import annotations
@@ -32,9 +33,7 @@ from teamster.train.progress_line import ProgressLine
 from teamster.train.resumable import PathLike, Resumable
 from teamster.train.saving import Saver
 from teamster.train.strategies.by_name import make_strategy, plan_of
-from teamster.train.strategies.launched import Launched
 from teamster.train.strategies.strategy import Losses, Weight, Work
-from teamster.train.strategies.world import World
 from teamster.train.train_report import TrainReport
 from teamster.train.update import Update, put_back
 from teamster.train.validation import (
@@ -183,6 +182,9 @@ class Trainer(Resumable, Logged):
             >>> trainer.close()
         """
         began = perf_counter()
+        launched = self._launched
+        if launched is not None:
+            launched.settle()
         self._watch.look(self._steps)
         work = self._loading.mark(Work(loss_fn, batch, kwargs, self._weight))
         count = self._count(work)
@@ -195,7 +197,6 @@ class Trainer(Resumable, Logged):
         computed = perf_counter()
         self._strategy.update(partial(self._update.add, count))
         self._steps += 1
-        launched = self._strategy if isinstance(self._strategy, Launched) else None
         rows = launched.rows_of_batch if launched is not None else work.rows()
         self._timing.add(rows, computed - began, perf_counter() - computed)
         return _told(losses)
@@ -216,8 +217,8 @@ class Trainer(Resumable, Logged):
         """How much the whole batch counts among those of an update."""
         if not self._accumulates:
             return 1.0
-        if work.is_own and isinstance(self._strategy, Launched):
-            return self._strategy.count(work)
+        if work.is_own and self._launched is not None:
+            return self._launched.count(work)
         return work.count()
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
@@ -264,64 +265,15 @@ class Trainer(Resumable, Logged):
             >>> trainer.close()
         """
         batches = self._loading.batches(loader, training=False)
+        launched = self._launched
+        if launched is not None:
+            launched.world.enter(self._steps, "evaluation")
+            function = launched.evaluating(function)
         mean = mean_over(self.model, function, batches, self._weight, self._loading.mark)
-        if self._world is not None:
-            mean.merge(self._world.gather(mean))
+        if launched is not None:
+            launched.settle()
+            mean.merge(launched.world.gather(mean))
         return mean.value()
-
-    # --- ranks ------------------------------------------------------------------------------------
-
-    @property
-    def _world(self) -> World | None:
-        return self._strategy.world if isinstance(self._strategy, Launched) else None
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this program is the only one, or rank 0.
-
-        Example:
-            >>> model = nn.Linear(1, 1)
-            >>> with Trainer(model, torch.optim.SGD(model.parameters()), "single") as trainer:
-            ...     trainer.is_main
-            True
-        """
-        return self._world is None or self._world.rank == 0
-
-    @contextlib.contextmanager
-    def main_first(self) -> Iterator[None]:
-        """A block that rank 0 runs before the others do, as for a download.
-
-        Example:
-            >>> model = nn.Linear(1, 1)
-            >>> trainer = Trainer(model, torch.optim.SGD(model.parameters()), "single")
-            >>> with trainer.main_first():
-            ...     pass
-            >>> trainer.close()
-        """
-        if not self.is_main:
-            self.gather(None)
-        try:
-            yield
-        finally:
-            if self.is_main:
-                self.gather(None)
-
-    def gather(self, value: Any) -> list[Any]:
-        """What each of the ranks has; of one program, its own.
-
-        Args:
-            value: what pickles.
-
-        Returns:
-            One a rank, in their order.
-
-        Example:
-            >>> model = nn.Linear(1, 1)
-            >>> with Trainer(model, torch.optim.SGD(model.parameters()), "single") as trainer:
-            ...     trainer.gather(3)
-            [3]
-        """
-        return [value] if self._world is None else self._world.gather(value)
 
     # --- the rest ---------------------------------------------------------------------------------
 

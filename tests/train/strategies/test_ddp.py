@@ -28,6 +28,19 @@ class Drawing(nn.Module):  # type: ignore[misc]  # torch is not followed
         return self.layers(x) + 0.1 * torch.randn(5)
 
 
+class Replacing(nn.Module):  # type: ignore[misc]
+    """Makes its buffer anew in each forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 5)
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return self.layer(x - self.mean)
+
+
 def trained(model: nn.Module, come: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Losses, parameters, buffers, and the program's next random number."""
     torch.manual_seed(1)
@@ -42,7 +55,7 @@ def trained(model: nn.Module, come: bool, monkeypatch: pytest.MonkeyPatch) -> An
     return losses, {**model.state_dict(), "next": torch.rand(1)}
 
 
-@pytest.mark.parametrize("kind", [Drawing, mlp])
+@pytest.mark.parametrize("kind", [Drawing, Replacing, mlp])
 def test_the_first_steps_are_those_of_ranks_that_are_there(
     kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,10 +77,9 @@ REFUSED = """
     told(nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)), sync_batchnorm=True)
     model = nn.Linear(1, 1)
     told(model, torch.optim.SGD(nn.Linear(1, 1).parameters()))
-    optimizer = torch.optim.Adam(model.parameters())
-    model(torch.ones(1, 1)).sum().backward()
-    optimizer.step()
-    told(model, optimizer)
+    told(nn.ModuleList([model]))
+    told(model, torch.optim.Adafactor(model.parameters()))
+    told(nn.Conv2d(2, 2, 3).to(memory_format=torch.channels_last))
     with Trainer(nn.Sequential(model), torch.optim.Adam(model.parameters()), "fsdp"):
         pass
     told(model)
@@ -95,8 +94,10 @@ def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:
         "told sync_batchnorm= is not for strategy 'fsdp'",
         "told the optimizer has parameters that are not the model's, and 'fsdp' computes gradients "
         "of the model's only",
-        "told strategy 'fsdp' replaces the parameters by shards, and the optimizer has a state of "
-        "the whole ones",
+        "told strategy 'fsdp' shards what has a forward(), and ModuleList has none",
+        "told Adafactor keeps means over rows and columns, of which a rank has a part only",
+        "told strategy 'fsdp' shards rows that are in one piece, and those of weight are not (is "
+        "it channels_last?)",
         "told the model is sharded already",
     ], result.stderr[-3_000:]
 
@@ -106,7 +107,7 @@ def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:
     [
         ("error", "told 0 ZeroDivisionError of the user's ['in rank 1']"),
         ("kill", "told 0 WorkerDied rank 1 (process "),
-        ("stays", "rank 0 can go on no more: rank 1 has failed in step 2: ZeroDivisionError: of"),
+        ("stays", "rank 0 can go on no more: in step 2, rank 1 has failed: ZeroDivisionError: of"),
         ("late", "this_is_where_it_is"),
     ],
 )

@@ -60,12 +60,15 @@ def describe(error: BaseException) -> Description:
     text = "".join(traceback.format_exception(type(error), error, _user_frames(error)))
     shown, begun = _safe_repr(error), has_begun(error)
     whole = parts = None
+    traceback_of = error.__traceback__
     try:
         candidate = pack_whole(error.with_traceback(None), home=True)
         pickle.loads(candidate)  # an __init__ with other arguments than `args` shows only here
         whole = candidate
     except BaseException:
         parts = _pack_parts(error)
+    finally:
+        error.__traceback__ = traceback_of  # the caller may raise it on
     return whole, parts, shown, text, begun
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -63,7 +63,7 @@ def make_strategy(
     if name == "fsdp":
         return _sharded(module, optimizers, sync_batchnorm=sync_batchnorm)
     if name in ("ddp", "auto") and is_one_of_several():
-        return Launched(module, World(device_of(module)), sync_batchnorm=sync_batchnorm)
+        return _among(module, lambda world: Launched(module, world, sync_batchnorm=sync_batchnorm))
     if name == "ddp":
         return Ranks(module, workers, retries, sync_batchnorm=sync_batchnorm)
     if name == "auto":
@@ -82,9 +82,20 @@ def _sharded(
     if sync_batchnorm and has_statistics(module):
         raise UsageError("sync_batchnorm= is not for strategy 'fsdp': take 'ddp'")
     # Not imported with the module: it is half a second of imports
-    from teamster.train.strategies.fsdp import Sharded
+    from teamster.train.strategies.fsdp import Sharded, check_sharding
 
-    return Sharded(module, World(device_of(module)), optimizers)
+    check_sharding(module, optimizers)
+    return _among(module, lambda world: Sharded(module, world, optimizers))
+
+
+def _among(module: nn.Module, make: Callable[[World], Strategy]) -> Strategy:
+    """A strategy among the ranks, which it leaves again where it cannot be made."""
+    world = World(device_of(module))
+    try:
+        return make(world)
+    except BaseException:
+        world.close()
+        raise
 
 
 def plan_of(strategy: Strategy) -> Plan:

@@ -15,21 +15,32 @@ it when its connections close.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from teamster.errors import UsageError
+from teamster.errors import UsageError, annotate
+from teamster.train.shards import as_part
 from teamster.train.strategies.launched import Launched
+from teamster.train.strategies.sharded_uses import Uses
 from teamster.train.strategies.strategy import Losses, Work, device_of
 from teamster.train.strategies.world import World
 from teamster.train.validation import check_optimizers
 
+_LISTS = nn.ModuleList, nn.ModuleDict  # of layers, which have no forward() of their own
+_CONTAINERS = (*_LISTS, nn.Sequential)
+_PARTS = (
+    "under 'fsdp' a rank has a part of the parameters of a large layer (DTensor), but while that "
+    "computes: in place of a penalty on them, give the optimizer a weight_decay; or take 'ddp'"
+)
 _LEAST_PARAMETERS = 1 << 18  # of a unit: to gather fewer takes as long as to say that it is done
 
 
@@ -51,58 +62,144 @@ class Sharded(Launched):
     def __init__(
         self, module: nn.Module, world: World, optimizers: Sequence[torch.optim.Optimizer]
     ) -> None:
-        _check(module, optimizers)
         super().__init__(module, world)
-        names = {id(each): name for name, each in module.named_parameters()}
-        shard(module, world.size)
-        shards = dict(module.named_parameters())
+        whole = dict(module.named_parameters())
+        self._units = shard(module, world.size)
+        shards = {id(whole[name]): part for name, part in module.named_parameters()}
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["params"] = [shards[names[id(each)]] for each in group["params"]]
+            _shard_optimizer(optimizer, shards)
+        self._uses = Uses(module, self._units[:-1])
+        # A loss function may call any method of the model, and use its parameters: all of it counts
+        # as the model's forward pass
+        module._as_forward = MethodType(self._within_forward, module)
+        register_fsdp_forward_method(module, "_as_forward")
+        self._call = module._as_forward
+        del module._as_forward  # the user's model has no names of ours
 
     def run(self, work: Work) -> Losses:
         """As every strategy; every rank calls it."""
         self.world.enter(work.number, "forward and backward")
         self.share_buffers()
-        own = self.own(work) or _borrowed(work)
-        counts, rows = self._of_all_ranks(own.count(), own.rows())
-        self.rows_of_batch, whole = sum(rows), sum(counts) or 1.0
-        try:
-            with self.world.together():
-                losses = self._run_own(own, counts[self.world.rank] / whole)
-        except Exception as error:
-            cause = self.world.cause_of(error)
-            raise cause from (error.__cause__ if cause is error else error)
-        named = torch.tensor([list(losses) != [None]], dtype=torch.uint8, device=self._device)
-        self.world.most(named)
-        return self._sum_losses(losses, all_alike=not named.item())
+        own, counts = self._shared_out(work)
+        assert own is not None
+        self._uses.clear()
+        with self.together():
+            losses = self._run_own(
+                replace(own, loss_fn=self._as_forward(own.loss_fn)), counts[self.world.rank]
+            )
+        flags = torch.tensor(
+            [list(losses) != [None], *self._uses.flags], dtype=torch.uint8, device=self._device
+        )
+        self.world.most(flags)
+        named, *used = flags.tolist()
+        self._uses.drop_gradients(used)
+        return self._sum_losses(losses, all_alike=not named)
+
+    def own(self, work: Work) -> Work:
+        """This rank's slice of a batch, or a row of another's, which counts nothing."""
+        own = super().own(work)
+        if own is not None:
+            return own
+        if not work.samples():
+            raise UsageError(
+                "this rank has no row of the batch, and under 'fsdp' each has to run the model in "
+                "each step: leave a row of each batch, and give it no weight (weight=)"
+            )
+        first: Work = work.cut([1, work.samples() - 1])[0]
+        return replace(first, is_borrowed=True)
+
+    def _within_forward(
+        self, module: nn.Module, function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        self._uses.watch(module)
+        return function(module, *args, **kwargs)
+
+    def _as_forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def within(_: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            try:
+                found = self._call(function, *args, **kwargs)
+            except RuntimeError as error:
+                if "DTensor" in str(error):
+                    annotate(error, _PARTS)
+                raise
+            values = found.values() if isinstance(found, dict) else [found]
+            if any(hasattr(each, "full_tensor") for each in values):
+                raise UsageError(_PARTS)
+            return found
+
+        return within
+
+    def evaluating(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """See `Launched`: the ranks meet in there."""
+        forward = self._as_forward(function)
+
+        def evaluate(module: nn.Module, *batch: Any) -> Any:
+            with self.together():
+                return forward(module, *batch)
+
+        return evaluate
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """See `Launched`."""
+        return self.world.together()
+
+    def settle(self) -> None:
+        """See `Launched`: after a forward pass without a backward one, parameters are whole."""
+        for each in self._units:
+            each.reshard()
 
 
-def _borrowed(work: Work) -> Work:
-    """A row of a batch of which this rank has none."""
-    rows = work.samples()
-    first: Work = work.cut([1, rows - 1])[0]
-    return replace(first, is_borrowed=True)
+def _shard_optimizer(optimizer: torch.optim.Optimizer, shards: dict[int, Any]) -> None:
+    """Have an optimizer go on with shards: of its state, too, where it has one already."""
+    for group in optimizer.param_groups:
+        for index, parameter in enumerate(group["params"]):
+            part = group["params"][index] = shards[id(parameter)]
+            state = optimizer.state.pop(parameter, None)
+            if state is not None:
+                optimizer.state[part] = {
+                    name: as_part(value, part) for name, value in state.items()
+                }
 
 
-def _check(module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def check_sharding(module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Refuse what cannot be sharded.
+
+    Args:
+        module: the user's.
+        optimizers: of it.
+
+    Raises:
+        UsageError: it is so.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> check_sharding(model, [torch.optim.SGD(model.parameters())])
+    """
+    if isinstance(module, _LISTS):
+        raise UsageError(
+            f"strategy 'fsdp' shards what has a forward(), and {type(module).__name__} has none: "
+            "put it into a module with one"
+        )
     if any(hasattr(each, "full_tensor") for each in module.parameters()):
         raise UsageError(
             "the model is sharded already: give the trainer the plain one, and it shards it"
         )
     check_optimizers(module, optimizers, "fsdp")
-    if any(each.state for each in optimizers):
+    if any(isinstance(each, torch.optim.Adafactor) for each in optimizers):
         raise UsageError(
-            "strategy 'fsdp' replaces the parameters by shards, and the optimizer has a state of "
-            "the whole ones: make the trainer before the optimizer's first step, or load a "
-            "checkpoint with resume= or trainer.load"
+            "Adafactor keeps means over rows and columns, of which a rank has a part only: take "
+            "another optimizer, or strategy 'ddp'"
         )
-    scalar = next((name for name, each in module.named_parameters() if not each.ndim), None)
-    if scalar is not None:
-        raise UsageError(
-            f"strategy 'fsdp' shards parameters by their first dimension, and {scalar} has none: "
-            "give it the shape (1,), or take 'ddp'"
-        )
+    for name, each in module.named_parameters():
+        _check_parameter(name, each)
+    for unit in (*units_of(module), module):
+        types = {each.dtype for each in unit.parameters() if each.requires_grad}
+        if len(types) > 1:
+            raise UsageError(
+                "strategy 'fsdp' gathers the parameters of a layer in one piece, and those that "
+                f"are trained are of several types ({', '.join(sorted(map(str, types)))}): take "
+                "one, or 'ddp'"
+            )
     for name, each in module.named_modules():
         if getattr(each, "sparse", False):
             raise UsageError(
@@ -111,24 +208,42 @@ def _check(module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> No
             )
 
 
-def shard(module: nn.Module, ranks: int) -> None:
+def _check_parameter(name: str, parameter: torch.Tensor) -> None:
+    if not parameter.ndim:
+        raise UsageError(
+            f"strategy 'fsdp' shards parameters by their first dimension, and {name} has none: "
+            "give it the shape (1,), or take 'ddp'"
+        )
+    if not parameter.is_contiguous():
+        raise UsageError(
+            f"strategy 'fsdp' shards rows that are in one piece, and those of {name} are not (is "
+            "it channels_last?): model.to(memory_format=torch.contiguous_format), or take 'ddp'"
+        )
+
+
+def shard(module: nn.Module, ranks: int) -> list[Any]:
     """Have each rank keep a part of each parameter.
 
     Args:
         module: the same in all ranks.
         ranks: of the default process group, all of them.
+
+    Returns:
+        What is gathered at a time.
     """
     mesh = init_device_mesh(device_of(module).type, (ranks,))
-    for each in (*units_of(module), module):
+    units: list[Any] = [*units_of(module), module]
+    for each in units:
         fully_shard(each, mesh=mesh)
         # Losses are weighted before: what ranks have adds up to the gradient of the whole batch
         each.set_gradient_divide_factor(1.0)
         each.set_force_sum_reduction_for_comms(True)  # gloo has no sum that multiplies
         each.set_reduce_scatter_unused_params(True)  # other ranks' rows may have used them
+    return units
 
 
 def units_of(module: nn.Module) -> list[nn.Module]:
-    """What is gathered at a time: layers of lists and sequences, where they are large enough.
+    """What is gathered at a time: layers of containers, where they are large enough.
 
     Those that have a parameter in common with another part of the model are no units.
 
@@ -152,7 +267,7 @@ def units_of(module: nn.Module) -> list[nn.Module]:
     def look(parent: nn.Module) -> None:
         for child in parent.children():
             own = _uses_of(child)
-            is_layer = isinstance(parent, (nn.ModuleList, nn.Sequential))
+            is_layer = isinstance(parent, _CONTAINERS) and not isinstance(child, _LISTS)
             alone = all(uses[each] == count for each, count in own.items())
             size = sum(each.numel() for each in child.parameters())
             if is_layer and alone and size >= _LEAST_PARAMETERS:

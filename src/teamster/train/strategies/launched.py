@@ -11,6 +11,7 @@ Gradients are weighted by what a rank's rows count, so that uneven and empty sli
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
@@ -30,7 +31,8 @@ from teamster.train.strategies.batchnorm import (
 )
 from teamster.train.strategies.rank import drawing_as
 from teamster.train.strategies.strategy import Losses, Work, device_of, what_differs
-from teamster.train.strategies.world import World, raised_in
+from teamster.train.strategies.torch_blocks import raised_in
+from teamster.train.strategies.world import World
 
 
 class Launched:
@@ -82,15 +84,12 @@ class Launched:
         """As every strategy; every rank calls it."""
         self.world.enter(work.number, "forward and backward")
         self.share_buffers()
-        own = self.own(work)
-        counted = (0.0, 0.0) if own is None else (own.count(), own.rows())
-        counts, rows = self._of_all_ranks(*counted)
-        self.rows_of_batch, whole = sum(rows), sum(counts) or 1.0
+        own, counts = self._shared_out(work)
         losses: Losses = {}
         error: Exception | None = None
         if own is not None:
             try:
-                losses = self._run_own(own, counts[self.world.rank] / whole)
+                losses = self._run_own(own, counts[self.world.rank])
             except Exception as raised:
                 error = raised
         elif self._together is not None:
@@ -100,6 +99,22 @@ class Launched:
         named = self._reduce(error, list(losses) != [None] and own is not None)
         note(current_ring(), COMPUTE, "reduce", began)
         return self._sum_losses(losses, all(counts) and not named)
+
+    def _shared_out(self, work: Work) -> tuple[Work | None, list[float]]:
+        """This rank's slice, and the share of the batch that each of the ranks has."""
+        own, counted = None, (0.0, 0.0)
+        error: Exception | None = None
+        try:
+            own = self.own(work)
+            if own is not None:
+                counted = own.count(), own.rows()
+        except Exception as raised:
+            error = raised
+        counts, rows, failed = self._of_all_ranks(*counted, float(error is not None))
+        if any(failed):
+            self._raise(error)
+        self.rows_of_batch, whole = sum(rows), sum(counts) or 1.0
+        return own, [count / whole for count in counts]
 
     def _run_own(self, own: Work, share: float) -> Losses:
         with drawing_as(self.world.rank, own):  # what the script draws is the same in all ranks
@@ -186,9 +201,34 @@ class Launched:
         """What one of the ranks has raised, in all of them."""
         follows = isinstance(error, OtherFailed)
         told = self.world.gather(None if error is None or follows else describe(error))
-        if error is not None and not follows:
+        self._raise_first(None if follows else error, told)
+
+    @staticmethod
+    def _raise_first(error: Exception | None, told: list[Any]) -> None:
+        """This rank's own error, or that of another one, if there is one."""
+        if error is not None:
             raise error
-        raise next(raised_in(rank, each) for rank, each in enumerate(told) if each is not None)
+        for rank, each in enumerate(told):
+            if each is not None:
+                raise raised_in(rank, each)
+
+    def agree(self, call: str, first: Callable[[], object]) -> None:
+        """Have each rank do something of its own before all do the rest of a call.
+
+        Args:
+            call: for people.
+            first: which may fail in one of them.
+
+        Raises:
+            Exception: what it has raised in one of them.
+        """
+        error = None
+        try:
+            first()
+        except Exception as raised:
+            error = raised
+        told = self.world.agree(call, None if error is None else describe(error))
+        self._raise_first(error, told)
 
     def _sum_losses(self, losses: Losses, all_alike: bool) -> Losses:
         names = list(losses)
@@ -203,9 +243,21 @@ class Launched:
         kind = next((loss.dtype for loss in losses.values()), torch.float32)
         return {name: value.to(kind) for name, value in zip(names, values, strict=True)}
 
+    def evaluating(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of the module and other arguments, as each of the ranks is to call it."""
+        return function
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which this rank's part of something is put together with the others'."""
+        return contextlib.nullcontext()
+
+    def settle(self) -> None:
+        """Have the model as it is between two steps, whatever it has computed."""
+
     def update(self, apply: Callable[[], object]) -> None:
         """As every strategy; every rank does it for itself."""
-        apply()
+        with self.together():
+            apply()
 
     def close(self) -> None:
         """Leave the others."""

@@ -21,20 +21,21 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed as dist
 
-from teamster.errors import UsageError, WorkerDied, annotate, first_line
+from teamster.errors import UsageError, WorkerDied
 from teamster.machine.own_threads import own_thread
-from teamster.spine.workers.exceptions import describe, rebuild
+from teamster.train.strategies.torch_blocks import TorchBlocks, end_program
 
 _BEAT_S = 0.5  # between two signs of life
 _GONE_S = 3.0  # without one: the rank has ended, or its machine has
 _ASK_S = 0.1  # between two looks whether the others have come
+_AGREE_S = 0.005  # the same, where it is asked for in the store
 _VARIABLES = "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"
 
 
@@ -62,8 +63,9 @@ def ranks_around() -> int:
     return int(os.environ["WORLD_SIZE"]) if is_one_of_several() else 1
 
 
-_worlds = {"open": 0, "made": False, "groups": 0}
-"""How many use the process group, whether it is one of ours, and how many of ours there were."""
+_worlds = {"open": 0, "made": False, "groups": 0, "number": 0}
+"""How many use the process group, whether it is one of ours, how many of ours there were, and of
+which number the latest world is."""
 
 
 def _meet(backend: str, timeout: timedelta) -> None:
@@ -83,25 +85,6 @@ def _meet(backend: str, timeout: timedelta) -> None:
     found, rank, size = next(dist.rendezvous("env://", timeout=timeout))
     store = dist.PrefixStore(f"life {life}, group {group}", found)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-
-
-def _is_of_backend(error: Exception) -> bool:
-    """Whether a collective has failed, and not what was to be done with its result."""
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and "gloo" in str(error)
-    )
-
-
-def raised_in(rank: int, described: Any) -> BaseException:
-    """An error of another rank, as that has described it.
-
-    Args:
-        rank: its number.
-        described: by `exceptions.describe`.
-    """
-    raised = rebuild(described)
-    annotate(raised, f"in rank {rank}")
-    return raised
 
 
 class World:
@@ -128,11 +111,14 @@ class World:
         self._others = [rank for rank in range(self.size) if rank != self.rank]
         self.host = socket.gethostname()
         self._patience_s = patience_s
-        self._step = self._arrived = 0
+        self._step = self._arrived = self._entered = 0
         self._phase = "start"
         self._main = threading.get_ident()
-        self._inside_s: float | None = None  # since when torch's own collectives are under way
-        self._store: Any = dist.PrefixStore("teamster", dist.distributed_c10d._get_default_store())
+        _worlds["number"] += 1  # the same in all ranks
+        prefix = f"teamster, {_worlds['number']}"
+        self._store: Any = dist.PrefixStore(prefix, dist.distributed_c10d._get_default_store())
+        self._blocks = TorchBlocks(self._store, self.rank, self._others, self._gone)
+        self._agreed: Counter[str] = Counter()
         self._ended = threading.Event()
         _worlds["open"] += 1
         if device.type == "cuda":
@@ -156,6 +142,7 @@ class World:
     def enter(self, step: int, phase: str) -> None:
         """What this rank does from now on, for the others."""
         self._step, self._phase = step, phase
+        self._entered += 1
 
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT_S):
@@ -172,6 +159,7 @@ class World:
             "step": self._step,
             "phase": self._phase,
             "arrived": self._arrived,
+            "entered": self._entered,
             "time": time.time(),
         }
         if self._store.check([f"stack of {self.rank}"]):
@@ -188,53 +176,17 @@ class World:
 
     # --- collectives of torch's own ---------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """A block in which torch has the ranks meet, where no wait can be ended from outside."""
-        self._inside_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self._inside_s = None
-
-    def cause_of(self, error: Exception) -> BaseException:
-        """What has ended such a block: an error of this rank's, or of one that it waited for.
-
-        Args:
-            error: that came out of it. The others are told, if it is this rank's own.
-        """
-        if not _is_of_backend(error):
-            told = describe(error), f"{type(error).__name__}: {first_line(error)}"
-            self._store.set(self._failure(self.rank), pickle.dumps(told))
-            return error
-        for rank, (described, _) in self._failures():
-            return raised_in(rank, described)
-        return WorkerDied(self._gone())
-
-    def _failure(self, rank: int) -> str:
-        return f"failure of {rank} in step {self._step}"
-
-    def _failures(self) -> Iterator[tuple[int, Any]]:
-        """Of the others, in this step."""
-        for rank in self._others:
-            if self._store.check([self._failure(rank)]):
-                yield rank, pickle.loads(self._store.get(self._failure(rank)))
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which torch has the ranks meet: an error of one is raised in all of them."""
+        return self._blocks.together()
 
     def _end_if_stuck(self) -> None:
         """End this program, where torch waits for a rank that will not come: nothing else does."""
-        began, now = self._inside_s, time.monotonic()
-        if began is None or now - began < _GONE_S:
-            return
-        told = None
-        if now - began > self._patience_s:
-            told = self._late(now - began)
-        for rank, (_, line) in self._failures():
-            time.sleep(_GONE_S)  # most often it ends with its error, which ends the wait
-            told = f"rank {rank} has failed in step {self._step}: {line}"
-        if told is not None and self._inside_s == began:
-            print(f"teamster: rank {self.rank} can go on no more: {told}", file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(1)
+        if (found := self._blocks.stuck(self._patience_s)) is not None:
+            waited, why = found
+            why = f"in step {self._step}, {why}" if why else self._late(waited)
+            if self._blocks.is_still_stuck():
+                end_program(self.rank, why)
 
     # --- collectives ------------------------------------------------------------------------------
 
@@ -245,6 +197,39 @@ class World:
     def most(self, tensor: torch.Tensor) -> None:
         """The largest of all ranks, in place."""
         self._wait(dist.all_reduce(tensor, dist.ReduceOp.MAX, async_op=True))
+
+    def agree(self, what: str, value: Any) -> list[Any]:
+        """What each rank has, of a call that one may have made alone, which is an error.
+
+        Args:
+            what: the call, for people.
+            value: of this rank.
+
+        Raises:
+            UsageError: another rank has gone on without it.
+        """
+        self._agreed[what] += 1
+        number = self._agreed[what]
+        places = [f"{what} {number} of {rank}" for rank in range(self.size)]
+        self._store.set(places[self.rank], pickle.dumps(value))
+        self._store.delete_key(f"{what} {number - 2} of {self.rank}")  # which all have read
+        began = time.monotonic()
+        while missing := [rank for rank in self._others if not self._store.check([places[rank]])]:
+            told = self._told(missing[0])
+            if told.get("entered", 0) > self._entered and not self._store.check(
+                [places[missing[0]]]
+            ):
+                raise UsageError(
+                    f"{what} was called in rank {self.rank}, and rank {missing[0]} has gone on to "
+                    f"step {told['step']}, {told['phase']}, without it: each rank has a part of "
+                    f"the model, and all of them have to call {what}"
+                )
+            if time.monotonic() - began > self._patience_s:
+                raise WorkerDied(self._late(self._patience_s))
+            if told and time.time() - told["time"] > _GONE_S:
+                raise WorkerDied(self._gone())
+            time.sleep(_AGREE_S)
+        return [pickle.loads(self._store.get(place)) for place in places]
 
     def gather(self, value: Any) -> list[Any]:
         """What each rank has."""
@@ -302,7 +287,9 @@ class World:
         ] or self._others
         for rank in missing:
             self._store.set(f"stack of {rank}", "1")
-        time.sleep(3 * _BEAT_S)
+        for _ in range(3):  # and this may be the thread that gives signs of life
+            time.sleep(_BEAT_S)
+            self._tell()
         lines = [f"waited {waited:.0f} s in step {self._step} for"]
         for rank in missing:
             told = self._told(rank)
