@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed import checkpoint as dcp
 
 from teamster.errors import UsageError
 from teamster.train.training_state import Tensors
@@ -95,6 +94,8 @@ def _write_tensors(folder: Path, tensors: Tensors) -> None:
 
     That warning would have to be silenced for all threads.
     """
+    from torch.distributed import checkpoint as dcp  # 1.5 s, which no first step waits for
+
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, sync_files=True)
     planner = dcp.DefaultSavePlanner()
     planner.set_up_planner(dict(tensors), writer.storage_meta(), is_coordinator=True)
@@ -107,6 +108,8 @@ def _write_tensors(folder: Path, tensors: Tensors) -> None:
 
 
 def _read_tensors(folder: Path) -> Tensors:
+    from torch.distributed import checkpoint as dcp
+
     reader = dcp.FileSystemReader(folder)
     described = reader.read_metadata()
     tensors = {

@@ -156,7 +156,9 @@ def leave_thread() -> None:
 
 def note(ring: Ring | None, kind: int, name: str, begin_ns: int, argument: int = -1) -> None:
     """Write a span that ends now, if something is recorded and it is long enough."""
-    if ring is not None and (now := perf_counter_ns()) - begin_ns > WORTH_NS:
+    if ring is None or (length := (now := perf_counter_ns()) - begin_ns) <= WORTH_NS:
+        return
+    if length >= ring.grain_ns:
         ring.write(begin_ns, now, argument, 1, ring.name(name), kind)
 
 
