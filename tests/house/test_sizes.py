@@ -28,6 +28,7 @@ MANY_PARAMETERS = {
     "tasks/pool.py:Pool.__init__": "the keywords that people know from concurrent.futures and "
     "multiprocessing",
     "data/loader.py:DataLoader.__init__": "torch's own, in the place of which it stands",
+    "serve/server.py:Server.__init__": "what others call settings of a server; none is needed",
     "train/trainer.py:Trainer.__init__": "the keywords that people know from Lightning's Fabric",
 }
 

@@ -59,9 +59,31 @@ def load_function(name: str) -> Callable[[str], Any]:
         UsageError: it is not written like that, cannot be imported, or is no function that a loop
             can call.
     """
+    found = load_object(name, "function")
+    if not callable(found):
+        raise UsageError(f"{name!r} is of type {type(found).__name__} and cannot be called")
+    check_callable(found)
+    function: Callable[[str], Any] = found
+    return function
+
+
+def load_object(name: str, what: str) -> Any:
+    """Import ``package.module:name``; modules of the current folder are found, too.
+
+    Args:
+        name: as above.
+        what: it is, for people.
+
+    Raises:
+        UsageError: it is not written like that, or cannot be imported.
+
+    Example:
+        >>> load_object("math:pi", "number")
+        3.141592653589793
+    """
     module_name, colon, path = name.partition(":")
     if not colon or not module_name or not path:
-        raise UsageError(f"the function must be given as package.module:function, not {name!r}")
+        raise UsageError(f"the {what} must be given as package.module:{what}, not {name!r}")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     from importlib import import_module
@@ -79,11 +101,7 @@ def load_function(name: str) -> Callable[[str], Any]:
                 f"{getattr(found, '__file__', '?')}?"
             )
         found = getattr(found, part)
-    if not callable(found):
-        raise UsageError(f"{name!r} is of type {type(found).__name__} and cannot be called")
-    check_callable(found)
-    function: Callable[[str], Any] = found
-    return function
+    return found
 
 
 def choose_inputs(words: list[str], pattern: str) -> list[str] | Iterator[str]:

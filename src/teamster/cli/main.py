@@ -42,6 +42,10 @@ COMMANDS = {
         "teamster.cli.lab.command",
         "repeat the four classic experiments on this machine, and write a report",
     ),
+    "serve": (
+        "teamster.cli.serve",
+        "serve a model behind HTTP, at the latency asked for",
+    ),
     "top": ("teamster.cli.top.command", "watch the jobs that run: workers, progress, memory"),
     "machine": ("teamster.cli.machine", "show the cores, memory and GPUs that are really usable"),
 }

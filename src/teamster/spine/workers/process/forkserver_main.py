@@ -37,7 +37,7 @@ class _Pool:
         self.guarded: set[int] = set()  # workers that the program forked itself
 
 
-class Server:
+class ForkLoop:
     """Forks, reaps and kills; runs no code of the user's."""
 
     def __init__(self, root: Channel) -> None:
@@ -199,7 +199,7 @@ def serve(root_descriptor: int, preload: dict[str, str | None] | None = None) ->
         if preload:
             preloading.import_all(preload, root_descriptor)
         keep_freed_memory()
-        server = Server(Channel(socket.socket(fileno=root_descriptor), blocking=True))
+        server = ForkLoop(Channel(socket.socket(fileno=root_descriptor), blocking=True))
         try:
             server.run()
         finally:

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One model under one route: from a body to an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+from teamster.machine.cpus import usable_cores
+from teamster.serve.bodies import Bodies, encoder_for
+from teamster.serve.cost import CostModel
+from teamster.serve.errors import NotReady, Refused, WrongInput, told
+from teamster.serve.metrics import Metrics
+from teamster.serve.model import Model, show_key
+from teamster.serve.replicas import RequestBatch, ThreadReplica
+from teamster.serve.request import Reply, Request
+from teamster.serve.scheduler import Scheduler
+from teamster.serve.warming import warm_up
+from teamster.spine.plan.plan import Plan
+
+_TIMEOUT = "x-request-timeout"
+_log = logging.getLogger("teamster.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a model is served with.
+
+    Attributes:
+        p99: seconds in which an answer is promised; None for no promise.
+        workers: replicas; None for one a core.
+        most: rows of a batch, of a model that takes several.
+        limit: requests that may wait.
+        example: an input, decoded, to measure with before the first request; None for none.
+    """
+
+    p99: float | None = None
+    workers: int | None = None
+    most: int = 32
+    limit: int = 10_000
+    example: Any = None
+
+
+class Endpoint:
+    """Serves one model.
+
+    Args:
+        name: for people.
+        model: what it is.
+        options: how.
+    """
+
+    def __init__(self, name: str, model: Model, options: Options) -> None:
+        self.name, self._model, self._options = name, model, options
+        self._bodies = Bodies(model.input_kind)
+        self.metrics = Metrics(name)
+        self.cost = CostModel()
+        self._cores = usable_cores()
+        self.workers = options.workers or self._cores
+        most = options.most if model.batches else 1
+        self.scheduler = Scheduler(self.cost, most, options.limit, self.workers)
+        self.scheduler.on_batch = self._note
+        self._replicas: list[ThreadReplica] = []
+        self._example_key = None if options.example is None else model.key(options.example)
+        self.is_ready = False
+
+    async def start(self) -> None:
+        """Have the replicas, and measure what batches take, if there is an example."""
+        loop = asyncio.get_running_loop()
+        inner = max(1, self._cores // self.workers)
+        self._replicas = [
+            ThreadReplica(number, self._model, inner, loop, self.scheduler.done)
+            for number in range(self.workers)
+        ]
+        for each in self._replicas:
+            each.start()
+        if self._options.example is not None:
+            self.scheduler.most = await warm_up(
+                self._replicas, self._options.example, self.scheduler.most, self.cost
+            )
+        self.scheduler.use(self._replicas)
+        self.is_ready = True
+
+    async def answer(self, headers: Mapping[str, str], body: bytes, watch: Any) -> Reply:
+        """The answer to a body.
+
+        Args:
+            headers: of the request, names in lower case.
+            body: whole.
+            watch: awaited until the client has gone, where a request waits for long.
+        """
+        future: asyncio.Future[Reply | BaseException] = asyncio.get_running_loop().create_future()
+        began_ns = perf_counter_ns()
+        request = None
+        try:
+            request = self._request(headers, body, future)
+            request.watch = watch
+            self.scheduler.submit(request)
+        except Refused as error:
+            return self._answered(told(error), began_ns)
+        outcome = await future
+        answer = self._told(outcome, request) if isinstance(outcome, BaseException) else outcome
+        if request.computed_ns:
+            answer = answer._replace(headers=(*answer.headers, _timing(request)))
+            self.metrics.queued((request.started_ns - began_ns) / 1e9)
+        return self._answered(answer, began_ns)
+
+    def _request(
+        self, headers: Mapping[str, str], body: bytes, future: asyncio.Future[Any]
+    ) -> Request:
+        if not self.is_ready:
+            raise NotReady(f"{self.name} is not ready")
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        value = self._bodies.decode(body, content_type, headers)
+
+        def settle(outcome: Reply | BaseException) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        request = Request(value, encoder_for(headers.get("accept", "")), settle)
+        request.key = self._model.key(value)
+        seconds = self._seconds(headers)
+        if seconds is not None:
+            request.deadline_ns = request.received_ns + int(seconds * 1e9)
+        return request
+
+    def _seconds(self, headers: Mapping[str, str]) -> float | None:
+        told_s = headers.get(_TIMEOUT)
+        if told_s is None:
+            return self._options.p99
+        try:
+            return float(told_s)
+        except ValueError:
+            raise WrongInput(f"{_TIMEOUT}: {told_s!r} is no number of seconds") from None
+
+    def _told(self, error: BaseException, request: Request) -> Reply:
+        if isinstance(error, Refused):
+            return told(error)
+        if self._example_key is not None and request.key != self._example_key:
+            shape, example = (show_key(each) for each in (request.key, self._example_key))
+            return told(WrongInput(f"the input is {shape}, the example {example}: {error}"))
+        _log.error("%s has failed: %r", self.name, error, exc_info=error)
+        return told(error)
+
+    def _answered(self, answer: Reply, began_ns: int) -> Reply:
+        self.metrics.answered(answer.status, (perf_counter_ns() - began_ns) / 1e9)
+        return answer
+
+    def _note(self, batch: RequestBatch) -> None:
+        self.metrics.batch(batch.rows, batch.seconds)
+
+    @property
+    def plan(self) -> Plan:
+        """Replicas, and why so many."""
+        return self.scheduler.plan()
+
+    async def drain(self) -> None:
+        """Until all that were let in have their answers."""
+        self.is_ready = False
+        await self.scheduler.drain()
+
+    def close(self) -> None:
+        """End the replicas."""
+        self.is_ready = False
+        for each in self._replicas:
+            each.close()
+        self._replicas = []
+
+
+def _timing(request: Request) -> tuple[bytes, bytes]:
+    """Of the ``Server-Timing`` header: milliseconds in the queue, and of the computation."""
+    queued = (request.started_ns - request.received_ns) / 1e6
+    computed = (request.computed_ns - request.started_ns) / 1e6
+    return (
+        b"server-timing",
+        b"queue;dur=%.3f, compute;dur=%.3f, batch;desc=%d" % (queued, computed, request.size),
+    )
