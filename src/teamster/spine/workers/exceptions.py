@@ -68,7 +68,8 @@ def describe(error: BaseException) -> Description:
     except BaseException:
         parts = _pack_parts(error)
     finally:
-        error.__traceback__ = traceback_of  # the caller may raise it on
+        # The caller may raise it on; set in this way whatever its class thinks of attributes
+        BaseException.with_traceback(error, traceback_of)
     return whole, parts, shown, text, begun
 
 
