@@ -35,7 +35,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 
 LONGEST := data train parallel spine tasks laws
 FOLDERS := $(LONGEST) $(filter-out $(LONGEST) __pycache__,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 
-.PHONY: demo test test-top $(FOLDERS:%=test-%) lint doctest bench bench-growth bench-gil bench-loader bench-parallel bench-sharing bench-spawn bench-trace bench-training regret clean distclean
+.PHONY: demo test test-top $(FOLDERS:%=test-%) lint doctest bench bench-growth bench-gil bench-loader bench-parallel bench-serving bench-sharing bench-spawn bench-trace bench-training regret clean distclean
 
 demo: $(VENV)/.stamp-run
 	$(BIN)/python -m examples.demo $(ARGS)
@@ -76,6 +76,9 @@ bench-parallel: $(VENV)/.stamp-dev
 
 bench-loader: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks.loader $(ARGS)
+
+bench-serving: $(VENV)/.stamp-bench
+	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 bench-sharing: $(VENV)/.stamp-dev
 	$(BIN)/python -m benchmarks.sharing $(ARGS)

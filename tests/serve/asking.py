@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A client that asks as fast as it can; httpx takes longer for a request than the server does."""
+"""Clients; one of them asks as fast as it can, for httpx takes longer for a request than we do."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx
+import torch
+from torch import nn
+
+DEADLINE_S = 30.0
 
 
 async def ask_many(url: str, inputs: Iterable[Any], connections: int) -> list[Any]:
@@ -31,3 +38,25 @@ async def _keep_asking(url: str, left: Iterator[tuple[int, Any]], answers: dict[
         answers[index] = json.loads(await reader.readexactly(length))
     writer.close()
     await writer.wait_closed()
+
+
+def client(running: Any, **options: Any) -> httpx.Client:
+    return httpx.Client(base_url=running.url, timeout=DEADLINE_S, **options)
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str, str]:
+    found = answer.json()["error"]
+    assert set(found) == {"type", "message", "where"}
+    return answer.status_code, found["type"], found["where"]
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def expected(module: nn.Module, rows: list[list[float]]) -> Any:
+    with torch.no_grad():
+        return module.eval()(torch.tensor(rows)).numpy()

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from teamster.serve.choosing import Way
+from teamster.serve.computing import RequestBatch
 from teamster.serve.cost import CostModel
 from teamster.serve.errors import DeadlineMissed, Overloaded
-from teamster.serve.replicas import RequestBatch
 from teamster.serve.request import Reply, Request
 from teamster.serve.scheduler import Scheduler
 
@@ -32,9 +33,9 @@ class House:
 
     def __init__(self, replicas: int = 1, most: int = 8, limit: int = 10_000) -> None:
         self.cost = CostModel()
-        self.scheduler = Scheduler(self.cost, most, limit, replicas)
+        self.scheduler = Scheduler(most, limit, replicas)
         self.replicas = [Replica() for _ in range(replicas)]
-        self.scheduler.use(self.replicas)
+        self.scheduler.use(Way("thread", self.replicas, self.cost, most))  # type: ignore[arg-type]
         self.answered: dict[Any, Any] = {}
 
     def ask(self, value: Any, seconds: float | None = None, key: Any = None) -> Request:

@@ -27,9 +27,7 @@ from torch import nn
 
 from teamster.errors import UsageError
 from teamster.serve import Server
-from tests.serve.asking import ask_many
-
-DEADLINE_S = 30.0
+from tests.serve.asking import DEADLINE_S, ask_many, client, error_of, expected, until
 
 
 @dataclass
@@ -48,34 +46,13 @@ def picky(values: list[int]) -> list[int]:
     return [12 // value for value in values]
 
 
-def client(running: Any, **options: Any) -> httpx.Client:
-    return httpx.Client(base_url=running.url, timeout=DEADLINE_S, **options)
-
-
-def error_of(answer: httpx.Response) -> tuple[int, str, str]:
-    found = answer.json()["error"]
-    assert set(found) == {"type", "message", "where"}
-    return answer.status_code, found["type"], found["where"]
-
-
 # --- inputs and outputs ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def module() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 2))
 
 
 @pytest.fixture(scope="module")
 def of_module(module: nn.Module) -> Iterator[httpx.Client]:
     with Server(module, example=[0.0] * 4).start() as running, client(running) as found:
         yield found
-
-
-def expected(module: nn.Module, rows: list[list[float]]) -> Any:
-    with torch.no_grad():
-        return module.eval()(torch.tensor(rows)).numpy()
 
 
 def test_json_messagepack_and_tensors(module: nn.Module, of_module: httpx.Client) -> None:
@@ -280,13 +257,6 @@ def in_flight(found: httpx.Client) -> str:
     return next(line + "\n" for line in text.splitlines() if line.startswith("teamster_in_flight"))
 
 
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 # --- start and end --------------------------------------------------------------------------------
 
 PROGRAM = """
@@ -373,7 +343,7 @@ def test_it_is_an_application_like_any_other() -> None:
     [
         ({"p99": 0}, "p99= is a number of seconds above 0"),
         ({"workers": 0}, "workers= must be a whole number of 1 or more; not 0"),
-        ({"kind": "magic"}, "kind= must be 'auto' or 'thread'; not 'magic'"),
+        ({"kind": "magic"}, "kind= must be 'auto', 'thread' or 'process'; not 'magic'"),
         ({"max_batch": 1.5}, "max_batch= must be a whole number"),
     ],
 )

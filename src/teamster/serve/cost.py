@@ -65,6 +65,25 @@ class CostModel:
             means = self._means[nearest]
         return _on_line(means, size)
 
+    def best_rate(self, size: int) -> float:
+        """Rows a second, with as many replicas as compute the most.
+
+        Args:
+            size: of a batch.
+        """
+        return max(count * size / _on_line(means, size) for count, means in self._means.items())
+
+    def scaling(self, size: int, count: int) -> float:
+        """What so many replicas compute, of as many times one; 1 where that is not known.
+
+        Args:
+            size: of a batch.
+            count: of replicas.
+        """
+        if count not in self._means or 1 not in self._means:
+            return 1.0
+        return self.predict(size, 1) / self.predict(size, count)
+
     def replicas_worth(self, most: int, size: int) -> int:
         """The fewest replicas that compute as many rows a second as any number of them.
 

@@ -7,19 +7,21 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
 from teamster.machine.cpus import usable_cores
 from teamster.serve.bodies import Bodies, encoder_for
-from teamster.serve.cost import CostModel
+from teamster.serve.choosing import choose
+from teamster.serve.computing import RequestBatch
 from teamster.serve.errors import NotReady, Refused, WrongInput, told
 from teamster.serve.metrics import Metrics
 from teamster.serve.model import Model, show_key
-from teamster.serve.replicas import RequestBatch, ThreadReplica
+from teamster.serve.processes import compute_in_process
+from teamster.serve.replicas import ReplicaThread, Work, compute_here
 from teamster.serve.request import Reply, Request
 from teamster.serve.scheduler import Scheduler
-from teamster.serve.warming import warm_up
 from teamster.spine.plan.plan import Plan
 
 _TIMEOUT = "x-request-timeout"
@@ -33,6 +35,8 @@ class Options:
     Attributes:
         p99: seconds in which an answer is promised; None for no promise.
         workers: replicas; None for one a core.
+        kind: "thread", "process", or "auto" for what computes more.
+        idempotent: whether an input may be computed once more, where something went wrong.
         most: rows of a batch, of a model that takes several.
         limit: requests that may wait.
         example: an input, decoded, to measure with before the first request; None for none.
@@ -40,6 +44,8 @@ class Options:
 
     p99: float | None = None
     workers: int | None = None
+    kind: str = "auto"
+    idempotent: bool = True
     most: int = 32
     limit: int = 10_000
     example: Any = None
@@ -58,32 +64,41 @@ class Endpoint:
         self.name, self._model, self._options = name, model, options
         self._bodies = Bodies(model.input_kind)
         self.metrics = Metrics(name)
-        self.cost = CostModel()
         self._cores = usable_cores()
         self.workers = options.workers or self._cores
         most = options.most if model.batches else 1
-        self.scheduler = Scheduler(self.cost, most, options.limit, self.workers)
+        self.scheduler = Scheduler(most, options.limit, self.workers)
         self.scheduler.on_batch = self._note
-        self._replicas: list[ThreadReplica] = []
+        self._replicas: list[ReplicaThread] = []
         self._example_key = None if options.example is None else model.key(options.example)
         self.is_ready = False
 
     async def start(self) -> None:
         """Have the replicas, and measure what batches take, if there is an example."""
+        options, most = self._options, self.scheduler.most
+        way, candidates = await choose(options.kind, self._make, options.example, most)
+        self._replicas = list(way.replicas)
+        self.scheduler.use(way, candidates)
+        self.is_ready = True
+
+    async def _make(self, kind: str) -> list[ReplicaThread]:
         loop = asyncio.get_running_loop()
         inner = max(1, self._cores // self.workers)
-        self._replicas = [
-            ThreadReplica(number, self._model, inner, loop, self.scheduler.done)
+        replicas = [
+            ReplicaThread(number, self._work(kind, number, inner), loop, self.scheduler.done)
             for number in range(self.workers)
         ]
-        for each in self._replicas:
+        for each in replicas:
             each.start()
-        if self._options.example is not None:
-            self.scheduler.most = await warm_up(
-                self._replicas, self._options.example, self.scheduler.most, self.cost
+        return replicas
+
+    def _work(self, kind: str, number: int, inner_threads: int) -> Work:
+        options = self._options
+        if kind == "process":
+            return partial(
+                compute_in_process, number, self._model, inner_threads, options.idempotent
             )
-        self.scheduler.use(self._replicas)
-        self.is_ready = True
+        return partial(compute_here, self._model, inner_threads, options.idempotent)
 
     async def answer(self, headers: Mapping[str, str], body: bytes, watch: Any) -> Reply:
         """The answer to a body.

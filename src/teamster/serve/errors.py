@@ -94,6 +94,15 @@ class NotReady(Refused):
     status = 503
 
 
+class ReplicaDied(Refused):
+    """The process that computed the request has died.
+
+    The next one, too; or it may not be computed once more.
+    """
+
+    status = 503
+
+
 class DeadlineMissed(Refused):
     """The time of the request was over before it was begun."""
 

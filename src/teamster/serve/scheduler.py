@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from time import perf_counter_ns
 from typing import Protocol
 
+from teamster.serve.choosing import Way
+from teamster.serve.computing import RequestBatch
 from teamster.serve.cost import CostModel
 from teamster.serve.errors import ClientGone, DeadlineMissed, Overloaded
-from teamster.serve.replicas import RequestBatch
 from teamster.serve.request import Request
 from teamster.serve.waiting import Waiting
-from teamster.spine.plan.plan import Plan
+from teamster.spine.plan.plan import Candidate, Plan
 from teamster.units import show_seconds
 
 _MOST_HOLD_S = 0.0007  # eight clients in a loop are all there then
@@ -38,6 +39,10 @@ _SAFETY = 1.1  # times the predicted wait
 _PERIOD = 1024  # batches between two choices of how many replicas are used
 _FIRST = 64  # of them, after which the first choice is made
 _TRIED = 8  # batches, with another number of replicas
+_KINDS = {
+    "thread": "a thread each, which share the weights",
+    "process": "a process each, with weights and a lock of its own",
+}
 _SWEEP_S = 0.05  # between two looks for requests whose clients have gone
 
 
@@ -52,7 +57,6 @@ class Scheduler:
     """Hands requests to replicas.
 
     Args:
-        cost: what batches take; it is told more.
         most: rows of a batch.
         limit: requests that may wait.
         count: of replicas, that `use` will be told.
@@ -64,12 +68,15 @@ class Scheduler:
         holds: how many batches were held back for a moment.
     """
 
-    def __init__(self, cost: CostModel, most: int, limit: int, count: int) -> None:
+    def __init__(self, most: int, limit: int, count: int) -> None:
         self.waiting = Waiting()
         self.in_flight = self.holds = 0
-        self._cost, self.most, self._limit = cost, most, limit
+        self.most, self._limit = most, limit
+        self._cost = CostModel()
         self._idle: list[Replica] = []
         self._busy: dict[Replica, tuple[float, float]] = {}  # when it began, what it should take
+        self._kind = "thread"
+        self._candidates: tuple[Candidate, ...] = ()
         self._count = self._worth = count  # replicas; those that are used at a time
         self._batches = 0
         self._peak = 0.0  # of requests in flight, of late
@@ -78,9 +85,18 @@ class Scheduler:
         self._empty: asyncio.Event | None = None
         self.on_batch: Callable[[RequestBatch], None] = lambda batch: None
 
-    def use(self, replicas: Sequence[Replica]) -> None:
-        """These compute from now on."""
-        self._idle = list(replicas)
+    def use(self, way: Way, candidates: tuple[Candidate, ...] = ()) -> None:
+        """These replicas compute from now on.
+
+        Args:
+            way: they, and what is known of them.
+            candidates: all that was tried, for the plan.
+        """
+        self._idle = list(way.replicas)
+        self._kind, self._cost, self.most = way.kind, way.cost, way.most
+        self._candidates = candidates
+        if way.cost.is_known:
+            self._worth = way.cost.replicas_worth(self._count, way.most)
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -237,13 +253,13 @@ class Scheduler:
         if self._worth < self._count:
             why = f"{self._worth} of {self._count} replicas compute as much as all of them"
         else:
-            why = "a thread each, which share the weights"
+            why = _KINDS[self._kind]
         if self._cost.is_known:
             one, many = self._cost.predict(1), self._cost.predict(self.most)
             why += f"; a request takes {show_seconds(one)}"
             if self.most > 1:
                 why += f", one of {self.most} in a batch {show_seconds(many / self.most)}"
-        return Plan("thread", self._worth, why)
+        return Plan(self._kind, self._worth, why, self._candidates)
 
     async def drain(self) -> None:
         """Until no request waits or is computed."""

@@ -35,13 +35,17 @@ class Server:
         p99: seconds in which an answer is promised: a request that cannot have it is refused at
             once, with status 429.
         workers: replicas; None for one a core, of which as many are used as pay.
-        kind: "thread", or "auto", which is the same as yet.
+        kind: "thread" for replicas that share the weights; "process" for code that holds the
+            interpreter's lock, or may crash; "auto" for what computes more of the example, and for
+            threads where there is none.
         batched: whether a callable takes a list of inputs and returns as many outputs; modules and
             estimators do.
         max_batch: rows of a batch.
         max_body: bytes of a request.
         max_waiting: requests that may wait.
         token: that clients bring as ``Authorization: Bearer``; None for no such.
+        idempotent: whether an input may be computed once more, where its replica has died or
+            another input of its batch has failed.
         example: an input, as JSON gives it, to measure with before the first request.
 
     Attributes:
@@ -64,17 +68,18 @@ class Server:
         *,
         p99: float | None = None,
         workers: int | None = None,
-        kind: Literal["auto", "thread"] = "auto",
+        kind: Literal["auto", "thread", "process"] = "auto",
         batched: bool | None = None,
         max_batch: int = 32,
         max_body: int = _MOST_BYTES,
         max_waiting: int = 10_000,
         token: str | None = None,
+        idempotent: bool = True,
         example: Any = None,
     ) -> None:
         _check(p99, workers, kind, (("max_batch", max_batch), ("max_body", max_body)))
         _check_number("max_waiting", max_waiting)
-        options = Options(p99, workers, max_batch, max_waiting, example)
+        options = Options(p99, workers, kind, idempotent, max_batch, max_waiting, example)
         models = model if isinstance(model, Mapping) else {"": model}
         if not models:
             raise UsageError("there is no model to serve: the dict is empty")
@@ -147,8 +152,8 @@ def _endpoint(name: str, model: Any, batched: bool | None, options: Options) -> 
 def _check(p99: Any, workers: Any, kind: Any, numbers: tuple[tuple[str, Any], ...]) -> None:
     if p99 is not None and not (isinstance(p99, (int, float)) and p99 > 0):
         raise UsageError(f"p99= is a number of seconds above 0, or None; not {p99!r}")
-    if kind not in ("auto", "thread"):
-        raise UsageError(f"kind= must be 'auto' or 'thread'; not {kind!r}")
+    if kind not in ("auto", "thread", "process"):
+        raise UsageError(f"kind= must be 'auto', 'thread' or 'process'; not {kind!r}")
     for name, value in (*numbers, ("workers", 1 if workers is None else workers)):
         _check_number(name, value)
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import msgspec
 
+from teamster.errors import UsageError
 from teamster.serve.bodies import encoder_for
+from teamster.serve.computing import RequestBatch
 from teamster.serve.cost import CostModel
 from teamster.serve.errors import WrongInput
-from teamster.serve.replicas import RequestBatch, ThreadReplica
+from teamster.serve.replicas import ReplicaThread
 from teamster.serve.request import Reply, Request
 
 _log = logging.getLogger("teamster.serve")
@@ -25,7 +27,7 @@ _TIMES = 3  # each size; the first one of all counts for nothing
 
 
 async def warm_up(
-    replicas: Sequence[ThreadReplica], example: Any, most: int, cost: CostModel
+    replicas: Sequence[ReplicaThread], example: Any, most: int, cost: CostModel
 ) -> int:
     """Run batches of the example: by one replica, and by all at the same time.
 
@@ -82,7 +84,21 @@ def _is_close(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-async def _run(replicas: Sequence[ThreadReplica], example: Any, size: int) -> list[RequestBatch]:
+async def are_there(replicas: Sequence[ReplicaThread]) -> None:
+    """Wait until all replicas have their models.
+
+    Args:
+        replicas: that have been started.
+
+    Raises:
+        UsageError: one could not be made.
+    """
+    for batch in await _run(replicas, None, 0):
+        if batch.failure is not None:
+            raise UsageError(f"a replica has failed: {batch.failure!r}") from batch.failure
+
+
+async def _run(replicas: Sequence[ReplicaThread], example: Any, size: int) -> list[RequestBatch]:
     loop = asyncio.get_running_loop()
     futures: list[asyncio.Future[RequestBatch]] = []
     for replica in replicas:

@@ -212,6 +212,7 @@ def test_the_end_of_the_program_waits_for_what_was_saved(tmp_path: Path) -> None
 
 KILLED_AGAIN_AND_AGAIN = """
     import itertools, os, random, signal, sys, time, torch
+    import torch._dynamo, torch.distributed.checkpoint  # once, and not in each of the copies
     from torch import nn
     from teamster.train import Trainer
 
