@@ -75,14 +75,19 @@ def served(server: str, model: str) -> Iterator[tuple[psutil.Process, str]]:
     port = free_port()
     path = "/inference" if server.startswith("mosec") else "/predict"
     url = f"http://127.0.0.1:{port}{path}"
-    command = [sys.executable, "-m", "benchmarks.serving_servers", server, model, str(port)]
+    kind, _, setting = server.partition("-")
+    program_of, more = [f"serving_{kind}"], setting.split("x")
+    if not setting:
+        program_of, more = ["serving_servers", server], []
+    module, *first = program_of
+    command = [sys.executable, "-m", f"benchmarks.{module}", *first, model, str(port), *more]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as program:
         found = psutil.Process(program.pid)
         try:
             wait_for(url, model, program)
             yield found, url
         finally:
-            tree = [found, *found.children(recursive=True)]
+            tree = tree_of(found)
             program.terminate()
             _, alive = psutil.wait_procs(tree, 5)
             for each in alive:
@@ -106,9 +111,16 @@ def body_of(model: str) -> bytes:
     return json.dumps([round(0.001 * number, 3) for number in range(SIZES[model])]).encode()
 
 
+def tree_of(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def cpu_s(process: psutil.Process) -> float:
     total = 0.0
-    for each in (process, *process.children(recursive=True)):
+    for each in tree_of(process):
         with contextlib.suppress(psutil.Error):
             times = each.cpu_times()
             total += times.user + times.system
@@ -141,7 +153,7 @@ def milliseconds(text: str) -> float:
 
 def memory_mb(process: psutil.Process) -> float:
     total = 0
-    for each in (process, *process.children(recursive=True)):
+    for each in tree_of(process):
         with contextlib.suppress(psutil.Error):
             total += each.memory_full_info().pss
     return total / 1e6

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Servers of `benchmarks.serving`, each as a program: ``python -m benchmarks.serving_servers``."""
+"""Models of `benchmarks.serving`, and two of its servers; arguments: SERVER MODEL PORT."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -75,56 +74,6 @@ def ours(name: str, port: int) -> None:
     Server(model, workers=WORKERS, batched=batched, example=example).run(port=port)
 
 
-def of_mosec(name: str, port: int, batch: int, wait_ms: int) -> None:
-    from mosec import Server, Worker
-
-    class Model(Worker):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.compute = batch_function(name)
-
-        def deserialize(self, data: bytes) -> Any:
-            return msgspec.json.decode(data)
-
-        def serialize(self, data: Any) -> bytes:
-            return msgspec.json.encode(data)
-
-        def forward(self, data: Any) -> Any:
-            return self.compute(data) if batch > 1 else self.compute([data])[0]
-
-    sys.argv = ["mosec", "--port", str(port), "--log-level", "warning", "--timeout", "60000"]
-    server = Server()
-    server.append_worker(Model, num=WORKERS, max_batch_size=batch, max_wait_time=wait_ms)
-    server.run()
-
-
-def of_litserve(name: str, port: int, batch: int, wait_ms: int) -> None:
-    import litserve
-
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.compute = batch_function(name)
-
-        def decode_request(self, request: Any) -> Any:
-            return request
-
-        def batch(self, inputs: Any) -> Any:
-            return inputs
-
-        def unbatch(self, outputs: Any) -> Any:
-            return outputs
-
-        def predict(self, inputs: Any) -> Any:
-            return self.compute(inputs) if batch > 1 else self.compute([inputs])[0]
-
-        def encode_response(self, output: Any) -> Any:
-            return output
-
-    api = Api(max_batch_size=batch, batch_timeout=wait_ms / 1000)
-    litserve.LitServer(api, accelerator="cpu", workers_per_device=WORKERS, timeout=60).run(
-        port=port, log_level="warning", generate_client_file=False
-    )
-
-
 def of_fastapi(name: str, port: int) -> None:
     import uvicorn
     from fastapi import FastAPI, Request
@@ -152,16 +101,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("port", type=int)
     arguments = parser.parse_args()
-    kind, _, setting = arguments.server.partition("-")
-    batch, _, wait = setting.partition("x")
-    if kind == "mosec":
-        of_mosec(arguments.model, arguments.port, int(batch), int(wait))
-    elif kind == "litserve":
-        of_litserve(arguments.model, arguments.port, int(batch), int(wait))
-    elif kind == "fastapi":
-        of_fastapi(arguments.model, arguments.port)
-    else:
-        ours(arguments.model, arguments.port)
+    {"teamster": ours, "fastapi": of_fastapi}[arguments.server](arguments.model, arguments.port)
 
 
 if __name__ == "__main__":

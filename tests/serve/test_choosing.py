@@ -45,10 +45,10 @@ def chosen(
     made: list[Made] = []
 
     async def make(kind: str) -> Any:
-        takes = thread if kind == "thread" else process
+        takes = process if kind == "process" else thread
         if takes is None:
             raise UsageError("it does not pickle")
-        replicas = [Made(kind, takes, answer) for _ in range(2)]
+        replicas = [Made(kind, takes, answer) for _ in range(1 if kind == "serial" else 2)]
         made.extend(replicas)
         return replicas
 
@@ -71,6 +71,13 @@ def test_threads_that_scale_are_not_compared() -> None:
     assert (way.kind, [str(each) for each in candidates]) == ("thread", ["thread(2)"])
     assert {each.kind for each in made} == {"thread"}
     assert candidates[0].measured == pytest.approx(2_000)
+
+
+def test_what_takes_less_than_to_hand_it_on_is_computed_in_the_loop() -> None:
+    way, candidates, made = chosen("auto", lambda size, busy: 0.00002 * size)
+    assert [str(each) for each in candidates] == ["serial", "thread(2)"]
+    assert (way.kind, len(way.replicas)) == ("serial", 1)
+    assert {each.kind for each in made if each.is_open} == {"serial"}
 
 
 def test_threads_that_hold_a_lock_lose_to_processes() -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Threads or processes: whatever computes more, measured with an example at the start.
+"""Where the model computes: whatever answers more, measured with an example at the start.
 
 ::
 
+    a request takes less than it takes to hand it on?  --yes--> the event loop itself
     threads: all replicas at once compute nearly as many times what one does?  --yes--> threads
         no: the lock, or the memory, is in their way --> processes, measured alike
             they compute much more? --yes--> processes
@@ -15,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from teamster.serve.cost import CostModel
-from teamster.serve.replicas import ReplicaThread
 from teamster.serve.warming import are_there, warm_up
 from teamster.spine.plan.plan import Candidate
 
 _SCALES = 0.8  # of what as many times one replica would compute: nothing can gain much
+_CHEAP_S = 100e-6  # of a request: a thread is told, and tells, in as much
 _MUCH_MORE = 1.15  # times what threads compute: processes need weights of their own
 
-Make = Callable[[str], Awaitable[Sequence[ReplicaThread]]]
+Make = Callable[[str], Awaitable[Sequence[Any]]]
 """Starts the replicas of a kind."""
 
 
@@ -31,16 +32,20 @@ class Way:
     """Replicas of one kind, that are ready.
 
     Attributes:
-        kind: "thread" or "process".
+        kind: "thread", "process" or "serial" for the event loop itself.
         replicas: of it.
         cost: what batches take.
         most: rows that a batch may have.
     """
 
     kind: str
-    replicas: Sequence[ReplicaThread]
+    replicas: Sequence[Any]
     cost: CostModel
     most: int
+
+    def is_cheap(self) -> bool:
+        """Whether to hand a request on takes longer than to compute it."""
+        return self.cost.is_known and self.cost.predict(1) < _CHEAP_S
 
     def candidate(self) -> Candidate:
         """With the rows a second that it computes, where they were measured."""
@@ -72,6 +77,10 @@ async def choose(
     """
     first = await _ready("process" if kind == "process" else "thread", make, example, most)
     count = len(first.replicas)
+    if kind == "auto" and first.is_cheap():
+        first.close()
+        way = await _ready("serial", make, example, most)
+        return way, (way.candidate(), first.candidate())
     if kind != "auto" or count < 2 or first.cost.scaling(first.most, count) > _SCALES:
         return first, (first.candidate(),)
     try:

@@ -19,7 +19,7 @@ from teamster.serve.errors import NotReady, Refused, WrongInput, told
 from teamster.serve.metrics import Metrics
 from teamster.serve.model import Model, show_key
 from teamster.serve.processes import compute_in_process
-from teamster.serve.replicas import ReplicaThread, Work, compute_here
+from teamster.serve.replicas import InLoop, ReplicaThread, Work, compute_here
 from teamster.serve.request import Reply, Request
 from teamster.serve.scheduler import Scheduler
 from teamster.spine.plan.plan import Plan
@@ -69,7 +69,7 @@ class Endpoint:
         most = options.most if model.batches else 1
         self.scheduler = Scheduler(most, options.limit, self.workers)
         self.scheduler.on_batch = self._note
-        self._replicas: list[ReplicaThread] = []
+        self._replicas: list[Any] = []
         self._example_key = None if options.example is None else model.key(options.example)
         self.is_ready = False
 
@@ -81,8 +81,10 @@ class Endpoint:
         self.scheduler.use(way, candidates)
         self.is_ready = True
 
-    async def _make(self, kind: str) -> list[ReplicaThread]:
+    async def _make(self, kind: str) -> list[Any]:
         loop = asyncio.get_running_loop()
+        if kind == "serial":
+            return [InLoop(self._model, self._options.idempotent, loop, self.scheduler.done)]
         inner = max(1, self._cores // self.workers)
         replicas = [
             ReplicaThread(number, self._work(kind, number, inner), loop, self.scheduler.done)

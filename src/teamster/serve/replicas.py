@@ -68,6 +68,46 @@ class ReplicaThread:
         self._thread.join(_END_S)
 
 
+class InLoop:
+    """A replica without a thread: the event loop computes, for to hand on would take longer.
+
+    Args:
+        model: what it serves.
+        idempotent: as of `compute`.
+        loop: that computes.
+        done: called with the replica and the batch.
+
+    Attributes:
+        slowest_s: the longest batch of all.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        idempotent: bool,
+        loop: AbstractEventLoop,
+        done: Callable[[InLoop, RequestBatch], None],
+    ) -> None:
+        self._model, self._idempotent, self._loop, self._done = model, idempotent, loop, done
+        self._replica = model.replica()
+        self.slowest_s = 0.0
+
+    def start(self) -> None:
+        """Nothing has to be started."""
+
+    def run(self, batch: RequestBatch) -> None:
+        """Compute a batch now; `done` is told when those that read requests have had their turn."""
+        compute(self._model, self._replica, batch, idempotent=self._idempotent)
+        self.slowest_s = max(self.slowest_s, batch.seconds)
+        if batch.told is not None:
+            self._loop.call_soon(batch.told, batch)
+        else:
+            self._loop.call_soon(self._done, self, batch)
+
+    def close(self) -> None:
+        """Nothing has to be ended."""
+
+
 def compute_here(
     model: Model, inner_threads: int, idempotent: bool, take: Take, post: Post
 ) -> None:

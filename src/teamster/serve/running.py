@@ -55,6 +55,7 @@ def config_of(app: Application, **options: Any) -> uvicorn.Config:
         access_log=False,
         log_level="critical",
         server_header=False,
+        proxy_headers=False,
         date_header=True,
         timeout_graceful_shutdown=int(_END_S),
         **options,

@@ -41,6 +41,7 @@ _FIRST = 64  # of them, after which the first choice is made
 _TRIED = 8  # batches, with another number of replicas
 _KINDS = {
     "thread": "a thread each, which share the weights",
+    "serial": "the event loop computes: to hand a request on would take longer",
     "process": "a process each, with weights and a lock of its own",
 }
 _SWEEP_S = 0.05  # between two looks for requests whose clients have gone
@@ -93,6 +94,7 @@ class Scheduler:
             candidates: all that was tried, for the plan.
         """
         self._idle = list(way.replicas)
+        self._count = self._worth = len(self._idle)
         self._kind, self._cost, self.most = way.kind, way.cost, way.most
         self._candidates = candidates
         if way.cost.is_known:

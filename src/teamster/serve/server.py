@@ -36,8 +36,8 @@ class Server:
             once, with status 429.
         workers: replicas; None for one a core, of which as many are used as pay.
         kind: "thread" for replicas that share the weights; "process" for code that holds the
-            interpreter's lock, or may crash; "auto" for what computes more of the example, and for
-            threads where there is none.
+            interpreter's lock, or may crash; "auto" for what answers more of the example (the event
+            loop itself, where that is cheap), and for threads where there is none.
         batched: whether a callable takes a list of inputs and returns as many outputs; modules and
             estimators do.
         max_batch: rows of a batch.

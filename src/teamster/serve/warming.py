@@ -17,7 +17,6 @@ from teamster.serve.bodies import encoder_for
 from teamster.serve.computing import RequestBatch
 from teamster.serve.cost import CostModel
 from teamster.serve.errors import WrongInput
-from teamster.serve.replicas import ReplicaThread
 from teamster.serve.request import Reply, Request
 
 _log = logging.getLogger("teamster.serve")
@@ -26,9 +25,7 @@ _CLOSE = 1e-3  # of numbers: sums in another order, in single precision
 _TIMES = 3  # each size; the first one of all counts for nothing
 
 
-async def warm_up(
-    replicas: Sequence[ReplicaThread], example: Any, most: int, cost: CostModel
-) -> int:
+async def warm_up(replicas: Sequence[Any], example: Any, most: int, cost: CostModel) -> int:
     """Run batches of the example: by one replica, and by all at the same time.
 
     A model whose answer depends on what else is in its batch is told from others before.
@@ -84,7 +81,7 @@ def _is_close(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-async def are_there(replicas: Sequence[ReplicaThread]) -> None:
+async def are_there(replicas: Sequence[Any]) -> None:
     """Wait until all replicas have their models.
 
     Args:
@@ -98,7 +95,7 @@ async def are_there(replicas: Sequence[ReplicaThread]) -> None:
             raise UsageError(f"a replica has failed: {batch.failure!r}") from batch.failure
 
 
-async def _run(replicas: Sequence[ReplicaThread], example: Any, size: int) -> list[RequestBatch]:
+async def _run(replicas: Sequence[Any], example: Any, size: int) -> list[RequestBatch]:
     loop = asyncio.get_running_loop()
     futures: list[asyncio.Future[RequestBatch]] = []
     for replica in replicas:
