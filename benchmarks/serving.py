@@ -96,9 +96,10 @@ def served(server: str, model: str) -> Iterator[tuple[psutil.Process, str]]:
 
 def wait_for(url: str, model: str, program: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 90
+    asking = urllib.request.Request(url, body_of(model), {"content-type": "application/json"})
     while True:
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(url, body_of(model), timeout=30).read()
+            urllib.request.urlopen(asking, timeout=30).read()
             return
         if program.poll() is not None or time.monotonic() > deadline:
             assert program.stderr is not None

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """LitServe in `benchmarks.serving`; its arguments: MODEL PORT BATCH WAIT_MS."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -18,9 +16,6 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
 
     def setup(self, device: str) -> None:
         self.compute = batch_function(self.name)
-
-    def decode_request(self, request: Any) -> Any:
-        return request
 
     def batch(self, inputs: Any) -> Any:
         return inputs

@@ -79,6 +79,7 @@ def of_fastapi(name: str, port: int) -> None:
     from fastapi import FastAPI, Request
     from fastapi.responses import Response
 
+    globals()["Request"] = Request  # where the annotation is looked up
     app, threads = FastAPI(), ThreadPoolExecutor(WORKERS)
     compute = batch_function(name)
 
@@ -91,7 +92,6 @@ def of_fastapi(name: str, port: int) -> None:
         (found,) = await loop.run_in_executor(threads, compute, [value])
         return Response(msgspec.json.encode(found), media_type="application/json")
 
-    globals()["Request"] = Request  # the annotation is looked up here
     uvicorn.run(app, port=port, log_level="warning", access_log=False)
 
 
