@@ -257,6 +257,18 @@ def in_flight(found: httpx.Client) -> str:
     return next(line + "\n" for line in text.splitlines() if line.startswith("teamster_in_flight"))
 
 
+def test_a_model_that_gets_slow_leaves_the_event_loop(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(lambda x: time.sleep(x) or x, workers=2, example=0)
+    with server.start() as running, client(running) as found:
+        assert server.plan.choice == "serial"
+        assert found.post("/predict", json=0).json() == 0
+        assert found.post("/predict", json=0.05).json() == 0.05
+        until(lambda: server.plan.choice == "thread(2)")
+        answers = [found.post("/predict", json=number / 1_000).json() for number in range(20)]
+    assert answers == [number / 1_000 for number in range(20)]
+    assert "takes longer than its example" in caplog.text
+
+
 # --- start and end --------------------------------------------------------------------------------
 
 PROGRAM = """

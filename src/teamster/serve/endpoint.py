@@ -13,8 +13,9 @@ from typing import Any
 
 from teamster.machine.cpus import usable_cores
 from teamster.serve.bodies import Bodies, encoder_for
-from teamster.serve.choosing import choose
+from teamster.serve.choosing import Way, choose
 from teamster.serve.computing import RequestBatch
+from teamster.serve.cost import CostModel
 from teamster.serve.errors import NotReady, Refused, WrongInput, told
 from teamster.serve.metrics import Metrics
 from teamster.serve.model import Model, show_key
@@ -22,6 +23,7 @@ from teamster.serve.processes import compute_in_process
 from teamster.serve.replicas import InLoop, ReplicaThread, Work, compute_here
 from teamster.serve.request import Reply, Request
 from teamster.serve.scheduler import Scheduler
+from teamster.serve.warming import are_there
 from teamster.spine.plan.plan import Plan
 
 _TIMEOUT = "x-request-timeout"
@@ -70,6 +72,7 @@ class Endpoint:
         self.scheduler = Scheduler(most, options.limit, self.workers)
         self.scheduler.on_batch = self._note
         self._replicas: list[Any] = []
+        self._leaving: asyncio.Future[None] | None = None  # kept, for the loop keeps no task alive
         self._example_key = None if options.example is None else model.key(options.example)
         self.is_ready = False
 
@@ -84,7 +87,8 @@ class Endpoint:
     async def _make(self, kind: str) -> list[Any]:
         loop = asyncio.get_running_loop()
         if kind == "serial":
-            return [InLoop(self._model, self._options.idempotent, loop, self.scheduler.done)]
+            done, idempotent = self.scheduler.done, self._options.idempotent
+            return [InLoop(self._model, idempotent, loop, done, self._leave_loop)]
         inner = max(1, self._cores // self.workers)
         replicas = [
             ReplicaThread(number, self._work(kind, number, inner), loop, self.scheduler.done)
@@ -93,6 +97,21 @@ class Endpoint:
         for each in replicas:
             each.start()
         return replicas
+
+    def _leave_loop(self) -> None:
+        """The model takes longer than its example has promised: threads from now on."""
+        self._leaving = asyncio.ensure_future(self._to_threads())
+
+    async def _to_threads(self) -> None:
+        replicas = await self._make("thread")
+        await are_there(replicas)
+        if not self.is_ready:  # it has ended in between
+            for each in replicas:
+                each.close()
+            return
+        _log.warning("%s takes longer than its example: it computes in threads now", self.name)
+        self._replicas = replicas
+        self.scheduler.use(Way("thread", replicas, CostModel(), self.scheduler.most))
 
     def _work(self, kind: str, number: int, inner_threads: int) -> Work:
         options = self._options

@@ -21,6 +21,7 @@ from teamster.serve.model import Model
 from teamster.spine.workers.inbox_thread import InboxThread, Take
 
 _END_S = 5.0  # how long a thread may take to end
+_MOST_IN_LOOP_S = 0.01  # of a batch: for so long no other request is even read
 
 Post = Callable[[RequestBatch], None]
 """Told of a batch that is done."""
@@ -76,9 +77,7 @@ class InLoop:
         idempotent: as of `compute`.
         loop: that computes.
         done: called with the replica and the batch.
-
-    Attributes:
-        slowest_s: the longest batch of all.
+        slow: called once, when a batch has taken so long that others should not wait for such.
     """
 
     def __init__(
@@ -87,10 +86,11 @@ class InLoop:
         idempotent: bool,
         loop: AbstractEventLoop,
         done: Callable[[InLoop, RequestBatch], None],
+        slow: Callable[[], None],
     ) -> None:
         self._model, self._idempotent, self._loop, self._done = model, idempotent, loop, done
         self._replica = model.replica()
-        self.slowest_s = 0.0
+        self._slow: Callable[[], None] | None = slow
 
     def start(self) -> None:
         """Nothing has to be started."""
@@ -98,11 +98,13 @@ class InLoop:
     def run(self, batch: RequestBatch) -> None:
         """Compute a batch now; `done` is told when those that read requests have had their turn."""
         compute(self._model, self._replica, batch, idempotent=self._idempotent)
-        self.slowest_s = max(self.slowest_s, batch.seconds)
         if batch.told is not None:
             self._loop.call_soon(batch.told, batch)
-        else:
-            self._loop.call_soon(self._done, self, batch)
+            return
+        self._loop.call_soon(self._done, self, batch)
+        if batch.seconds > _MOST_IN_LOOP_S and self._slow is not None:
+            slow, self._slow = self._slow, None
+            slow()
 
     def close(self) -> None:
         """Nothing has to be ended."""

@@ -74,6 +74,7 @@ class Scheduler:
         self.in_flight = self.holds = 0
         self.most, self._limit = most, limit
         self._cost = CostModel()
+        self._members: set[Replica] = set()
         self._idle: list[Replica] = []
         self._busy: dict[Replica, tuple[float, float]] = {}  # when it began, what it should take
         self._kind = "thread"
@@ -93,12 +94,14 @@ class Scheduler:
             way: they, and what is known of them.
             candidates: all that was tried, for the plan.
         """
+        self._members = set(way.replicas)
         self._idle = list(way.replicas)
         self._count = self._worth = len(self._idle)
         self._kind, self._cost, self.most = way.kind, way.cost, way.most
         self._candidates = candidates
         if way.cost.is_known:
             self._worth = way.cost.replicas_worth(self._count, way.most)
+        self.pump()
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -229,7 +232,8 @@ class Scheduler:
             if not request.is_gone:
                 request.settle(outcome)
         self.on_batch(batch)
-        self._idle.append(replica)
+        if replica in self._members:  # else others have its place
+            self._idle.append(replica)
         if self._count > 1:
             self._choose_replicas(batch.rows)
         self.pump()
