@@ -21,6 +21,17 @@ except ts.WorkerStartError as error:
     print(error)
 print("seconds", time.monotonic() - began, file=sys.stderr)
 """
+ENDS_AT_ONCE = """
+import os
+from teamster.spine.workers.process.start import Starter
+connect = Starter._connect
+def connect_too_late(self):
+    control = connect(self)
+    os.waitid(os.P_PID, self._fork_server.pid, os.WEXITED | os.WNOWAIT)
+    return control
+Starter._connect = connect_too_late
+sys.executable = '/bin/true'
+"""
 HANGS = "#!/bin/sh\nexec sleep 100\n"
 
 
@@ -40,6 +51,7 @@ def run(run_script: RunScript, change: str, options: str = "backend='process'") 
         ("sys.executable = '/no/such/python'", "does not run (No such file or directory)"),
         ("sys.executable = '/bin/false'", "ended with exit code 1"),
         ("sys.executable = '/bin/true'", "ended with exit code 0"),
+        (ENDS_AT_ONCE, "ended with exit code 0"),
         ("sys.frozen = True", "this program is frozen"),
     ],
 )

@@ -132,10 +132,11 @@ class Starter:
             WorkerStartError: there is nothing that could start one.
             StartMethodRefused: a fork would hang or corrupt.
         """
-        if self.why_not is not None:
+        try:
+            self._refuse()
+        except WorkerStartError:
             theirs.close()
-            why_not, self.why_not = self.why_not, None
-            raise why_not
+            raise
         if self._method == "fork":
             forked = fork_worker(theirs, scoreboard_descriptor, entry.inherited)
             self._forked[token] = forked
@@ -151,7 +152,14 @@ class Starter:
                 self.control.put(message, given)
             except OSError:
                 self.reconnect()
+                self._refuse()  # the server has ended before it was asked for anything
                 self.control.put(message, _descriptors(theirs.fileno(), scoreboard_descriptor))
+
+    def _refuse(self) -> None:
+        """Raise why nothing can be started, once."""
+        why_not, self.why_not = self.why_not, None
+        if why_not is not None:
+            raise why_not
 
     def _guard(self, forked: Forked) -> None:
         try:
