@@ -48,7 +48,7 @@ def test_a_file(save: Callable[[nn.Module, Path], str], tmp_path: Path) -> None:
     ) as program:
         assert program.stdout is not None
         line = program.stdout.readline()
-        found = re.match(r"\S+ on (http://127.0.0.1:\d+/predict), thread\(\d+\): ", line)
+        found = re.match(r"\S+ on (http://127.0.0.1:\d+/predict), \w+(\(\d+\))?: ", line)
         assert found is not None, line or program.communicate()[1]
         with urllib.request.urlopen(found[1], b"[1, 2]", timeout=DEADLINE_S) as answer:
             assert json.load(answer) == pytest.approx(module(torch.tensor([1.0, 2.0])).tolist())

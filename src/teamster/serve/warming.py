@@ -7,6 +7,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Sequence
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -50,11 +51,13 @@ async def warm_up(replicas: Sequence[Any], example: Any, most: int, cost: CostMo
     sizes = [1 << power for power in range(most.bit_length()) if 1 << power < most] + [most]
     for count in dict.fromkeys((1, len(replicas))):
         for size in sizes:
-            for _ in range(_TIMES):
-                for batch in await _run(replicas[:count], example, size):
-                    cost.observe(size, count, batch.seconds)
-                if perf_counter() > until:
-                    return most
+            seconds: list[float] = []
+            while len(seconds) < _TIMES * count and perf_counter() < until:
+                batches = await _run(replicas[:count], example, size)
+                seconds += [batch.seconds for batch in batches]
+            if not seconds:
+                return most
+            cost.observe(size, count, median(seconds))
     return most
 
 
