@@ -28,6 +28,7 @@ from torch import nn
 from teamster.errors import UsageError
 from teamster.serve import Server
 from tests.serve.asking import DEADLINE_S, ask_many, client, error_of, expected, until
+from tests.train.launching import free_port
 
 
 @dataclass
@@ -283,13 +284,6 @@ def slow(x):
 Server(slow, workers=1).run(port=int(sys.argv[1]))
 print("over", flush=True)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -134,16 +134,9 @@ class Application:
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._most_bytes:
             raise TooLarge(f"the body has {length} bytes, of at most {self._most_bytes}")
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        if not message.get("more_body"):
-            if len(body) > self._most_bytes:
-                raise TooLarge(f"the body has more than {self._most_bytes} bytes")
-            return body
-        parts, size = [body], len(body)
-        while message.get("more_body"):
+        parts: list[bytes] = []
+        size = 0
+        while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise _Gone
@@ -151,7 +144,8 @@ class Application:
             size += len(parts[-1])
             if size > self._most_bytes:
                 raise TooLarge(f"the body has more than {self._most_bytes} bytes")
-        return b"".join(parts)
+            if not message.get("more_body"):
+                return b"".join(parts)
 
     # --- pages ------------------------------------------------------------------------------------
 
@@ -193,7 +187,7 @@ class Application:
             raise
 
     async def stop(self) -> None:
-        """Reply all that were let in, and end the replicas."""
+        """Answer all that were let in, and end the replicas."""
         for each in self._endpoints.values():
             await each.drain()
             each.close()

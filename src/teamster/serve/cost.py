@@ -71,7 +71,11 @@ class CostModel:
         Args:
             size: of a batch.
         """
-        return max(count * size / _on_line(means, size) for count, means in self._means.items())
+        return max(self._rates(size).values())
+
+    def _rates(self, size: int) -> dict[int, float]:
+        """Rows a second, by how many replicas compute."""
+        return {count: count * size / _on_line(means, size) for count, means in self._means.items()}
 
     def scaling(self, size: int, count: int) -> float:
         """What so many replicas compute, of as many times one; 1 where that is not known.
@@ -91,11 +95,7 @@ class CostModel:
             most: there are.
             size: of a batch.
         """
-        rates = {
-            count: count * size / _on_line(means, size)
-            for count, means in self._means.items()
-            if count <= most
-        }
+        rates = {count: rate for count, rate in self._rates(size).items() if count <= most}
         if len(rates) < 2:
             return most
         best = max(rates.values())

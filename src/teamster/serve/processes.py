@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import contextlib
 from time import perf_counter
-from typing import Any
 
 import teamster
 from teamster.errors import WorkerDied
-from teamster.machine.native_threads import limit_in_this_thread
-from teamster.serve.computing import Outcome, RequestBatch, compute
+from teamster.serve.computing import Outcome, RequestBatch
 from teamster.serve.errors import ReplicaDied
 from teamster.serve.model import Model
-from teamster.serve.replicas import Post
+from teamster.serve.replicas import Post, compute_here
 from teamster.serve.request import Reply, Request
 from teamster.spine.workers.exceptions import describe, rebuild
 from teamster.spine.workers.inbox_thread import Take
@@ -118,26 +116,23 @@ class _Remote:
 
 
 def _serve(model: Model, inner_threads: int, idempotent: bool) -> None:
-    """The program of the process."""
+    """The program of the process: the work of a thread, by messages."""
     program = teamster.parent()
     assert program is not None
-    limit_in_this_thread(inner_threads)
-    failure: Any = None
-    try:
-        replica = model.replica()
-    except BaseException as error:
-        failure = describe(error)
-    while (given := program.recv()) is not None:
-        if failure is not None:
-            program.send(("failed", failure))
-            continue
-        requests = [Request(value, encode, _ignore) for value, encode in given]
-        batch = RequestBatch(requests, len(requests), 1)
-        compute(model, replica, batch, idempotent=idempotent)
-        outcomes = [each if isinstance(each, Reply) else describe(each) for each in batch.outcomes]
+
+    def take() -> RequestBatch | None:
+        given = program.recv()
+        if given is None:
+            return None
+        return RequestBatch([Request(*each) for each in given], len(given), 1)
+
+    def post(batch: RequestBatch) -> None:
+        if batch.failure is not None:
+            program.send(("failed", describe(batch.failure)))
+            return
+        requests = batch.requests
         times = (requests[0].started_ns, requests[0].computed_ns) if requests else (0, 0)
+        outcomes = [each if isinstance(each, Reply) else describe(each) for each in batch.outcomes]
         program.send(("done", outcomes, times, batch.whole))
 
-
-def _ignore(outcome: object) -> None:
-    pass
+    compute_here(model, inner_threads, idempotent, take, post)

@@ -30,7 +30,8 @@ class Request:
     Args:
         value: the input, decoded.
         encode: makes the answer of an output; called where the output was computed.
-        settle: told the answer, or the error in place of it; called once, in the event loop.
+        settle: told the answer, or the error in place of it; called once, in the event loop. By
+            default nobody is.
         deadline_ns: of `perf_counter_ns`; None for none.
         key: inputs of one key go into one batch.
         rows: how many of a batch's rows it is.
@@ -61,7 +62,7 @@ class Request:
         self,
         value: Any,
         encode: Callable[[Any], Reply],
-        settle: Callable[[Reply | BaseException], None],
+        settle: Callable[[Reply | BaseException], object] = lambda outcome: None,
         deadline_ns: int | None = None,
         key: Any = None,
         rows: int = 1,

@@ -111,18 +111,10 @@ class Scheduler:
         Raises:
             Overloaded: its deadline cannot be met, or too many wait.
         """
-        wait_s = self.predicted_wait_s()
         if len(self.waiting) >= self._limit:
-            raise Overloaded(wait_s, f"{self._limit} requests wait already")
+            raise Overloaded(self.predicted_wait_s(), f"{self._limit} requests wait already")
         if request.deadline_ns is not None:
-            left_s = (request.deadline_ns - perf_counter_ns()) / 1e9
-            needs_s = wait_s + self._cost.predict(request.rows, max(1, len(self._busy)))
-            if needs_s * _SAFETY > left_s:
-                raise Overloaded(
-                    max(0.0, needs_s - left_s),
-                    f"its answer would take {needs_s * 1e3:.0f} ms, and it has "
-                    f"{max(0.0, left_s) * 1e3:.0f}",
-                )
+            self._check_time(request, request.deadline_ns)
         self.in_flight += 1
         self._peak = max(self._peak, float(self.in_flight))
         self.waiting.add(request)
@@ -131,18 +123,24 @@ class Scheduler:
         elif self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_S, self._drop_gone)
 
+    def _check_time(self, request: Request, deadline_ns: int) -> None:
+        left_s = (deadline_ns - perf_counter_ns()) / 1e9
+        needs_s = self.predicted_wait_s()
+        needs_s += self._cost.predict(request.rows, max(1, len(self._busy)))
+        if needs_s * _SAFETY > left_s:
+            raise Overloaded(
+                max(0.0, needs_s - left_s),
+                f"its answer would take {needs_s * 1e3:.0f} ms, and it has "
+                f"{max(0.0, left_s) * 1e3:.0f}",
+            )
+
     def predicted_wait_s(self) -> float:
         """Until a request that comes now is begun."""
-        if self._idle and not self.waiting.rows:
-            return 0.0
-        if not self._cost.is_known:
+        if not self._cost.is_known or (self._idle and not self.waiting.rows):
             return 0.0
         now, count = perf_counter_ns() / 1e9, self._worth
-        running = min(
-            (max(0.0, began + takes - now) for began, takes in self._busy.values()), default=0.0
-        )
-        if self._idle:
-            running = 0.0
+        ends = [] if self._idle else [began + takes for began, takes in self._busy.values()]
+        running = max(0.0, min(ends, default=now) - now)
         batches = math.ceil(self.waiting.rows / self.most)
         each = self._cost.predict(min(self.waiting.rows, self.most) or 1, count)
         return running + batches * each / count

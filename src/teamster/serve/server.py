@@ -19,6 +19,7 @@ from teamster.serve.application import Application
 from teamster.serve.endpoint import Endpoint, Options
 from teamster.serve.model import Model
 from teamster.serve.running import Background, listen, run, url_of
+from teamster.spine.plan.choice import is_count
 from teamster.spine.plan.plan import Plan
 
 _log = logging.getLogger("teamster.serve")
@@ -77,8 +78,13 @@ class Server:
         idempotent: bool = True,
         example: Any = None,
     ) -> None:
-        _check(p99, workers, kind, (("max_batch", max_batch), ("max_body", max_body)))
-        _check_number("max_waiting", max_waiting)
+        _check(p99, kind)
+        _check_counts(
+            workers=1 if workers is None else workers,
+            max_batch=max_batch,
+            max_body=max_body,
+            max_waiting=max_waiting,
+        )
         options = Options(p99, workers, kind, idempotent, max_batch, max_waiting, example)
         models = model if isinstance(model, Mapping) else {"": model}
         if not models:
@@ -149,15 +155,14 @@ def _endpoint(name: str, model: Any, batched: bool | None, options: Options) -> 
     return Endpoint(name or made.name, made, options)
 
 
-def _check(p99: Any, workers: Any, kind: Any, numbers: tuple[tuple[str, Any], ...]) -> None:
+def _check(p99: Any, kind: Any) -> None:
     if p99 is not None and not (isinstance(p99, (int, float)) and p99 > 0):
         raise UsageError(f"p99= is a number of seconds above 0, or None; not {p99!r}")
     if kind not in ("auto", "thread", "process"):
         raise UsageError(f"kind= must be 'auto', 'thread' or 'process'; not {kind!r}")
-    for name, value in (*numbers, ("workers", 1 if workers is None else workers)):
-        _check_number(name, value)
 
 
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name}= must be a whole number of 1 or more; not {value!r}")
+def _check_counts(**counts: Any) -> None:
+    for name, value in counts.items():
+        if not is_count(value, 1):
+            raise UsageError(f"{name}= must be a whole number of 1 or more; not {value!r}")

@@ -103,7 +103,7 @@ async def _run(replicas: Sequence[Any], example: Any, size: int) -> list[Request
     futures: list[asyncio.Future[RequestBatch]] = []
     for replica in replicas:
         future: asyncio.Future[RequestBatch] = loop.create_future()
-        requests = [Request(example, encoder_for(""), _ignore) for _ in range(size)]
+        requests = [Request(example, encoder_for("")) for _ in range(size)]
         batch = RequestBatch(requests, size, len(replicas))
         batch.told = future.set_result
         futures.append(future)
@@ -113,7 +113,3 @@ async def _run(replicas: Sequence[Any], example: Any, size: int) -> list[Request
         if isinstance(outcome, BaseException):
             raise WrongInput(f"the model fails on the example: {outcome!r}") from outcome
     return batches
-
-
-def _ignore(outcome: object) -> None:
-    pass

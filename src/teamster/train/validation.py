@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from teamster.errors import UsageError
+from teamster.spine.plan.choice import is_count
 
 _MOST_NAMES = 8  # in a message
 
@@ -33,7 +34,7 @@ def check_numbers(
         ("retries", retries, 0),
     )
     for name, value, least in numbers:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_count(value, least):
             raise UsageError(f"{name}= must be a whole number of {least} or more; not {value!r}")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise UsageError(f"max_grad_norm= must be above 0, or None; not {max_grad_norm!r}")
