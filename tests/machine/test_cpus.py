@@ -6,6 +6,7 @@ show.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -360,3 +361,20 @@ def test_names_and_folders_of_the_levels(tmp_path: Path) -> None:
 def test_the_levels_of_this_process_exist() -> None:
     for controller in ("cpu", "cpuset", "memory"):
         assert all(Path(folder).is_dir() for _, folder in cpus.cgroup_levels(controller))
+
+
+# Struck before its ``with`` has begun, a file is closed by the garbage collection alone
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_no_interrupt_is_lost_over_files_that_are_not_there(tmp_path: Path) -> None:
+    """CPython drops an interrupt that strikes where ``int`` refuses an empty text."""
+    root = v2(tmp_path, "/a/b", {"a/b/cgroup.procs": ""})
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for microsecond in range(1, 401):  # the moments at which to strike
+            with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, microsecond * 1e-6)
+                for _ in range(1000):
+                    cpus.cpu_limit(root, affinity=EIGHT, environ={})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

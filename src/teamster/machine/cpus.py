@@ -178,10 +178,10 @@ def _quota(directory: str) -> float | None:
         period = read_text(f"{directory}/cpu.cfs_period_us") or ""
     else:
         quota, _, period = text.strip().partition(" ")
-    try:
-        share = int(quota) / int(period or _DEFAULT_PERIOD_US)
-    except (ValueError, ZeroDivisionError):
+    limit, whole = _number(quota), _number(period) if period.strip() else _DEFAULT_PERIOD_US
+    if limit is None or not whole:
         return None  # "max", nothing at all, or nonsense
+    share = limit / whole
     return share if share > 0 else None  # version 1 says -1 for none
 
 
@@ -263,13 +263,24 @@ def parse_cpu_list(text: str) -> frozenset[int]:
         [0, 1, 2, 3, 8]
     """
     cpus: set[int] = set()
-    try:
-        for part in text.strip().split(","):
-            first, _, last = part.partition("-")
-            cpus.update(range(int(first), int(last or first) + 1))
-    except ValueError:
-        return frozenset()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        low, high = _number(first), _number(last or first)
+        if low is None or high is None:
+            return frozenset()
+        cpus.update(range(low, high + 1))
     return frozenset(cpus)
+
+
+def _number(text: str) -> int | None:
+    """Return a whole number, or None for any other text.
+
+    It asks before it converts: where ``int`` refuses a text, it formats the text with ``repr``,
+    which looks for signals, and CPython drops the ``KeyboardInterrupt`` that is raised there in
+    favour of its own ``ValueError``.
+    """
+    stripped = text.strip()
+    return int(stripped) if stripped.removeprefix("-").isdecimal() else None
 
 
 def cgroup_levels(controller: str, root: str = "/") -> list[tuple[str, str]]:
