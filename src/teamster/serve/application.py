@@ -8,6 +8,7 @@
     GET  /healthz         the process lives
     GET  /readyz          it takes requests
     GET  /metrics         for Prometheus
+    GET  /debug/slow      why the slowest of the last requests were slow
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from time import perf_counter_ns
 from typing import Any
 
 import msgspec
@@ -63,6 +65,7 @@ class Application:
             "/healthz": lambda: Reply(200, b"ok\n", _TEXT),
             "/readyz": self._ready,
             "/metrics": self._metrics,
+            "/debug/slow": self._slow,
         }
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -79,9 +82,10 @@ class Application:
     # --- a request --------------------------------------------------------------------------------
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        came_ns = perf_counter_ns()
         method: str = scope["method"]
         try:
-            answer = await self._answer(scope, method, receive)
+            answer = await self._answer(scope, method, receive, came_ns)
         except _Gone:
             return
         except Refused as error:
@@ -95,7 +99,7 @@ class Application:
         body = b"" if method == "HEAD" else answer.body
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: Message, method: str, receive: Receive) -> Reply:
+    async def _answer(self, scope: Message, method: str, receive: Receive, came_ns: int) -> Reply:
         path: str = scope["path"]
         root: str = scope.get("root_path", "")
         if root and path.startswith(root):
@@ -112,7 +116,7 @@ class Application:
         body = await self._body(headers, receive)
         if self._started is None:  # mounted into an application that runs no lifespan of ours
             await self.start()
-        return await endpoint.answer(headers, body, lambda: _until_gone(receive))
+        return await endpoint.answer(headers, body, lambda: _until_gone(receive), came_ns)
 
     def _page(self, path: str, method: str) -> Reply:
         page = self._pages.get(path)
@@ -167,6 +171,10 @@ class Application:
             each.metrics.text(each.scheduler.in_flight) for each in self._endpoints.values()
         )
         return Reply(200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8")
+
+    def _slow(self) -> Reply:
+        models = {path: each.why() for path, each in self._endpoints.items()}
+        return Reply(200, msgspec.json.encode({"models": models}))
 
     # --- start and end ----------------------------------------------------------------------------
 

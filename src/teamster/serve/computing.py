@@ -23,11 +23,26 @@ class RequestBatch:
         outcomes: an answer or an error of each, when it is done.
         failure: why there is no replica; None where there is.
         told: called with it when it is done, in place of the scheduler; None for that.
+        number: in the order in which they are begun; 0 for one that no request is in.
+        held_ns: how long it was held back for more requests.
+        delay_ns: how long its thread was ready while others had the processor.
         whole: whether no part of it was run again.
         seconds: of the computation, without the encoding.
     """
 
-    __slots__ = ("busy", "failure", "outcomes", "requests", "rows", "seconds", "told", "whole")
+    __slots__ = (
+        "busy",
+        "delay_ns",
+        "failure",
+        "held_ns",
+        "number",
+        "outcomes",
+        "requests",
+        "rows",
+        "seconds",
+        "told",
+        "whole",
+    )
 
     def __init__(self, requests: list[Request], rows: int, busy: int) -> None:
         self.requests, self.rows, self.busy = requests, rows, busy
@@ -36,6 +51,7 @@ class RequestBatch:
         self.told: Callable[[RequestBatch], None] | None = None
         self.whole = True
         self.seconds = 0.0
+        self.number = self.held_ns = self.delay_ns = 0
 
     def fail(self, error: BaseException) -> None:
         """Nothing could be computed."""

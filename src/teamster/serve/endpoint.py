@@ -19,11 +19,13 @@ from teamster.serve.cost import CostModel
 from teamster.serve.errors import NotReady, Refused, WrongInput, told
 from teamster.serve.metrics import Metrics
 from teamster.serve.model import Model, show_key
+from teamster.serve.past import Answered, Computed, Past
 from teamster.serve.processes import compute_in_process
 from teamster.serve.replicas import InLoop, ReplicaThread, Work, compute_here
 from teamster.serve.request import Reply, Request
-from teamster.serve.scheduler import Scheduler
+from teamster.serve.scheduler import Replica, Scheduler
 from teamster.serve.warming import are_there
+from teamster.serve.why import explain
 from teamster.spine.plan.plan import Plan
 
 _TIMEOUT = "x-request-timeout"
@@ -66,6 +68,7 @@ class Endpoint:
         self.name, self._model, self._options = name, model, options
         self._bodies = Bodies(model.input_kind)
         self.metrics = Metrics(name)
+        self._past = Past()
         self._cores = usable_cores()
         self.workers = options.workers or self._cores
         most = options.most if model.batches else 1
@@ -121,29 +124,32 @@ class Endpoint:
             )
         return partial(compute_here, self._model, inner_threads, options.idempotent)
 
-    async def answer(self, headers: Mapping[str, str], body: bytes, watch: Any) -> Reply:
+    async def answer(
+        self, headers: Mapping[str, str], body: bytes, watch: Any, came_ns: int
+    ) -> Reply:
         """The answer to a body.
 
         Args:
             headers: of the request, names in lower case.
             body: whole.
             watch: awaited until the client has gone, where a request waits for long.
+            came_ns: when its head was there, of `perf_counter_ns`.
         """
         future: asyncio.Future[Reply | BaseException] = asyncio.get_running_loop().create_future()
-        began_ns = perf_counter_ns()
+        read_ns = perf_counter_ns()
         request = None
         try:
             request = self._request(headers, body, future)
             request.watch = watch
             self.scheduler.submit(request)
         except Refused as error:
-            return self._answered(told(error), began_ns)
+            return self._answered(told(error), came_ns, read_ns, request)
         outcome = await future
         answer = self._told(outcome, request) if isinstance(outcome, BaseException) else outcome
         if request.computed_ns:
             answer = answer._replace(headers=(*answer.headers, _timing(request)))
-            self.metrics.queued((request.started_ns - began_ns) / 1e9)
-        return self._answered(answer, began_ns)
+            self.metrics.queued((request.started_ns - read_ns) / 1e9)
+        return self._answered(answer, came_ns, read_ns, request)
 
     def _request(
         self, headers: Mapping[str, str], body: bytes, future: asyncio.Future[Any]
@@ -182,12 +188,39 @@ class Endpoint:
         _log.error("%s has failed: %r", self.name, error, exc_info=error)
         return told(error)
 
-    def _answered(self, answer: Reply, began_ns: int) -> Reply:
-        self.metrics.answered(answer.status, (perf_counter_ns() - began_ns) / 1e9)
+    def _answered(
+        self, answer: Reply, came_ns: int, read_ns: int, request: Request | None
+    ) -> Reply:
+        now_ns = perf_counter_ns()
+        self.metrics.answered(answer.status, (now_ns - came_ns) / 1e9)
+        moments = (now_ns, 0, 0) if request is None else _moments(request)
+        batch = 0 if request is None else request.batch
+        self._past.requests.append(
+            Answered(came_ns, read_ns, *moments, now_ns, answer.status, batch)
+        )
         return answer
 
-    def _note(self, batch: RequestBatch) -> None:
+    def _note(self, replica: Replica, batch: RequestBatch) -> None:
         self.metrics.batch(batch.rows, batch.seconds)
+        if not batch.requests or not batch.requests[0].computed_ns:
+            return  # it had no replica
+        first = batch.requests[0]
+        self._past.batches.append(
+            Computed(
+                batch.number,
+                replica.number,
+                batch.rows,
+                first.started_ns,
+                first.computed_ns,
+                batch.held_ns,
+                batch.delay_ns,
+                batch.whole,
+            )
+        )
+
+    def why(self) -> dict[str, Any]:
+        """Why the slowest of the last requests were slow: what JSON holds."""
+        return {"model": self.name, **explain(self._past, self._options.p99)}
 
     @property
     def plan(self) -> Plan:
@@ -205,6 +238,10 @@ class Endpoint:
         for each in self._replicas:
             each.close()
         self._replicas = []
+
+
+def _moments(request: Request) -> tuple[int, int, int]:
+    return request.received_ns, request.started_ns, request.computed_ns
 
 
 def _timing(request: Request) -> tuple[bytes, bytes]:

@@ -99,7 +99,7 @@ class _Remote:
         if kind == "failed":
             batch.fail(rebuild(told[0]))
             return
-        outcomes, times, batch.whole = told
+        outcomes, times, batch.whole, batch.delay_ns = told
         batch.seconds = perf_counter() - began  # the way there and back is part of what it takes
         batch.outcomes += [each if isinstance(each, Reply) else rebuild(each) for each in outcomes]
         for request in requests:
@@ -133,6 +133,6 @@ def _serve(model: Model, inner_threads: int, idempotent: bool) -> None:
         requests = batch.requests
         times = (requests[0].started_ns, requests[0].computed_ns) if requests else (0, 0)
         outcomes = [each if isinstance(each, Reply) else describe(each) for each in batch.outcomes]
-        program.send(("done", outcomes, times, batch.whole))
+        program.send(("done", outcomes, times, batch.whole, batch.delay_ns))
 
     compute_here(model, inner_threads, idempotent, take, post)

@@ -16,6 +16,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
 from teamster.machine.native_threads import limit_in_this_thread
+from teamster.machine.run_delay import RunDelay
 from teamster.serve.computing import RequestBatch, compute
 from teamster.serve.model import Model
 from teamster.spine.workers.inbox_thread import InboxThread, Take
@@ -38,6 +39,9 @@ class ReplicaThread:
         work: in the thread.
         loop: that is told what is done.
         done: called there with the replica and the batch.
+
+    Attributes:
+        number: as above.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class ReplicaThread:
             else:
                 loop.call_soon_threadsafe(done, self, batch)
 
+        self.number = number
         self._thread = InboxThread(f"teamster-replica-{number}", work, post)
 
     def start(self) -> None:
@@ -78,7 +83,12 @@ class InLoop:
         loop: that computes.
         done: called with the replica and the batch.
         slow: called once, when a batch has taken so long that others should not wait for such.
+
+    Attributes:
+        number: 0, for there is one.
     """
+
+    number = 0
 
     def __init__(
         self,
@@ -123,6 +133,7 @@ def compute_here(
         post: is told of them.
     """
     limit_in_this_thread(inner_threads)
+    delay = RunDelay()
     failure: BaseException | None = None
     try:
         replica = model.replica()
@@ -132,6 +143,9 @@ def compute_here(
         if failure is not None:
             batch.fail(failure)
         else:
+            before_ns = delay.read_ns()
             compute(model, replica, batch, idempotent=idempotent)
+            batch.delay_ns = delay.read_ns() - before_ns
         post(batch)
         del batch
+    delay.close()

@@ -40,10 +40,12 @@ class Request:
         is_gone: whether nobody waits for the answer any more.
         watch: awaited until the client has gone; None where that cannot be told, or is under way.
         size: of the batch that it was in, in requests.
+        batch: the number of it; 0 before there is one.
         received_ns, started_ns, computed_ns: moments; 0 for one that has not come.
     """
 
     __slots__ = (
+        "batch",
         "computed_ns",
         "deadline_ns",
         "encode",
@@ -75,6 +77,6 @@ class Request:
         self.rows = rows
         self.is_gone = False
         self.watch: Callable[[], Awaitable[object]] | None = None
-        self.size = 0
+        self.size = self.batch = 0
         self.received_ns = perf_counter_ns()
         self.started_ns = self.computed_ns = 0

@@ -48,7 +48,13 @@ _SWEEP_S = 0.05  # between two looks for requests whose clients have gone
 
 
 class Replica(Protocol):
-    """What computes a batch, and calls `Scheduler.done`."""
+    """What computes a batch, and calls `Scheduler.done`.
+
+    Attributes:
+        number: of it, for people.
+    """
+
+    number: int
 
     def run(self, batch: RequestBatch) -> None:
         """Compute a batch."""
@@ -83,9 +89,11 @@ class Scheduler:
         self._batches = 0
         self._peak = 0.0  # of requests in flight, of late
         self._hold: asyncio.TimerHandle | None = None
+        self._held_since_ns = 0  # the next batch, where it is held back
         self._sweep: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
-        self.on_batch: Callable[[RequestBatch], None] = lambda batch: None
+        self._number = 0  # of the last batch
+        self.on_batch: Callable[[Replica, RequestBatch], None] = lambda replica, batch: None
 
     def use(self, way: Way, candidates: tuple[Candidate, ...] = ()) -> None:
         """These replicas compute from now on.
@@ -173,8 +181,15 @@ class Scheduler:
             return
         replica = self._idle.pop()
         rows, busy = sum(request.rows for request in taken), len(self._busy) + 1
-        self._busy[replica] = perf_counter_ns() / 1e9, self._cost.predict(rows, busy)
-        replica.run(RequestBatch(taken, rows, busy))
+        now_ns = perf_counter_ns()
+        self._busy[replica] = now_ns / 1e9, self._cost.predict(rows, busy)
+        batch = RequestBatch(taken, rows, busy)
+        self._number = batch.number = self._number + 1
+        for request in taken:
+            request.batch = batch.number
+        if self._held_since_ns:
+            batch.held_ns, self._held_since_ns = now_ns - self._held_since_ns, 0
+        replica.run(batch)
 
     def _still_wanted(self, taken: list[Request]) -> list[Request]:
         now = perf_counter_ns()
@@ -203,6 +218,7 @@ class Scheduler:
         if apart - self._cost.predict(rows + missing) <= delay:
             return False
         self.holds += 1
+        self._held_since_ns = perf_counter_ns()
         self._hold = asyncio.get_running_loop().call_later(delay, self._end_hold)
         return True
 
@@ -229,7 +245,7 @@ class Scheduler:
         for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
             if not request.is_gone:
                 request.settle(outcome)
-        self.on_batch(batch)
+        self.on_batch(replica, batch)
         if replica in self._members:  # else others have its place
             self._idle.append(replica)
         if self._count > 1:
