@@ -46,6 +46,7 @@ COMMANDS = {
         "teamster.cli.serve",
         "serve a model behind HTTP, at the latency asked for",
     ),
+    "load": ("teamster.cli.load", "ask a server for some time, and say how fast it answered"),
     "why": ("teamster.cli.why", "say why the slowest requests of a server were slow"),
     "top": ("teamster.cli.top.command", "watch the jobs that run: workers, progress, memory"),
     "machine": ("teamster.cli.machine", "show the cores, memory and GPUs that are really usable"),
