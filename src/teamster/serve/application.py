@@ -5,6 +5,7 @@
 
     POST /predict         the body is the input, the answer the output     (one model)
     POST /NAME/predict    the same                                        (several)
+    /v2/...               the same, by the Open Inference Protocol
     GET  /healthz         the process lives
     GET  /readyz          it takes requests
     GET  /metrics         for Prometheus
@@ -16,11 +17,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from importlib.metadata import version
 from time import perf_counter_ns
 from typing import Any
 
 import msgspec
 
+from teamster.serve.decompression import decompressed
 from teamster.serve.endpoint import Endpoint
 from teamster.serve.errors import (
     NotFound,
@@ -31,6 +34,8 @@ from teamster.serve.errors import (
     WrongMethod,
     told,
 )
+from teamster.serve.exchange import Dialect, Incoming
+from teamster.serve.open_inference.routes import ROOT, Routes
 from teamster.serve.request import Reply
 
 Message = MutableMapping[str, Any]
@@ -58,6 +63,7 @@ class Application:
         self._endpoints = endpoints
         self._most_bytes = most_bytes
         self._token = None if token is None else f"Bearer {token}".encode()
+        self._routes = Routes(endpoints.values(), version("teamster"))
         self._started: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
         self._pages: dict[str, Callable[[], Reply]] = {
@@ -105,18 +111,44 @@ class Application:
         if root and path.startswith(root):
             path = path[len(root) :]
         endpoint = self._endpoints.get(path)
+        if endpoint is None and (path == ROOT or path.startswith(f"{ROOT}/")):
+            return await self._open_inference(scope, path, method, receive, came_ns)
         if endpoint is None:
             return self._page(path, method)
         if method != "POST":
             return _other_method("POST")
+        return await self._computed(endpoint, None, scope, receive, came_ns)
+
+    async def _computed(
+        self,
+        endpoint: Endpoint,
+        dialect: Dialect | None,
+        scope: Message,
+        receive: Receive,
+        came_ns: int,
+    ) -> Reply:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         self._check_token(headers)
         body = await self._body(headers, receive)
+        if "content-encoding" in headers:
+            body = decompressed(body, headers["content-encoding"].lower(), self._most_bytes)
         if self._started is None:  # mounted into an application that runs no lifespan of ours
             await self.start()
-        return await endpoint.answer(headers, body, lambda: _until_gone(receive), came_ns)
+        incoming = Incoming(headers, lambda: _until_gone(receive), came_ns)
+        return await endpoint.answer(body, incoming, dialect)
+
+    async def _open_inference(
+        self, scope: Message, path: str, method: str, receive: Receive, came_ns: int
+    ) -> Reply:
+        try:
+            found = self._routes.find(path, method)
+            if isinstance(found, Reply):
+                return found
+            return await self._computed(found.endpoint, found.rows, scope, receive, came_ns)
+        except Refused as error:
+            return self._routes.told(error)
 
     def _page(self, path: str, method: str) -> Reply:
         page = self._pages.get(path)

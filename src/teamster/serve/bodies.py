@@ -17,7 +17,9 @@ from typing import Any
 
 import msgspec
 
-from teamster.serve.errors import Malformed, UnknownType, WrongInput
+from teamster.serve.errors import Malformed, UnknownType, WrongInput, told
+from teamster.serve.exchange import Inputs
+from teamster.serve.kinds import make
 from teamster.serve.request import Reply
 
 JSON, MSGPACK, RAW = "application/json", "application/msgpack", "application/octet-stream"
@@ -28,8 +30,8 @@ class Bodies:
     """Decodes inputs of one type, and encodes outputs.
 
     Args:
-        kind: of an input, as annotations say it: a dataclass, a msgspec struct, ``list[float]``;
-            Any for whatever the body holds.
+        kind: of an input, as annotations say it: a dataclass, a msgspec struct, ``list[float]``, an
+            array, a model of pydantic; Any for whatever the body holds.
 
     Example:
         >>> bodies = Bodies(list[float])
@@ -43,8 +45,29 @@ class Bodies:
 
     def __init__(self, kind: Any = Any) -> None:
         self.kind = kind
-        self._json = msgspec.json.Decoder(kind)
-        self._msgpack = msgspec.msgpack.Decoder(kind)
+        self._json = msgspec.json.Decoder(kind, dec_hook=make)
+        self._msgpack = msgspec.msgpack.Decoder(kind, dec_hook=make)
+
+    def read(self, body: bytes, headers: Mapping[str, str]) -> Inputs:
+        """The one input of a body, and how its output is encoded.
+
+        Args:
+            body: whole.
+            headers: of the request, names in lower case.
+
+        Raises:
+            Malformed, WrongInput, UnknownType: as `decode`.
+        """
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        value = self.decode(body, content_type, headers)
+        return Inputs([value], encoder_for(headers.get("accept", "")))
+
+    @staticmethod
+    def write(inputs: Inputs, replies: list[Reply]) -> Reply:
+        """The answer to it."""
+        return replies[0]
+
+    told = staticmethod(told)
 
     def decode(self, body: bytes, content_type: str, headers: Mapping[str, str]) -> Any:
         """The input.

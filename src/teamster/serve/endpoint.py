@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
 from teamster.machine.cpus import usable_cores
-from teamster.serve.bodies import Bodies, encoder_for
+from teamster.serve.bodies import Bodies
 from teamster.serve.choosing import Way, choose
 from teamster.serve.computing import RequestBatch
 from teamster.serve.cost import CostModel
-from teamster.serve.errors import NotReady, Refused, WrongInput, told
+from teamster.serve.errors import NotReady, Refused, WrongInput
+from teamster.serve.exchange import Dialect, Group, Incoming
 from teamster.serve.metrics import Metrics
 from teamster.serve.model import Model, show_key
 from teamster.serve.past import Answered, Computed, Past
@@ -62,10 +63,22 @@ class Endpoint:
         name: for people.
         model: what it is.
         options: how.
+
+    Attributes:
+        name: as above.
+        batches: whether the model computes several inputs at a time.
+        input_kind: of an input, by annotations.
+        example: an input; None for none.
+        is_ready: whether it takes requests.
     """
 
     def __init__(self, name: str, model: Model, options: Options) -> None:
         self.name, self._model, self._options = name, model, options
+        self.batches, self.input_kind, self.example = (
+            model.batches,
+            model.input_kind,
+            options.example,
+        )
         self._bodies = Bodies(model.input_kind)
         self.metrics = Metrics(name)
         self._past = Past()
@@ -125,50 +138,49 @@ class Endpoint:
         return partial(compute_here, self._model, inner_threads, options.idempotent)
 
     async def answer(
-        self, headers: Mapping[str, str], body: bytes, watch: Any, came_ns: int
+        self, body: bytes, incoming: Incoming, dialect: Dialect | None = None
     ) -> Reply:
         """The answer to a body.
 
         Args:
-            headers: of the request, names in lower case.
             body: whole.
-            watch: awaited until the client has gone, where a request waits for long.
-            came_ns: when its head was there, of `perf_counter_ns`.
+            incoming: what came with it.
+            dialect: how inputs and answers are written; None for the body as the input itself.
         """
-        future: asyncio.Future[Reply | BaseException] = asyncio.get_running_loop().create_future()
+        dialect = dialect or self._bodies
         read_ns = perf_counter_ns()
-        request = None
+        group = None
         try:
-            request = self._request(headers, body, future)
-            request.watch = watch
-            self.scheduler.submit(request)
+            if not self.is_ready:
+                raise NotReady(f"{self.name} is not ready")
+            inputs = dialect.read(body, incoming.headers)
+            group = Group(inputs, self._model.key, incoming.watch)
+            self._submit(group.requests, self._seconds(incoming.headers))
+            await group.done
+            if group.failure is not None:
+                answer = dialect.told(self._blamed(group.failure, group))
+            else:
+                answer = dialect.write(inputs, group.replies)
         except Refused as error:
-            return self._answered(told(error), came_ns, read_ns, request)
-        outcome = await future
-        answer = self._told(outcome, request) if isinstance(outcome, BaseException) else outcome
-        if request.computed_ns:
-            answer = answer._replace(headers=(*answer.headers, _timing(request)))
-            self.metrics.queued((request.started_ns - read_ns) / 1e9)
-        return self._answered(answer, came_ns, read_ns, request)
+            answer = dialect.told(error)
+        first = None if group is None or not group.requests else group.requests[0]
+        if first is not None and first.computed_ns:
+            answer = answer._replace(headers=(*answer.headers, _timing(first)))
+            self.metrics.queued((first.started_ns - read_ns) / 1e9)
+        self._answered(answer.status, incoming.came_ns, read_ns, first)
+        return answer
 
-    def _request(
-        self, headers: Mapping[str, str], body: bytes, future: asyncio.Future[Any]
-    ) -> Request:
-        if not self.is_ready:
-            raise NotReady(f"{self.name} is not ready")
-        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        value = self._bodies.decode(body, content_type, headers)
-
-        def settle(outcome: Reply | BaseException) -> None:
-            if not future.done():
-                future.set_result(outcome)
-
-        request = Request(value, encoder_for(headers.get("accept", "")), settle)
-        request.key = self._model.key(value)
-        seconds = self._seconds(headers)
-        if seconds is not None:
-            request.deadline_ns = request.received_ns + int(seconds * 1e9)
-        return request
+    def _submit(self, requests: Sequence[Request], seconds: float | None) -> None:
+        """All, or none."""
+        try:
+            for request in requests:
+                if seconds is not None:
+                    request.deadline_ns = request.received_ns + int(seconds * 1e9)
+                self.scheduler.submit(request)
+        except Refused:
+            for request in requests:
+                request.is_gone = True
+            raise
 
     def _seconds(self, headers: Mapping[str, str]) -> float | None:
         told_s = headers.get(_TIMEOUT)
@@ -179,26 +191,23 @@ class Endpoint:
         except ValueError:
             raise WrongInput(f"{_TIMEOUT}: {told_s!r} is no number of seconds") from None
 
-    def _told(self, error: BaseException, request: Request) -> Reply:
+    def _blamed(self, error: BaseException, group: Group) -> BaseException:
+        """The error that the client is told: of an input unlike the example, that it is so."""
         if isinstance(error, Refused):
-            return told(error)
-        if self._example_key is not None and request.key != self._example_key:
-            shape, example = (show_key(each) for each in (request.key, self._example_key))
-            return told(WrongInput(f"the input is {shape}, the example {example}: {error}"))
+            return error
+        key = group.requests[0].key
+        if self._example_key is not None and key != self._example_key:
+            shape, example = (show_key(each) for each in (key, self._example_key))
+            return WrongInput(f"the input is {shape}, the example {example}: {error}")
         _log.error("%s has failed: %r", self.name, error, exc_info=error)
-        return told(error)
+        return error
 
-    def _answered(
-        self, answer: Reply, came_ns: int, read_ns: int, request: Request | None
-    ) -> Reply:
+    def _answered(self, status: int, came_ns: int, read_ns: int, request: Request | None) -> None:
         now_ns = perf_counter_ns()
-        self.metrics.answered(answer.status, (now_ns - came_ns) / 1e9)
+        self.metrics.answered(status, (now_ns - came_ns) / 1e9)
         moments = (now_ns, 0, 0) if request is None else _moments(request)
         batch = 0 if request is None else request.batch
-        self._past.requests.append(
-            Answered(came_ns, read_ns, *moments, now_ns, answer.status, batch)
-        )
-        return answer
+        self._past.requests.append(Answered(came_ns, read_ns, *moments, now_ns, status, batch))
 
     def _note(self, replica: Replica, batch: RequestBatch) -> None:
         self.metrics.batch(batch.rows, batch.seconds)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Between a body and the scheduler: the inputs of one request of HTTP, and its one answer.
+
+::
+
+    body --Dialect.read--> Inputs --> Group: a Request an input --> scheduler
+    answer <--Dialect.write-- replies <--------- done, when all are
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from teamster.serve.request import Reply, Request
+
+
+class Incoming(NamedTuple):
+    """What comes with a body.
+
+    Attributes:
+        headers: of the request, names in lower case.
+        watch: awaited until the client has gone, where a request waits for long.
+        came_ns: when its head was there, of `perf_counter_ns`.
+    """
+
+    headers: Mapping[str, str]
+    watch: Callable[[], Awaitable[object]]
+    came_ns: int
+
+
+class Inputs(NamedTuple):
+    """The inputs of one body.
+
+    Attributes:
+        values: decoded; rows of a tensor are one each.
+        encode: makes a reply of an output; called where that was computed, and pickled for the way.
+        asked: what the dialect has to know when it writes the answer.
+    """
+
+    values: list[Any]
+    encode: Callable[[Any], Reply]
+    asked: Any = None
+
+
+class Dialect(Protocol):
+    """How inputs and answers are written."""
+
+    def read(self, body: bytes, headers: Mapping[str, str]) -> Inputs:
+        """The inputs of a body; raises `Refused`."""
+
+    def write(self, inputs: Inputs, replies: list[Reply]) -> Reply:
+        """The answer, of the replies to all inputs."""
+
+    def told(self, error: BaseException) -> Reply:
+        """The answer that tells an error."""
+
+
+class Group:
+    """The requests of one body.
+
+    Args:
+        inputs: of it.
+        key: of an input: those of one key go into one batch.
+        watch: as of `Incoming`.
+
+    Attributes:
+        requests: one an input.
+        done: set when all have outcomes, or one of them has failed.
+        failure: the first error; None for none. It is not raised: a model may call ``sys.exit``.
+        replies: in the order of the inputs.
+    """
+
+    __slots__ = ("_left", "_replies", "done", "failure", "requests")
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        key: Callable[[Any], Any],
+        watch: Callable[[], Awaitable[object]],
+    ) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.requests: list[Request] = []
+        values = inputs.values
+        self._left = len(values)
+        self._replies: list[Reply | None] = [None] * self._left
+        self.failure: BaseException | None = None
+        if self._left > 1:
+            watch = _shared(watch)
+        for index, value in enumerate(values):
+            request = Request(value, inputs.encode, self._settler(index))
+            request.key, request.watch = key(value), watch
+            self.requests.append(request)
+        if not values:
+            self.done.set_result(None)
+
+    def _settler(self, index: int) -> Callable[[Reply | BaseException], None]:
+        def settle(outcome: Reply | BaseException) -> None:
+            if self.done.done():
+                return
+            if isinstance(outcome, BaseException):
+                self.failure = outcome
+                for request in self.requests:
+                    request.is_gone = True  # the answer is the error, whatever they give
+                self.done.set_result(None)
+                return
+            self._replies[index] = outcome
+            self._left -= 1
+            if not self._left:
+                self.done.set_result(None)
+
+        return settle
+
+    @property
+    def replies(self) -> list[Reply]:
+        """As above."""
+        return [each for each in self._replies if each is not None]
+
+
+def _shared(watch: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+    """One watch for several that wait."""
+    tasks: list[asyncio.Future[object]] = []
+
+    def ask() -> Awaitable[object]:
+        if not tasks:
+            tasks.append(asyncio.ensure_future(watch()))
+        return asyncio.shield(tasks[0])
+
+    return ask
