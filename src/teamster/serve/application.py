@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from importlib.metadata import version
 from time import perf_counter_ns
 from typing import Any
@@ -96,12 +96,13 @@ class Application:
             return
         except Refused as error:
             answer = told(error)
-        headers = [
-            (b"content-type", answer.content_type),
-            (b"content-length", b"%d" % len(answer.body)),
-            *answer.headers,
-        ]
+        headers = [(b"content-type", answer.content_type), *answer.headers]
+        if answer.parts is None:
+            headers.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if answer.parts is not None:
+            await _send_parts(answer.parts, send)
+            return
         body = b"" if method == "HEAD" else answer.body
         await send({"type": "http.response.body", "body": body})
 
@@ -252,6 +253,15 @@ class Application:
 
 class _Gone(Exception):
     """The client has gone while it sent its body: there is nobody to answer."""
+
+
+async def _send_parts(parts: AsyncGenerator[bytes, None], send: Send) -> None:
+    try:
+        async for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        await parts.aclose()
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from teamster.serve.errors import Malformed, UnknownType, WrongInput, told
 from teamster.serve.exchange import Inputs
 from teamster.serve.kinds import make
 from teamster.serve.request import Reply
+from teamster.serve.streaming import Whole, form_of
 
 JSON, MSGPACK, RAW = "application/json", "application/msgpack", "application/octet-stream"
 _MSGPACK_NAMES = (MSGPACK, "application/x-msgpack", "application/vnd.msgpack")
@@ -60,7 +61,11 @@ class Bodies:
         """
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         value = self.decode(body, content_type, headers)
-        return Inputs([value], encoder_for(headers.get("accept", "")))
+        accept = headers.get("accept", "")
+        form = form_of(accept)
+        if form is not None:
+            return Inputs([value], Whole(form, to_json), form=form)
+        return Inputs([value], encoder_for(accept))
 
     @staticmethod
     def write(inputs: Inputs, replies: list[Reply]) -> Reply:
@@ -133,7 +138,20 @@ def encoder_for(accept: str) -> Callable[[Any], Reply]:
 def _as_json(output: Any) -> Reply:
     if isinstance(output, Reply):
         return output
-    return Reply(200, msgspec.json.encode(output, enc_hook=_plain))
+    return Reply(200, to_json(output))
+
+
+def to_json(output: Any) -> bytes:
+    """An output as JSON.
+
+    Raises:
+        TypeError: it has no such form.
+
+    Example:
+        >>> to_json(each for each in "ab")
+        b'["a","b"]'
+    """
+    return msgspec.json.encode(output, enc_hook=_plain)
 
 
 def _as_msgpack(output: Any) -> Reply:
@@ -160,6 +178,8 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if hasattr(value, "model_dump"):  # pydantic's
         return value.model_dump()
+    if isinstance(value, Iterator):
+        return list(value)
     raise TypeError(f"the model has returned {type(value).__name__}, which has no form in JSON")
 
 

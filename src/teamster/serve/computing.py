@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 from typing import Any
 
@@ -80,10 +80,13 @@ def compute(
     outputs = iter(_halving(replica, good, batch, idempotent) if good else ())
     found = [each if isinstance(each, _Failed) else next(outputs) for each in values]
     ended = perf_counter_ns()
-    batch.seconds = (ended - began) / 1e9
     for request, output in zip(requests, found, strict=True):
+        # Before it is encoded: what is streamed is answered while it is
         request.started_ns, request.computed_ns, request.size = began, ended, len(requests)
         batch.outcomes.append(_encoded(request, output))
+        if isinstance(output, Iterator):  # it is computed while it is encoded
+            ended = request.computed_ns = perf_counter_ns()
+    batch.seconds = (ended - began) / 1e9
 
 
 def _prepared(model: Model, value: Any) -> Any:

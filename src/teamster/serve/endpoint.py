@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
 from teamster.machine.cpus import usable_cores
-from teamster.serve.bodies import Bodies
+from teamster.serve.bodies import Bodies, to_json
 from teamster.serve.choosing import Way, choose
 from teamster.serve.computing import RequestBatch
 from teamster.serve.cost import CostModel
 from teamster.serve.errors import NotReady, Refused, WrongInput
-from teamster.serve.exchange import Dialect, Group, Incoming
+from teamster.serve.exchange import Dialect, Group, Incoming, Inputs, shared
 from teamster.serve.metrics import Metrics
 from teamster.serve.model import Model, show_key
 from teamster.serve.past import Answered, Computed, Past
@@ -25,6 +25,7 @@ from teamster.serve.processes import compute_in_process
 from teamster.serve.replicas import InLoop, ReplicaThread, Work, compute_here
 from teamster.serve.request import Reply, Request
 from teamster.serve.scheduler import Replica, Scheduler
+from teamster.serve.streaming import NOT_KEPT, Form, Stream
 from teamster.serve.warming import are_there
 from teamster.serve.why import explain
 from teamster.spine.plan.plan import Plan
@@ -94,8 +95,10 @@ class Endpoint:
 
     async def start(self) -> None:
         """Have the replicas, and measure what batches take, if there is an example."""
-        options, most = self._options, self.scheduler.most
-        way, candidates = await choose(options.kind, self._make, options.example, most)
+        options, most, kind = self._options, self.scheduler.most, self._options.kind
+        if kind == "auto" and self._model.streams:
+            kind = "thread"  # the one that hands over what is there
+        way, candidates = await choose(kind, self._make, options.example, most)
         self._replicas = list(way.replicas)
         self.scheduler.use(way, candidates)
         self.is_ready = True
@@ -154,6 +157,8 @@ class Endpoint:
             if not self.is_ready:
                 raise NotReady(f"{self.name} is not ready")
             inputs = dialect.read(body, incoming.headers)
+            if inputs.form is not None and self.scheduler.kind == "thread":
+                return await self._streamed(inputs, inputs.form, incoming, read_ns)
             group = Group(inputs, self._model.key, incoming.watch)
             self._submit(group.requests, self._seconds(incoming.headers))
             await group.done
@@ -169,6 +174,34 @@ class Endpoint:
             self.metrics.queued((first.started_ns - read_ns) / 1e9)
         self._answered(answer.status, incoming.came_ns, read_ns, first)
         return answer
+
+    async def _streamed(
+        self, inputs: Inputs, form: Form, incoming: Incoming, read_ns: int
+    ) -> Reply:
+        """The answer begins with the first item; an error before that is one like any other."""
+        stream = Stream(form, to_json, asyncio.get_running_loop())
+        watch = shared(incoming.watch)
+        group = Group(inputs._replace(encode=stream), self._model.key, watch)
+        (request,) = group.requests
+        self._submit(group.requests, self._seconds(incoming.headers))
+        first = await stream.first(group.done)
+        if first is None and group.failure is not None:
+            answer = self._bodies.told(self._blamed(group.failure, group))
+            self._answered(answer.status, incoming.came_ns, read_ns, request)
+            return answer
+
+        async def parts() -> AsyncGenerator[bytes, None]:
+            gone = asyncio.ensure_future(watch())
+            gone.add_done_callback(lambda _: stream.leave())
+            try:
+                async for part in stream.rest(first, lambda: group.failure):
+                    yield part
+            finally:
+                stream.leave()
+                gone.cancel()
+                self._answered(200, incoming.came_ns, read_ns, request)
+
+        return Reply(200, b"", form.content_type, NOT_KEPT, parts())
 
     def _submit(self, requests: Sequence[Request], seconds: float | None) -> None:
         """All, or none."""

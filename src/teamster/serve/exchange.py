@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from teamster.serve.request import Reply, Request
+from teamster.serve.streaming import Form
 
 
 class Incoming(NamedTuple):
@@ -37,11 +38,13 @@ class Inputs(NamedTuple):
         values: decoded; rows of a tensor are one each.
         encode: makes a reply of an output; called where that was computed, and pickled for the way.
         asked: what the dialect has to know when it writes the answer.
+        form: in which items are to be sent one after the other; None for an answer as a whole.
     """
 
     values: list[Any]
     encode: Callable[[Any], Reply]
     asked: Any = None
+    form: Form | None = None
 
 
 class Dialect(Protocol):
@@ -87,7 +90,7 @@ class Group:
         self._replies: list[Reply | None] = [None] * self._left
         self.failure: BaseException | None = None
         if self._left > 1:
-            watch = _shared(watch)
+            watch = shared(watch)
         for index, value in enumerate(values):
             request = Request(value, inputs.encode, self._settler(index))
             request.key, request.watch = key(value), watch
@@ -118,8 +121,12 @@ class Group:
         return [each for each in self._replies if each is not None]
 
 
-def _shared(watch: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
-    """One watch for several that wait."""
+def shared(watch: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+    """One watch for several that wait.
+
+    Args:
+        watch: as of `Incoming`; it is awaited once.
+    """
     tasks: list[asyncio.Future[object]] = []
 
     def ask() -> Awaitable[object]:

@@ -35,6 +35,7 @@ class Model:
         name: for people.
         batches: whether several inputs are computed at a time.
         input_kind: of one input, by annotations.
+        streams: whether it yields its output in parts.
 
     Raises:
         UsageError: it is none of these.
@@ -51,6 +52,7 @@ class Model:
         self._served = served
         self.name = getattr(served, "__name__", None) or type(served).__name__
         self.input_kind: Any = Any
+        self.streams = False
         self._torch = _is_module(served)
         self._estimator = not self._torch and all(
             callable(getattr(served, name, None)) for name in ("predict", "get_params")
@@ -60,6 +62,9 @@ class Model:
         if whole:
             return
         function = self._function(served)
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise UsageError(f"{self.name} is async; a model is a plain function or a generator")
+        self.streams = inspect.isgeneratorfunction(function)
         self.input_kind = _input_kind(function, self.batches)
 
     @staticmethod

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
@@ -16,12 +16,14 @@ class Reply(NamedTuple):
         body: encoded.
         content_type: of it.
         headers: more of them, names in lower case.
+        parts: more of the body, that come one after the other; None for no more.
     """
 
     status: int
     body: bytes
     content_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    parts: AsyncGenerator[bytes, None] | None = None
 
 
 class Request:

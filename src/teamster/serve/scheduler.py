@@ -70,6 +70,7 @@ class Scheduler:
 
     Attributes:
         most: as above; may be set before the first request.
+        kind: of the replicas: "thread", "process" or "serial".
         waiting: the queue.
         in_flight: requests that wait or are computed.
         holds: how many batches were held back for a moment.
@@ -83,7 +84,7 @@ class Scheduler:
         self._members: set[Replica] = set()
         self._idle: list[Replica] = []
         self._busy: dict[Replica, tuple[float, float]] = {}  # when it began, what it should take
-        self._kind = "thread"
+        self.kind = "thread"
         self._candidates: tuple[Candidate, ...] = ()
         self._count = self._worth = count  # replicas; those that are used at a time
         self._batches = 0
@@ -105,7 +106,7 @@ class Scheduler:
         self._members = set(way.replicas)
         self._idle = list(way.replicas)
         self._count = self._worth = len(self._idle)
-        self._kind, self._cost, self.most = way.kind, way.cost, way.most
+        self.kind, self._cost, self.most = way.kind, way.cost, way.most
         self._candidates = candidates
         if way.cost.is_known:
             self._worth = way.cost.replicas_worth(self._count, way.most)
@@ -273,13 +274,13 @@ class Scheduler:
         if self._worth < self._count:
             why = f"{self._worth} of {self._count} replicas compute as much as all of them"
         else:
-            why = _KINDS[self._kind]
+            why = _KINDS[self.kind]
         if self._cost.is_known:
             one, many = self._cost.predict(1), self._cost.predict(self.most)
             why += f"; a request takes {show_seconds(one)}"
             if self.most > 1:
                 why += f", one of {self.most} in a batch {show_seconds(many / self.most)}"
-        return Plan(self._kind, self._worth, why, self._candidates)
+        return Plan(self.kind, self._worth, why, self._candidates)
 
     async def drain(self) -> None:
         """Until no request waits or is computed."""
