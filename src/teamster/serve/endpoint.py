@@ -190,9 +190,10 @@ class Endpoint:
             self._answered(answer.status, incoming.came_ns, read_ns, request)
             return answer
 
+        gone = asyncio.ensure_future(watch())
+        gone.add_done_callback(lambda _: stream.leave())
+
         async def parts() -> AsyncGenerator[bytes, None]:
-            gone = asyncio.ensure_future(watch())
-            gone.add_done_callback(lambda _: stream.leave())
             try:
                 async for part in stream.rest(first, lambda: group.failure):
                     yield part
