@@ -23,6 +23,9 @@ from teamster.spine.workers.inbox_thread import InboxThread, Take
 
 _END_S = 5.0  # how long a thread may take to end
 _MOST_IN_LOOP_S = 0.01  # of a batch: for so long no other request is even read
+_FAR_TOO_LONG_S = 0.1  # more than a busy machine takes the processor away for
+_FORGET = 0.98  # of the batches that were too long, with each batch
+_TOO_OFTEN = 2.5  # three in a row, or several among fifty
 
 Post = Callable[[RequestBatch], None]
 """Told of a batch that is done."""
@@ -82,7 +85,8 @@ class InLoop:
         idempotent: as of `compute`.
         loop: that computes.
         done: called with the replica and the batch.
-        slow: called once, when a batch has taken so long that others should not wait for such.
+        slow: called once, when batches have taken so long that others should not wait for such: one
+            may have lost the processor to another program, several have not.
 
     Attributes:
         number: 0, for there is one.
@@ -101,6 +105,7 @@ class InLoop:
         self._model, self._idempotent, self._loop, self._done = model, idempotent, loop, done
         self._replica = model.replica()
         self._slow: Callable[[], None] | None = slow
+        self._too_long = 0.0  # batches, of late
 
     def start(self) -> None:
         """Nothing has to be started."""
@@ -112,7 +117,9 @@ class InLoop:
             self._loop.call_soon(batch.told, batch)
             return
         self._loop.call_soon(self._done, self, batch)
-        if batch.seconds > _MOST_IN_LOOP_S and self._slow is not None:
+        self._too_long = _FORGET * self._too_long + (batch.seconds > _MOST_IN_LOOP_S)
+        is_slow = self._too_long > _TOO_OFTEN or batch.seconds > _FAR_TOO_LONG_S
+        if is_slow and self._slow is not None:
             slow, self._slow = self._slow, None
             slow()
 
