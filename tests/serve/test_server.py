@@ -263,7 +263,7 @@ def test_a_model_that_gets_slow_leaves_the_event_loop(caplog: pytest.LogCaptureF
     with server.start() as running, client(running) as found:
         assert server.plan.choice == "serial"
         assert found.post("/predict", json=0).json() == 0
-        for _ in range(3):  # one alone may have lost the processor
+        for _ in range(2):  # one alone may have lost the processor
             assert found.post("/predict", json=0.05).json() == 0.05
         until(lambda: server.plan.choice == "thread(2)")
         answers = [found.post("/predict", json=number / 1_000).json() for number in range(20)]

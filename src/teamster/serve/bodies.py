@@ -24,6 +24,7 @@ from teamster.serve.request import Reply
 from teamster.serve.streaming import Whole, form_of
 
 JSON, MSGPACK, RAW = "application/json", "application/msgpack", "application/octet-stream"
+_ANYTHING = "", "*/*", JSON  # what nearly all clients say: read without a search
 _MSGPACK_NAMES = (MSGPACK, "application/x-msgpack", "application/vnd.msgpack")
 
 
@@ -62,6 +63,8 @@ class Bodies:
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         value = self.decode(body, content_type, headers)
         accept = headers.get("accept", "")
+        if accept in _ANYTHING:
+            return Inputs([value], _as_json)
         form = form_of(accept)
         if form is not None:
             return Inputs([value], Whole(form, to_json), form=form)

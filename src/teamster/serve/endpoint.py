@@ -17,7 +17,7 @@ from teamster.serve.choosing import Way, choose
 from teamster.serve.computing import RequestBatch
 from teamster.serve.cost import CostModel
 from teamster.serve.errors import NotReady, Refused, WrongInput
-from teamster.serve.exchange import Dialect, Group, Incoming, Inputs, shared
+from teamster.serve.exchange import Dialect, Incoming, Inputs, Outcomes, requests_of, shared
 from teamster.serve.metrics import Metrics
 from teamster.serve.model import Model, show_key
 from teamster.serve.past import Answered, Computed, Past
@@ -152,23 +152,24 @@ class Endpoint:
         """
         dialect = dialect or self._bodies
         read_ns = perf_counter_ns()
-        group = None
+        requests: list[Request] = []
         try:
             if not self.is_ready:
                 raise NotReady(f"{self.name} is not ready")
             inputs = dialect.read(body, incoming.headers)
             if inputs.form is not None and self.scheduler.kind == "thread":
                 return await self._streamed(inputs, inputs.form, incoming, read_ns)
-            group = Group(inputs, self._model.key, incoming.watch)
-            self._submit(group.requests, self._seconds(incoming.headers))
-            await group.done
-            if group.failure is not None:
-                answer = dialect.told(self._blamed(group.failure, group))
+            outcomes = Outcomes(len(inputs.values))
+            requests = requests_of(inputs, self._model.key, incoming.watch, outcomes)
+            self._submit(requests, self._seconds(incoming.headers))
+            await outcomes.done
+            if outcomes.failure is not None:
+                answer = dialect.told(self._blamed(outcomes.failure, requests))
             else:
-                answer = dialect.write(inputs, group.replies)
+                answer = dialect.write(inputs, outcomes.replies)
         except Refused as error:
             answer = dialect.told(error)
-        first = None if group is None or not group.requests else group.requests[0]
+        first = requests[0] if requests else None
         if first is not None and first.computed_ns:
             answer = answer._replace(headers=(*answer.headers, _timing(first)))
             self.metrics.queued((first.started_ns - read_ns) / 1e9)
@@ -181,12 +182,14 @@ class Endpoint:
         """The answer begins with the first item; an error before that is one like any other."""
         stream = Stream(form, to_json, asyncio.get_running_loop())
         watch = shared(incoming.watch)
-        group = Group(inputs._replace(encode=stream), self._model.key, watch)
-        (request,) = group.requests
-        self._submit(group.requests, self._seconds(incoming.headers))
-        first = await stream.first(group.done)
-        if first is None and group.failure is not None:
-            answer = self._bodies.told(self._blamed(group.failure, group))
+        outcomes = Outcomes(1)
+        inputs = inputs._replace(encode=stream)
+        requests = requests_of(inputs, self._model.key, watch, outcomes)
+        self._submit(requests, self._seconds(incoming.headers))
+        (request,) = requests
+        first = await stream.first(outcomes.done)
+        if first is None and outcomes.failure is not None:
+            answer = self._bodies.told(self._blamed(outcomes.failure, requests))
             self._answered(answer.status, incoming.came_ns, read_ns, request)
             return answer
 
@@ -195,7 +198,7 @@ class Endpoint:
 
         async def parts() -> AsyncGenerator[bytes, None]:
             try:
-                async for part in stream.rest(first, lambda: group.failure):
+                async for part in stream.rest(first, lambda: outcomes.failure):
                     yield part
             finally:
                 stream.leave()
@@ -225,11 +228,13 @@ class Endpoint:
         except ValueError:
             raise WrongInput(f"{_TIMEOUT}: {told_s!r} is no number of seconds") from None
 
-    def _blamed(self, error: BaseException, group: Group) -> BaseException:
+    def _blamed(self, error: BaseException, requests: Sequence[Request]) -> BaseException:
         """The error that the client is told: of an input unlike the example, that it is so."""
+        for request in requests:
+            request.is_gone = True  # the answer is the error, whatever the others give
         if isinstance(error, Refused):
             return error
-        key = group.requests[0].key
+        key = requests[0].key
         if self._example_key is not None and key != self._example_key:
             shape, example = (show_key(each) for each in (key, self._example_key))
             return WrongInput(f"the input is {shape}, the example {example}: {error}")

@@ -3,8 +3,8 @@
 
 ::
 
-    body --Dialect.read--> Inputs --> Group: a Request an input --> scheduler
-    answer <--Dialect.write-- replies <--------- done, when all are
+    body --Dialect.read--> Inputs --> a Request an input --> scheduler
+    answer <--Dialect.write-- Outcomes <--settle-------------------+
 """
 
 from __future__ import annotations
@@ -60,52 +60,40 @@ class Dialect(Protocol):
         """The answer that tells an error."""
 
 
-class Group:
-    """The requests of one body.
+class Outcomes:
+    """What has become of the requests of one body.
+
+    They know it, and it does not know them: a circle for each would be the collector's to find.
 
     Args:
-        inputs: of it.
-        key: of an input: those of one key go into one batch.
-        watch: as of `Incoming`.
+        count: of requests.
 
     Attributes:
-        requests: one an input.
         done: set when all have outcomes, or one of them has failed.
         failure: the first error; None for none. It is not raised: a model may call ``sys.exit``.
         replies: in the order of the inputs.
     """
 
-    __slots__ = ("_left", "_replies", "done", "failure", "requests")
+    __slots__ = ("_left", "_replies", "done", "failure")
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        key: Callable[[Any], Any],
-        watch: Callable[[], Awaitable[object]],
-    ) -> None:
+    def __init__(self, count: int) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.requests: list[Request] = []
-        values = inputs.values
-        self._left = len(values)
-        self._replies: list[Reply | None] = [None] * self._left
         self.failure: BaseException | None = None
-        if self._left > 1:
-            watch = shared(watch)
-        for index, value in enumerate(values):
-            request = Request(value, inputs.encode, self._settler(index))
-            request.key, request.watch = key(value), watch
-            self.requests.append(request)
-        if not values:
-            self.done.set_result(None)
+        self._left = count
+        self._replies: list[Reply | None] = [None] * count
 
-    def _settler(self, index: int) -> Callable[[Reply | BaseException], None]:
+    def settler(self, index: int) -> Callable[[Reply | BaseException], None]:
+        """What one of them calls with its outcome.
+
+        Args:
+            index: of it.
+        """
+
         def settle(outcome: Reply | BaseException) -> None:
             if self.done.done():
                 return
             if isinstance(outcome, BaseException):
                 self.failure = outcome
-                for request in self.requests:
-                    request.is_gone = True  # the answer is the error, whatever they give
                 self.done.set_result(None)
                 return
             self._replies[index] = outcome
@@ -119,6 +107,30 @@ class Group:
     def replies(self) -> list[Reply]:
         """As above."""
         return [each for each in self._replies if each is not None]
+
+
+def requests_of(
+    inputs: Inputs,
+    key: Callable[[Any], Any],
+    watch: Callable[[], Awaitable[object]],
+    outcomes: Outcomes,
+) -> list[Request]:
+    """The requests of one body, one an input.
+
+    Args:
+        inputs: of it.
+        key: of an input: those of one key go into one batch.
+        watch: as of `Incoming`.
+        outcomes: are told of each.
+    """
+    if len(inputs.values) > 1:
+        watch = shared(watch)
+    found: list[Request] = []
+    for index, value in enumerate(inputs.values):
+        request = Request(value, inputs.encode, outcomes.settler(index))
+        request.key, request.watch = key(value), watch
+        found.append(request)
+    return found
 
 
 def shared(watch: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:

@@ -24,8 +24,7 @@ from teamster.spine.workers.inbox_thread import InboxThread, Take
 _END_S = 5.0  # how long a thread may take to end
 _MOST_IN_LOOP_S = 0.01  # of a batch: for so long no other request is even read
 _FAR_TOO_LONG_S = 0.1  # more than a busy machine takes the processor away for
-_FORGET = 0.98  # of the batches that were too long, with each batch
-_TOO_OFTEN = 2.5  # three in a row, or several among fifty
+_SUSPECT = 50  # batches after one that was too long: in these its like comes again
 
 Post = Callable[[RequestBatch], None]
 """Told of a batch that is done."""
@@ -85,8 +84,8 @@ class InLoop:
         idempotent: as of `compute`.
         loop: that computes.
         done: called with the replica and the batch.
-        slow: called once, when batches have taken so long that others should not wait for such: one
-            may have lost the processor to another program, several have not.
+        slow: called once, when batches have taken so long that others should not wait for such, and
+            not for want of a processor.
 
     Attributes:
         number: 0, for there is one.
@@ -105,26 +104,37 @@ class InLoop:
         self._model, self._idempotent, self._loop, self._done = model, idempotent, loop, done
         self._replica = model.replica()
         self._slow: Callable[[], None] | None = slow
-        self._too_long = 0.0  # batches, of late
+        self._suspect = 0  # batches that are still looked at closely
+        self._delay = RunDelay()
 
     def start(self) -> None:
         """Nothing has to be started."""
 
     def run(self, batch: RequestBatch) -> None:
         """Compute a batch now; `done` is told when those that read requests have had their turn."""
+        before_ns = self._delay.read_ns() if self._suspect else 0
         compute(self._model, self._replica, batch, idempotent=self._idempotent)
+        if self._suspect:
+            batch.delay_ns = self._delay.read_ns() - before_ns
         if batch.told is not None:
             self._loop.call_soon(batch.told, batch)
             return
         self._loop.call_soon(self._done, self, batch)
-        self._too_long = _FORGET * self._too_long + (batch.seconds > _MOST_IN_LOOP_S)
-        is_slow = self._too_long > _TOO_OFTEN or batch.seconds > _FAR_TOO_LONG_S
-        if is_slow and self._slow is not None:
+        if self._suspect or batch.seconds > _MOST_IN_LOOP_S:
+            self._look(batch)
+
+    def _look(self, batch: RequestBatch) -> None:
+        """One that was too long has lost the processor, or its like comes again."""
+        own_s = batch.seconds - batch.delay_ns / 1e9
+        if own_s > (_MOST_IN_LOOP_S if self._suspect else _FAR_TOO_LONG_S):
             slow, self._slow = self._slow, None
-            slow()
+            if slow is not None:
+                slow()
+        self._suspect = _SUSPECT if own_s > _MOST_IN_LOOP_S else max(0, self._suspect - 1)
 
     def close(self) -> None:
-        """Nothing has to be ended."""
+        """Let go of what it measures with."""
+        self._delay.close()
 
 
 def compute_here(

@@ -36,6 +36,7 @@ class _Server:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._talks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.up = threading.Event()
 
     async def serve(self) -> None:
@@ -49,8 +50,12 @@ class _Server:
         for talk in self._talks:
             talk.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
+        for writer in self._writers:  # a talk that had not begun has not closed its own
+            writer.close()
+        await asyncio.sleep(0)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         talk = asyncio.ensure_future(self._talk(reader, writer))
         self._talks.add(talk)
         talk.add_done_callback(self._talks.discard)

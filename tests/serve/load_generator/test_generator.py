@@ -17,6 +17,9 @@ from teamster.serve.load_generator.results import LoadResults
 from tests.serve.load_generator.answering import OK, Answer, serving, status
 from tests.train.launching import free_port
 
+# Of the server of the tests, where it ends while a connection is being accepted
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
 
 def closed(answer: Answer, bodies: Sequence[bytes] = (b"x",), connections: int = 3) -> LoadResults:
     with serving(answer) as url:

@@ -15,6 +15,7 @@ have waited in the meantime is missing in its latencies (coordinated omission).
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -40,6 +41,7 @@ class _Loop:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._open: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none alive
         self._waiting = 0  # requests without an answer
         self._idle_event = asyncio.Event()
 
@@ -99,8 +101,15 @@ class _Loop:
                 await asyncio.wait_for(self._idle_event.wait(), self._timeout_s)
             except TimeoutError:
                 self.results.errors[f"no answer in {self._timeout_s:g} s"] += self._waiting
+        await asyncio.gather(*self._tasks)  # connections under way
         for connection in self._open:
             connection.close()
+
+    def keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it beside, to its end."""
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 class _Closed(_Loop):
@@ -124,7 +133,7 @@ class _Closed(_Loop):
         self.send(connection, time.perf_counter())
 
     def lost(self, connection: Connection) -> None:
-        _keep(self._again(_AGAIN_S if not connection.number else 0.0))
+        self.keep(self._again(_AGAIN_S if not connection.number else 0.0))
 
     async def _again(self, delay: float) -> None:
         await asyncio.sleep(delay)
@@ -133,7 +142,7 @@ class _Closed(_Loop):
                 self.free(await self.connect())
                 return
             except (OSError, TimeoutError) as error:
-                self.failed(f"cannot connect: {error}")
+                self.failed(f"cannot connect: {_reason(error)}")
                 await asyncio.sleep(_AGAIN_S)
 
 
@@ -176,7 +185,7 @@ class _Open(_Loop):
         missing = len(self._backlog) - self._opening
         for _ in range(min(missing, self._most - len(self._open) - self._opening)):
             self._opening += 1
-            _keep(self._one_more())
+            self.keep(self._one_more())
 
     async def _one_more(self) -> None:
         try:
@@ -184,7 +193,7 @@ class _Open(_Loop):
         except (OSError, TimeoutError) as error:
             if self._backlog:
                 self._backlog.popleft()
-                self.failed(f"cannot connect: {error}")
+                self.failed(f"cannot connect: {_reason(error)}")
                 self._settled()
         finally:
             self._opening -= 1
@@ -220,15 +229,6 @@ def _tell(
     if due:
         post(due)
     end()
-
-
-_tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none alive
-
-
-def _keep(coroutine: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.ensure_future(coroutine)
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
 
 
 def closed_loop(
@@ -300,15 +300,14 @@ def _run(target: Target, run: Callable[[], Awaitable[LoadResults]]) -> LoadResul
         return await run()
 
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(whole())
+        # Not uvloop's: its close() has waited for ever after connections that were given up
+        return asyncio.run(whole())
     except (OSError, TimeoutError) as error:
-        raise UsageError(f"cannot connect to {target.url}: {str(error) or 'no answer'}") from None
+        raise UsageError(f"cannot connect to {target.url}: {_reason(error)}") from None
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+def _reason(error: OSError) -> str:
+    """What the system says: asyncio's own words hold addresses."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error) or f"no answer in {_CONNECT_S:g} s"
