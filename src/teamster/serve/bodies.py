@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from teamster.serve.errors import Malformed, UnknownType, WrongInput, told
+from teamster.serve.errors import Malformed, UnknownType, WrongInput, told, wrong_input
 from teamster.serve.exchange import Inputs
 from teamster.serve.kinds import make
 from teamster.serve.request import Reply
@@ -113,8 +113,7 @@ class Bodies:
         try:
             return decode(body)
         except msgspec.ValidationError as error:
-            message, _, where = str(error).partition(" - at `")
-            raise WrongInput(message, where.rstrip("`")) from None
+            raise wrong_input(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Malformed(str(error)) from None
         except RecursionError:

@@ -75,11 +75,8 @@ class Endpoint:
 
     def __init__(self, name: str, model: Model, options: Options) -> None:
         self.name, self._model, self._options = name, model, options
-        self.batches, self.input_kind, self.example = (
-            model.batches,
-            model.input_kind,
-            options.example,
-        )
+        self.batches, self.input_kind = model.batches, model.input_kind
+        self.example = options.example
         self._bodies = Bodies(model.input_kind)
         self.metrics = Metrics(name)
         self._past = Past()

@@ -61,6 +61,17 @@ class WrongInput(Refused):
     status = 422
 
 
+def wrong_input(error: msgspec.ValidationError) -> WrongInput:
+    """What msgspec has found, and where.
+
+    Example:
+        >>> wrong_input(msgspec.ValidationError("Expected `int` - at `$.x[0]`")).where
+        '$.x[0]'
+    """
+    message, _, where = str(error).partition(" - at `")
+    return WrongInput(message, where.rstrip("`"))
+
+
 class Unauthorized(Refused):
     """The token is missing, or another one."""
 

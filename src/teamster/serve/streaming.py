@@ -25,7 +25,6 @@ from teamster.serve.errors import told
 from teamster.serve.request import Reply
 
 _AHEAD = 16  # items that may wait for the socket: a model is not computed for a client that stalls
-_LOOK_S = 0.1  # between two looks of a waiting model, whether the client has gone
 
 NOT_KEPT = ((b"cache-control", b"no-cache"),)  # or a cache between would wait for the end
 
@@ -120,9 +119,7 @@ class Stream:
         try:
             for each in items:
                 data = self.form.item(self._encode(each))
-                while not self._credit.acquire(timeout=_LOOK_S):
-                    if self._is_gone:
-                        break
+                self._credit.acquire()
                 if self._is_gone:
                     break
                 self._loop.call_soon_threadsafe(self._queue.put_nowait, data)
@@ -169,6 +166,7 @@ class Stream:
     def leave(self) -> None:
         """Nobody reads any more."""
         self._is_gone = True
+        self._credit.release()  # of a model that waits
 
 
 def _items(output: Any) -> Iterator[Any]:

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from teamster.serve.past import Answered, Computed, Past
+from teamster.serve.quantiles import quantile
 from teamster.units import show_seconds
 
 _SLOW = 0.99  # the quantile whose requests are explained
@@ -75,14 +75,14 @@ def explain(past: Past, promised_s: float | None = None) -> dict[str, Any]:
     if not requests:
         return {"requests": 0, "refused": refused, "why": [_nothing(refused)], "slowest": []}
     times = sorted(each.answered_ns - each.came_ns for each in requests)
-    limit = _quantile(times, _SLOW)
+    limit = quantile(times, _SLOW)
     batches = {each.number: each for each in past.batches}
     slow = [_slow(each, batches) for each in requests if each.answered_ns - each.came_ns >= limit]
     slow.sort(key=lambda each: -each.total_ns)
     return {
         "requests": len(requests),
         "refused": refused,
-        "p50_ms": _ms(_quantile(times, 0.5)),
+        "p50_ms": _ms(quantile(times, 0.5)),
         "p99_ms": _ms(limit),
         "why": list(_sentences(slow, past, times, refused, promised_s)),
         "slowest": [_row(each) for each in slow[:_SHOWN]],
@@ -125,10 +125,9 @@ def _sentences(
         share = sums[part] / whole
         if share >= _TOLD:
             told.append(f"{share:.0%} {_words(part, slow, past.batches)}")
-    quantile = "p99" if len(times) >= _TOO_FEW else "the slowest request"
-    shown = show_seconds(_quantile(times, _SLOW) / 1e9)
-    verb = "is" if quantile == "p99" else "took"
-    yield f"{quantile} {verb} {shown}: " + ", ".join(told)
+    subject = "p99 is" if len(times) >= _TOO_FEW else "the slowest request took"
+    shown = show_seconds(quantile(times, _SLOW) / 1e9)
+    yield f"{subject} {shown}: " + ", ".join(told)
     again = sum(each.batch is not None and not each.batch.whole for each in slow)
     if again:
         yield (
@@ -197,10 +196,6 @@ def _row(slow: Slow) -> dict[str, Any]:
         "replica": None if batch is None else batch.replica,
         **{f"{part}_ms": _ms(slow.parts[part]) for part in PARTS},
     }
-
-
-def _quantile(ordered: Sequence[int], share: float) -> int:
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def _ms(nanoseconds: int) -> float:

@@ -93,7 +93,7 @@ class _Loop:
         if not self._waiting:
             self._idle_event.set()
 
-    async def settle(self) -> None:
+    async def settle(self, began: float) -> LoadResults:
         """Until all have their answers, or their time is over."""
         self._idle_event.clear()
         if self._waiting:
@@ -104,6 +104,8 @@ class _Loop:
         await asyncio.gather(*self._tasks)  # connections under way
         for connection in self._open:
             connection.close()
+        self.results.seconds = time.perf_counter() - began
+        return self.results
 
     def keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run it beside, to its end."""
@@ -113,14 +115,13 @@ class _Loop:
 
 
 class _Closed(_Loop):
-    async def run(self, connections: int, seconds: float) -> None:
+    async def run(self, connections: int, seconds: float) -> LoadResults:
         began = time.perf_counter()
         self._until = began + seconds
         for each in [await self.connect() for _ in range(connections)]:
             self.free(each)
         await asyncio.sleep(seconds)
-        await self.settle()
-        self.results.seconds = time.perf_counter() - began
+        return await self.settle(began)
 
     def free(self, connection: Connection) -> None:
         if time.perf_counter() >= self._until:
@@ -147,7 +148,7 @@ class _Closed(_Loop):
 
 
 class _Open(_Loop):
-    async def run(self, moments: Iterator[float], most: int) -> None:
+    async def run(self, moments: Iterator[float], most: int) -> LoadResults:
         self._most, self._opening = most, 0
         self._free: list[Connection] = [await self.connect()]
         self._backlog: deque[float] = deque()
@@ -162,8 +163,7 @@ class _Open(_Loop):
         )
         clock.start()
         await all_sent.wait()
-        await self.settle()
-        self.results.seconds = time.perf_counter() - began
+        return await self.settle(began)
 
     def _post(self, due: list[float]) -> None:
         self._loop.call_soon_threadsafe(self._due, due)
@@ -254,13 +254,7 @@ def closed_loop(
     Raises:
         UsageError: the server is not there.
     """
-
-    async def run() -> LoadResults:
-        loop = _Closed(target, requests, timeout_s)
-        await loop.run(connections, seconds)
-        return loop.results
-
-    return _run(target, run)
+    return _run(target, lambda: _Closed(target, requests, timeout_s).run(connections, seconds))
 
 
 def open_loop(
@@ -286,13 +280,7 @@ def open_loop(
     Raises:
         UsageError: the server is not there.
     """
-
-    async def run() -> LoadResults:
-        loop = _Open(target, requests, timeout_s)
-        await loop.run(moments, connections)
-        return loop.results
-
-    return _run(target, run)
+    return _run(target, lambda: _Open(target, requests, timeout_s).run(moments, connections))
 
 
 def _run(target: Target, run: Callable[[], Awaitable[LoadResults]]) -> LoadResults:

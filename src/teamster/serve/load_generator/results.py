@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from http import HTTPStatus
 from typing import Any
+
+from teamster.serve.quantiles import quantile
 
 QUANTILES = 0.5, 0.9, 0.99, 0.999  # what promises on latency are made of
 
@@ -70,12 +71,12 @@ class LoadResults:
         """Seconds in which so large a share of the good answers came; None where there are none."""
         if self._sorted is None:
             self._sorted = array("d", sorted(self._latencies))
-        return _quantile(self._sorted, share)
+        return quantile(self._sorted, share) if self._sorted else None
 
     @property
     def lag(self) -> float:
         """The 99th percentile of how late the load generator itself was, in seconds."""
-        return _quantile(array("d", sorted(self._lags)), 0.99) or 0.0
+        return quantile(sorted(self._lags), 0.99) if self._lags else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON holds; latencies in seconds."""
@@ -90,9 +91,3 @@ class LoadResults:
             | {"max": self.quantile(1.0)},
             "generator_lag": self.lag,
         }
-
-
-def _quantile(ordered: array[float], share: float) -> float | None:
-    if not ordered:
-        return None
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from teamster.serve.errors import Malformed, Refused, WrongInput, told
+from teamster.serve.errors import Malformed, Refused, WrongInput, told, wrong_input
 from teamster.serve.exchange import Inputs
 from teamster.serve.kinds import is_array, make
 from teamster.serve.open_inference.messages import InferRequest, InputTensor
@@ -63,8 +63,7 @@ class Rows:
         try:
             asked = self._decoder.decode(header)
         except msgspec.ValidationError as error:
-            message, _, where = str(error).partition(" - at `")
-            raise WrongInput(message, where.rstrip("`")) from None
+            raise wrong_input(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Malformed(str(error) or "it is nested too deeply") from None
         columns = _columns(asked, memoryview(body)[len(header) :])
@@ -90,8 +89,7 @@ class Rows:
         try:
             return msgspec.convert(given, self._kind, dec_hook=make)
         except msgspec.ValidationError as error:
-            message, _, where = str(error).partition(" - at `")
-            raise WrongInput(message, where.rstrip("`")) from None
+            raise wrong_input(error) from None
 
     def write(self, inputs: Inputs, replies: list[Reply]) -> Reply:
         """The answer.
